@@ -1,0 +1,8 @@
+//! The kernel side of the agent: load the programs, attach them, drain their ring, read their counters.
+
+pub mod counters;
+pub mod loader;
+pub mod offsets;
+pub mod ring;
+
+pub use loader::{LoadError, Programs, Settings, load};

@@ -1,0 +1,236 @@
+//! Where the kernel keeps what the programs read: member offsets from its BTF, system call numbers of its ABI.
+//!
+//! Each offset becomes a frozen constant of the programs (ebpf/src/offsets.rs), and the verifier checks those of
+//! typed loads: a wrong one is refused at load instead of reading garbage.
+
+use btf_rs::{Btf, Struct, Type};
+use thiserror::Error;
+
+/// Stands for a member that this kernel lacks; the verifier removes the branch that would read it.
+const ABSENT: u64 = u64::MAX;
+
+/// A kernel that the programs cannot be fitted to.
+#[derive(Debug, Error)]
+pub enum OffsetError {
+    /// The kernel's BTF could not be read.
+    #[error("cannot read the kernel's type information {path}: {cause}; acceptd needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, and /sys mounted")]
+    Unreadable {
+        /// File that was read.
+        path: String,
+        /// Why it failed.
+        cause: String,
+    },
+    /// The BTF has no such member, so the programs would not know where to read.
+    #[error("the kernel's type information has no member `{member}` in `struct {structure}`; this kernel is not supported yet, please report it with `uname -r`")]
+    MissingMember {
+        /// Name of the struct.
+        structure: &'static str,
+        /// Name of the member.
+        member: &'static str,
+    },
+    /// Programs exist for this architecture's register layout only.
+    #[error("no system call layout is known for {0}; acceptd runs on x86_64 and aarch64")]
+    UnknownArchitecture(&'static str),
+}
+
+/// One value for one global of the programs.
+pub type Value = (&'static str, u64);
+
+/// A path of members: the offset of the last within the first, through embedded structs.
+type Path = &'static [(&'static str, &'static str)];
+
+const MEMBERS: &[(&str, Path)] = &[
+    ("TASK_FILES", &[("task_struct", "files")]),
+    ("TASK_GROUP_LEADER", &[("task_struct", "group_leader")]),
+    ("TASK_START_BOOTTIME", &[("task_struct", "start_boottime")]),
+    ("TASK_SELF_EXEC_ID", &[("task_struct", "self_exec_id")]),
+    ("TASK_CRED", &[("task_struct", "cred")]),
+    ("TASK_MM", &[("task_struct", "mm")]),
+    ("TASK_COMM", &[("task_struct", "comm")]),
+    ("CRED_UID", &[("cred", "uid")]),
+    ("CRED_EUID", &[("cred", "euid")]),
+    ("CRED_EGID", &[("cred", "egid")]),
+    ("MM_EXE_FILE", &[("mm_struct", "exe_file")]),
+    ("FILE_DENTRY", &[("file", "f_path"), ("path", "dentry")]),
+    ("DENTRY_NAME", &[("dentry", "d_name"), ("qstr", "name")]),
+    ("FILES_FDT", &[("files_struct", "fdt")]),
+    ("FDT_FD", &[("fdtable", "fd")]),
+    ("FDT_MAX_FDS", &[("fdtable", "max_fds")]),
+    ("FILE_PRIVATE_DATA", &[("file", "private_data")]),
+    ("FILE_INODE", &[("file", "f_inode")]),
+    ("INODE_NUMBER", &[("inode", "i_ino")]),
+    ("SOCKET_FILE", &[("socket", "file")]),
+    ("SOCKET_SK", &[("socket", "sk")]),
+    ("SK_SOCKET", &[("sock", "sk_socket")]),
+    ("SK_FAMILY", &[("sock_common", "skc_family")]),
+    ("SK_PROTOCOL", &[("sock", "sk_protocol")]),
+    ("SK_COOKIE", &[("sock_common", "skc_cookie")]),
+    ("SK_NET", &[("sock_common", "skc_net")]),
+    ("NET_INUM", &[("net", "ns"), ("ns_common", "inum")]),
+    ("SK_DPORT", &[("sock_common", "skc_dport")]),
+    ("SK_DADDR", &[("sock_common", "skc_daddr")]),
+    ("SK_RCV_SADDR", &[("sock_common", "skc_rcv_saddr")]),
+    ("SK_V6_DADDR", &[("sock_common", "skc_v6_daddr")]),
+    ("SK_V6_RCV_SADDR", &[("sock_common", "skc_v6_rcv_saddr")]),
+    ("SK_ACK_BACKLOG", &[("sock", "sk_ack_backlog")]),
+    ("SK_MAX_ACK_BACKLOG", &[("sock", "sk_max_ack_backlog")]),
+    ("INET_SPORT", &[("inet_sock", "inet_sport")]),
+];
+
+/// Members that a kernel may lack.
+const OPTIONAL: &[(&str, Path)] = &[("MPTCP_FIRST", &[("mptcp_sock", "first")])];
+
+/// How one architecture passes system calls.
+struct Abi {
+    /// Member of `struct pt_regs` with the number of the system call.
+    number: &'static str,
+    arguments: [&'static str; 3],
+    /// Path of the word that marks a call of the compatibility ABI, and its bits.
+    compat: Path,
+    compat_mask: u64,
+    numbers: [Value; 5],
+}
+
+/// arch/x86/entry/syscalls/syscall_{64,32}.tbl; TS_COMPAT, arch/x86/include/asm/thread_info.h
+const X86_64: Abi = Abi {
+    number: "orig_ax",
+    arguments: ["di", "bx", "cx"],
+    compat: &[("task_struct", "thread_info"), ("thread_info", "status")],
+    compat_mask: 0x2,
+    numbers: [
+        ("NR_ACCEPT", 43),
+        ("NR_ACCEPT4", 288),
+        ("NR_COMPAT_ACCEPT", ABSENT),
+        ("NR_COMPAT_ACCEPT4", 364),
+        ("NR_COMPAT_SOCKETCALL", 102),
+    ],
+};
+
+/// include/uapi/asm-generic/unistd.h, arch/arm64/tools/syscall_32.tbl; TIF_32BIT, arch/arm64/include/asm/thread_info.h
+const AARCH64: Abi = Abi {
+    number: "syscallno",
+    arguments: ["orig_x0", "orig_x0", "orig_x0"],
+    compat: &[("task_struct", "thread_info"), ("thread_info", "flags")],
+    compat_mask: 1 << 22,
+    numbers: [
+        ("NR_ACCEPT", 202),
+        ("NR_ACCEPT4", 242),
+        ("NR_COMPAT_ACCEPT", 285),
+        ("NR_COMPAT_ACCEPT4", 366),
+        ("NR_COMPAT_SOCKETCALL", ABSENT),
+    ],
+};
+
+/// Reads the running kernel's BTF and resolves every value that the programs need, for this machine's
+/// architecture. Costs some 40 MB while it runs.
+///
+/// # Errors
+/// BTF that cannot be read, or that lacks a member.
+pub fn resolve(path: &str) -> Result<Vec<Value>, OffsetError> {
+    let btf = Btf::from_file(path)
+        .map_err(|cause| OffsetError::Unreadable { path: path.to_owned(), cause: cause.to_string() })?;
+    let abi = match std::env::consts::ARCH {
+        "x86_64" => X86_64,
+        "aarch64" => AARCH64,
+        other => return Err(OffsetError::UnknownArchitecture(other)),
+    };
+    values(&btf, &abi)
+}
+
+fn values(btf: &Btf, abi: &Abi) -> Result<Vec<Value>, OffsetError> {
+    let mut values = Vec::with_capacity(MEMBERS.len() + OPTIONAL.len() + 11);
+    for &(global, path) in MEMBERS {
+        values.push((global, offset(btf, path)?));
+    }
+    for &(global, path) in OPTIONAL {
+        values.push((global, offset(btf, path).unwrap_or(ABSENT)));
+    }
+    let [first, compat_first, compat_second] = abi.arguments;
+    for (global, member) in [
+        ("PT_REGS_NR", abi.number),
+        ("PT_REGS_ARG0", first),
+        ("PT_REGS_COMPAT_ARG0", compat_first),
+        ("PT_REGS_COMPAT_ARG1", compat_second),
+    ] {
+        values.push((global, offset_of(btf, "pt_regs", member)?));
+    }
+    values.push(("TASK_COMPAT_FLAGS", offset(btf, abi.compat)?));
+    values.push(("COMPAT_MASK", abi.compat_mask));
+    values.extend(abi.numbers);
+    Ok(values)
+}
+
+fn offset(btf: &Btf, path: Path) -> Result<u64, OffsetError> {
+    path.iter().map(|&(structure, member)| offset_of(btf, structure, member)).sum()
+}
+
+fn offset_of(btf: &Btf, structure: &'static str, member: &'static str) -> Result<u64, OffsetError> {
+    btf.resolve_types_by_name(structure)
+        .unwrap_or_default()
+        .iter()
+        .find_map(|candidate| match candidate {
+            Type::Struct(found) => find(btf, found, member),
+            _ => None,
+        })
+        .ok_or(OffsetError::MissingMember { structure, member })
+}
+
+/// Byte offset of `member` in `structure`, looking into its anonymous structs and unions.
+fn find(btf: &Btf, structure: &Struct, member: &str) -> Option<u64> {
+    structure.members.iter().find_map(|candidate| {
+        let at = u64::from(candidate.bit_offset() / 8);
+        match btf.resolve_name(candidate).unwrap_or_default() {
+            name if name == member => Some(at),
+            name if name.is_empty() => match btf.resolve_chained_type(candidate) {
+                Ok(Type::Struct(inner) | Type::Union(inner)) => Some(at + find(btf, &inner, member)?),
+                _ => None,
+            },
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+    fn vmlinux_without(name: &str) -> Vec<u8> {
+        let mut bytes = std::fs::read(VMLINUX).expect("the test machine has BTF");
+        let needle = [b"\0", name.as_bytes(), b"\0"].concat();
+        let at = bytes.windows(needle.len()).position(|window| window == needle).expect("the name is there");
+        bytes[at + 1] = b'X';
+        bytes
+    }
+
+    #[test]
+    fn a_missing_member_is_named() {
+        let btf = Btf::from_bytes(&vmlinux_without("sk_max_ack_backlog")).expect("still valid BTF");
+        let error = values(&btf, &X86_64).expect_err("a needed member is gone");
+        assert!(error.to_string().contains("no member `sk_max_ack_backlog` in `struct sock`"), "{error}");
+    }
+
+    #[test]
+    fn a_member_that_a_kernel_may_lack_is_absent() {
+        let btf = Btf::from_bytes(&vmlinux_without("mptcp_sock")).expect("still valid BTF");
+        let values = values(&btf, &X86_64).expect("mptcp is optional");
+        assert!(values.contains(&("MPTCP_FIRST", ABSENT)));
+    }
+
+    #[test]
+    fn a_missing_file_is_named_with_the_remedy() {
+        let error = resolve("/nonexistent/btf").expect_err("there is no such file").to_string();
+        assert!(error.contains("/nonexistent/btf") && error.contains("CONFIG_DEBUG_INFO_BTF"), "{error}");
+    }
+
+    #[test]
+    fn truncated_btf_is_an_error() {
+        let bytes = std::fs::read(VMLINUX).expect("the test machine has BTF");
+        for length in [0, 3, 23, 24, 1_000, bytes.len() / 2] {
+            let file = tempfile::NamedTempFile::new().expect("a temporary file");
+            std::fs::write(file.path(), &bytes[..length]).expect("the file is writable");
+            resolve(file.path().to_str().expect("a plain path")).expect_err("truncated BTF");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Keys with a fixed set of values.
+
+use super::kind::Kind;
+use super::raw::Raw;
+
+/// A set of values with names, in the order in which they are listed.
+pub(super) trait Named: Copy + PartialEq + 'static {
+    /// Every value with its name.
+    const ALL: &'static [(&'static str, Self)];
+}
+
+/// One of a [`Named`] set.
+pub(super) struct Choice;
+
+impl<T: Named> Kind<T> for Choice {
+    fn expects(&self) -> String {
+        format!("one of {}", list(names::<T>()))
+    }
+
+    fn read(&self, raw: &Raw) -> Result<T, String> {
+        let text = raw.text().ok_or_else(|| Kind::<T>::mismatch(self, raw))?;
+        find(text).ok_or_else(|| Kind::<T>::unfit(self, text))
+    }
+
+    fn write(&self, value: &T) -> toml::Value {
+        name_of(*value).into()
+    }
+}
+
+fn find<T: Named>(text: &str) -> Option<T> {
+    T::ALL.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
+}
+
+fn names<T: Named>() -> impl Iterator<Item = &'static str> {
+    T::ALL.iter().map(|(name, _)| *name)
+}
+
+fn name_of<T: Named>(wanted: T) -> &'static str {
+    // Every value stands in its own list; a test holds each of them to it.
+    T::ALL.iter().find(|(_, value)| *value == wanted).map_or("", |(name, _)| name)
+}
+
+fn list(names: impl Iterator<Item = &'static str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// How printed records look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// One aligned line a record, for eyes.
+    Columns,
+    /// One flat JSON object a line, attribute names as keys.
+    Json,
+    /// OTLP's JSON encoding, one request a line.
+    OtlpJson,
+}
+
+impl OutputFormat {
+    /// The format called `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        find(name)
+    }
+
+    /// The names, in the order in which they are listed.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        names::<Self>()
+    }
+}
+
+impl Named for OutputFormat {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("columns", Self::Columns), ("json", Self::Json), ("otlp-json", Self::OtlpJson)];
+}
+
+/// The name that switches printing off.
+pub(super) const NO_OUTPUT: &str = "none";
+
+/// An [`OutputFormat`], or [`NO_OUTPUT`].
+pub(super) struct OptionalOutput;
+
+impl Kind<Option<OutputFormat>> for OptionalOutput {
+    fn expects(&self) -> String {
+        format!("one of {NO_OUTPUT}, {}", list(OutputFormat::names()))
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Option<OutputFormat>, String> {
+        match raw.text().ok_or_else(|| self.mismatch(raw))? {
+            NO_OUTPUT => Ok(None),
+            name => OutputFormat::from_name(name).map(Some).ok_or_else(|| self.unfit(name)),
+        }
+    }
+
+    fn write(&self, value: &Option<OutputFormat>) -> toml::Value {
+        value.map_or(NO_OUTPUT, name_of).into()
+    }
+}
+
+/// Which attributes a record of an accept carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Without what repeats on every record or serves debugging only.
+    Standard,
+    /// Everything that is known.
+    Full,
+}
+
+impl Profile {
+    /// The names, in the order in which they are listed.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        names::<Self>()
+    }
+}
+
+impl Named for Profile {
+    const ALL: &'static [(&'static str, Self)] = &[("standard", Self::Standard), ("full", Self::Full)];
+}
+
+/// How much the agent says about itself on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What failed.
+    Error,
+    /// And what is likely to fail or was ignored.
+    Warn,
+    /// And the milestones of a run.
+    Info,
+    /// And each decision.
+    Debug,
+    /// And each step.
+    Trace,
+}
+
+impl LogLevel {
+    /// The level's name: a directive that `tracing_subscriber` understands.
+    pub fn as_str(self) -> &'static str {
+        name_of(self)
+    }
+}
+
+impl Named for LogLevel {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("off", Self::Off),
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+/// How requests travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// OTLP over gRPC (HTTP/2).
+    Grpc,
+}
+
+impl Named for Protocol {
+    const ALL: &'static [(&'static str, Self)] = &[("grpc", Self::Grpc)];
+}
+
+/// A [`Protocol`]; those that OpenTelemetry knows and this build does not are told from nonsense.
+pub(super) struct ProtocolChoice;
+
+impl Kind<Protocol> for ProtocolChoice {
+    fn expects(&self) -> String {
+        Kind::<Protocol>::expects(&Choice)
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Protocol, String> {
+        match raw.text() {
+            Some(known @ ("http/protobuf" | "http/json")) => Err(format!(
+                "{known:?} is not built yet; use \"grpc\", which a Collector receives on port 4317"
+            )),
+            _ => Choice.read(raw),
+        }
+    }
+
+    fn write(&self, value: &Protocol) -> toml::Value {
+        Choice.write(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_name_reads_back<T: Named + std::fmt::Debug>() {
+        for (name, value) in T::ALL {
+            assert_eq!(Choice.read(&Raw::Text((*name).to_owned())), Ok(*value));
+            assert_eq!(Choice.write(value).as_str(), Some(*name));
+        }
+    }
+
+    #[test]
+    fn names_and_values_agree() {
+        every_name_reads_back::<OutputFormat>();
+        every_name_reads_back::<Profile>();
+        every_name_reads_back::<LogLevel>();
+        every_name_reads_back::<Protocol>();
+        for level in [LogLevel::Off, LogLevel::Warn, LogLevel::Trace] {
+            assert_ne!(level.as_str(), "");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Where requests go.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use super::kind::Kind;
+use super::pairs::{REDACTED, percent_decode};
+use super::raw::Raw;
+
+/// What stands for "no endpoint", where a lower layer has set one.
+pub(super) const NO_ENDPOINT: &str = "none";
+
+/// A host and a port that speak OTLP/gRPC without TLS.
+///
+/// `Display` is `http://host:port`, for people: credentials print as `***`. `Debug` is the same.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Name or address; IPv6 within brackets.
+    host: String,
+    port: u16,
+    /// `user:password` as it was written.
+    credentials: Option<String>,
+}
+
+impl Endpoint {
+    /// `http://host:port`, for the connection. Holds no credentials: those are in the headers.
+    pub fn uri(&self) -> String {
+        format!("http://{}:{}", self.host, self.port)
+    }
+
+    /// The port, from 1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The credentials of the URL as the value of an `authorization` header.
+    pub(super) fn authorization(&self) -> Option<String> {
+        let decoded = percent_decode(self.credentials.as_deref()?)?;
+        Some(format!("Basic {}", base64(decoded.as_bytes())))
+    }
+
+    /// Reads `host:port` or `http://[user:password@]host:port`.
+    fn parse(text: &str) -> Result<Self, String> {
+        let authority = match text.split_once("://") {
+            None => text,
+            Some(("http", rest)) => rest,
+            Some(("https", _)) => {
+                return Err("TLS is not built yet, so https cannot be used; use http:// or host:port, towards a Collector on this host or a trusted network".to_owned());
+            }
+            Some(_) => return Err("the scheme is not known; use http:// or host:port".to_owned()),
+        };
+        let (authority, path) = authority.find(['/', '?', '#']).map_or((authority, ""), |at| authority.split_at(at));
+        if !matches!(path, "" | "/") {
+            return Err("gRPC endpoints have no path; end it after the port".to_owned());
+        }
+        let (credentials, address) = match authority.rsplit_once('@') {
+            Some((credentials, address)) => (Some(credentials.to_owned()), address),
+            None => (None, authority),
+        };
+        if credentials.as_deref().is_some_and(|text| percent_decode(text).is_none()) {
+            return Err("the credentials before '@' are not percent-encoded (a % is written %25)".to_owned());
+        }
+        let missing_port = "the port is missing; gRPC receivers listen on 4317, so write host:4317";
+        let (host, port) = address.rsplit_once(':').ok_or(missing_port)?;
+        if host.starts_with('[') && !host.ends_with(']') {
+            return Err(missing_port.to_owned());
+        }
+        Ok(Self { host: parse_host(host)?, port: parse_port(port)?, credentials })
+    }
+}
+
+fn parse_port(text: &str) -> Result<u16, String> {
+    match text.parse::<u16>() {
+        Ok(0) => Err("port 0 cannot be connected to; use the port the Collector listens on (4317 for gRPC)".to_owned()),
+        Ok(port) => Ok(port),
+        Err(_) if text.is_empty() => Err("the port is missing; gRPC receivers listen on 4317".to_owned()),
+        Err(_) => Err(format!("port {} is not a number from 1 to 65535", text.escape_debug())),
+    }
+}
+
+fn parse_host(text: &str) -> Result<String, String> {
+    if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let address: Ipv6Addr = address.parse().map_err(|_| "what is within [ ] is not an IPv6 address")?;
+        return Ok(format!("[{address}]"));
+    }
+    if text.contains(':') {
+        return Err("an IPv6 address is written within brackets: [::1]:4317".to_owned());
+    }
+    let name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if text.is_empty() || !text.bytes().all(name) {
+        return Err("the host is neither a name nor an address".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.credentials.is_some() { "***@" } else { "" };
+        write!(f, "http://{mark}{}:{}", self.host, self.port)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An [`Endpoint`], or [`NO_ENDPOINT`].
+pub(super) struct Destination;
+
+impl Kind<Option<Endpoint>> for Destination {
+    fn expects(&self) -> String {
+        format!("host:port, http://host:port, or {NO_ENDPOINT}")
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Option<Endpoint>, String> {
+        match raw.text().ok_or_else(|| self.mismatch(raw))? {
+            NO_ENDPOINT => Ok(None),
+            text => Endpoint::parse(text).map(Some).map_err(|cause| format!("{:?}: {cause}", redact(text))),
+        }
+    }
+
+    fn write(&self, value: &Option<Endpoint>) -> toml::Value {
+        value.as_ref().map_or_else(|| NO_ENDPOINT.to_owned(), Endpoint::to_string).into()
+    }
+}
+
+/// A mistyped endpoint, fit to be quoted: everything between the scheme and the last `@` could be a password.
+fn redact(text: &str) -> String {
+    let Some((before, after)) = text.rsplit_once('@') else { return text.to_owned() };
+    let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+    format!("{scheme}{REDACTED}@{after}")
+}
+
+/// RFC 4648 base64 with padding.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
+        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for index in 0..4 {
+            let digit = group >> (18 - 6 * index) & 0x3f;
+            text.push(if index <= chunk.len() { char::from(ALPHABET[digit as usize]) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn forms_that_are_accepted() {
+        for (text, uri) in [
+            ("collector:4317", "http://collector:4317"),
+            ("http://127.0.0.1:4317", "http://127.0.0.1:4317"),
+            ("http://collector:4317/", "http://collector:4317"),
+            ("[::1]:4317", "http://[::1]:4317"),
+            ("http://user:pa%40ss@h:1", "http://h:1"),
+        ] {
+            assert_eq!(Endpoint::parse(text).map(|endpoint| endpoint.uri()), Ok(uri.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn forms_that_are_refused_say_what_to_write() {
+        for (text, cause) in [
+            ("h:0", "port 0 cannot be connected to"),
+            ("h:70000", "port 70000 is not a number from 1 to 65535"),
+            ("h:grpc", "port grpc is not a number from 1 to 65535"),
+            ("h", "write host:4317"),
+            ("h:", "the port is missing"),
+            ("[::1]", "write host:4317"),
+            ("https://h:4317", "TLS is not built yet"),
+            ("unix:///run/otel.sock", "the scheme is not known"),
+            ("http://h:4317/v1/logs", "have no path"),
+            ("::1:4317", "within brackets"),
+            ("[x]:4317", "not an IPv6 address"),
+            (":4317", "neither a name nor an address"),
+            ("a b:4317", "neither a name nor an address"),
+            ("a%zz@h:4317", "not percent-encoded"),
+        ] {
+            let error = Endpoint::parse(text).unwrap_err();
+            assert!(error.contains(cause), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn credentials_become_a_header_and_are_never_shown() {
+        let endpoint = Endpoint::parse("http://Aladdin:open%20sesame@h:1").unwrap();
+        // The example of RFC 7617.
+        assert_eq!(endpoint.authorization().as_deref(), Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
+        assert_eq!(endpoint.to_string(), "http://***@h:1");
+        assert_eq!(format!("{endpoint:?}"), "http://***@h:1");
+        let bad = Destination.read(&Raw::Word("https://u:hunter2@h:1".to_owned())).unwrap_err();
+        assert!(bad.starts_with("\"https://***@h:1\": TLS"), "{bad}");
+    }
+
+    #[test]
+    fn base64_of_rfc_4648() {
+        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,40}") {
+            let _ = Endpoint::parse(&text);
+        }
+
+        #[test]
+        fn what_is_printed_is_what_was_read(host in "[a-z][a-z0-9.-]{0,20}", port in 1_u16..) {
+            let endpoint = Endpoint::parse(&format!("{host}:{port}")).unwrap();
+            prop_assert_eq!(Endpoint::parse(&endpoint.to_string()).unwrap(), endpoint);
+        }
+    }
+}

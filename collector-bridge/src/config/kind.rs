@@ -1,0 +1,196 @@
+//! The types a key can have: how a value of each is read, what is said when it cannot be, and how it is printed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::quantity::{self, DURATIONS, SIZES};
+use super::raw::Raw;
+
+/// A type of key. `T` is the type of the field in [`Config`](super::Config).
+pub(super) trait Kind<T> {
+    /// What a value must be, as it follows "expected" in a message and stands in `config default`.
+    fn expects(&self) -> String;
+
+    /// Reads a value. The error is the cause and what is expected instead, without any secret.
+    fn read(&self, raw: &Raw) -> Result<T, String>;
+
+    /// The value as TOML, secrets as `***`. Without secrets it reads back as the same value.
+    fn write(&self, value: &T) -> toml::Value;
+
+    /// The message for a value of the wrong TOML type.
+    fn mismatch(&self, raw: &Raw) -> String {
+        format!("expected {}, not {}", self.expects(), raw.describe())
+    }
+
+    /// The message for a value of the right type that says nothing sensible; quotes it.
+    fn unfit(&self, value: impl std::fmt::Debug) -> String {
+        format!("{value:?} is not {}", self.expects())
+    }
+}
+
+/// `true` or `false`.
+pub(super) struct Toggle;
+
+impl Kind<bool> for Toggle {
+    fn expects(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(&self, raw: &Raw) -> Result<bool, String> {
+        match raw {
+            Raw::Boolean(value) => Ok(*value),
+            Raw::Word(word) => word.parse().map_err(|_| self.unfit(word)),
+            _ => Err(self.mismatch(raw)),
+        }
+    }
+
+    fn write(&self, value: &bool) -> toml::Value {
+        (*value).into()
+    }
+}
+
+/// A number of things, from `.0` to `.1`.
+pub(super) struct Count(pub(super) usize, pub(super) usize);
+
+impl Kind<usize> for Count {
+    fn expects(&self) -> String {
+        format!("a whole number from {} to {}", self.0, self.1)
+    }
+
+    fn read(&self, raw: &Raw) -> Result<usize, String> {
+        let in_range = |count: &usize| (self.0..=self.1).contains(count);
+        match raw {
+            Raw::Integer(number) => {
+                usize::try_from(*number).ok().filter(in_range).ok_or_else(|| self.unfit(number))
+            }
+            Raw::Word(word) => word.parse().ok().filter(in_range).ok_or_else(|| self.unfit(word)),
+            _ => Err(self.mismatch(raw)),
+        }
+    }
+
+    fn write(&self, value: &usize) -> toml::Value {
+        i64::try_from(*value).unwrap_or(i64::MAX).into()
+    }
+}
+
+/// A number of bytes, from `min` to `max`; a plain number counts bytes.
+pub(super) struct Size {
+    pub(super) min: usize,
+    pub(super) max: usize,
+    pub(super) power_of_two: bool,
+}
+
+impl Size {
+    fn fits(&self, bytes: usize) -> bool {
+        (self.min..=self.max).contains(&bytes) && (!self.power_of_two || bytes.is_power_of_two())
+    }
+}
+
+impl Kind<usize> for Size {
+    fn expects(&self) -> String {
+        let form = if self.power_of_two { "a power of two" } else { "a size such as \"8MiB\"" };
+        format!("{form} from {} to {}", self.write(&self.min), self.write(&self.max))
+    }
+
+    fn read(&self, raw: &Raw) -> Result<usize, String> {
+        if let Raw::Integer(number) = raw {
+            let bytes = usize::try_from(*number).ok().filter(|bytes| self.fits(*bytes));
+            return bytes.ok_or_else(|| self.unfit(number));
+        }
+        let text = raw.text().ok_or_else(|| self.mismatch(raw))?;
+        let bytes = text.parse().ok().or_else(|| quantity::parse(text, SIZES)?.try_into().ok());
+        bytes.filter(|bytes| self.fits(*bytes)).ok_or_else(|| self.unfit(text))
+    }
+
+    fn write(&self, value: &usize) -> toml::Value {
+        quantity::format(*value as u128, SIZES).into()
+    }
+}
+
+/// A duration from `.0` to `.1`. A plain number is refused: nobody can tell its unit.
+pub(super) struct Span(pub(super) Duration, pub(super) Duration);
+
+impl Kind<Duration> for Span {
+    fn expects(&self) -> String {
+        format!("a duration with its unit such as \"200ms\", from {} to {}", self.write(&self.0), self.write(&self.1))
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Duration, String> {
+        let text = raw.text().ok_or_else(|| self.mismatch(raw))?;
+        let nanos = quantity::parse(text, DURATIONS).and_then(|nanos| u64::try_from(nanos).ok());
+        nanos
+            .map(Duration::from_nanos)
+            .filter(|duration| (self.0..=self.1).contains(duration))
+            .ok_or_else(|| self.unfit(text))
+    }
+
+    fn write(&self, value: &Duration) -> toml::Value {
+        quantity::format(value.as_nanos(), DURATIONS).into()
+    }
+}
+
+/// Text, or nothing.
+pub(super) struct OptionalText;
+
+impl Kind<Option<String>> for OptionalText {
+    fn expects(&self) -> String {
+        "a text".to_owned()
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Option<String>, String> {
+        raw.text().map(|text| Some(text.to_owned())).ok_or_else(|| self.mismatch(raw))
+    }
+
+    fn write(&self, value: &Option<String>) -> toml::Value {
+        value.clone().unwrap_or_default().into()
+    }
+}
+
+/// A path that means the same wherever the agent was started.
+pub(super) struct AbsolutePath;
+
+impl Kind<PathBuf> for AbsolutePath {
+    fn expects(&self) -> String {
+        "an absolute path".to_owned()
+    }
+
+    fn read(&self, raw: &Raw) -> Result<PathBuf, String> {
+        let text = raw.text().ok_or_else(|| self.mismatch(raw))?;
+        let path = PathBuf::from(text);
+        // The kernel takes no NUL in a path.
+        if path.is_absolute() && !text.contains('\0') { Ok(path) } else { Err(self.unfit(text)) }
+    }
+
+    fn write(&self, value: &PathBuf) -> toml::Value {
+        value.to_string_lossy().into_owned().into()
+    }
+}
+
+/// A list of names; in a variable or a flag separated by commas.
+pub(super) struct Names;
+
+impl Kind<Vec<String>> for Names {
+    fn expects(&self) -> String {
+        "a list of names".to_owned()
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Vec<String>, String> {
+        match raw {
+            Raw::Word(word) => {
+                Ok(word.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
+            }
+            Raw::List(items) => items
+                .iter()
+                .map(|item| match item {
+                    Raw::Text(name) if !name.is_empty() => Ok(name.clone()),
+                    _ => Err(format!("expected {}, and one of the list is {}", self.expects(), item.describe())),
+                })
+                .collect(),
+            _ => Err(self.mismatch(raw)),
+        }
+    }
+
+    fn write(&self, value: &Vec<String>) -> toml::Value {
+        value.clone().into()
+    }
+}

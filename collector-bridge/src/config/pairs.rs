@@ -1,0 +1,182 @@
+//! Keys that hold names with values: request headers and attributes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::kind::Kind;
+use super::raw::Raw;
+
+/// What is printed in the place of a secret.
+pub(super) const REDACTED: &str = "***";
+
+/// Metadata sent with every request: lowercase names, values that may be secret.
+///
+/// `Debug` prints the names, and `***` for each value.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Headers(BTreeMap<String, String>);
+
+impl Headers {
+    /// Name and value of each header. Names are lowercase ASCII tokens without the suffix `-bin`, values
+    /// printable ASCII: both are valid gRPC metadata.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Adds a header that the user has not set.
+    pub(super) fn insert_missing(&mut self, name: &str, value: String) -> bool {
+        let missing = !self.0.contains_key(name);
+        if missing {
+            self.0.insert(name.to_owned(), value);
+        }
+        missing
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.keys().map(|name| (name, REDACTED))).finish()
+    }
+}
+
+/// Headers of a request.
+pub(super) struct HeaderMap;
+
+impl Kind<Headers> for HeaderMap {
+    fn expects(&self) -> String {
+        "a table of headers such as { authorization = \"Bearer …\" }, in a variable or a flag name=value,…".to_owned()
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Headers, String> {
+        let pairs = pairs(raw, &self.expects())?;
+        pairs.into_iter().map(|(name, value)| header(&name, value)).collect::<Result<_, _>>().map(Headers)
+    }
+
+    fn write(&self, value: &Headers) -> toml::Value {
+        table(value.0.keys().map(|name| (name.as_str(), REDACTED)))
+    }
+}
+
+/// Checks one header as gRPC will; the value is never quoted.
+fn header(name: &str, value: String) -> Result<(String, String), String> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let name = name.to_ascii_lowercase();
+    if !name.bytes().all(token) {
+        return Err(format!("{name:?} is not a header name; use letters, digits, '-', '_' and '.'"));
+    }
+    if name.ends_with("-bin") || name.starts_with("grpc-") {
+        return Err(format!("the header {name:?} is reserved by gRPC; remove it"));
+    }
+    if !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return Err(format!("the value of header {name:?} holds a character that no header may; use printable ASCII"));
+    }
+    Ok((name, value))
+}
+
+/// Attributes, by name.
+pub(super) struct Attributes;
+
+impl Kind<BTreeMap<String, String>> for Attributes {
+    fn expects(&self) -> String {
+        "a table of names with text values, in a variable or a flag name=value,…".to_owned()
+    }
+
+    fn read(&self, raw: &Raw) -> Result<BTreeMap<String, String>, String> {
+        Ok(pairs(raw, &self.expects())?.into_iter().collect())
+    }
+
+    fn write(&self, value: &BTreeMap<String, String>) -> toml::Value {
+        table(value.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    }
+}
+
+fn table<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> toml::Value {
+    let entries: toml::Table = pairs.map(|(name, value)| (name.to_owned(), value.into())).collect();
+    entries.into()
+}
+
+/// Names with values from a TOML table or from `name=value,name=value`. Messages quote names, never values.
+fn pairs(raw: &Raw, expects: &str) -> Result<Vec<(String, String)>, String> {
+    let pairs = match raw {
+        Raw::Word(word) => from_list(word)?,
+        Raw::Table(entries) => entries
+            .iter()
+            .map(|(name, value)| match value {
+                Raw::Text(value) => Ok((name.clone(), value.clone())),
+                _ => Err(format!("the value of {name:?} is {}; put it in quotes", value.describe())),
+            })
+            .collect::<Result<_, _>>()?,
+        _ => return Err(format!("expected {expects}, not {}", raw.describe())),
+    };
+    match pairs.iter().any(|(name, _)| name.is_empty()) {
+        true => Err("one of the names is empty".to_owned()),
+        false => Ok(pairs),
+    }
+}
+
+/// Reads the form of OpenTelemetry's variables (W3C Baggage without properties): commas between the pairs,
+/// values percent-encoded.
+pub(super) fn from_list(text: &str) -> Result<Vec<(String, String)>, String> {
+    let entries = text.split(',').enumerate().filter(|(_, entry)| !entry.trim().is_empty());
+    entries
+        .map(|(index, entry)| {
+            let position = index + 1;
+            let (name, value) = entry.split_once('=').ok_or_else(|| {
+                format!("entry {position} is not name=value (a comma within a value is written %2C)")
+            })?;
+            let value = percent_decode(value.trim())
+                .ok_or_else(|| format!("the value of entry {position} is not percent-encoded UTF-8 (a % is written %25)"))?;
+            Ok((name.trim().to_owned(), value))
+        })
+        .collect()
+}
+
+/// Undoes percent-encoding; `None` when a `%` is not followed by two hex digits or the result is not UTF-8.
+pub(super) fn percent_decode(text: &str) -> Option<String> {
+    let mut pieces = text.split('%');
+    let mut decoded = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let (digits, rest) = piece.split_at_checked(2)?;
+        if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        decoded.push(u8::from_str_radix(digits, 16).ok()?);
+        decoded.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(decoded).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(text: &str) -> Raw {
+        Raw::Word(text.to_owned())
+    }
+
+    #[test]
+    fn reads_the_form_of_the_variables() {
+        let headers = HeaderMap.read(&word(" Authorization = Bearer%20a%2Cb , x-tenant=7,")).unwrap();
+        assert_eq!(headers.iter().collect::<Vec<_>>(), [("authorization", "Bearer a,b"), ("x-tenant", "7")]);
+    }
+
+    #[test]
+    fn never_shows_a_value() {
+        let headers = HeaderMap.read(&word("authorization=hunter2")).unwrap();
+        assert_eq!(format!("{headers:?}"), r#"{"authorization": "***"}"#);
+        assert_eq!(HeaderMap.write(&headers).to_string(), r#"{ authorization = "***" }"#);
+        for bad in ["hunter2", "a b=hunter2", "a=hunter2%0a", "a=hunter2%", "a-bin=hunter2", "=hunter2", "a=hunter2%zz"] {
+            let cause = HeaderMap.read(&word(bad)).unwrap_err();
+            assert!(!cause.contains("hunter2"), "{cause}");
+        }
+        let table = Raw::Table(vec![("a".to_owned(), Raw::Integer(42_4242))]);
+        assert_eq!(HeaderMap.read(&table).unwrap_err(), "the value of \"a\" is an integer; put it in quotes");
+    }
+
+    #[test]
+    fn a_header_of_the_user_is_kept() {
+        let mut headers = HeaderMap.read(&word("authorization=mine")).unwrap();
+        assert!(!headers.insert_missing("authorization", "other".to_owned()));
+        assert!(headers.insert_missing("x", "y".to_owned()));
+        assert_eq!(headers.iter().collect::<Vec<_>>(), [("authorization", "mine"), ("x", "y")]);
+    }
+}

@@ -1,0 +1,72 @@
+//! A value as somebody wrote it, before a key has said what it must be.
+
+use toml::de::{DeInteger, DeValue};
+
+/// A value of the file, the environment or the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Raw {
+    /// From a variable or a flag: text that may stand for any type.
+    Word(String),
+    /// A TOML string, which stands for nothing else.
+    Text(String),
+    /// A TOML integer.
+    Integer(i64),
+    /// A TOML boolean.
+    Boolean(bool),
+    /// A TOML array.
+    List(Vec<Raw>),
+    /// A TOML table, keys in the order of the parser.
+    Table(Vec<(String, Raw)>),
+    /// A TOML value that no key takes, by its name.
+    Other(&'static str),
+}
+
+impl Raw {
+    /// Copies a parsed TOML value.
+    pub(super) fn from_toml(value: &DeValue<'_>) -> Self {
+        match value {
+            DeValue::String(text) => Self::Text(text.to_string()),
+            DeValue::Integer(number) => integer(number).map_or(Self::Other("an integer out of range"), Self::Integer),
+            DeValue::Boolean(value) => Self::Boolean(*value),
+            DeValue::Float(_) => Self::Other("a float"),
+            DeValue::Datetime(_) => Self::Other("a date"),
+            DeValue::Array(items) => Self::List(items.iter().map(|item| Self::from_toml(item.get_ref())).collect()),
+            DeValue::Table(entries) => Self::Table(
+                entries
+                    .iter()
+                    .map(|(key, value)| (key.get_ref().to_string(), Self::from_toml(value.get_ref())))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// The text, if it is one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Word(text) | Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// An empty text means "not set" in every layer.
+    pub(super) fn is_unset(&self) -> bool {
+        self.text().is_some_and(str::is_empty)
+    }
+
+    /// What it is, for "expected …, not …". Never its content.
+    pub(super) fn describe(&self) -> &'static str {
+        match self {
+            Self::Word(_) => "this text",
+            Self::Text(_) => "a string",
+            Self::Integer(_) => "an integer",
+            Self::Boolean(_) => "a boolean",
+            Self::List(_) => "an array",
+            Self::Table(_) => "a table",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+fn integer(number: &DeInteger<'_>) -> Option<i64> {
+    i64::from_str_radix(number.as_str(), number.radix()).ok()
+}

@@ -1,0 +1,58 @@
+//! The monotonic per-CPU counters of the eBPF programs: one for each way to leave out or lose an event.
+
+/// Index into the per-CPU array map `COUNTERS`.
+///
+/// `Seen` equals the sum of [`Counter::PARTS_OF_SEEN`] once no program runs any more; each term is counted
+/// on its own, so the equation is a check and not a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// Every return of accept or accept4, of either ABI.
+    Seen = 0,
+    /// Samples handed to the ring buffer.
+    Submitted = 1,
+    /// Samples for which the ring buffer had no room.
+    LostRing = 2,
+    /// Accepts by the agent, or of connections that it opened; left out unless `filter.self` is set.
+    SelfAccept = 3,
+    /// `EAGAIN`: a non-blocking accept that found the queue empty.
+    Eagain = 4,
+    /// `EINTR` and `ERESTART*`: an accept that a signal interrupted.
+    Interrupted = 5,
+    /// Failures beyond the budget of records.
+    FailureOverBudget = 6,
+    /// Connections that could not be remembered as pending, because the map was full.
+    PendingFull = 7,
+    /// Accepted sockets that were not pending: queued before the start, TCP fast open, or the map was full.
+    NotPending = 8,
+    /// The descriptor was closed or replaced by a sibling thread before the hook could look at it.
+    FdGone = 9,
+    /// Accepted sockets without a cookie.
+    NoCookie = 10,
+    /// Accepts of other families, which this version does not record.
+    OtherFamily = 11,
+    /// Connections of the agent that could not be remembered as its own.
+    OwnFull = 12,
+    /// Failures without a listening socket (`EBADF`, `ENOTSOCK`): nothing to file a record under.
+    FailureNoListener = 13,
+    /// Both descriptors were closed or replaced before the hook could look: nothing is known but that it was.
+    SocketsGone = 14,
+}
+
+impl Counter {
+    /// Number of counters: the size of the map.
+    pub const COUNT: u32 = 15;
+
+    /// The terms that add up to [`Counter::Seen`].
+    pub const PARTS_OF_SEEN: [Self; 9] = [
+        Self::Submitted,
+        Self::LostRing,
+        Self::SelfAccept,
+        Self::Eagain,
+        Self::Interrupted,
+        Self::FailureOverBudget,
+        Self::OtherFamily,
+        Self::FailureNoListener,
+        Self::SocketsGone,
+    ];
+}

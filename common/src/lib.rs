@@ -1,0 +1,18 @@
+//! The wire format between acceptd's eBPF programs and its agent: what a ring-buffer sample holds, which
+//! counters the programs keep, and the limits both sides share.
+//!
+//! Both sides are built from one source and loaded together, so the format carries a version
+//! ([`ABI_VERSION`]) to *detect* a mix of builds, not to translate between them. Integers are in host byte
+//! order, addresses and ports in network byte order, and every struct spells out its padding.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod counter;
+pub mod limits;
+pub mod sample;
+
+pub use counter::Counter;
+pub use sample::{Header, InetAccept, Kind, Task};
+
+/// Version of every layout in this crate. It grows with each change of a struct, a kind or a counter.
+pub const ABI_VERSION: u16 = 1;

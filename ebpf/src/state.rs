@@ -1,0 +1,105 @@
+//! `inet_sock_set_state`: connections that wait to be accepted, and the agent's own.
+//!
+//! It runs in softirq or in the client: the current task says nothing about the server. The one exception is
+//! CLOSE→SYN_SENT, where it is the process that connects.
+
+use acceptd_common::Counter;
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns,
+    generated::bpf_get_socket_cookie,
+};
+
+use crate::{
+    count,
+    maps::{OWN_BY_COOKIE, OWN_BY_TUPLE, PENDING},
+    offsets::*,
+    read::typed,
+    sock::{IPPROTO_MPTCP, Socket, Tuple},
+};
+
+// include/net/tcp_states.h
+const ESTABLISHED: u8 = 1;
+const SYN_SENT: u8 = 2;
+const SYN_RECV: u8 = 3;
+const CLOSE: u8 = 7;
+const LISTEN: u8 = 10;
+
+#[inline(always)]
+pub fn changed(sk: *const u8, old: u8, new: u8) {
+    match new {
+        ESTABLISHED if old == SYN_RECV => established(sk),
+        ESTABLISHED if old == SYN_SENT => own_established(sk),
+        SYN_SENT => connecting(sk),
+        LISTEN => {
+            // Gives the listener its cookie, which accept can then read.
+            cookie_of(sk);
+        }
+        CLOSE => closed(sk),
+        _ => {}
+    }
+}
+
+/// The socket's cookie, made if it has none. Never for an MPTCP main socket: the sockets that it accepts would
+/// inherit the cookie, and applications would see that.
+#[inline(always)]
+fn cookie_of(sk: *const u8) -> u64 {
+    if typed::<u16>(sk, &SK_PROTOCOL) == IPPROTO_MPTCP {
+        return 0;
+    }
+    // SAFETY: the verifier knows `sk` as a struct sock.
+    unsafe { bpf_get_socket_cookie(sk as *mut _) }
+}
+
+#[inline(always)]
+fn established(sk: *const u8) {
+    let cookie = cookie_of(sk);
+    if cookie == 0 {
+        return;
+    }
+    // SAFETY: the helper has no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    if PENDING.insert(&cookie, &now, 0).is_err() {
+        count::add(Counter::PendingFull);
+    }
+}
+
+#[inline(always)]
+fn connecting(sk: *const u8) {
+    if bpf_get_current_pid_tgid() >> 32 != AGENT_TGID.load() {
+        return;
+    }
+    let cookie = cookie_of(sk);
+    // The port is not chosen yet: the addresses follow at ESTABLISHED.
+    let unknown = Tuple { client: [0; 4], server: [0; 4], client_port: 0, server_port: 0, netns: 0 };
+    if OWN_BY_COOKIE.insert(&cookie, &unknown, 0).is_err() {
+        count::add(Counter::OwnFull);
+    }
+}
+
+#[inline(always)]
+fn own_established(sk: *const u8) {
+    let cookie: u64 = typed(sk, &SK_COOKIE);
+    let Some(tuple) = OWN_BY_COOKIE.get_ptr_mut(&cookie) else { return };
+    let own = Socket { sk, inode: 0 }.connected_tuple();
+    // SAFETY: a non-null map value.
+    unsafe { *tuple = own };
+    if OWN_BY_TUPLE.insert(&own, &1, 0).is_err() {
+        count::add(Counter::OwnFull);
+    }
+}
+
+#[inline(always)]
+fn closed(sk: *const u8) {
+    let cookie: u64 = typed(sk, &SK_COOKIE);
+    if cookie == 0 {
+        return;
+    }
+    // An entry that is not there is the ordinary case: accepted, or never a connection.
+    let _ = PENDING.remove(&cookie);
+    if let Some(tuple) = OWN_BY_COOKIE.get_ptr(&cookie) {
+        // SAFETY: a non-null map value.
+        let own = unsafe { *tuple };
+        let _ = OWN_BY_TUPLE.remove(&own);
+        let _ = OWN_BY_COOKIE.remove(&cookie);
+    }
+}
