@@ -5,7 +5,9 @@ use std::{env, path::Path, process::Command};
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let programs = root.join("ebpf");
-    for input in ["ebpf/src", "ebpf/Cargo.toml", "ebpf/.cargo/config.toml", "ebpf/rust-toolchain.toml", "common/src"] {
+    for input in
+        ["ebpf/src", "ebpf/Cargo.toml", "ebpf/.cargo/config.toml", "ebpf/rust-toolchain.toml", "common/src"]
+    {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
     let toolchain_file = std::fs::read_to_string(programs.join("rust-toolchain.toml")).unwrap_or_default();
@@ -13,15 +15,29 @@ fn main() {
 
     let target = Path::new(&env::var("OUT_DIR").unwrap_or_default()).join("ebpf");
     let tools = root.join("target/tools/bin");
-    let path = env::var("PATH").map_or_else(|_| tools.display().to_string(), |path| format!("{}:{path}", tools.display()));
+    let path = env::var("PATH")
+        .map_or_else(|_| tools.display().to_string(), |path| format!("{}:{path}", tools.display()));
     let mut build = Command::new("rustup");
     build.args(["run", toolchain, "cargo", "build", "--release", "--locked"]);
     build.current_dir(&programs).env("PATH", path).env("CARGO_TARGET_DIR", &target);
     // What the outer cargo set for the host would override ebpf/.cargo/config.toml.
-    for variable in ["RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTUP_TOOLCHAIN"] {
+    for variable in [
+        "RUSTC",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTUP_TOOLCHAIN",
+    ] {
         build.env_remove(variable);
     }
     let built = build.status().is_ok_and(|status| status.success());
-    assert!(built, "the eBPF programs did not build: `cargo xtask setup` installs {toolchain}, rust-src and bpf-linker");
-    println!("cargo::rustc-env=ACCEPTD_EBPF_OBJECT={}", target.join("bpfel-unknown-none/release/acceptd-ebpf").display());
+    assert!(
+        built,
+        "the eBPF programs did not build: `cargo xtask setup` installs {toolchain}, rust-src and bpf-linker"
+    );
+    println!(
+        "cargo::rustc-env=ACCEPTD_EBPF_OBJECT={}",
+        target.join("bpfel-unknown-none/release/acceptd-ebpf").display()
+    );
 }

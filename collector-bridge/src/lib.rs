@@ -1,7 +1,21 @@
 //! acceptd: every `accept()` on a host as an OpenTelemetry event.
 //!
-//! One event, in order: `bpf` (ring) → `event` (decode) → `identity` (whose) → `mapping` (what it is called) →
-//! `pipeline` (batch) → `acceptd-otlp` (queue, send, retry). ARCHITECTURE.md has the whole path.
+//! One event, in order: `bpf` (ring) → `drain` (the thread that owns the rest of the path) → `event` (decode) →
+//! `identity` (whose) → `mapping` (what it is called) → `output` → `acceptd-otlp` (batch, queue, send, retry). ARCHITECTURE.md has the whole path.
 #![forbid(unsafe_code)]
 
 pub mod bpf;
+pub mod cli;
+pub mod clock;
+pub mod cmd;
+pub mod config;
+pub mod drain;
+pub mod event;
+pub mod host;
+pub mod identity;
+pub mod ids;
+pub mod ledger;
+pub mod mapping;
+pub mod output;
+pub mod stop;
+pub mod summary;

@@ -1,1 +1,93 @@
-fn main() {}
+//! acceptd's tasks. `cargo xtask demo` and `cargo xtask test` are all that a newcomer needs.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod apt;
+mod bench;
+mod build;
+mod ci;
+mod codegen;
+mod command;
+mod demo;
+mod e2e;
+mod host;
+mod ledger;
+mod process;
+mod records;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "acceptd's tasks", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand, Clone, Copy)]
+enum Task {
+    /// Install what is missing to build: the eBPF crate's toolchain and bpf-linker
+    Setup,
+    /// Build the release binary, target/release/acceptd
+    Build,
+    /// Make connections and show their records as they arrived over OTLP (root)
+    Demo,
+    /// Run the tests; without root those that load eBPF programs are left out
+    Test,
+    /// nginx, the agent and a real Collector: compare what arrived with nginx's own log (root)
+    E2e(Extent),
+    /// Measure the agent (root)
+    Bench(Extent),
+    /// Generate names.rs and docs/attributes.md from otel-config/registry
+    Codegen {
+        /// Write nothing; fail when a generated file differs
+        #[arg(long)]
+        check: bool,
+    },
+    /// Everything that CI runs
+    Ci,
+}
+
+/// How much of a suite to run.
+#[derive(Args, Clone, Copy)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Extent {
+    /// What CI runs, a minute or two
+    #[arg(long)]
+    quick: bool,
+    /// Everything; writes its figures to docs/results
+    #[arg(long)]
+    full: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One sentence with its causes, and no backtrace even where RUST_BACKTRACE is set.
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    let workspace = Workspace::locate()?;
+    match task {
+        Task::Setup => setup::run(&workspace),
+        Task::Build => build::release(&workspace).map(|binary| println!("built {}", binary.display())),
+        Task::Demo => demo::run(&workspace),
+        Task::Test => test::run(&workspace),
+        Task::E2e(extent) => e2e::run(&workspace, extent),
+        Task::Bench(extent) => bench::run(&workspace, extent),
+        Task::Codegen { check } => codegen::run(&workspace, check),
+        Task::Ci => ci::run(&workspace),
+    }
+}

@@ -1,1 +1,38 @@
-//! acceptd
+//! acceptd's way from a record to a Collector: what it is called ([`record`], [`resource`]), how it is gathered
+//! ([`batch`]), delivered ([`exporter`]) and accounted for ([`ledger`]); and the other end of the wire
+//! ([`receiver`], [`print`]).
+//!
+//! No eBPF, no root: everything here is pure or speaks gRPC.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+mod client;
+pub mod errno;
+pub mod exporter;
+pub mod ledger;
+pub mod names;
+pub mod print;
+pub mod profile;
+mod queue;
+pub mod receiver;
+pub mod record;
+pub mod resource;
+pub mod retry;
+pub mod text;
+mod wire;
+
+pub use batch::{Batch, BatchBuilder, BatchLimits, Push, Signal};
+pub use client::ClientError;
+pub use exporter::{Exporter, ExporterConfig};
+pub use ledger::{DropReason, LedgerSnapshot};
+pub use print::{Output, Printer};
+pub use profile::{Profile, UnknownAttribute};
+pub use receiver::Received;
+pub use record::{Accept, Endpoint, NetworkType, RecordUid, Syscall, Transport, encode_accept};
+pub use resource::{EncodedResource, Host, Process};
+
+/// `telemetry.distro.name`, and the name of the instrumentation scope.
+pub const DISTRO_NAME: &str = "acceptd";
+
+/// `telemetry.distro.version`, and the version of the scope.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

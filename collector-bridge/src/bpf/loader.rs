@@ -26,13 +26,17 @@ pub enum LoadError {
     #[error(transparent)]
     Offsets(#[from] OffsetError),
     /// The object or its maps were refused.
-    #[error("the kernel refused acceptd's maps: {0}; acceptd needs root, or CAP_BPF and CAP_PERFMON, and Linux 5.15 or later")]
+    #[error(
+        "the kernel refused acceptd's maps: {0}; acceptd needs root, or CAP_BPF and CAP_PERFMON, and Linux 5.15 or later"
+    )]
     Object(#[from] aya::EbpfError),
     /// The kernel's own BTF could not be parsed.
     #[error("the kernel's type information cannot be parsed: {0}")]
     Btf(#[from] aya::BtfError),
     /// One program was refused.
-    #[error("the kernel refused the program on tracepoint {hook}: {reason}; acceptd needs root, or CAP_BPF and CAP_PERFMON")]
+    #[error(
+        "the kernel refused the program on tracepoint {hook}: {reason}; acceptd needs root, or CAP_BPF and CAP_PERFMON"
+    )]
     Program {
         /// Name of the tracepoint.
         hook: &'static str,
@@ -98,7 +102,8 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
     let ring = object.take_map("EVENTS").ok_or(LoadError::Incomplete("map EVENTS"))?;
     let counters = object.take_map("COUNTERS").ok_or(LoadError::Incomplete("map COUNTERS"))?;
     let ring = RingBuf::try_from(ring).map_err(|_| LoadError::Incomplete("ring buffer EVENTS"))?;
-    let counters = PerCpuArray::try_from(counters).map_err(|_| LoadError::Incomplete("per-CPU array COUNTERS"))?;
+    let counters =
+        PerCpuArray::try_from(counters).map_err(|_| LoadError::Incomplete("per-CPU array COUNTERS"))?;
 
     let btf = Btf::from_sys_fs()?;
     for hook in HOOKS {
@@ -122,7 +127,8 @@ fn refused(hook: &'static str, error: &ProgramError) -> LoadError {
         return LoadError::Program { hook, reason: error.to_string(), verifier_log: String::new() };
     };
     let verifier_log = verifier_log.to_string();
-    let last_words = verifier_log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed "));
+    let last_words =
+        verifier_log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed "));
     let reason = match last_words {
         Some(words) => format!("{io_error} ({words})"),
         None => io_error.to_string(),

@@ -13,7 +13,9 @@ const ABSENT: u64 = u64::MAX;
 #[derive(Debug, Error)]
 pub enum OffsetError {
     /// The kernel's BTF could not be read.
-    #[error("cannot read the kernel's type information {path}: {cause}; acceptd needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, and /sys mounted")]
+    #[error(
+        "cannot read the kernel's type information {path}: {cause}; acceptd needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, and /sys mounted"
+    )]
     Unreadable {
         /// File that was read.
         path: String,
@@ -21,7 +23,9 @@ pub enum OffsetError {
         cause: String,
     },
     /// The BTF has no such member, so the programs would not know where to read.
-    #[error("the kernel's type information has no member `{member}` in `struct {structure}`; this kernel is not supported yet, please report it with `uname -r`")]
+    #[error(
+        "the kernel's type information has no member `{member}` in `struct {structure}`; this kernel is not supported yet, please report it with `uname -r`"
+    )]
     MissingMember {
         /// Name of the struct.
         structure: &'static str,

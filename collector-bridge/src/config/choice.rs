@@ -133,8 +133,8 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// The level's name: a directive that `tracing_subscriber` understands.
-    pub fn as_str(self) -> &'static str {
+    /// The level as a directive for `tracing_subscriber`'s `EnvFilter`.
+    pub fn filter(self) -> &'static str {
         name_of(self)
     }
 }
@@ -201,7 +201,7 @@ mod tests {
         every_name_reads_back::<LogLevel>();
         every_name_reads_back::<Protocol>();
         for level in [LogLevel::Off, LogLevel::Warn, LogLevel::Trace] {
-            assert_ne!(level.as_str(), "");
+            assert_ne!(level.filter(), "");
         }
     }
 }

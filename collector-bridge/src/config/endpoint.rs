@@ -49,7 +49,8 @@ impl Endpoint {
             }
             Some(_) => return Err("the scheme is not known; use http:// or host:port".to_owned()),
         };
-        let (authority, path) = authority.find(['/', '?', '#']).map_or((authority, ""), |at| authority.split_at(at));
+        let (authority, path) =
+            authority.find(['/', '?', '#']).map_or((authority, ""), |at| authority.split_at(at));
         if !matches!(path, "" | "/") {
             return Err("gRPC endpoints have no path; end it after the port".to_owned());
         }
@@ -71,7 +72,10 @@ impl Endpoint {
 
 fn parse_port(text: &str) -> Result<u16, String> {
     match text.parse::<u16>() {
-        Ok(0) => Err("port 0 cannot be connected to; use the port the Collector listens on (4317 for gRPC)".to_owned()),
+        Ok(0) => {
+            Err("port 0 cannot be connected to; use the port the Collector listens on (4317 for gRPC)"
+                .to_owned())
+        }
         Ok(port) => Ok(port),
         Err(_) if text.is_empty() => Err("the port is missing; gRPC receivers listen on 4317".to_owned()),
         Err(_) => Err(format!("port {} is not a number from 1 to 65535", text.escape_debug())),
@@ -203,7 +207,8 @@ mod tests {
 
     #[test]
     fn base64_of_rfc_4648() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
     }

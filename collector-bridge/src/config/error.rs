@@ -67,7 +67,7 @@ pub enum Problem {
         cause: String,
     },
     /// A key, or an `ACCEPTD_*` variable, that does not exist.
-    #[error("{origin}: unknown {what} {name:?}{hint}; \"acceptd config default\" lists all of them")]
+    #[error("{origin}: unknown {what} {name:?}{hint} (\"acceptd config default\" lists every key)")]
     Unknown {
         /// Where it is.
         origin: Origin,
@@ -77,6 +77,14 @@ pub enum Problem {
         name: String,
         /// `; did you mean …?`, or nothing.
         hint: String,
+    },
+    /// A value where a group of keys belongs.
+    #[error("{origin}: {name:?} is a group of keys; write [{name}] and its keys below it")]
+    Group {
+        /// Where it is.
+        origin: Origin,
+        /// The group.
+        name: String,
     },
     /// A value of the wrong type, form or range.
     #[error("{origin}: {key}: {cause}")]

@@ -112,7 +112,11 @@ pub(super) struct Span(pub(super) Duration, pub(super) Duration);
 
 impl Kind<Duration> for Span {
     fn expects(&self) -> String {
-        format!("a duration with its unit such as \"200ms\", from {} to {}", self.write(&self.0), self.write(&self.1))
+        format!(
+            "a duration with its unit such as \"200ms\", from {} to {}",
+            self.write(&self.0),
+            self.write(&self.1)
+        )
     }
 
     fn read(&self, raw: &Raw) -> Result<Duration, String> {
@@ -125,7 +129,8 @@ impl Kind<Duration> for Span {
     }
 
     fn write(&self, value: &Duration) -> toml::Value {
-        quantity::format(value.as_nanos(), DURATIONS).into()
+        // Nobody writes nanoseconds to say "none".
+        if value.is_zero() { "0s".into() } else { quantity::format(value.as_nanos(), DURATIONS).into() }
     }
 }
 
@@ -176,14 +181,21 @@ impl Kind<Vec<String>> for Names {
 
     fn read(&self, raw: &Raw) -> Result<Vec<String>, String> {
         match raw {
-            Raw::Word(word) => {
-                Ok(word.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
-            }
+            Raw::Word(word) => Ok(word
+                .split(',')
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect()),
             Raw::List(items) => items
                 .iter()
                 .map(|item| match item {
                     Raw::Text(name) if !name.is_empty() => Ok(name.clone()),
-                    _ => Err(format!("expected {}, and one of the list is {}", self.expects(), item.describe())),
+                    _ => Err(format!(
+                        "expected {}, and one of the list is {}",
+                        self.expects(),
+                        item.describe()
+                    )),
                 })
                 .collect(),
             _ => Err(self.mismatch(raw)),

@@ -43,7 +43,8 @@ pub(super) struct HeaderMap;
 
 impl Kind<Headers> for HeaderMap {
     fn expects(&self) -> String {
-        "a table of headers such as { authorization = \"Bearer …\" }, in a variable or a flag name=value,…".to_owned()
+        "a table of headers such as { authorization = \"Bearer …\" }, in a variable or a flag name=value,…"
+            .to_owned()
     }
 
     fn read(&self, raw: &Raw) -> Result<Headers, String> {
@@ -67,7 +68,9 @@ fn header(name: &str, value: String) -> Result<(String, String), String> {
         return Err(format!("the header {name:?} is reserved by gRPC; remove it"));
     }
     if !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-        return Err(format!("the value of header {name:?} holds a character that no header may; use printable ASCII"));
+        return Err(format!(
+            "the value of header {name:?} holds a character that no header may; use printable ASCII"
+        ));
     }
     Ok((name, value))
 }
@@ -107,10 +110,10 @@ fn pairs(raw: &Raw, expects: &str) -> Result<Vec<(String, String)>, String> {
             .collect::<Result<_, _>>()?,
         _ => return Err(format!("expected {expects}, not {}", raw.describe())),
     };
-    match pairs.iter().any(|(name, _)| name.is_empty()) {
-        true => Err("one of the names is empty".to_owned()),
-        false => Ok(pairs),
+    if pairs.iter().any(|(name, _)| name.is_empty()) {
+        return Err("one of the names is empty".to_owned());
     }
+    Ok(pairs)
 }
 
 /// Reads the form of OpenTelemetry's variables (W3C Baggage without properties): commas between the pairs,
@@ -123,8 +126,9 @@ pub(super) fn from_list(text: &str) -> Result<Vec<(String, String)>, String> {
             let (name, value) = entry.split_once('=').ok_or_else(|| {
                 format!("entry {position} is not name=value (a comma within a value is written %2C)")
             })?;
-            let value = percent_decode(value.trim())
-                .ok_or_else(|| format!("the value of entry {position} is not percent-encoded UTF-8 (a % is written %25)"))?;
+            let value = percent_decode(value.trim()).ok_or_else(|| {
+                format!("the value of entry {position} is not percent-encoded UTF-8 (a % is written %25)")
+            })?;
             Ok((name.trim().to_owned(), value))
         })
         .collect()
@@ -164,7 +168,15 @@ mod tests {
         let headers = HeaderMap.read(&word("authorization=hunter2")).unwrap();
         assert_eq!(format!("{headers:?}"), r#"{"authorization": "***"}"#);
         assert_eq!(HeaderMap.write(&headers).to_string(), r#"{ authorization = "***" }"#);
-        for bad in ["hunter2", "a b=hunter2", "a=hunter2%0a", "a=hunter2%", "a-bin=hunter2", "=hunter2", "a=hunter2%zz"] {
+        for bad in [
+            "hunter2",
+            "a b=hunter2",
+            "a=hunter2%0a",
+            "a=hunter2%",
+            "a-bin=hunter2",
+            "=hunter2",
+            "a=hunter2%zz",
+        ] {
             let cause = HeaderMap.read(&word(bad)).unwrap_err();
             assert!(!cause.contains("hunter2"), "{cause}");
         }

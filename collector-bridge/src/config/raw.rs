@@ -26,11 +26,15 @@ impl Raw {
     pub(super) fn from_toml(value: &DeValue<'_>) -> Self {
         match value {
             DeValue::String(text) => Self::Text(text.to_string()),
-            DeValue::Integer(number) => integer(number).map_or(Self::Other("an integer out of range"), Self::Integer),
+            DeValue::Integer(number) => {
+                integer(number).map_or(Self::Other("an integer out of range"), Self::Integer)
+            }
             DeValue::Boolean(value) => Self::Boolean(*value),
             DeValue::Float(_) => Self::Other("a float"),
             DeValue::Datetime(_) => Self::Other("a date"),
-            DeValue::Array(items) => Self::List(items.iter().map(|item| Self::from_toml(item.get_ref())).collect()),
+            DeValue::Array(items) => {
+                Self::List(items.iter().map(|item| Self::from_toml(item.get_ref())).collect())
+            }
             DeValue::Table(entries) => Self::Table(
                 entries
                     .iter()

@@ -1,0 +1,164 @@
+//! One attempt: a request's bytes over gRPC, as they are.
+
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use prost::Message as _;
+use thiserror::Error;
+use tonic::{
+    Request, Status,
+    client::Grpc,
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+
+use crate::VERSION;
+
+/// Larger answers are not read: an answer is a few bytes.
+const MAX_ANSWER_BYTES: usize = 4 << 20;
+
+/// Frames of this size, where the server's HTTP/2 settings allow them, save a third of the cost of sending.
+const BUFFER_BYTES: usize = 1 << 20;
+
+const LOGS_PATH: http::uri::PathAndQuery =
+    http::uri::PathAndQuery::from_static("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
+
+/// An endpoint or header that cannot be used.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// Not an address.
+    #[error("`{endpoint}` is not an endpoint: {cause}; use host:port or http://host:port")]
+    Endpoint {
+        /// What was given.
+        endpoint: String,
+        /// Why it cannot be used.
+        cause: String,
+    },
+    /// TLS is not built in yet.
+    #[error(
+        "`{0}` asks for TLS, which this version does not have yet; use http:// to a Collector on this host"
+    )]
+    Tls(String),
+    /// Not a header. The value is a secret and not shown.
+    #[error("the header `{0}` cannot be sent: its name or value has characters that HTTP does not allow")]
+    Header(String),
+}
+
+/// A lazily connecting channel with its headers. Cloning shares the connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    grpc: Grpc<Channel>,
+    metadata: MetadataMap,
+}
+
+impl Client {
+    /// Nothing is resolved or connected here: that is done, and retried, by [`Client::export`].
+    pub(crate) fn new(
+        endpoint: &str,
+        headers: &[(String, String)],
+        timeout: Duration,
+    ) -> Result<Self, ClientError> {
+        let channel = parse(endpoint)?.timeout(timeout).connect_timeout(timeout).connect_lazy();
+        let grpc = Grpc::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let mut metadata = MetadataMap::new();
+        for (name, value) in headers {
+            let bad = || ClientError::Header(name.clone());
+            let key: MetadataKey<Ascii> = name.parse().map_err(|_| bad())?;
+            let mut value: MetadataValue<Ascii> = value.parse().map_err(|_| bad())?;
+            value.set_sensitive(true);
+            metadata.insert(key, value);
+        }
+        Ok(Self { grpc, metadata })
+    }
+
+    /// Sends one `ExportLogsServiceRequest`.
+    pub(crate) async fn export(&mut self, request: Bytes) -> Result<ExportLogsServiceResponse, Status> {
+        self.grpc.ready().await.map_err(|error| Status::unavailable(causes(&error)))?;
+        let request = Request::from_parts(self.metadata.clone(), http::Extensions::new(), request);
+        Ok(self.grpc.unary(request, LOGS_PATH, RawCodec).await?.into_inner())
+    }
+}
+
+fn parse(endpoint: &str) -> Result<Endpoint, ClientError> {
+    let bad = |cause: String| ClientError::Endpoint { endpoint: endpoint.to_owned(), cause };
+    let with_scheme =
+        if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
+    if with_scheme.starts_with("https://") {
+        return Err(ClientError::Tls(endpoint.to_owned()));
+    }
+    let parsed = Endpoint::from_shared(with_scheme).map_err(|error| bad(causes(&error)))?;
+    if parsed.uri().scheme_str() != Some("http") {
+        return Err(bad("only http is known".to_owned()));
+    }
+    parsed
+        .user_agent(format!("acceptd/{VERSION} OTel-OTLP-Exporter-Rust"))
+        .map_err(|error| bad(causes(&error)))
+}
+
+/// An error with everything that it was caused by: "tcp connect error: Connection refused".
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Bytes out as they are; the answer through prost.
+#[derive(Debug, Default)]
+struct RawCodec;
+
+impl Codec for RawCodec {
+    type Encode = Bytes;
+    type Decode = ExportLogsServiceResponse;
+    type Encoder = RawEncoder;
+    type Decoder = AnswerDecoder;
+
+    fn encoder(&mut self) -> RawEncoder {
+        RawEncoder
+    }
+
+    fn decoder(&mut self) -> AnswerDecoder {
+        AnswerDecoder
+    }
+}
+
+#[derive(Debug)]
+struct RawEncoder;
+
+impl Encoder for RawEncoder {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.put(item);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER_BYTES, BUFFER_BYTES)
+    }
+}
+
+#[derive(Debug)]
+struct AnswerDecoder;
+
+impl Decoder for AnswerDecoder {
+    type Item = ExportLogsServiceResponse;
+    type Error = Status;
+
+    fn decode(&mut self, answer: &mut DecodeBuf<'_>) -> Result<Option<ExportLogsServiceResponse>, Status> {
+        let decoded = ExportLogsServiceResponse::decode(answer);
+        decoded
+            .map(Some)
+            .map_err(|error| Status::internal(format!("the answer is not an OTLP response: {error}")))
+    }
+}

@@ -1,0 +1,52 @@
+//! Names and severities of the errors that accept(2) returns.
+
+/// `SEVERITY_NUMBER_INFO`
+const INFO: u8 = 9;
+/// `SEVERITY_NUMBER_WARN`
+const WARN: u8 = 13;
+/// `SEVERITY_NUMBER_ERROR`
+const ERROR: u8 = 17;
+
+/// The symbol of an errno, for `error.type`; `_OTHER` for one that no accept is known to return.
+#[must_use]
+pub const fn symbol(errno: i32) -> &'static str {
+    match errno {
+        1 => "EPERM",
+        4 => "EINTR",
+        5 => "EIO",
+        9 => "EBADF",
+        11 => "EAGAIN",
+        12 => "ENOMEM",
+        13 => "EACCES",
+        14 => "EFAULT",
+        22 => "EINVAL",
+        23 => "ENFILE",
+        24 => "EMFILE",
+        64 => "ENONET",
+        71 => "EPROTO",
+        88 => "ENOTSOCK",
+        92 => "ENOPROTOOPT",
+        93 => "EPROTONOSUPPORT",
+        94 => "ESOCKTNOSUPPORT",
+        95 => "EOPNOTSUPP",
+        100 => "ENETDOWN",
+        101 => "ENETUNREACH",
+        103 => "ECONNABORTED",
+        105 => "ENOBUFS",
+        110 => "ETIMEDOUT",
+        112 => "EHOSTDOWN",
+        113 => "EHOSTUNREACH",
+        _ => "_OTHER",
+    }
+}
+
+/// `severity_number` of an accept: what makes a listener stop serving, or loses a connection, is an error.
+#[must_use]
+pub const fn severity(errno: Option<i32>) -> u8 {
+    match errno {
+        None => INFO,
+        // ENOMEM, EFAULT, ENFILE, EMFILE, ENOBUFS
+        Some(12 | 14 | 23 | 24 | 105) => ERROR,
+        Some(_) => WARN,
+    }
+}

@@ -1,0 +1,90 @@
+//! What became of every record that a destination was given.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use serde::Serialize;
+
+/// Why records were dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// The queue was full and these were the oldest.
+    QueueFull,
+    /// Retried for the whole of `export.retry_window`.
+    RetryExpired,
+    /// Refused with an answer that forbids a retry.
+    NonRetryable,
+    /// Refused as too large down to one record.
+    TooLarge,
+    /// Not delivered when the time for stopping was over.
+    Shutdown,
+}
+
+/// The ledger of one destination, counts of records unless said otherwise. Every term is counted where it happens.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LedgerSnapshot {
+    /// Given to the destination.
+    pub records: u64,
+    /// Accepted by the Collector.
+    pub acknowledged: u64,
+    /// Refused by the Collector within a request that it accepted (`partial_success`).
+    pub rejected: u64,
+    /// Dropped, by reason.
+    pub dropped: BTreeMap<DropReason, u64>,
+    /// In the queue.
+    pub queued: u64,
+    /// In requests that wait for their answer or their next attempt.
+    pub in_flight: u64,
+    /// Requests that were answered with success.
+    pub requests: u64,
+    /// Attempts that failed and were repeated.
+    pub retries: u64,
+    /// Requests that were halved.
+    pub splits: u64,
+}
+
+impl LedgerSnapshot {
+    /// Records dropped for any reason.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+
+    /// The ledger's equation, which holds at every moment.
+    ///
+    /// # Errors
+    /// The equation with its numbers, when it does not hold.
+    pub fn balanced(&self) -> Result<(), String> {
+        let parts = [self.acknowledged, self.rejected, self.dropped_total(), self.queued, self.in_flight];
+        if self.records == parts.iter().sum::<u64>() {
+            Ok(())
+        } else {
+            Err(format!(
+                "records = acknowledged + rejected + dropped + queued + in_flight does not hold: {} and {parts:?}",
+                self.records
+            ))
+        }
+    }
+}
+
+/// The ledger itself: a few updates for each request, none for a record.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(Mutex<LedgerSnapshot>);
+
+impl Ledger {
+    /// Changes the ledger; everything that belongs together in one change, so that every snapshot is balanced.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut LedgerSnapshot)) {
+        change(&mut self.lock());
+    }
+
+    pub(crate) fn snapshot(&self) -> LedgerSnapshot {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LedgerSnapshot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,208 @@
+//! What arrived, for people and for programs: columns, flat JSON, or OTLP JSON lines.
+
+use std::io::{self, Write};
+
+use jiff::{Timestamp, tz::TimeZone};
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::ExportLogsServiceRequest,
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    logs::v1::{LogRecord, LogsData},
+    metrics::v1::MetricsData,
+    trace::v1::TracesData,
+};
+use prost::Message as _;
+use serde_json::{Map, Value as Json, json};
+
+use crate::{Batch, Received, names, text::escape};
+
+/// A format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// One line a record, with the columns of bcc's tcpaccept.
+    Columns,
+    /// One flat JSON object a record, with the attributes' names as keys.
+    Json,
+    /// One `LogsData` (`TracesData`, `MetricsData`) a request and line: the OTLP file format.
+    OtlpJson,
+}
+
+/// Writes records in one format.
+#[derive(Debug)]
+pub struct Printer {
+    format: Output,
+    header_due: bool,
+}
+
+impl Printer {
+    /// A printer; `header` asks for the names of the columns before the first record.
+    #[must_use]
+    pub fn new(format: Output, header: bool) -> Self {
+        Self { format, header_due: header && format == Output::Columns }
+    }
+
+    /// Prints a batch that was not sent yet.
+    ///
+    /// # Errors
+    /// When `out` fails.
+    pub fn print_batch(&mut self, out: &mut impl Write, batch: &Batch) -> io::Result<()> {
+        let request = ExportLogsServiceRequest::decode(batch.request.clone()).map_err(io::Error::other)?;
+        self.print(out, &Received::Logs(request))
+    }
+
+    /// Prints a request that arrived.
+    ///
+    /// # Errors
+    /// When `out` fails.
+    pub fn print(&mut self, out: &mut impl Write, received: &Received) -> io::Result<()> {
+        if std::mem::take(&mut self.header_due) {
+            columns(
+                out,
+                ["TIME", "PID", "COMM", "IP", "RADDR", "RPORT", "LADDR", "LPORT", "QUEUE_MS", "RET"],
+            )?;
+        }
+        match (self.format, received) {
+            (Output::OtlpJson, _) => otlp_json(out, received),
+            (_, Received::Logs(logs)) => for_each_record(logs, |resource, record| match self.format {
+                Output::Json => writeln!(out, "{}", flat_json(resource, record)),
+                _ => column_line(out, resource, record),
+            }),
+            (_, Received::Traces(_)) => other_signal(out, "spans", received),
+            (_, Received::Metrics(_)) => other_signal(out, "metrics", received),
+        }
+    }
+}
+
+fn other_signal(out: &mut impl Write, what: &str, received: &Received) -> io::Result<()> {
+    writeln!(out, "# {} {what} (--output otlp-json shows them)", received.records())
+}
+
+fn for_each_record(
+    logs: &ExportLogsServiceRequest,
+    mut each: impl FnMut(&[KeyValue], &LogRecord) -> io::Result<()>,
+) -> io::Result<()> {
+    for resource_logs in &logs.resource_logs {
+        let resource = resource_logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
+        for record in resource_logs.scope_logs.iter().flat_map(|scope| &scope.log_records) {
+            each(resource, record)?;
+        }
+    }
+    Ok(())
+}
+
+fn otlp_json(out: &mut impl Write, received: &Received) -> io::Result<()> {
+    let json = match received {
+        Received::Logs(logs) => {
+            serde_json::to_string(&LogsData { resource_logs: logs.resource_logs.clone() })
+        }
+        Received::Traces(traces) => {
+            serde_json::to_string(&TracesData { resource_spans: traces.resource_spans.clone() })
+        }
+        Received::Metrics(metrics) => {
+            serde_json::to_string(&MetricsData { resource_metrics: metrics.resource_metrics.clone() })
+        }
+    };
+    writeln!(out, "{}", json.map_err(io::Error::other)?)
+}
+
+fn flat_json(resource: &[KeyValue], record: &LogRecord) -> Json {
+    let mut flat = Map::new();
+    flat.insert(
+        "time".to_owned(),
+        json!(time(record.time_unix_nano, &TimeZone::UTC, "%Y-%m-%dT%H:%M:%S.%9fZ")),
+    );
+    flat.insert("event_name".to_owned(), json!(record.event_name));
+    flat.insert("severity_number".to_owned(), json!(record.severity_number));
+    flat.insert("body".to_owned(), record.body.as_ref().map_or(Json::Null, json_of));
+    if !record.trace_id.is_empty() {
+        flat.insert("trace_id".to_owned(), json!(hex(&record.trace_id)));
+        flat.insert("span_id".to_owned(), json!(hex(&record.span_id)));
+    }
+    for attribute in resource.iter().chain(&record.attributes) {
+        flat.insert(attribute.key.clone(), attribute.value.as_ref().map_or(Json::Null, json_of));
+    }
+    Json::Object(flat)
+}
+
+fn json_of(value: &AnyValue) -> Json {
+    match &value.value {
+        Some(Value::StringValue(text)) => json!(text),
+        Some(Value::BoolValue(value)) => json!(value),
+        Some(Value::IntValue(value)) => json!(value),
+        Some(Value::DoubleValue(value)) => json!(value),
+        Some(Value::BytesValue(bytes)) => json!(hex(bytes)),
+        Some(Value::ArrayValue(array)) => array.values.iter().map(json_of).collect(),
+        Some(Value::KvlistValue(list)) => {
+            let entry =
+                |entry: &KeyValue| (entry.key.clone(), entry.value.as_ref().map_or(Json::Null, json_of));
+            list.values.iter().map(entry).collect()
+        }
+        _ => Json::Null,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn column_line(out: &mut impl Write, resource: &[KeyValue], record: &LogRecord) -> io::Result<()> {
+    let of = |attributes: &[KeyValue], key: &str| {
+        let found = attributes.iter().find(|attribute| attribute.key == key);
+        found.and_then(|attribute| attribute.value.as_ref()).map(json_of)
+    };
+    // Any sender may have sent it: what is printed must not be able to drive the terminal.
+    let shown = |value: Option<Json>| match value {
+        Some(Json::String(text)) => escape(text.as_bytes(), 256),
+        Some(value) => value.to_string(),
+        None => "-".to_owned(),
+    };
+    let record_value = |key| of(&record.attributes, key);
+    let version = match record_value(names::NETWORK_TYPE).as_ref().and_then(Json::as_str) {
+        Some("ipv4") => "4",
+        Some("ipv6") => "6",
+        _ => "-",
+    };
+    let queue = record_value(names::ACCEPTD_ACCEPT_QUEUE_TIME_NS).and_then(|nanos| nanos.as_u64());
+    let result = match record_value(names::ERROR_TYPE) {
+        Some(error) => format!("-{}", shown(Some(error))),
+        None => shown(record_value(names::ACCEPTD_SOCKET_FD)),
+    };
+    columns(
+        out,
+        [
+            &time(record.time_unix_nano, &TimeZone::system(), "%H:%M:%S.%3f"),
+            &shown(of(resource, names::PROCESS_PID)),
+            &shown(of(resource, names::PROCESS_EXECUTABLE_NAME)),
+            version,
+            &shown(record_value(names::NETWORK_PEER_ADDRESS)),
+            &shown(record_value(names::NETWORK_PEER_PORT)),
+            &shown(
+                record_value(names::NETWORK_LOCAL_ADDRESS)
+                    .or_else(|| record_value(names::ACCEPTD_LISTENER_ADDRESS)),
+            ),
+            &shown(
+                record_value(names::NETWORK_LOCAL_PORT)
+                    .or_else(|| record_value(names::ACCEPTD_LISTENER_PORT)),
+            ),
+            &queue.map_or_else(
+                || "-".to_owned(),
+                |nanos| format!("{}.{:03}", nanos / 1_000_000, nanos / 1_000 % 1_000),
+            ),
+            &result,
+        ],
+    )
+}
+
+fn columns(
+    out: &mut impl Write,
+    [time, pid, comm, ip, raddr, rport, laddr, lport, queue, ret]: [&str; 10],
+) -> io::Result<()> {
+    writeln!(
+        out,
+        "{time:<12} {pid:<7} {comm:<15} {ip:<2} {raddr:<15} {rport:<5} {laddr:<15} {lport:<5} {queue:<9} {ret}"
+    )
+}
+
+fn time(unix_nanos: u64, zone: &TimeZone, format: &str) -> String {
+    let time = Timestamp::from_nanosecond(i128::from(unix_nanos)).unwrap_or_default();
+    time.to_zoned(zone.clone()).strftime(format).to_string()
+}

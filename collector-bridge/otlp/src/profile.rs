@@ -1,0 +1,116 @@
+//! Which attributes an accept record carries.
+
+use thiserror::Error;
+
+use crate::names;
+
+macro_rules! attributes {
+    ($($variant:ident = $name:ident, $standard:literal;)*) => {
+        /// An attribute of the accept record that can be left out.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(crate) enum Attribute { $($variant),* }
+
+        impl Attribute {
+            const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The key.
+            pub(crate) const fn key(self) -> &'static str {
+                match self { $(Self::$variant => names::$name),* }
+            }
+
+            /// Whether the standard profile has it.
+            const fn in_standard(self) -> bool {
+                match self { $(Self::$variant => $standard),* }
+            }
+        }
+    };
+}
+
+attributes! {
+    Transport = NETWORK_TRANSPORT, true;
+    NetworkType = NETWORK_TYPE, true;
+    LocalAddress = NETWORK_LOCAL_ADDRESS, true;
+    LocalPort = NETWORK_LOCAL_PORT, true;
+    PeerAddress = NETWORK_PEER_ADDRESS, true;
+    PeerPort = NETWORK_PEER_PORT, true;
+    ErrorType = ERROR_TYPE, true;
+    Uid = LOG_RECORD_UID, true;
+    SocketCookie = ACCEPTD_SOCKET_COOKIE, true;
+    SocketFd = ACCEPTD_SOCKET_FD, true;
+    ListenerFd = ACCEPTD_LISTENER_FD, true;
+    BacklogLength = ACCEPTD_LISTENER_BACKLOG_LENGTH, true;
+    BacklogLimit = ACCEPTD_LISTENER_BACKLOG_LIMIT, true;
+    QueueTime = ACCEPTD_ACCEPT_QUEUE_TIME_NS, true;
+    Syscall = ACCEPTD_ACCEPT_SYSCALL, true;
+    Verified = ACCEPTD_ACCEPT_VERIFIED, true;
+    Mptcp = ACCEPTD_SOCKET_MPTCP, true;
+    V4Mapped = ACCEPTD_SOCKET_V4_MAPPED, true;
+    SelfAccept = ACCEPTD_SELF, true;
+    ListenerAddress = ACCEPTD_LISTENER_ADDRESS, false;
+    ListenerPort = ACCEPTD_LISTENER_PORT, false;
+    ListenerCookie = ACCEPTD_LISTENER_COOKIE, false;
+    ListenerInode = ACCEPTD_LISTENER_INODE, false;
+    SocketInode = ACCEPTD_SOCKET_INODE, false;
+    NetnsInode = ACCEPTD_NETNS_INODE, false;
+    ThreadId = ACCEPTD_THREAD_ID, false;
+    ThreadName = ACCEPTD_THREAD_NAME, false;
+    BlockedTime = ACCEPTD_ACCEPT_BLOCKED_TIME_NS, false;
+    CaptureTier = ACCEPTD_CAPTURE_TIER, false;
+}
+
+/// A name in `attributes.include` or `attributes.exclude` that the accept record does not have.
+#[derive(Debug, Error)]
+#[error("the accept record has no attribute `{0}`")]
+pub struct UnknownAttribute(String);
+
+/// Which attributes are sent, and how long a text may be.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    wanted: u64,
+    pub(crate) event_name_attribute: bool,
+    pub(crate) value_length: usize,
+}
+
+impl Profile {
+    /// The full or the standard profile, plus `include`, less `exclude`. `event_name_attribute` also sends the event
+    /// name as `otel.event.name`; texts are cut at `value_length` bytes.
+    ///
+    /// # Errors
+    /// A name that the record does not have.
+    pub fn new(
+        full: bool,
+        include: &[String],
+        exclude: &[String],
+        event_name_attribute: bool,
+        value_length: usize,
+    ) -> Result<Self, UnknownAttribute> {
+        let mut wanted = 0;
+        for &attribute in Attribute::ALL {
+            if full || attribute.in_standard() {
+                wanted |= bit(attribute);
+            }
+        }
+        for name in include {
+            wanted |= bit(named(name)?);
+        }
+        for name in exclude {
+            wanted &= !bit(named(name)?);
+        }
+        Ok(Self { wanted, event_name_attribute, value_length })
+    }
+
+    /// Whether the attribute is sent.
+    pub(crate) fn wants(&self, attribute: Attribute) -> bool {
+        self.wanted & bit(attribute) != 0
+    }
+}
+
+fn bit(attribute: Attribute) -> u64 {
+    1 << attribute as u8
+}
+
+fn named(name: &str) -> Result<Attribute, UnknownAttribute> {
+    let found = Attribute::ALL.iter().find(|attribute| attribute.key() == name);
+    found.copied().ok_or_else(|| UnknownAttribute(name.to_owned()))
+}

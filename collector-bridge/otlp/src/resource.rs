@@ -1,0 +1,154 @@
+//! The Resource of a process: encoded once, shared by all of its records.
+
+use std::sync::Arc;
+
+use opentelemetry_proto::tonic::{
+    common::v1::{AnyValue, EntityRef, KeyValue, any_value::Value},
+    resource::v1::Resource,
+};
+use prost::Message as _;
+
+use crate::{DISTRO_NAME, VERSION, names, text::escape};
+
+/// Most bytes of an encoded Resource: it is in every request that has a record of its process.
+pub const MAX_RESOURCE_BYTES: usize = 8 << 10;
+
+/// What every Resource says of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// `host.id`
+    pub id: Option<String>,
+    /// `host.name`
+    pub name: String,
+    /// `host.arch`, in the words of the semantic conventions.
+    pub arch: &'static str,
+}
+
+/// What is known of one process. Texts are raw bytes; they are escaped here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// `process.pid`
+    pub pid: u32,
+    /// `process.creation.time`, RFC 3339 with milliseconds.
+    pub creation_time: Option<String>,
+    /// `process.executable.name`; of a kernel thread its name in brackets.
+    pub executable_name: Vec<u8>,
+    /// `process.executable.path`
+    pub executable_path: Option<Vec<u8>>,
+    /// `process.user.id`: the effective user.
+    pub user_id: u32,
+    /// `process.real_user.id`, where it is another one.
+    pub real_user_id: Option<u32>,
+    /// `process.owner`
+    pub owner: Option<String>,
+    /// A kernel thread has no executable.
+    pub kernel_thread: bool,
+}
+
+/// A `Resource` message with its entity references, at most [`MAX_RESOURCE_BYTES`] long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedResource(Arc<[u8]>);
+
+impl EncodedResource {
+    /// The Resource of a process. `extra` is added where it does not contradict what was observed; texts are cut at
+    /// `value_length` bytes.
+    #[must_use]
+    pub fn of_process(
+        host: &Host,
+        process: &Process,
+        extra: &[(String, String)],
+        value_length: usize,
+    ) -> Self {
+        let name = escape(&process.executable_name, value_length);
+        let mut attributes = vec![int(names::PROCESS_PID, process.pid)];
+        push_text(&mut attributes, names::PROCESS_CREATION_TIME, process.creation_time.as_deref());
+        if !process.kernel_thread {
+            push_text(&mut attributes, names::PROCESS_EXECUTABLE_NAME, Some(&name));
+            let path = process.executable_path.as_ref().map(|path| escape(path, value_length));
+            push_text(&mut attributes, names::PROCESS_EXECUTABLE_PATH, path.as_deref());
+        }
+        attributes.push(int(names::PROCESS_USER_ID, process.user_id));
+        attributes.extend(process.real_user_id.map(|id| int(names::PROCESS_REAL_USER_ID, id)));
+        let owner = process.owner.as_ref().map(|owner| escape(owner.as_bytes(), value_length));
+        push_text(&mut attributes, names::PROCESS_OWNER, owner.as_deref());
+        attributes.push(text(names::SERVICE_NAME, format!("unknown_service:{name}")));
+        push_text(&mut attributes, names::HOST_ID, host.id.as_deref());
+        attributes.push(text(names::HOST_NAME, escape(host.name.as_bytes(), value_length)));
+        attributes.push(text(names::HOST_ARCH, host.arch.to_owned()));
+        attributes.push(text(names::OS_TYPE, "linux".to_owned()));
+        attributes.push(text(names::TELEMETRY_DISTRO_NAME, DISTRO_NAME.to_owned()));
+        attributes.push(text(names::TELEMETRY_DISTRO_VERSION, VERSION.to_owned()));
+
+        let mut entity_refs = Vec::new();
+        if process.creation_time.is_some() {
+            entity_refs.push(entity("process", &[names::PROCESS_PID, names::PROCESS_CREATION_TIME]));
+        }
+        if host.id.is_some() {
+            entity_refs.push(entity("host", &[names::HOST_ID]));
+        }
+        Self::bounded(Resource { attributes, dropped_attributes_count: 0, entity_refs }, extra, value_length)
+    }
+
+    /// Adds what of `extra` is new and fits.
+    fn bounded(mut resource: Resource, extra: &[(String, String)], value_length: usize) -> Self {
+        for (key, value) in extra {
+            if resource.attributes.iter().any(|attribute| attribute.key == *key) {
+                continue;
+            }
+            resource.attributes.push(text(key, escape(value.as_bytes(), value_length)));
+            if resource.encoded_len() > MAX_RESOURCE_BYTES {
+                resource.attributes.pop();
+                resource.dropped_attributes_count += 1;
+            }
+        }
+        // Long names of one's own can still be too much together: the longest text goes first, never an identity.
+        while resource.encoded_len() > MAX_RESOURCE_BYTES {
+            let Some(longest) = longest_text(&resource) else { break };
+            resource.attributes.remove(longest);
+            resource.dropped_attributes_count += 1;
+        }
+        Self(resource.encode_to_vec().into())
+    }
+
+    /// The message's bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn longest_text(resource: &Resource) -> Option<usize> {
+    let is_key =
+        |key: &str| resource.entity_refs.iter().any(|entity| entity.id_keys.iter().any(|id| id == key));
+    let removable = resource
+        .attributes
+        .iter()
+        .enumerate()
+        .filter(|(_, attribute)| !is_key(&attribute.key) && attribute.key != names::SERVICE_NAME);
+    removable.max_by_key(|(_, attribute)| attribute.encoded_len()).map(|(index, _)| index)
+}
+
+fn push_text(attributes: &mut Vec<KeyValue>, key: &str, value: Option<&str>) {
+    attributes.extend(value.filter(|value| !value.is_empty()).map(|value| text(key, value.to_owned())));
+}
+
+fn text(key: &str, value: String) -> KeyValue {
+    attribute(key, Value::StringValue(value))
+}
+
+fn int(key: &str, value: u32) -> KeyValue {
+    attribute(key, Value::IntValue(value.into()))
+}
+
+fn attribute(key: &str, value: Value) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}
+
+fn entity(kind: &str, id_keys: &[&str]) -> EntityRef {
+    EntityRef {
+        schema_url: names::SCHEMA_URL.to_owned(),
+        r#type: kind.to_owned(),
+        id_keys: id_keys.iter().map(|&key| key.to_owned()).collect(),
+        description_keys: Vec::new(),
+    }
+}

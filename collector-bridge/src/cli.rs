@@ -1,0 +1,229 @@
+//! The command line. It only says what was typed: values are checked with the rest of the configuration.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, ConfigError, Flag, Loaded, OutputFormat, Profile};
+
+/// Exit code for a command line or a configuration that cannot be used (`EX_USAGE` of sysexits).
+pub const EXIT_USAGE: u8 = 64;
+
+const ABOUT: &str = "Every accept() on this host, as OpenTelemetry events";
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo acceptd run                                 print every accept on this host
+  sudo acceptd run --endpoint localhost:4317       send them to a Collector
+  acceptd receive --output json                    be the Collector, and print what arrives
+  acceptd config default > acceptd.toml            begin a configuration file
+  acceptd config show --config acceptd.toml        see each value and where it is from";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  sudo acceptd run
+  sudo acceptd run --output json --attributes full
+  sudo acceptd run --endpoint collector:4317 --set batch.timeout=200ms
+  sudo ACCEPTD_EXPORT_HEADERS=authorization=Bearer%20… acceptd run --config acceptd.toml";
+
+const RECEIVE_EXAMPLES: &str = "\
+Examples:
+  acceptd receive
+  acceptd receive --listen 0.0.0.0:4317 --output otlp-json --file accepts.jsonl";
+
+/// The command line as a whole.
+#[derive(Debug, Parser)]
+#[command(name = "acceptd", version, about = ABOUT, long_about = None, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Capture accepts, and send them to a Collector or print them
+    Run(RunArgs),
+    /// Receive OTLP over gRPC, and print or write what arrives
+    Receive(ReceiveArgs),
+    /// Print, check or explain the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the version
+    Version,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub struct RunArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub settings: SettingsArgs,
+}
+
+/// Arguments of `receive`.
+#[derive(Debug, Args)]
+#[command(after_help = RECEIVE_EXAMPLES)]
+pub struct ReceiveArgs {
+    /// Address and port to receive on
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4317")]
+    pub listen: SocketAddr,
+
+    /// How records are printed
+    #[arg(long, value_name = "FORMAT", default_value = "columns", value_parser = output_format())]
+    pub output: OutputFormat,
+
+    /// Write to this file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print a configuration file with every key, its documentation and its default
+    Default,
+    /// Check the configuration that `run` would use, and say everything that is wrong with it
+    Validate(SettingsArgs),
+    /// Print every value that `run` would use and where it is from; secrets print as ***
+    Show(SettingsArgs),
+}
+
+/// The flags that set a part of the configuration.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct SettingsArgs {
+    /// Read this file instead of /etc/acceptd/acceptd.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Send to this OpenTelemetry Collector (gRPC)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub endpoint: Option<String>,
+
+    /// Print records in this format; columns when there is no endpoint
+    #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(run_outputs()))]
+    pub output: Option<String>,
+
+    /// Which attributes a record carries
+    #[arg(long, value_name = "PROFILE", value_parser = PossibleValuesParser::new(Profile::names()))]
+    pub attributes: Option<String>,
+
+    /// Set any key of the configuration (`acceptd config default` lists them); may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+}
+
+impl SettingsArgs {
+    /// Loads the configuration from the file, this process's environment, and these flags.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        config::load(self.config.as_deref(), std::env::vars_os(), &self.flags())
+    }
+
+    /// The keys that were set. A flag of its own is stronger than `--set`.
+    fn flags(&self) -> Vec<Flag> {
+        let any = self.set.iter().map(|(key, value)| ("--set", key.as_str(), Some(value)));
+        let own = [
+            ("--endpoint", "export.endpoint", self.endpoint.as_ref()),
+            ("--output", "output", self.output.as_ref()),
+            ("--attributes", "attributes.profile", self.attributes.as_ref()),
+        ];
+        let given = any.chain(own).filter_map(|(name, key, value)| Some((name, key, value?)));
+        given.map(|(name, key, value)| Flag { name, key: key.to_owned(), value: value.clone() }).collect()
+    }
+}
+
+fn run_outputs() -> impl Iterator<Item = &'static str> {
+    std::iter::once("none").chain(OutputFormat::names())
+}
+
+fn output_format() -> impl TypedValueParser<Value = OutputFormat> {
+    PossibleValuesParser::new(OutputFormat::names())
+        .try_map(|name| OutputFormat::from_name(&name).ok_or("not a format"))
+}
+
+fn assignment(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, for instance batch.timeout=200ms")?;
+    Ok((key.trim().to_owned(), value.to_owned()))
+}
+
+/// Reads the command line `args`, the program's name first. Where there is nothing left to do (a mistake, help,
+/// the version) that is printed, and the exit code returned.
+pub fn parse<I, T>(args: I) -> Result<Cli, ExitCode>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    Cli::try_parse_from(args).map_err(|error| {
+        // Nobody is left to tell when the terminal is gone.
+        _ = error.print();
+        if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn settings(args: &[&str]) -> SettingsArgs {
+        let command = ["acceptd", "run"].iter().chain(args);
+        match Cli::try_parse_from(command).unwrap().command {
+            Command::Run(run) => run.settings,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_set_the_keys_they_name() {
+        let args = ["--endpoint=h:1", "--output=json", "--attributes=full", "--set", "batch.timeout=2s"];
+        let loaded = config::load(Some("/dev/null".as_ref()), [], &settings(&args).flags()).unwrap();
+        for (key, flag) in [
+            ("export.endpoint", "--endpoint"),
+            ("output", "--output"),
+            ("attributes.profile", "--attributes"),
+            ("batch.timeout", "--set"),
+        ] {
+            assert_eq!(loaded.origin(key), config::Origin::Flag(flag.to_owned()), "{key}");
+        }
+    }
+
+    #[test]
+    fn mistakes_exit_with_64_and_help_with_0() {
+        let usage = format!("{:?}", ExitCode::from(EXIT_USAGE));
+        let success = format!("{:?}", ExitCode::SUCCESS);
+        for (args, code) in [
+            (vec!["acceptd"], &usage),
+            (vec!["acceptd", "run", "--nonsense"], &usage),
+            (vec!["acceptd", "run", "--output", "xml"], &usage),
+            (vec!["acceptd", "run", "--set", "batch.timeout"], &usage),
+            (vec!["acceptd", "receive", "--listen", "127.0.0.1:70000"], &usage),
+            (vec!["acceptd", "--help"], &success),
+            (vec!["acceptd", "--version"], &success),
+        ] {
+            assert_eq!(&format!("{:?}", parse(args.clone()).unwrap_err()), code, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn receive_has_defaults() {
+        let Command::Receive(args) = Cli::try_parse_from(["acceptd", "receive"]).unwrap().command else {
+            panic!("not receive")
+        };
+        assert_eq!(args.listen.to_string(), "127.0.0.1:4317");
+        assert_eq!(args.output, OutputFormat::Columns);
+        assert_eq!(args.file, None);
+    }
+}

@@ -1,0 +1,195 @@
+//! `acceptd run`: the agent.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile};
+use anyhow::{Context as _, anyhow};
+
+use super::{failed, unusable};
+use crate::{
+    bpf::{self, Programs, Settings, offsets},
+    cli::RunArgs,
+    config::{Config, Loaded},
+    drain::{Drain, Drained, Recorder, Shared},
+    host::{self, HostFacts},
+    identity::{Identities, process::Observer},
+    ids::Ids,
+    ledger::CaptureLedger,
+    output::{Console, Outputs},
+    stop::Stop,
+    summary::Summary,
+};
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// Somebody who looks at a terminal does not want to wait for a batch to fill.
+const CONSOLE_BATCH_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Runs the agent until SIGINT or SIGTERM.
+pub fn run(arguments: &RunArgs) -> ExitCode {
+    let loaded = match arguments.settings.load() {
+        Ok(loaded) => loaded,
+        Err(error) => return unusable(error.problems()),
+    };
+    log_to_stderr(&loaded.config);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let profile = match profile(&loaded.config) {
+        Ok(profile) => profile,
+        Err(error) => return unusable([error]),
+    };
+    match agent(&loaded, profile) {
+        Ok(summary) => report(&summary),
+        Err(error) => failed(&error),
+    }
+}
+
+fn agent(loaded: &Loaded, profile: Profile) -> anyhow::Result<Summary> {
+    let config = &loaded.config;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (facts, warnings) = host::gather(
+        &config.host.root,
+        config.host.id.as_deref(),
+        config.host.name.as_deref(),
+        &config.state.directory,
+    );
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let programs = load(config)?;
+    runtime.block_on(async {
+        let mut stop = Stop::listen().context("cannot catch signals")?;
+        let exporter = exporter(config)?;
+        let shared = Arc::new(Shared::default());
+        let recorder = recorder(config, profile, facts, outputs(config, exporter.clone()));
+        let drain = Drain::new(programs, recorder, Arc::clone(&shared));
+        let (ended, mut drain_ended) = tokio::sync::oneshot::channel();
+        thread::Builder::new().name("acceptd-drain".to_owned()).spawn(move || {
+            // The receiver is gone only when the agent is.
+            _ = ended.send(drain.run());
+        })?;
+        announce(config);
+
+        let drained = tokio::select! {
+            signal = stop.next() => {
+                tracing::info!("{signal}: detaching, draining, flushing for at most {:?}", config.shutdown.timeout);
+                shared.stop();
+                (&mut drain_ended).await
+            }
+            ended = &mut drain_ended => ended,
+        };
+        let drained = drained.context("the drain thread died")??;
+        finish(config, drained, exporter).await
+    })
+}
+
+async fn finish(config: &Config, drained: Drained, exporter: Option<Exporter>) -> anyhow::Result<Summary> {
+    let destination = match exporter {
+        Some(exporter) => Some(exporter.shutdown(Instant::now() + config.shutdown.timeout).await),
+        None => None,
+    };
+    let capture = CaptureLedger::new(&drained.kernel, &drained.drain);
+    Ok(Summary { capture, export: destination, console: drained.console })
+}
+
+fn load(config: &Config) -> anyhow::Result<Programs> {
+    let offsets = offsets::resolve(BTF)?;
+    let ring_bytes =
+        u32::try_from(config.capture.ring_bytes).context("capture.ring_bytes is larger than 4 GiB")?;
+    let settings = Settings { ring_bytes, record_self: config.filter.own };
+    bpf::load(&settings, &offsets).map_err(|error| {
+        if let bpf::LoadError::Program { verifier_log, .. } = &error {
+            tracing::debug!("verifier log:\n{verifier_log}");
+        }
+        anyhow!(error)
+    })
+}
+
+fn profile(config: &Config) -> Result<Profile, String> {
+    let attributes = &config.attributes;
+    Profile::new(
+        attributes.profile == crate::config::Profile::Full,
+        &attributes.include,
+        &attributes.exclude,
+        attributes.event_name,
+        config.limits.value_length,
+    )
+    .map_err(|error| {
+        format!("attributes.include, attributes.exclude: {error}; docs/attributes.md lists them all")
+    })
+}
+
+fn exporter(config: &Config) -> anyhow::Result<Option<Exporter>> {
+    let Some(endpoint) = &config.export.endpoint else { return Ok(None) };
+    let export = &config.export;
+    let exporter = Exporter::spawn(ExporterConfig {
+        endpoint: endpoint.uri(),
+        headers: export.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        timeout: export.timeout,
+        retry_window: export.retry_window,
+        backoff_initial: export.backoff_initial,
+        backoff_max: export.backoff_max,
+        queue_max_bytes: config.queue.max_bytes,
+        concurrency: export.concurrency,
+    })?;
+    Ok(Some(exporter))
+}
+
+fn outputs(config: &Config, exporter: Option<Exporter>) -> Outputs {
+    Outputs::new(exporter, config.output.map(|format| Console::new(format.into())))
+}
+
+fn recorder(config: &Config, profile: Profile, facts: HostFacts, outputs: Outputs) -> Recorder {
+    let ids = Ids::new(facts.host.id.as_deref().unwrap_or_default(), &facts.boot_id);
+    let extra = config.resource.attributes.clone().into_iter().collect();
+    let identities =
+        Identities::new(facts, Observer::new(&config.host.root), extra, config.limits.value_length);
+    let builder = BatchBuilder::new(BatchLimits {
+        max_records: u32::try_from(config.batch.max_records).unwrap_or(u32::MAX),
+        max_bytes: config.batch.max_bytes,
+    });
+    let timeout = if config.output.is_some() {
+        config.batch.timeout.min(CONSOLE_BATCH_TIMEOUT)
+    } else {
+        config.batch.timeout
+    };
+    Recorder::new(identities, ids, profile, builder, timeout, outputs)
+}
+
+fn announce(config: &Config) {
+    let to = match (&config.export.endpoint, config.output) {
+        (Some(endpoint), _) => format!("sends them to {endpoint}"),
+        (None, Some(_)) => "prints them".to_owned(),
+        (None, None) => "only counts them (no endpoint, no output)".to_owned(),
+    };
+    tracing::info!(
+        "acceptd {} captures TCP accepts (tier 2: tracepoints, ring of {} bytes) and {to}",
+        env!("CARGO_PKG_VERSION"),
+        config.capture.ring_bytes,
+    );
+}
+
+fn log_to_stderr(config: &Config) {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(config.log.level.filter()))
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+/// The last words: what was seen, what became of it, and whether that adds up.
+fn report(summary: &Summary) -> ExitCode {
+    _ = write!(io::stderr(), "{summary}");
+    match summary.check() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&anyhow!("the ledger does not add up: {error}; please report this")),
+    }
+}

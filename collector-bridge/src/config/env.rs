@@ -1,0 +1,98 @@
+//! The variables of acceptd's own: `ACCEPTD_A_B` for the key `a.b`.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+
+use super::Problem;
+use super::layer::Entry;
+use super::origin::Origin;
+use super::raw::Raw;
+use super::schema::KEYS;
+use super::suggest;
+
+/// The environment, sorted, so that messages come in the same order on every run.
+pub(super) type Environment = BTreeMap<OsString, OsString>;
+
+const PREFIX: &str = "ACCEPTD_";
+
+/// Finds the keys that `env` sets. Empty variables are unset ones.
+pub(super) fn parse(env: &Environment) -> (Vec<Entry>, Vec<Problem>) {
+    let mut entries = Vec::new();
+    let mut problems = Vec::new();
+    for (name, value) in env {
+        let name = name.to_string_lossy();
+        if !name.starts_with(PREFIX) || value.is_empty() || is_service_link(&name, value) {
+            continue;
+        }
+        let origin = Origin::Env(name.to_string());
+        let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
+            problems.push(unknown_variable(origin, name.into_owned()));
+            continue;
+        };
+        match value.to_str() {
+            Some(value) => entries.push(Entry { key, raw: Raw::Word(value.to_owned()), origin }),
+            None => problems.push(Problem::Value { origin, key: key.name, cause: NOT_TEXT.to_owned() }),
+        }
+    }
+    (entries, problems)
+}
+
+/// The cause for a value that is not UTF-8.
+pub(super) const NOT_TEXT: &str = "the value is not UTF-8; set it to text";
+
+fn unknown_variable(origin: Origin, name: String) -> Problem {
+    let variables: Vec<String> = KEYS.iter().map(super::table::Key::variable).collect();
+    let hint = suggest::hint(&name, variables.iter().map(String::as_str));
+    Problem::Unknown { origin, what: "variable", name, hint }
+}
+
+/// Kubernetes tells every pod about a Service called `acceptd…` in variables of our prefix, such as
+/// `ACCEPTD_SERVICE_HOST` and `ACCEPTD_PORT=tcp://10.0.0.1:4317`; nobody meant those for us.
+fn is_service_link(name: &str, value: &OsStr) -> bool {
+    let ends = ["_SERVICE_HOST", "_SERVICE_PORT", "_ADDR", "_PROTO", "_PORT"];
+    let address =
+        |value: &str| ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    let linked = name.contains("_SERVICE_PORT_")
+        || name.contains("_PORT_") && ends.iter().any(|end| name.ends_with(end))
+        || name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT");
+    linked || name.contains("_PORT") && value.to_str().is_some_and(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_keys_have_one_variable() {
+        let variables: BTreeSet<String> = KEYS.iter().map(super::super::table::Key::variable).collect();
+        assert_eq!(variables.len(), KEYS.len());
+        assert!(variables.contains("ACCEPTD_EXPORT_BACKOFF_INITIAL"));
+    }
+
+    #[test]
+    fn no_key_is_taken_for_a_service_link() {
+        for key in KEYS {
+            assert!(!is_service_link(&key.variable(), OsStr::new("1")), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn variables_of_kubernetes_are_nobodys_mistake() {
+        let env = [
+            ("ACCEPTD_SERVICE_HOST", "10.0.0.1"),
+            ("ACCEPTD_SERVICE_PORT", "9464"),
+            ("ACCEPTD_SERVICE_PORT_ADMIN", "9464"),
+            ("ACCEPTD_PORT", "tcp://10.0.0.1:9464"),
+            ("ACCEPTD_PORT_9464_TCP", "tcp://10.0.0.1:9464"),
+            ("ACCEPTD_PORT_9464_TCP_PROTO", "tcp"),
+            ("ACCEPTD_PORT_9464_TCP_PORT", "9464"),
+            ("ACCEPTD_PORT_9464_TCP_ADDR", "10.0.0.1"),
+        ];
+        let env = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let (entries, problems) = parse(&env);
+        assert!(entries.is_empty() && problems.is_empty(), "{problems:?}");
+    }
+}

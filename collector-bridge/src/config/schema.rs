@@ -1,0 +1,160 @@
+//! The one table of keys. The fields of [`Config`], their defaults, `config default`, the names of the variables
+//! and the check for unknown keys all come from it; to add a key is to add a row.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::choice::{Choice, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol, ProtocolChoice};
+use super::endpoint::{Destination, Endpoint};
+use super::kind::{AbsolutePath, Count, Kind, Names, OptionalText, Size, Span, Toggle};
+use super::pairs::{Attributes, HeaderMap, Headers};
+use super::table::{Key, settings};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_hours(1);
+const WEEK: Duration = Duration::from_hours(168);
+
+settings! {
+    /// The configuration of the agent: every value in its type, checked, the defaults filled in.
+    Config {
+        /// Records are printed in this format. Without it: columns when there is no endpoint, else none.
+        "output" => output: Option<OutputFormat> = Some(OutputFormat::Columns), OptionalOutput;
+    }
+
+    /// Capture in the kernel.
+    capture: Capture {
+        /// Size in bytes of the ring buffer between kernel and user space.
+        /// A larger one bridges a longer stall of the agent before events are lost.
+        // 64 KiB is the largest page size of Linux: each power of two from there on is a multiple of the page.
+        "capture.ring_bytes" => ring_bytes: usize = 4 * MIB, Size { min: 64 * KIB, max: GIB, power_of_two: true };
+    }
+
+    /// How records are gathered into requests.
+    batch: Batch {
+        /// Most records of one request.
+        "batch.max_records" => max_records: usize = 8192, Count(1, 1_000_000);
+        /// Most bytes of one request before compression.
+        /// A Collector refuses more than 4 MiB by default.
+        "batch.max_bytes" => max_bytes: usize = 3_500_000, Size { min: 16 * KIB, max: 64 * MIB, power_of_two: false };
+        /// Longest time a record waits for others.
+        "batch.timeout" => timeout: Duration = SECOND, Span(MILLISECOND, HOUR);
+    }
+
+    /// Requests that wait for the network.
+    queue: Queue {
+        /// Most bytes of memory for them. When it is full the oldest request is dropped, and counted.
+        "queue.max_bytes" => max_bytes: usize = 16 * MIB, Size { min: 16 * KIB, max: GIB, power_of_two: false };
+    }
+
+    /// Where requests go and how persistently.
+    export: Export {
+        /// The OpenTelemetry Collector: host:port or http://host:port. none: nothing is sent.
+        "export.endpoint" => endpoint: Option<Endpoint> = None, Destination;
+        /// How requests travel.
+        "export.protocol" => protocol: Protocol = Protocol::Grpc, ProtocolChoice;
+        /// Headers of every request, for instance for authentication. Their values are never printed.
+        "export.headers" => headers: Headers = Headers::default(), HeaderMap;
+        /// Deadline of one attempt.
+        "export.timeout" => timeout: Duration = 10 * SECOND, Span(MILLISECOND, HOUR);
+        /// How long a request is retried before it is dropped, and counted. 0s: never retried.
+        "export.retry_window" => retry_window: Duration = 300 * SECOND, Span(Duration::ZERO, WEEK);
+        /// First pause before a retry; doubles with each one, with jitter.
+        "export.backoff_initial" => backoff_initial: Duration = SECOND, Span(MILLISECOND, HOUR);
+        /// Longest pause before a retry.
+        "export.backoff_max" => backoff_max: Duration = 30 * SECOND, Span(MILLISECOND, HOUR);
+        /// Requests under way at the same time.
+        "export.concurrency" => concurrency: usize = 2, Count(1, 64);
+    }
+
+    /// Which attributes a record carries.
+    attributes: AttributeSelection {
+        /// standard leaves out what repeats on every accept or serves debugging; full sends all.
+        "attributes.profile" => profile: Profile = Profile::Standard, Choice;
+        /// Names of attributes to send although the profile leaves them out.
+        "attributes.include" => include: Vec<String> = Vec::new(), Names;
+        /// Names of attributes to leave out; wins over include.
+        "attributes.exclude" => exclude: Vec<String> = Vec::new(), Names;
+        /// Also sends the event name as the attribute otel.event.name, for backends that drop the field.
+        "attributes.event_name" => event_name: bool = false, Toggle;
+    }
+
+    /// Bounds on what a process can make the agent send.
+    limits: Limits {
+        /// Longest text of an attribute, in bytes; longer ones are cut.
+        "limits.value_length" => value_length: usize = KIB, Size { min: 16, max: 64 * KIB, power_of_two: false };
+    }
+
+    /// The Resource of what is sent.
+    resource: ResourceAdditions {
+        /// Attributes added to the Resource of every process.
+        "resource.attributes" => attributes: BTreeMap<String, String> = BTreeMap::new(), Attributes;
+    }
+
+    /// The host that is observed.
+    host: Host {
+        /// Where the host's root file system is mounted, for an agent in a container.
+        "host.root" => root: PathBuf = PathBuf::from("/"), AbsolutePath;
+        /// The value of host.id. Without it, the host's machine id.
+        "host.id" => id: Option<String> = None, OptionalText;
+        /// The value of host.name. Without it, the host's own name.
+        "host.name" => name: Option<String> = None, OptionalText;
+    }
+
+    /// What is captured at all.
+    filter: Filter {
+        /// Also sends the agent's own accepts, and those of connections that it opened itself.
+        /// They are counted either way.
+        "filter.self" => own: bool = false, Toggle;
+    }
+
+    /// The end of a run.
+    shutdown: Shutdown {
+        /// How long a stopping agent tries to deliver what it still holds.
+        "shutdown.timeout" => timeout: Duration = 5 * SECOND, Span(Duration::ZERO, HOUR);
+    }
+
+    /// What survives a restart.
+    state: State {
+        /// Directory of small files that keep identities stable over restarts.
+        "state.directory" => directory: PathBuf = PathBuf::from("/var/lib/acceptd"), AbsolutePath;
+    }
+
+    /// The agent's own messages, on standard error.
+    log: Log {
+        /// How much is said, each level with those before it.
+        "log.level" => level: LogLevel = LogLevel::Info, Choice;
+    }
+}
+
+impl Config {
+    /// Checks that values which are good by themselves are good together: each finding is the key to change and
+    /// the reason with its remedy.
+    pub(super) fn conflicts(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        if self.queue.max_bytes < self.batch.max_bytes {
+            found.push((
+                "queue.max_bytes",
+                format!(
+                    "{} bytes cannot hold one request of batch.max_bytes = {} bytes; raise it or lower batch.max_bytes",
+                    self.queue.max_bytes, self.batch.max_bytes
+                ),
+            ));
+        }
+        if self.export.backoff_max < self.export.backoff_initial {
+            found.push((
+                "export.backoff_max",
+                format!(
+                    "{:?} is shorter than export.backoff_initial = {:?}; raise it or lower export.backoff_initial",
+                    self.export.backoff_max, self.export.backoff_initial
+                ),
+            ));
+        }
+        found
+    }
+}

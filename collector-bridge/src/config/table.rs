@@ -1,0 +1,82 @@
+//! The macro behind the table of keys in [`schema`](super::schema), and the row that it makes of each key.
+
+use super::raw::Raw;
+use super::schema::Config;
+
+/// One key: everything that is known about it besides its field in [`Config`].
+pub(super) struct Key {
+    /// `group.name`, as in the file.
+    pub(super) name: &'static str,
+    /// Its documentation, line by line.
+    pub(super) doc: &'static [&'static str],
+    /// What a value must be.
+    pub(super) expects: fn() -> String,
+    /// Reads a value into the field; the field is unchanged when that fails with a cause.
+    pub(super) set: fn(&mut Config, &Raw) -> Result<(), String>,
+    /// The value of the field as TOML, secrets as `***`.
+    pub(super) get: fn(&Config) -> toml::Value,
+}
+
+impl Key {
+    /// The key's environment variable: `a.b` is `ACCEPTD_A_B`.
+    pub(super) fn variable(&self) -> String {
+        format!("ACCEPTD_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+}
+
+/// Makes of one table of keys: [`Config`] with a struct for each group, its defaults, and `KEYS`.
+///
+/// A row is `"name" => field: type = default, kind;` under its documentation, which is the field's as well.
+macro_rules! settings {
+    (
+        $(#[doc = $config_doc:literal])*
+        $Config:ident
+        { $( $(#[doc = $top_doc:literal])* $top_name:literal => $top:ident: $Top:ty = $top_default:expr, $top_kind:expr; )* }
+        $(
+            $(#[doc = $group_doc:literal])*
+            $group:ident: $Group:ident
+            { $( $(#[doc = $doc:literal])* $name:literal => $field:ident: $Type:ty = $default:expr, $kind:expr; )* }
+        )*
+    ) => {
+        $(#[doc = $config_doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $Config {
+            $( $(#[doc = $top_doc])* pub $top: $Top, )*
+            $( $(#[doc = $group_doc])* pub $group: $Group, )*
+        }
+
+        $(
+            $(#[doc = $group_doc])*
+            #[derive(Debug, Clone, PartialEq, Eq)]
+            pub struct $Group { $( $(#[doc = $doc])* pub $field: $Type, )* }
+        )*
+
+        impl Default for $Config {
+            fn default() -> Self {
+                Self {
+                    $( $top: $top_default, )*
+                    $( $group: $Group { $( $field: $default, )* }, )*
+                }
+            }
+        }
+
+        /// Every key, in the order of `config default`: those without a group first.
+        pub(super) const KEYS: &[Key] = &[
+            $( settings!(@row $Top, $top_name, $top_kind, [$($top_doc),*], $top), )*
+            $( $( settings!(@row $Type, $name, $kind, [$($doc),*], $group.$field), )* )*
+        ];
+    };
+    (@row $Type:ty, $name:literal, $kind:expr, [$($doc:literal),*], $($path:ident).+) => {
+        Key {
+            name: $name,
+            doc: &[$($doc),*],
+            expects: || Kind::<$Type>::expects(&$kind),
+            set: |config, raw| {
+                config.$($path).+ = $kind.read(raw)?;
+                Ok(())
+            },
+            get: |config| $kind.write(&config.$($path).+),
+        }
+    };
+}
+pub(super) use settings;

@@ -1,0 +1,179 @@
+//! The configuration as a whole: which layer wins, what mistakes say, what is never shown.
+
+use std::time::Duration;
+
+use super::schema::KEYS;
+use super::*;
+
+mod any_input;
+mod mistakes;
+mod standard;
+
+const PATH: &str = "/etc/acceptd/test.toml";
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+}
+
+fn resolve_all(text: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    let source = Source { path: PATH.into(), text: text.to_owned() };
+    let set = |(key, value): &(&str, &str)| Flag {
+        name: "--set",
+        key: (*key).to_owned(),
+        value: (*value).to_owned(),
+    };
+    let flags: Vec<Flag> = flags.iter().map(set).collect();
+    resolve(Some(&source), &environment(env), &flags)
+}
+
+fn from_file(text: &str) -> Loaded {
+    resolve_all(text, &[], &[]).unwrap()
+}
+
+fn from_env(env: &[(&str, &str)]) -> Loaded {
+    resolve_all("", env, &[]).unwrap()
+}
+
+fn error(text: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> String {
+    resolve_all(text, env, flags).unwrap_err().to_string()
+}
+
+fn endpoint(loaded: &Loaded) -> Option<String> {
+    loaded.config.export.endpoint.as_ref().map(Endpoint::uri)
+}
+
+#[test]
+fn each_layer_wins_over_the_ones_before_it() {
+    let file = "[batch]\n\ntimeout = \"2s\"";
+    let otel = ("OTEL_BLRP_SCHEDULE_DELAY", "3000");
+    let own = ("ACCEPTD_BATCH_TIMEOUT", "4s");
+    let flag = ("batch.timeout", "5s");
+    let in_file = Origin::File { path: PATH.into(), line: 3 };
+    let in_otel = Origin::Env("OTEL_BLRP_SCHEDULE_DELAY".to_owned());
+    let in_own = Origin::Env("ACCEPTD_BATCH_TIMEOUT".to_owned());
+    let in_flag = Origin::Flag("--set".to_owned());
+    // Every subset of the layers: the strongest that is present decides.
+    for present in 0..16_u32 {
+        let has = |layer: u32| present & (1 << layer) != 0;
+        let text = if has(0) { file } else { "" };
+        let env: Vec<_> =
+            [(1, otel), (2, own)].into_iter().filter(|(layer, _)| has(*layer)).map(|(_, v)| v).collect();
+        let flags = if has(3) { vec![flag] } else { vec![] };
+        let loaded = resolve_all(text, &env, &flags).unwrap();
+        let (seconds, origin) = match present {
+            8.. => (5, &in_flag),
+            4.. => (4, &in_own),
+            2.. => (3, &in_otel),
+            1 => (2, &in_file),
+            0 => (1, &Origin::Default),
+        };
+        assert_eq!(loaded.config.batch.timeout, Duration::from_secs(seconds), "{present:04b}");
+        assert_eq!(&loaded.origin("batch.timeout"), origin, "{present:04b}");
+    }
+}
+
+#[test]
+fn every_key_can_be_set_by_variable_and_flag_and_file() {
+    // The defaults' own text, so that each kind is exercised: lists and tables have another form in variables.
+    for key in KEYS {
+        let value = (key.get)(&Config::default());
+        let loaded = from_file(&format!("{} = {value}", key.name));
+        let expected = if value.as_str() == Some("") {
+            Origin::Default
+        } else {
+            Origin::File { path: PATH.into(), line: 1 }
+        };
+        assert_eq!(loaded.origin(key.name), expected, "{}", key.name);
+        let word = match value {
+            toml::Value::String(text) if text.is_empty() => "x".to_owned(),
+            toml::Value::String(text) => text,
+            toml::Value::Array(_) => "a,b".to_owned(),
+            toml::Value::Table(_) => "a=b".to_owned(),
+            other => other.to_string(),
+        };
+        let variable = key.variable();
+        assert_eq!(from_env(&[(&variable, &word)]).origin(key.name), Origin::Env(variable.clone()));
+        let loaded = resolve_all("", &[], &[(key.name, &word)]).unwrap();
+        assert_eq!(loaded.origin(key.name), Origin::Flag("--set".to_owned()), "{}", key.name);
+    }
+}
+
+#[test]
+fn the_default_file_says_the_defaults() {
+    let text = default_file();
+    let untouched = from_file(&text);
+    assert_eq!(untouched.config, Config::default());
+    assert!(untouched.origins.is_empty());
+
+    let named = |line: &str| {
+        KEYS.iter().any(|key| {
+            let name = key.name.rsplit('.').next().unwrap();
+            line.strip_prefix('#').is_some_and(|line| line.starts_with(&format!("{name} = ")))
+        })
+    };
+    let uncommented: Vec<&str> =
+        text.lines().map(|line| if named(line) { &line[1..] } else { line }).collect();
+    let loaded = from_file(&uncommented.join("\n"));
+    assert_eq!(loaded.config, Config::default());
+    let unset = KEYS.iter().filter(|key| (key.get)(&Config::default()).as_str() == Some("")).count();
+    assert_eq!(loaded.origins.len(), KEYS.len() - unset, "every key with a default stands in the file");
+}
+
+#[test]
+fn defaults_are_those_of_the_manual() {
+    let Config { capture, batch, queue, export, limits, shutdown, state, .. } = Config::default();
+    assert_eq!(capture.ring_bytes, 4_194_304);
+    assert_eq!(
+        (batch.max_records, batch.max_bytes, batch.timeout),
+        (8192, 3_500_000, Duration::from_secs(1))
+    );
+    assert_eq!(queue.max_bytes, 16_777_216);
+    assert_eq!((export.endpoint, export.timeout), (None, Duration::from_secs(10)));
+    assert_eq!(export.retry_window, Duration::from_mins(5));
+    assert_eq!(
+        (export.backoff_initial, export.backoff_max),
+        (Duration::from_secs(1), Duration::from_secs(30))
+    );
+    assert_eq!(limits.value_length, 1024);
+    assert_eq!(shutdown.timeout, Duration::from_secs(5));
+    assert_eq!(state.directory, Path::new("/var/lib/acceptd"));
+}
+
+#[test]
+fn without_an_endpoint_columns_are_printed_and_with_one_only_what_was_asked_for() {
+    assert_eq!(from_file("").config.output, Some(OutputFormat::Columns));
+    assert_eq!(from_file("output = \"none\"").config.output, None);
+    assert_eq!(from_file("export.endpoint = \"h:1\"").config.output, None);
+    let both = from_file("output = \"json\"\nexport.endpoint = \"h:1\"");
+    assert_eq!(both.config.output, Some(OutputFormat::Json));
+    let console = from_env(&[("OTEL_LOGS_EXPORTER", "otlp,console")]);
+    assert_eq!(console.config.output, Some(OutputFormat::Columns));
+}
+
+#[test]
+fn secrets_are_never_printed() {
+    let text = "[export]\nendpoint = \"http://user:hunter2@h:4317\"\nheaders = { x-key = \"hunter2\" }";
+    let loaded = from_file(text);
+    let shown: Vec<_> = loaded.settings().collect();
+    let value = |name| shown.iter().find(|setting| setting.name == name).unwrap().value.as_str();
+    assert_eq!(value("export.endpoint"), r#""http://***@h:4317""#);
+    assert_eq!(value("export.headers"), r#"{ authorization = "***", x-key = "***" }"#);
+    let debug = format!("{loaded:?}");
+    assert!(!debug.contains("hunter2") && !debug.contains("user"), "{debug}");
+    // What is sent still has them: the user's header, and the URL's credentials as another.
+    let headers: Vec<_> = loaded.config.export.headers.iter().collect();
+    assert_eq!(headers, [("authorization", "Basic dXNlcjpodW50ZXIy"), ("x-key", "hunter2")]);
+    assert_eq!(endpoint(&loaded).as_deref(), Some("http://h:4317"));
+}
+
+#[test]
+fn credentials_of_the_url_have_the_origin_of_the_url() {
+    let loaded = from_env(&[("ACCEPTD_EXPORT_ENDPOINT", "http://u:p@h:4317")]);
+    assert_eq!(loaded.origin("export.headers"), Origin::Env("ACCEPTD_EXPORT_ENDPOINT".to_owned()));
+}
+
+#[test]
+fn the_port_of_http_is_worth_a_warning() {
+    let warning = "export.endpoint (/etc/acceptd/test.toml:1): port 4318 is where Collectors receive OTLP over HTTP, and this speaks gRPC; use port 4317";
+    assert_eq!(from_file("export.endpoint = \"h:4318\"").warnings, [warning]);
+}

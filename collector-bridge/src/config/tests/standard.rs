@@ -1,0 +1,119 @@
+//! OpenTelemetry's variables.
+
+use super::*;
+
+#[test]
+fn standard_variables_map_to_keys_and_the_logs_form_wins() {
+    let loaded = from_env(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://general:4317"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://logs:4317"),
+        ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "a=1"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=2"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "1500"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "200"),
+        ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "512"),
+        ("OTEL_BLRP_EXPORT_TIMEOUT", "2000"),
+        ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "100"),
+        ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "200"),
+    ]);
+    assert_eq!(loaded.warnings, [""; 0]);
+    assert_eq!(endpoint(&loaded).as_deref(), Some("http://logs:4317"));
+    let Config { export, batch, shutdown, limits, .. } = loaded.config;
+    assert_eq!(export.headers.iter().collect::<Vec<_>>(), [("a", "1")]);
+    assert_eq!(export.timeout, Duration::from_millis(1500));
+    assert_eq!((batch.timeout, batch.max_records), (Duration::from_millis(200), 512));
+    assert_eq!(shutdown.timeout, Duration::from_secs(2));
+    assert_eq!(limits.value_length, 200);
+}
+
+#[test]
+fn a_bad_standard_variable_is_a_warning_and_the_default_is_used() {
+    for (variable, value, warning) in [
+        (
+            "OTEL_BLRP_SCHEDULE_DELAY",
+            "1s",
+            r#"env OTEL_BLRP_SCHEDULE_DELAY: "1s" is not a number of milliseconds; the value is ignored"#,
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "carrier-pigeon",
+            r#"env OTEL_EXPORTER_OTLP_PROTOCOL: export.protocol: "carrier-pigeon" is not one of grpc; the value is ignored"#,
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+            "h:0",
+            r#"env OTEL_EXPORTER_OTLP_LOGS_ENDPOINT: export.endpoint: "h:0": port 0 cannot be connected to; use the port the Collector listens on (4317 for gRPC); the value is ignored"#,
+        ),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", "env OTEL_EXPORTER_OTLP_COMPRESSION: has no effect yet"),
+        (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            "/ca.pem",
+            "env OTEL_EXPORTER_OTLP_CERTIFICATE: has no effect yet",
+        ),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "2048", "env OTEL_BLRP_MAX_QUEUE_SIZE: has no effect yet"),
+        (
+            "OTEL_LOGS_EXPORTER",
+            "zipkin",
+            r#"env OTEL_LOGS_EXPORTER: "zipkin" is not one of otlp, console, none; the value is ignored"#,
+        ),
+        (
+            "OTEL_SDK_DISABLED",
+            "1",
+            r#"env OTEL_SDK_DISABLED: "1" is neither true nor false; the value is ignored"#,
+        ),
+        (
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "a=1,b",
+            "env OTEL_RESOURCE_ATTRIBUTES: entry 2 is not name=value (a comma within a value is written %2C); the value is ignored",
+        ),
+    ] {
+        let loaded = from_env(&[(variable, value)]);
+        assert_eq!(loaded.warnings, [warning]);
+        assert_eq!(loaded.config, Config::default(), "{variable}");
+        assert!(loaded.agent_resource.is_empty(), "{variable}");
+    }
+}
+
+#[test]
+fn the_logs_exporter_decides_whether_something_is_sent() {
+    let set = ("OTEL_EXPORTER_OTLP_ENDPOINT", "h:1");
+    let file = "export.endpoint = \"file:1\"";
+    for (text, exporter, other, expected) in [
+        ("", "otlp", None, Some("http://localhost:4317")),
+        ("", "console, otlp", None, Some("http://localhost:4317")),
+        ("", "otlp", Some(set), Some("http://h:1")),
+        ("", "otlp", Some(("OTEL_EXPORTER_OTLP_ENDPOINT", "h:0")), Some("http://localhost:4317")),
+        (file, "otlp", None, Some("http://file:1")),
+        (file, "none", Some(set), None),
+        (file, "console", Some(set), None),
+        (file, "zipkin", None, Some("http://file:1")),
+        (file, "none", Some(("ACCEPTD_EXPORT_ENDPOINT", "own:1")), Some("http://own:1")),
+        (file, "otlp", Some(("OTEL_SDK_DISABLED", "TRUE")), None),
+        (file, "otlp", Some(("OTEL_SDK_DISABLED", "false")), Some("http://file:1")),
+    ] {
+        let mut env = vec![("OTEL_LOGS_EXPORTER", exporter)];
+        env.extend(other);
+        let loaded = resolve_all(text, &env, &[]).unwrap();
+        assert_eq!(endpoint(&loaded).as_deref(), expected, "{text} {env:?}");
+    }
+}
+
+#[test]
+fn standard_variables_about_the_resource_describe_the_agent_only() {
+    let loaded = from_env(&[
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=weak,deployment.environment.name=a%20b"),
+        ("OTEL_SERVICE_NAME", "strong"),
+    ]);
+    let expected = [("deployment.environment.name", "a b"), ("service.name", "strong")];
+    assert!(loaded.agent_resource.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected));
+    assert_eq!(loaded.config, Config::default());
+}
+
+#[test]
+fn the_declarative_file_is_refused() {
+    let message = error("", &[("OTEL_CONFIG_FILE", "/otel.yaml")], &[]);
+    assert!(message.starts_with("env OTEL_CONFIG_FILE: acceptd does not read"), "{message}");
+    assert!(resolve_all("", &[("OTEL_CONFIG_FILE", "")], &[]).is_ok());
+}

@@ -1,0 +1,196 @@
+//! What happened to every event from the hook to the pipeline, each term counted on its own where it happens.
+//!
+//! The equations of the ledger can therefore fail, and [`CaptureLedger::check`] says which did.
+
+use acceptd_common::Counter;
+use serde::Serialize;
+
+use crate::bpf::counters::KernelCounts;
+
+/// What the drain thread counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DrainCounts {
+    /// Samples taken from the ring.
+    pub read: u64,
+    /// Samples that could not be decoded.
+    pub malformed: u64,
+    /// Samples that became events.
+    pub decoded: u64,
+    /// Records handed to the destinations.
+    pub records: u64,
+    /// Records refused because one alone exceeds `batch.max_bytes`.
+    pub too_large: u64,
+}
+
+/// The ledger of one capture epoch, from the hook to the batches. Counts of events.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct CaptureLedger {
+    /// Returns of accept that the hook saw.
+    pub seen: u64,
+    /// Left out by kind.
+    pub filtered: Filtered,
+    /// The agent's own, left out.
+    #[serde(rename = "self")]
+    pub own: u64,
+    /// Only counted, by reason.
+    pub aggregated: Aggregated,
+    /// Lost before they were a sample, by reason.
+    pub lost: Lost,
+    /// Samples handed to the ring.
+    pub submitted: u64,
+    /// Samples in the ring that were not read yet.
+    pub in_ring: u64,
+    /// Samples that could not be decoded.
+    pub malformed: u64,
+    /// Samples that became events.
+    pub decoded: u64,
+    /// Records handed to the destinations.
+    pub records: u64,
+    /// Records dropped because one alone exceeds `batch.max_bytes`.
+    pub too_large: u64,
+    /// Records with `acceptd.accept.verified=false`, by reason. Not a loss.
+    pub unverified: Unverified,
+}
+
+/// See [`CaptureLedger::filtered`].
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Filtered {
+    /// Families that this version does not record.
+    pub family: u64,
+}
+
+/// See [`CaptureLedger::aggregated`].
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Aggregated {
+    /// `EAGAIN`.
+    pub again: u64,
+    /// `EINTR`, `ERESTART*`.
+    pub interrupted: u64,
+    /// Failures beyond the budget of records.
+    pub failure_budget: u64,
+    /// Failures without a listening socket.
+    pub no_listener: u64,
+}
+
+/// See [`CaptureLedger::lost`].
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Lost {
+    /// The ring was full.
+    pub ring: u64,
+    /// Both sockets were gone before the hook could look.
+    pub sockets_gone: u64,
+}
+
+/// See [`CaptureLedger::unverified`].
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Unverified {
+    /// Established before the start, or not by a three-way handshake.
+    pub not_pending: u64,
+    /// Connections that could not be remembered.
+    pub pending_full: u64,
+    /// The descriptor was closed or replaced.
+    pub fd_gone: u64,
+    /// The socket has no cookie.
+    pub no_cookie: u64,
+}
+
+impl CaptureLedger {
+    /// The ledger of these counts. While the programs run, `kernel` must have been read after `drain`.
+    #[must_use]
+    pub fn new(kernel: &KernelCounts, drain: &DrainCounts) -> Self {
+        let submitted = kernel.get(Counter::Submitted);
+        Self {
+            seen: kernel.get(Counter::Seen),
+            filtered: Filtered { family: kernel.get(Counter::OtherFamily) },
+            own: kernel.get(Counter::SelfAccept),
+            aggregated: Aggregated {
+                again: kernel.get(Counter::Eagain),
+                interrupted: kernel.get(Counter::Interrupted),
+                failure_budget: kernel.get(Counter::FailureOverBudget),
+                no_listener: kernel.get(Counter::FailureNoListener),
+            },
+            lost: Lost {
+                ring: kernel.get(Counter::LostRing),
+                sockets_gone: kernel.get(Counter::SocketsGone),
+            },
+            submitted,
+            in_ring: submitted.saturating_sub(drain.read),
+            malformed: drain.malformed,
+            decoded: drain.decoded,
+            records: drain.records,
+            too_large: drain.too_large,
+            unverified: Unverified {
+                not_pending: kernel.get(Counter::NotPending),
+                pending_full: kernel.get(Counter::PendingFull),
+                fd_gone: kernel.get(Counter::FdGone),
+                no_cookie: kernel.get(Counter::NoCookie),
+            },
+        }
+    }
+
+    /// The equations that hold after a drained stop.
+    ///
+    /// # Errors
+    /// The first equation that does not add up, with its numbers.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { aggregated, lost, .. } = self;
+        let aggregated =
+            aggregated.again + aggregated.interrupted + aggregated.failure_budget + aggregated.no_listener;
+        let lost = lost.ring + lost.sockets_gone;
+        equal(
+            "seen = filtered + self + aggregated + lost + submitted",
+            self.seen,
+            &[self.filtered.family, self.own, aggregated, lost, self.submitted],
+        )?;
+        equal(
+            "submitted = in_ring + malformed + decoded",
+            self.submitted,
+            &[0, self.malformed, self.decoded],
+        )?;
+        equal("decoded = records + too_large", self.decoded, &[self.records, self.too_large])
+    }
+}
+
+fn equal(equation: &str, left: u64, right: &[u64]) -> Result<(), String> {
+    if left == right.iter().sum::<u64>() {
+        Ok(())
+    } else {
+        Err(format!("{equation} does not hold: {left} and {right:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_seen_is_in_the_first_equation() {
+        let mut kernel = KernelCounts::default();
+        let mut seen = 0;
+        for (value, part) in (1..).zip(Counter::PARTS_OF_SEEN) {
+            kernel = kernel.with(part, value);
+            seen += value;
+        }
+        let read = kernel.get(Counter::Submitted);
+        let drain = DrainCounts { read, decoded: read, records: read, ..DrainCounts::default() };
+        assert_eq!(CaptureLedger::new(&kernel.with(Counter::Seen, seen), &drain).check(), Ok(()));
+        for part in Counter::PARTS_OF_SEEN {
+            let off_by_one = kernel.with(Counter::Seen, seen).with(part, kernel.get(part) + 1);
+            CaptureLedger::new(&off_by_one, &drain).check().expect_err("one too many");
+        }
+    }
+
+    #[test]
+    fn a_record_that_vanishes_in_user_space_is_noticed() {
+        let kernel = KernelCounts::default().with(Counter::Seen, 3).with(Counter::Submitted, 3);
+        let whole = DrainCounts { read: 3, malformed: 1, decoded: 2, records: 1, too_large: 1 };
+        assert_eq!(CaptureLedger::new(&kernel, &whole).check(), Ok(()));
+        for part in [
+            DrainCounts { malformed: 0, ..whole },
+            DrainCounts { decoded: 1, ..whole },
+            DrainCounts { records: 0, ..whole },
+        ] {
+            CaptureLedger::new(&kernel, &part).check().expect_err("one is missing");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The final summary: the ledger for people, and as one line of JSON for programs.
+
+use std::fmt;
+
+use acceptd_otlp::LedgerSnapshot;
+use serde::Serialize;
+
+use crate::{ledger::CaptureLedger, output::ConsoleCounts};
+
+/// Everything that was counted in one run.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// From the hook to the batches.
+    pub capture: CaptureLedger,
+    /// Of the Collector, if there was one.
+    pub export: Option<LedgerSnapshot>,
+    /// Of the standard output, if records were printed.
+    pub console: Option<ConsoleCounts>,
+}
+
+impl Summary {
+    /// Whether every equation of the ledger holds after a drained stop.
+    ///
+    /// # Errors
+    /// The first that does not, with its numbers.
+    pub fn check(&self) -> Result<(), String> {
+        self.capture.check()?;
+        if let Some(export) = &self.export {
+            export.balanced()?;
+            if export.records != self.capture.records {
+                return Err(format!(
+                    "{} records were made and {} reached the exporter",
+                    self.capture.records, export.records
+                ));
+            }
+            if export.queued + export.in_flight != 0 {
+                return Err(format!(
+                    "{} records are queued and {} in flight after the stop",
+                    export.queued, export.in_flight
+                ));
+            }
+        }
+        if let Some(console) = &self.console
+            && (console.records != console.printed + console.dropped
+                || console.records != self.capture.records)
+        {
+            return Err(format!(
+                "{} records were made, and on the console {console:?}",
+                self.capture.records
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let capture = &self.capture;
+        writeln!(
+            out,
+            "acceptd: {} accepts seen: {} recorded, {} own left out, {} of other families left out, {} empty or interrupted, {} failures only counted, {} lost",
+            capture.seen,
+            capture.records,
+            capture.own,
+            capture.filtered.family,
+            capture.aggregated.again + capture.aggregated.interrupted,
+            capture.aggregated.failure_budget + capture.aggregated.no_listener,
+            capture.lost.ring + capture.lost.sockets_gone + capture.malformed + capture.too_large,
+        )?;
+        if let Some(export) = &self.export {
+            writeln!(
+                out,
+                "acceptd: {} records to the Collector: {} acknowledged, {} rejected, {} dropped",
+                export.records,
+                export.acknowledged,
+                export.rejected,
+                export.dropped_total(),
+            )?;
+        }
+        if let Some(console) = &self.console {
+            writeln!(out, "acceptd: {} records printed, {} dropped", console.printed, console.dropped)?;
+        }
+        writeln!(out, "ledger: {}", serde_json::to_string(self).unwrap_or_default())
+    }
+}

@@ -1,0 +1,29 @@
+//! Accepts on its standard input and tells the truth about each connection, one line each.
+//!
+//! `acceptor COUNT [PROGRAM ARGUMENTS…]`: after COUNT accepts it becomes PROGRAM, with the same listener.
+#![forbid(unsafe_code)]
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "a tool of the tests")]
+
+use std::{
+    io::{self, Write as _},
+    os::unix::process::CommandExt as _,
+    process::Command,
+};
+
+use acceptd_tests::truth::Truth;
+use rustix::net::accept;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let count: usize = arguments.next().and_then(|count| count.parse().ok()).expect("acceptor COUNT");
+    let listener = io::stdin();
+    for _ in 0..count {
+        let accepted = accept(&listener).expect("a connection");
+        println!("{}", Truth::of(&accepted, &listener));
+        io::stdout().flush().expect("a reader");
+    }
+    if let Some(program) = arguments.next() {
+        let error = Command::new(program).args(arguments).exec();
+        panic!("exec failed: {error}");
+    }
+}

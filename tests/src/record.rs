@@ -1,0 +1,117 @@
+//! Records as they arrived over OTLP, flattened for comparison.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::ExportLogsServiceRequest,
+    common::v1::{KeyValue, any_value::Value},
+    logs::v1::LogRecord,
+};
+
+/// Attributes by key. Keys are unique, or [`Record::of_request`] panics.
+pub type Attributes = BTreeMap<String, Value>;
+
+/// One log record with the Resource that it arrived under.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Which request it came in, counted by the receiver.
+    pub request: usize,
+    /// Attributes of the Resource.
+    pub resource: Attributes,
+    /// Attributes of the record.
+    pub attributes: Attributes,
+    /// The record itself.
+    pub log: LogRecord,
+}
+
+impl Record {
+    /// Every record of a request.
+    ///
+    /// # Panics
+    /// When a record or a Resource has one key twice, or an envelope is empty.
+    #[must_use]
+    pub fn of_request(request: usize, message: &ExportLogsServiceRequest) -> Vec<Self> {
+        let mut records = Vec::new();
+        assert!(!message.resource_logs.is_empty(), "an empty request");
+        for resource_logs in &message.resource_logs {
+            let resource =
+                flat(resource_logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes));
+            assert!(!resource_logs.scope_logs.is_empty(), "a Resource without records");
+            for scope_logs in &resource_logs.scope_logs {
+                assert!(!scope_logs.log_records.is_empty(), "a scope without records");
+                records.extend(scope_logs.log_records.iter().map(|log| Self {
+                    request,
+                    resource: resource.clone(),
+                    attributes: flat(&log.attributes),
+                    log: log.clone(),
+                }));
+            }
+        }
+        records
+    }
+
+    /// A text attribute of the record.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        as_text(self.attributes.get(key))
+    }
+
+    /// An integer attribute of the record.
+    #[must_use]
+    pub fn int(&self, key: &str) -> Option<i64> {
+        as_int(self.attributes.get(key))
+    }
+
+    /// A boolean attribute of the record.
+    #[must_use]
+    pub fn bool(&self, key: &str) -> Option<bool> {
+        match self.attributes.get(key) {
+            Some(Value::BoolValue(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A text attribute of the Resource.
+    #[must_use]
+    pub fn resource_text(&self, key: &str) -> Option<&str> {
+        as_text(self.resource.get(key))
+    }
+
+    /// An integer attribute of the Resource.
+    #[must_use]
+    pub fn resource_int(&self, key: &str) -> Option<i64> {
+        as_int(self.resource.get(key))
+    }
+
+    /// `network.local.*` or `network.peer.*`.
+    #[must_use]
+    pub fn endpoint(&self, side: &str) -> Option<(IpAddr, u16)> {
+        let address = self.text(&format!("network.{side}.address"))?.parse().ok()?;
+        let port = u16::try_from(self.int(&format!("network.{side}.port"))?).ok()?;
+        Some((address, port))
+    }
+}
+
+fn flat(attributes: &[KeyValue]) -> Attributes {
+    let mut out = Attributes::new();
+    for attribute in attributes {
+        let value = attribute.value.as_ref().and_then(|value| value.value.clone());
+        let value = value.unwrap_or_else(|| panic!("{} has no value", attribute.key));
+        assert!(out.insert(attribute.key.clone(), value).is_none(), "{} is there twice", attribute.key);
+    }
+    out
+}
+
+fn as_text(value: Option<&Value>) -> Option<&str> {
+    match value {
+        Some(Value::StringValue(text)) => Some(text),
+        _ => None,
+    }
+}
+
+fn as_int(value: Option<&Value>) -> Option<i64> {
+    match value {
+        Some(Value::IntValue(number)) => Some(*number),
+        _ => None,
+    }
+}

@@ -1,0 +1,56 @@
+//! Starting the agent for a suite, and knowing when it captures.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::process::{Running, until};
+use crate::records::{Record, Tail};
+
+/// Loading the programs takes under a second; a machine that builds beside us may need longer.
+const READY: Duration = Duration::from_secs(30);
+
+/// Starts `acceptd run` with every attribute. Nothing of the machine's own configuration applies; what the agent
+/// keeps is kept in `folder`.
+pub(crate) fn start(binary: &Path, folder: &Path, collector_port: u16) -> Result<Running> {
+    let config = folder.join("acceptd.toml");
+    std::fs::write(&config, "").context("writing an empty configuration")?;
+    let mut run = Command::new(binary);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("ACCEPTD_") || name.starts_with("OTEL_")) {
+            run.env_remove(name);
+        }
+    }
+    run.args([
+        "run",
+        "--attributes",
+        "full",
+        "--endpoint",
+        &format!("127.0.0.1:{collector_port}"),
+        "--config",
+    ]);
+    run.arg(config).arg("--set").arg(format!("state.directory={}", folder.join("state").display()));
+    run.args(["--set", "batch.timeout=200ms"]);
+    Running::start("acceptd run", run, &folder.join("agent.out"), &folder.join("agent.log"))
+}
+
+/// Accepts connections of our own until one of them arrives at the other end of the pipeline. That proves all of it,
+/// and depends on no message. Returns the records that were read on the way.
+pub(crate) fn wait_until_captures(agent: &mut Running, arrived: &mut Tail) -> Result<Vec<Record>> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free on 127.0.0.1")?;
+    let own = std::process::id().to_string();
+    let mut seen = Vec::new();
+    until("the first record to arrive", READY, || {
+        agent.require_alive()?;
+        let _probe = TcpStream::connect(listener.local_addr()?)?;
+        listener.accept()?;
+        let new = arrived.read()?;
+        let ready = new.iter().any(|record| record.resource("process.pid") == own);
+        seen.extend(new);
+        Ok(ready.then_some(()))
+    })?;
+    Ok(seen)
+}

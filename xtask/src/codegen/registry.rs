@@ -1,0 +1,238 @@
+//! The part of OpenTelemetry Weaver's registry format that acceptd uses, read and resolved.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+const MANIFEST: &str = "manifest.yaml";
+const SEMCONV: &str = "https://opentelemetry.io/schemas/";
+
+/// A registry whose references are known to lead somewhere.
+pub(crate) struct Registry {
+    /// The schema URL of the semantic conventions that it depends on.
+    pub(crate) schema_url: String,
+    /// All groups, in the order of file name and place.
+    pub(crate) groups: Vec<Group>,
+    /// Every key, whether defined here or by the semantic conventions, with its one brief.
+    pub(crate) keys: BTreeMap<String, Key>,
+}
+
+/// What is known of one attribute key.
+pub(crate) struct Key {
+    pub(crate) brief: String,
+    /// Defined by this registry, not by the semantic conventions.
+    pub(crate) own: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "Weaver's keys; they are named so that a misspelt one is an error")]
+struct Manifest {
+    name: String,
+    description: String,
+    schema_url: String,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "Weaver's keys; they are named so that a misspelt one is an error")]
+struct Dependency {
+    schema_url: String,
+    registry_path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    groups: Vec<Group>,
+}
+
+/// A group of attributes: a namespace, an event, or what a Resource holds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Group {
+    pub(crate) id: String,
+    #[serde(rename = "type")]
+    pub(crate) kind: GroupKind,
+    /// An event's name.
+    pub(crate) name: Option<String>,
+    pub(crate) display_name: Option<String>,
+    pub(crate) brief: String,
+    pub(crate) note: Option<String>,
+    pub(crate) stability: Option<Stability>,
+    #[serde(default)]
+    pub(crate) entity_associations: Vec<String>,
+    pub(crate) attributes: Vec<Attribute>,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum GroupKind {
+    AttributeGroup,
+    Event,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stability {
+    Development,
+    Stable,
+}
+
+/// A definition (`id`) or the use of one (`ref`).
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Attribute {
+    Definition(Definition),
+    Reference(Reference),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Definition {
+    pub(crate) id: String,
+    #[serde(rename = "type")]
+    pub(crate) kind: Kind,
+    pub(crate) stability: Stability,
+    pub(crate) brief: String,
+    pub(crate) note: Option<String>,
+    #[serde(default)]
+    pub(crate) examples: Vec<Example>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Reference {
+    #[serde(rename = "ref")]
+    pub(crate) key: String,
+    /// Replaces the brief of the definition; demanded for keys that are not defined here.
+    pub(crate) brief: Option<String>,
+    pub(crate) requirement_level: Level,
+}
+
+/// A value's type: the name of a primitive one, or the members of an enumeration of strings.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Kind {
+    Primitive(Primitive),
+    Enumeration { members: Vec<Member> },
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Primitive {
+    String,
+    Int,
+    Boolean,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "Weaver demands id and stability of a member; the reference shows value and brief"
+)]
+pub(crate) struct Member {
+    id: String,
+    pub(crate) value: String,
+    stability: Stability,
+    pub(crate) brief: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Example {
+    Int(i64),
+    Text(String),
+}
+
+/// Whether a record carries the attribute.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Level {
+    Plain(PlainLevel),
+    Conditionally { conditionally_required: String },
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PlainLevel {
+    Required,
+    OptIn,
+}
+
+impl Registry {
+    /// Reads the manifest and every other `*.yaml` of the folder.
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
+        let manifest: Manifest = parse(&folder.join(MANIFEST))?;
+        let semconv = manifest.dependencies.iter().find(|one| one.schema_url.starts_with(SEMCONV));
+        let schema_url = semconv
+            .with_context(|| {
+                format!("{MANIFEST} names no dependency whose schema_url begins with {SEMCONV}")
+            })?
+            .schema_url
+            .clone();
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .with_context(|| format!("reading {}", folder.display()))?
+            .into_iter()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "yaml") && !path.ends_with(MANIFEST))
+            .collect();
+        files.sort();
+        let mut groups = Vec::new();
+        for file in files {
+            groups.extend(parse::<File>(&file)?.groups);
+        }
+        let keys = resolve(&groups)?;
+        Ok(Self { schema_url, groups, keys })
+    }
+}
+
+impl fmt::Display for Example {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int(number) => number.fmt(formatter),
+            Self::Text(text) => text.fmt(formatter),
+        }
+    }
+}
+
+/// Collects every key and its brief; fails for a key defined twice and for a reference that leads nowhere.
+pub(crate) fn resolve(groups: &[Group]) -> Result<BTreeMap<String, Key>> {
+    let mut keys = BTreeMap::new();
+    for attribute in groups.iter().flat_map(|group| &group.attributes) {
+        if let Attribute::Definition(definition) = attribute {
+            let key = Key { brief: definition.brief.clone(), own: true };
+            if keys.insert(definition.id.clone(), key).is_some() {
+                bail!("`{}` is defined twice", definition.id);
+            }
+        }
+    }
+    for attribute in groups.iter().flat_map(|group| &group.attributes) {
+        let Attribute::Reference(reference) = attribute else { continue };
+        if keys.contains_key(&reference.key) {
+            continue;
+        }
+        match &reference.brief {
+            _ if reference.key.starts_with("acceptd.") => {
+                bail!("`{}` is used, but not defined", reference.key)
+            }
+            None => {
+                bail!("`{}` belongs to the semantic conventions: its first use needs a brief", reference.key)
+            }
+            Some(brief) => keys.insert(reference.key.clone(), Key { brief: brief.clone(), own: false }),
+        };
+    }
+    Ok(keys)
+}
+
+fn parse<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_saphyr::from_str(&text).with_context(|| format!("{} is not what codegen reads", path.display()))
+}

@@ -1,0 +1,84 @@
+//! What the backends demand of the names.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+
+use super::registry::{GroupKind, Registry};
+
+/// Fails for the first name that some backend could not store.
+pub(crate) fn check(registry: &Registry) -> Result<()> {
+    keys(registry.keys.iter().map(|(key, known)| (key.as_str(), known.own)))?;
+    for group in registry.groups.iter().filter(|group| group.kind == GroupKind::Event) {
+        let Some(name) = &group.name else { bail!("the event `{}` has no name", group.id) };
+        if group.id != format!("event.{name}") {
+            bail!("the event `{name}` must have the id `event.{name}`, not `{}`", group.id);
+        }
+        if group.stability.is_none() {
+            bail!("the event `{name}` states no stability");
+        }
+    }
+    Ok(())
+}
+
+/// Checks keys, each with whether it is our own.
+fn keys<'a>(keys: impl Iterator<Item = (&'a str, bool)>) -> Result<()> {
+    let mut flat = BTreeMap::new();
+    for (key, own) in keys {
+        let word = |part: &str| {
+            part.starts_with(|first: char| first.is_ascii_lowercase())
+                && part.chars().all(|one| one.is_ascii_lowercase() || one.is_ascii_digit() || one == '_')
+        };
+        if !key.split('.').all(word) {
+            bail!("`{key}` must be lowercase words, divided by dots");
+        }
+        if own && !key.starts_with("acceptd.") {
+            bail!("`{key}` is not in the namespace `acceptd.`");
+        }
+        // Loki and Prometheus store the dots as underscores.
+        if let Some(other) = flat.insert(key.replace('.', "_"), key) {
+            bail!("`{key}` and `{other}` are the same once dots are underscores");
+        }
+    }
+    // OpenSearch makes an object of a prefix, which can then hold no value of its own. Looked up key by key: other
+    // keys may sort between a key and those that it is a prefix of (`a.b`, `a.b_c`, `a.b.d`).
+    let all: Vec<&str> = flat.into_values().collect();
+    for key in &all {
+        let prefix = format!("{key}.");
+        if let Some(longer) = all.iter().find(|other| other.starts_with(&prefix)) {
+            bail!("`{key}` is a key and also a prefix of `{longer}`");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    fn verdict(names: &[&str]) -> String {
+        super::keys(names.iter().map(|name| (*name, true)))
+            .map_or_else(|error| error.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn accepts_siblings() {
+        assert_eq!(verdict(&["acceptd.listener.fd", "acceptd.listener.fd_x", "acceptd.self"]), "");
+    }
+
+    #[test]
+    fn refuses_a_leaf_that_is_a_prefix_even_with_another_between() {
+        let verdict = verdict(&["acceptd.a", "acceptd.a_b", "acceptd.a.c"]);
+        assert_eq!(verdict, "`acceptd.a` is a key and also a prefix of `acceptd.a.c`");
+    }
+
+    #[test]
+    fn refuses_names_that_are_equal_without_dots() {
+        assert!(verdict(&["acceptd.a.b", "acceptd.a_b"]).contains("the same once dots are underscores"));
+    }
+
+    #[test]
+    fn refuses_foreign_namespaces_and_odd_words() {
+        assert!(verdict(&["network.accept"]).contains("namespace"));
+        assert!(verdict(&["acceptd.Fd"]).contains("lowercase"));
+        assert!(verdict(&["acceptd..fd"]).contains("lowercase"));
+    }
+}

@@ -1,0 +1,78 @@
+//! The connections that the demo makes. We are client and server: the kernel completes a handshake on loopback
+//! without the server's help, so no second thread is needed and the time in the queue is ours to choose.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::host;
+use crate::records::Record;
+
+/// Long enough to stand out from the microseconds of the others.
+const IN_QUEUE: Duration = Duration::from_millis(250);
+
+/// One connection as both of its ends saw it.
+pub(crate) struct Connection {
+    what: &'static str,
+    peer: SocketAddr,
+    local: SocketAddr,
+}
+
+/// What to play: a name, where to listen, where to connect, how long to let it wait in the accept queue.
+type Scene = (&'static str, IpAddr, IpAddr, Duration);
+
+const SCENES: [Scene; 4] = [
+    ("IPv4", IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST), Duration::ZERO),
+    (
+        "IPv4, left in the queue for 250 ms",
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IN_QUEUE,
+    ),
+    ("IPv6", IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST), Duration::ZERO),
+    (
+        "IPv4 into an IPv6 socket",
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Duration::ZERO,
+    ),
+];
+
+/// Makes the connections, one after the other.
+pub(crate) fn play() -> Result<Vec<Connection>> {
+    let ipv6 = host::has_ipv6();
+    if !ipv6 {
+        eprintln!("this host has no IPv6 loopback: the connections over it are left out");
+    }
+    SCENES.iter().filter(|(_, listen, ..)| ipv6 || listen.is_ipv4()).map(connect).collect()
+}
+
+fn connect((what, listen, to, wait): &Scene) -> Result<Connection> {
+    let listener = TcpListener::bind((*listen, 0)).with_context(|| format!("no port is free on {listen}"))?;
+    let client = TcpStream::connect((*to, listener.local_addr()?.port()))?;
+    sleep(*wait);
+    listener.accept()?;
+    Ok(Connection { what, peer: client.local_addr()?, local: client.peer_addr()? })
+}
+
+impl Connection {
+    /// Whether this record is of this connection.
+    pub(crate) fn is_told_by(&self, record: &Record) -> bool {
+        let is = |end: &SocketAddr, address: &str, port: &str| {
+            record.attribute(address) == end.ip().to_string()
+                && record.attribute(port) == end.port().to_string()
+        };
+        record.resource("process.pid") == std::process::id().to_string()
+            && is(&self.local, "network.local.address", "network.local.port")
+            && is(&self.peer, "network.peer.address", "network.peer.port")
+    }
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {} -> {}", self.what, self.peer, self.local)
+    }
+}

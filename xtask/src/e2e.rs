@@ -1,0 +1,100 @@
+//! `cargo xtask e2e`: nginx accepts, a real Collector receives, and nginx's own log is the truth.
+
+mod collector;
+mod compare;
+mod load;
+mod nginx;
+mod report;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::ledger::Ledger;
+use crate::process::{Running, until};
+use crate::records::{Record, Tail};
+use crate::workspace::Workspace;
+use crate::{Extent, agent, apt, build, host};
+use nginx::Nginx;
+use report::Figures;
+
+const QUICK: usize = 2_000;
+const FULL: usize = 20_000;
+const CLIENTS: usize = 50;
+
+/// How long to wait for records after the last request.
+const ARRIVAL: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(15);
+
+/// Runs the suite; with `--full` writes docs/results/e2e.md.
+pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
+    host::require_root("e2e")?;
+    apt::require("nginx", "-v", "nginx")?;
+    let collector = collector::build(workspace)?;
+    let binary = build::release(workspace)?;
+    let folder = tempfile::tempdir().context("no temporary folder")?;
+    let requests = if extent.full { FULL } else { QUICK };
+    let figures = measure(&binary, &collector, folder.path(), requests)?;
+    println!("{figures}");
+    if extent.full {
+        report::write(workspace, &figures)?;
+    }
+    Ok(())
+}
+
+fn measure(binary: &Path, collector: &Path, folder: &Path, requests: usize) -> Result<Figures> {
+    let sink = collector::start(collector, folder)?;
+    let mut arrived = Tail::new(sink.file.clone());
+    let nginx = Nginx::start(folder)?;
+    let mut agent = agent::start(binary, folder, sink.port)?;
+    let mut records = agent::wait_until_captures(&mut agent, &mut arrived)?;
+
+    eprintln!("sending {requests} requests without keep-alive from {CLIENTS} clients");
+    let started = Instant::now();
+    load::send(nginx.port(), requests, CLIENTS)?;
+    let load = started.elapsed();
+    let truth = nginx.wait_for_log(requests)?;
+    let workers = compare::workers(&truth)?;
+    wait_for(&mut agent, &mut arrived, &mut records, &truth)?;
+
+    let ledger = Ledger::from_log(&agent.stop(STOP)?)?;
+    nginx.stop(STOP)?;
+    sink.process.stop(STOP)?;
+    // What came in while the agent flushed: an extra record must not go unseen.
+    records.extend(arrived.read()?);
+
+    compare::connections(&truth, &records)?;
+    compare::identities(&workers, &records)?;
+    ledger.check()?;
+    let sent = usize::try_from(ledger.records()?)?;
+    if sent != records.len() {
+        bail!("the agent says that it sent {sent} records, the Collector wrote {}", records.len());
+    }
+    Ok(Figures {
+        requests,
+        workers: workers.len(),
+        records: records.len(),
+        load,
+        seen: ledger.term("capture", "seen")?,
+    })
+}
+
+/// Waits until there are as many records of nginx as lines in its log; whether they are the same is decided later.
+fn wait_for(
+    agent: &mut Running,
+    arrived: &mut Tail,
+    records: &mut Vec<Record>,
+    truth: &[nginx::Accepted],
+) -> Result<()> {
+    let waited = until("the records of all requests", ARRIVAL, || {
+        agent.require_alive()?;
+        records.extend(arrived.read()?);
+        Ok((compare::of_nginx(truth, records).len() >= truth.len()).then_some(()))
+    });
+    if waited.is_err() {
+        // Which ones are missing says more than that some are.
+        compare::connections(truth, records)?;
+    }
+    waited
+}

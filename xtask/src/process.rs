@@ -1,0 +1,100 @@
+//! Child processes that never outlive us, and waiting with a deadline.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// A program that runs beside us. Dropped, it is killed; [`Running::stop`] ends it in good order.
+pub(crate) struct Running {
+    name: &'static str,
+    child: Child,
+    stderr: PathBuf,
+    ended: bool,
+}
+
+impl Running {
+    /// Starts a program with both outputs going to files.
+    pub(crate) fn start(
+        name: &'static str,
+        mut command: Command,
+        stdout: &Path,
+        stderr: &Path,
+    ) -> Result<Self> {
+        let file = |path: &Path| File::create(path).with_context(|| format!("creating {}", path.display()));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file(stdout)?)
+            .stderr(file(stderr)?)
+            .spawn()
+            .with_context(|| format!("{name} did not start"))?;
+        Ok(Self { name, child, stderr: stderr.to_path_buf(), ended: false })
+    }
+
+    /// Everything that the program wrote to its stderr so far.
+    pub(crate) fn log(&self) -> Result<String> {
+        let bytes =
+            std::fs::read(&self.stderr).with_context(|| format!("reading {}", self.stderr.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Fails, with what the program said, once it has ended by itself.
+    pub(crate) fn require_alive(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            self.ended = true;
+            bail!("{} ended by itself: {status}\n{}", self.name, self.log()?.trim_end());
+        }
+        Ok(())
+    }
+
+    /// Sends SIGTERM and waits for the end; returns the log. Another exit code than 0 is an error, and so is an end
+    /// past the deadline, after which the program is killed.
+    pub(crate) fn stop(mut self, deadline: Duration) -> Result<String> {
+        self.require_alive()?;
+        let pid =
+            i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no such process id")?;
+        kill_process(pid, Signal::TERM).with_context(|| format!("signalling {}", self.name))?;
+        let name = self.name;
+        let status = until(&format!("{name} to stop"), deadline, || Ok(self.child.try_wait()?))?;
+        self.ended = true;
+        let log = self.log()?;
+        if !status.success() {
+            bail!("{name} ended with {status}\n{}", log.trim_end());
+        }
+        Ok(log)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.ended {
+            // Nothing is left to be done about a failure of either: the process is gone then.
+            let _gone = self.child.kill();
+            let _reaped = self.child.wait();
+        }
+    }
+}
+
+/// Asks again and again until there is an answer; fails past the deadline.
+pub(crate) fn until<T>(
+    what: &str,
+    deadline: Duration,
+    mut ask: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask()? {
+            return Ok(answer);
+        }
+        if started.elapsed() > deadline {
+            bail!("waited {} s for {what}", deadline.as_secs());
+        }
+        sleep(POLL);
+    }
+}
