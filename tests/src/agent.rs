@@ -1,17 +1,19 @@
 //! A real agent that sends to a real receiver in this process.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    fs,
+    io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, ChildStderr, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    thread::{self, JoinHandle},
+    thread,
 };
 
 use acceptd_otlp::{Received, receiver};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
+use tempfile::TempDir;
 
 use crate::{record::Record, wait};
 
@@ -81,7 +83,9 @@ pub struct Agent {
     child: Child,
     /// Where its records arrive.
     pub inbox: Inbox,
-    stderr: Option<JoinHandle<String>>,
+    said: Said,
+    /// Its configuration and state, removed with it.
+    _private: TempDir,
 }
 
 impl Agent {
@@ -108,8 +112,17 @@ impl Agent {
     /// When there is no agent, or it does not start.
     #[must_use]
     pub fn sending_to(address: SocketAddr, inbox: Inbox, flags: &[&str]) -> Self {
+        let private = tempfile::tempdir().expect("a temporary folder");
+        let config = private.path().join("acceptd.toml");
+        fs::write(&config, "").expect("the folder is writable");
+        let state = format!("state.directory={}", private.path().display());
         let mut child = Command::new(binary("acceptd"))
+            // Neither the host's configuration nor this environment may change what a test sees.
+            .env_clear()
             .args(["run", "--attributes", "full", "--endpoint", &address.to_string()])
+            .arg("--config")
+            .arg(&config)
+            .args(["--set", &state])
             .args(["--set", "batch.timeout=50ms", "--set", "export.backoff_initial=50ms"])
             .args(["--set", "export.backoff_max=200ms"])
             .args(flags)
@@ -117,15 +130,29 @@ impl Agent {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the agent starts");
-        let stderr = child.stderr.take().expect("piped");
-        let stderr = ready(stderr);
-        Self { child, inbox, stderr: Some(stderr) }
+        let said = Said::by(child.stderr.take().expect("piped"));
+        let mut agent = Self { child, inbox, said, _private: private };
+        agent.until_it_says("captures TCP accepts");
+        agent
     }
 
     /// The agent's process id.
     #[must_use]
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Waits until the agent's messages contain `words`.
+    ///
+    /// # Panics
+    /// When the agent ends before.
+    pub fn until_it_says(&mut self, words: &str) {
+        wait::until(&format!("the agent says {words:?}"), || {
+            let ended = self.child.try_wait().expect("a child");
+            let said = self.said.text();
+            assert!(ended.is_none(), "the agent ended: {ended:?}\n{said}");
+            said.contains(words).then_some(())
+        });
     }
 
     /// Stops the agent, checks its ledger and returns it.
@@ -137,10 +164,11 @@ impl Agent {
     pub fn stop(mut self) -> Json {
         kill_process(self.pid(), Signal::TERM).expect("the agent is there");
         let status = self.child.wait().expect("the agent ends");
-        let stderr = self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-        assert!(status.success(), "{status}\n{stderr}");
-        let line = stderr.lines().find_map(|line| line.strip_prefix("ledger: ")).expect("a ledger");
-        let ledger: Json = serde_json::from_str(line).expect("the ledger is JSON");
+        assert!(status.success(), "{status}\n{}", self.said.text());
+        let ledger: Json = wait::until("a ledger", || {
+            let said = self.said.text();
+            serde_json::from_str(said.lines().find_map(|line| line.strip_prefix("ledger: "))?).ok()
+        });
         assert_eq!(ledger["capture"]["lost"]["ring"], 0, "{ledger}");
         assert_eq!(ledger["capture"]["malformed"], 0, "{ledger}");
         assert_eq!(ledger["export"]["acknowledged"], ledger["capture"]["records"], "{ledger}");
@@ -161,23 +189,27 @@ impl Drop for Agent {
     }
 }
 
-/// Waits for the line that says that the programs are attached, then keeps reading so that the agent never blocks.
-fn ready(stderr: ChildStderr) -> JoinHandle<String> {
-    let mut lines = BufReader::new(stderr);
-    let mut said = String::new();
-    loop {
-        let mut line = String::new();
-        let length = lines.read_line(&mut line).expect("stderr is text");
-        assert!(length > 0, "the agent ended at its start:\n{said}");
-        said.push_str(&line);
-        if line.contains("captures TCP accepts") {
-            break;
-        }
-    }
-    thread::spawn(move || {
-        _ = lines.read_to_string(&mut said);
+/// What the agent said so far. It is read all the time, so that the agent never blocks.
+#[derive(Debug, Default, Clone)]
+struct Said(Arc<Mutex<String>>);
+
+impl Said {
+    fn by(stderr: ChildStderr) -> Self {
+        let said = Self::default();
+        let to = said.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut said = to.0.lock().unwrap_or_else(PoisonError::into_inner);
+                said.push_str(&line);
+                said.push('\n');
+            }
+        });
         said
-    })
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// A program of this workspace, built beside this test.
