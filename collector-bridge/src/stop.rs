@@ -1,6 +1,6 @@
 //! SIGINT and SIGTERM.
 
-use std::{future::Future, io};
+use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -30,9 +30,7 @@ impl Stop {
     }
 
     /// [`Stop::next`] for those who need a future that owns the signals.
-    pub fn requested(mut self) -> impl Future<Output = ()> + Send {
-        async move {
-            self.next().await;
-        }
+    pub async fn requested(mut self) {
+        self.next().await;
     }
 }

@@ -24,7 +24,8 @@ pub fn typed<T: Copy>(base: *const u8, offset: &Global<u64>) -> T {
 #[inline(always)]
 pub fn probed<T: Copy + Default>(base: *const u8, offset: &Global<u64>) -> T {
     // SAFETY: bpf_probe_read_kernel takes any address, and fails on one that cannot be read.
-    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset.load() as usize).cast::<T>()) }.unwrap_or_default()
+    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset.load() as usize).cast::<T>()) }
+        .unwrap_or_default()
 }
 
 /// [`probed`] for a pointer.

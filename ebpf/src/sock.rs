@@ -59,9 +59,8 @@ pub fn of_fd(fd: i32) -> Option<Socket> {
     let socket = probed_ptr(file, &FILE_PRIVATE_DATA);
     let sk = probed_ptr(socket, &SOCKET_SK);
     // Every file has private_data. It is a socket only if all three point back at each other.
-    let is_socket = !sk.is_null()
-        && probed_ptr(socket, &SOCKET_FILE) == file
-        && probed_ptr(sk, &SK_SOCKET) == socket;
+    let is_socket =
+        !sk.is_null() && probed_ptr(socket, &SOCKET_FILE) == file && probed_ptr(sk, &SK_SOCKET) == socket;
     if !is_socket {
         return None;
     }

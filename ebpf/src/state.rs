@@ -4,10 +4,7 @@
 //! CLOSE→SYN_SENT, where it is the process that connects.
 
 use acceptd_common::Counter;
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns,
-    generated::bpf_get_socket_cookie,
-};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, generated::bpf_get_socket_cookie};
 
 use crate::{
     count,

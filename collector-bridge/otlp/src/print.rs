@@ -1,6 +1,9 @@
 //! What arrived, for people and for programs: columns, flat JSON, or OTLP JSON lines.
 
-use std::io::{self, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
 
 use jiff::{Timestamp, tz::TimeZone};
 use opentelemetry_proto::tonic::{
@@ -141,7 +144,11 @@ fn json_of(value: &AnyValue) -> Json {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string does not fail.
+        _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 fn column_line(out: &mut impl Write, resource: &[KeyValue], record: &LogRecord) -> io::Result<()> {

@@ -95,7 +95,7 @@ struct Abi {
     numbers: [Value; 5],
 }
 
-/// arch/x86/entry/syscalls/syscall_{64,32}.tbl; TS_COMPAT, arch/x86/include/asm/thread_info.h
+/// `arch/x86/entry/syscalls/syscall_{64,32}.tbl`; `TS_COMPAT`, `arch/x86/include/asm/thread_info.h`
 const X86_64: Abi = Abi {
     number: "orig_ax",
     arguments: ["di", "bx", "cx"],
@@ -110,7 +110,8 @@ const X86_64: Abi = Abi {
     ],
 };
 
-/// include/uapi/asm-generic/unistd.h, arch/arm64/tools/syscall_32.tbl; TIF_32BIT, arch/arm64/include/asm/thread_info.h
+/// `include/uapi/asm-generic/unistd.h`, `arch/arm64/tools/syscall_32.tbl`; `TIF_32BIT`,
+/// `arch/arm64/include/asm/thread_info.h`
 const AARCH64: Abi = Abi {
     number: "syscallno",
     arguments: ["orig_x0", "orig_x0", "orig_x0"],

@@ -13,10 +13,10 @@ use jiff::Timestamp;
 
 use super::{passwd::Users, until_nul};
 
-/// `/proc/PID/stat` counts in USER_HZ, which is 100 on every architecture that acceptd runs on.
+/// `/proc/PID/stat` counts in `USER_HZ`, which is 100 on every architecture that acceptd runs on.
 const NANOS_PER_TICK: u64 = 10_000_000;
 
-/// What the kernel adds to the link of an executable that was removed or replaced (fs/d_path.c).
+/// What the kernel adds to the link of an executable that was removed or replaced (`fs/d_path.c`).
 const DELETED: &[u8] = b" (deleted)";
 
 /// Completes the kernel's facts.
