@@ -58,7 +58,7 @@ pub fn decode(sample: &[u8]) -> Result<Event<'_>, Malformed> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use zerocopy::IntoBytes as _;
+    use zerocopy::{FromZeros as _, IntoBytes as _};
 
     use super::*;
 
