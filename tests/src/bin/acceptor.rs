@@ -3,7 +3,11 @@
 //! `acceptor COUNT [PROGRAM ARGUMENTS…]`: after COUNT accepts it waits until the last client closes its connection,
 //! and then ends, or becomes PROGRAM with the same listener.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, clippy::panic, reason = "a tool of the tests: what it cannot do, it says and fails")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a tool of the tests: what it cannot do, it says and fails"
+)]
 
 use std::{
     io::{self, Write as _},
