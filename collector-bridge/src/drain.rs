@@ -77,6 +77,8 @@ pub struct Drained {
     pub drain: DrainCounts,
     /// The console's, if records were printed.
     pub console: Option<ConsoleCounts>,
+    /// See [`Hooks::detach`].
+    pub hook_missed: Option<u64>,
 }
 
 impl Drain {
@@ -105,9 +107,7 @@ impl Drain {
                 ring::wait(&self.ring, TICK)?;
             }
         }
-        if let Some(hooks) = self.hooks.take() {
-            hooks.detach();
-        }
+        let hook_missed = self.hooks.take().map_or(Ok(None), Hooks::detach)?;
         let deadline = Instant::now() + LAST_SAMPLES;
         let kernel = loop {
             while drain_once(&mut self.ring, &mut self.recorder) {}
@@ -121,7 +121,7 @@ impl Drain {
         self.recorder.flush();
         self.publish();
         let console = self.recorder.outputs.console_counts();
-        Ok(Drained { kernel, drain: self.recorder.counts, console })
+        Ok(Drained { kernel, drain: self.recorder.counts, console, hook_missed })
     }
 
     fn publish(&self) {

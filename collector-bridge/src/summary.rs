@@ -12,6 +12,8 @@ use crate::{ledger::CaptureLedger, output::ConsoleCounts};
 pub struct Summary {
     /// From the hook to the batches.
     pub capture: CaptureLedger,
+    /// Runs of a hook that the kernel left out, and with each perhaps an event; stands beside the equations.
+    pub hook_missed: Option<u64>,
     /// Of the Collector, if there was one.
     pub export: Option<LedgerSnapshot>,
     /// Of the standard output, if records were printed.
@@ -67,6 +69,12 @@ impl fmt::Display for Summary {
             capture.aggregated.failure_budget + capture.aggregated.no_listener,
             capture.lost.ring + capture.lost.sockets_gone + capture.malformed + capture.too_large,
         )?;
+        if let Some(missed @ 1..) = self.hook_missed {
+            writeln!(
+                out,
+                "acceptd: the kernel left out {missed} runs of a hook; as many accepts may be missing or unverified"
+            )?;
+        }
         if let Some(export) = &self.export {
             writeln!(
                 out,

@@ -16,11 +16,8 @@ use crate::{
     wire::{bytes, header, nested, varint_len},
 };
 
-/// Groups kept from one batch to the next, with the memory of their records.
+/// Groups kept from one batch to the next, with the memory of their records: together at most one batch's.
 const SPARE_GROUPS: usize = 256;
-
-/// Memory that a spare group may keep.
-const SPARE_BYTES: usize = 64 << 10;
 
 /// What a request holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,11 +202,14 @@ impl BatchBuilder {
         }
         debug_assert!(request.len() <= self.bytes, "{} bytes, {} expected", request.len(), self.bytes);
         let batch = Batch { signal: Signal::Logs, request: request.into(), records: self.records };
+        let mut kept: usize = self.spare.iter().map(Vec::capacity).sum();
         for Group { mut records, .. } in self.used.drain(..) {
-            if self.spare.len() < SPARE_GROUPS && records.capacity() <= SPARE_BYTES {
-                records.clear();
-                self.spare.push(records);
+            kept += records.capacity();
+            if kept > self.limits.max_bytes || self.spare.len() >= SPARE_GROUPS {
+                break;
             }
+            records.clear();
+            self.spare.push(records);
         }
         self.groups.clear();
         self.records = 0;

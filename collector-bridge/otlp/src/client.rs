@@ -49,6 +49,7 @@ pub enum ClientError {
 /// A lazily connecting channel with its headers. Cloning shares the connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
+    endpoint: Endpoint,
     grpc: Grpc<Channel>,
     metadata: MetadataMap,
 }
@@ -60,8 +61,8 @@ impl Client {
         headers: &[(String, String)],
         timeout: Duration,
     ) -> Result<Self, ClientError> {
-        let channel = parse(endpoint)?.timeout(timeout).connect_timeout(timeout).connect_lazy();
-        let grpc = Grpc::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+        let endpoint = parse(endpoint)?.connect_timeout(timeout);
+        let grpc = connect(&endpoint);
         let mut metadata = MetadataMap::new();
         for (name, value) in headers {
             let bad = || ClientError::Header(name.clone());
@@ -70,7 +71,13 @@ impl Client {
             value.set_sensitive(true);
             metadata.insert(key, value);
         }
-        Ok(Self { grpc, metadata })
+        Ok(Self { endpoint, grpc, metadata })
+    }
+
+    /// Gives up the connection: the next request makes a new one. For a connection that swallows requests, which
+    /// TCP itself notices only after many minutes.
+    pub(crate) fn reconnect(&mut self) {
+        self.grpc = connect(&self.endpoint);
     }
 
     /// Sends one `ExportLogsServiceRequest`.
@@ -79,6 +86,10 @@ impl Client {
         let request = Request::from_parts(self.metadata.clone(), http::Extensions::new(), request);
         Ok(self.grpc.unary(request, LOGS_PATH, RawCodec).await?.into_inner())
     }
+}
+
+fn connect(endpoint: &Endpoint) -> Grpc<Channel> {
+    Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_ANSWER_BYTES)
 }
 
 fn parse(endpoint: &str) -> Result<Endpoint, ClientError> {

@@ -161,7 +161,10 @@ impl Shared {
                     return None;
                 }
                 Ok(Err(status)) => status,
-                Err(_) => Status::deadline_exceeded(format!("no answer within {:?}", self.config.timeout)),
+                Err(_) => {
+                    client.reconnect();
+                    Status::deadline_exceeded(format!("no answer within {:?}", self.config.timeout))
+                }
             };
             let reason = reason(&status);
             let pause = match judge(&status, batch.request.len()) {
@@ -229,14 +232,13 @@ impl Shared {
             0 => tracing::warn!("{message}"),
             more => tracing::warn!("{message} ({more} more messages like this in between)"),
         }
-        *complaint = Complaint { last: Some(Instant::now()), suppressed: 0 };
+        *complaint = Complaint { last: Some(Instant::now()), suppressed: 0, failing: true };
     }
 
     fn recovered(&self) {
         let mut complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
-        if complaint.last.is_some() {
+        if std::mem::take(&mut complaint.failing) {
             tracing::info!("the Collector at {} takes records again", self.config.endpoint);
-            *complaint = Complaint::default();
         }
     }
 }
@@ -246,6 +248,8 @@ impl Shared {
 struct Complaint {
     last: Option<Instant>,
     suppressed: u64,
+    /// A complaint was logged, and no recovery since.
+    failing: bool,
 }
 
 /// The status in words, with what it was caused by.
@@ -254,6 +258,3 @@ fn reason(status: &Status) -> String {
     let message = if status.message().is_empty() { source } else { status.message().to_owned() };
     format!("{:?}: {message}", status.code())
 }
-
-#[cfg(test)]
-mod tests;

@@ -16,7 +16,10 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use serde_json::{Map, Value as Json, json};
 
-use crate::{Batch, Received, names, text::escape};
+use crate::{Batch, Received, names};
+
+/// Characters of one value in a column.
+const MAX_SHOWN: usize = 256;
 
 /// A format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +69,7 @@ impl Printer {
         match (self.format, received) {
             (Output::OtlpJson, _) => otlp_json(out, received),
             (_, Received::Logs(logs)) => for_each_record(logs, |resource, record| match self.format {
-                Output::Json => writeln!(out, "{}", flat_json(resource, record)),
+                Output::Json => writeln!(out, "{}", harmless_json(flat_json(resource, record).to_string())),
                 _ => column_line(out, resource, record),
             }),
             (_, Received::Traces(_)) => other_signal(out, "spans", received),
@@ -104,7 +107,7 @@ fn otlp_json(out: &mut impl Write, received: &Received) -> io::Result<()> {
             serde_json::to_string(&MetricsData { resource_metrics: metrics.resource_metrics.clone() })
         }
     };
-    writeln!(out, "{}", json.map_err(io::Error::other)?)
+    writeln!(out, "{}", harmless_json(json.map_err(io::Error::other)?))
 }
 
 fn flat_json(resource: &[KeyValue], record: &LogRecord) -> Json {
@@ -143,6 +146,32 @@ fn json_of(value: &AnyValue) -> Json {
     }
 }
 
+/// Text without what drives a terminal. Backslashes stay: what acceptd itself sent is escaped already.
+fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars().take(MAX_SHOWN) {
+        if character.is_control() { shown.extend(character.escape_unicode()) } else { shown.push(character) }
+    }
+    shown
+}
+
+/// The same for JSON: it escapes C0 itself, but not DEL and C1. Those are only within strings.
+fn harmless_json(json: String) -> String {
+    if !json.contains(char::is_control) {
+        return json;
+    }
+    let mut shown = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        if character.is_control() {
+            shown.push_str("\\u00");
+            shown.push_str(&hex(&[u8::try_from(character).unwrap_or(b'?')]));
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a string does not fail.
@@ -158,7 +187,7 @@ fn column_line(out: &mut impl Write, resource: &[KeyValue], record: &LogRecord) 
     };
     // Any sender may have sent it: what is printed must not be able to drive the terminal.
     let shown = |value: Option<Json>| match value {
-        Some(Json::String(text)) => escape(text.as_bytes(), 256),
+        Some(Json::String(text)) => harmless(&text),
         Some(value) => value.to_string(),
         None => "-".to_owned(),
     };

@@ -68,6 +68,7 @@ pub struct UnknownAttribute(String);
 #[derive(Debug, Clone)]
 pub struct Profile {
     wanted: u64,
+    excluded: u64,
     pub(crate) event_name_attribute: bool,
     pub(crate) value_length: usize,
 }
@@ -85,7 +86,7 @@ impl Profile {
         event_name_attribute: bool,
         value_length: usize,
     ) -> Result<Self, UnknownAttribute> {
-        let mut wanted = 0;
+        let (mut wanted, mut excluded) = (0, 0);
         for &attribute in Attribute::ALL {
             if full || attribute.in_standard() {
                 wanted |= bit(attribute);
@@ -95,14 +96,19 @@ impl Profile {
             wanted |= bit(named(name)?);
         }
         for name in exclude {
-            wanted &= !bit(named(name)?);
+            excluded |= bit(named(name)?);
         }
-        Ok(Self { wanted, event_name_attribute, value_length })
+        Ok(Self { wanted: wanted & !excluded, excluded, event_name_attribute, value_length })
     }
 
     /// Whether the attribute is sent.
     pub(crate) fn wants(&self, attribute: Attribute) -> bool {
         self.wanted & bit(attribute) != 0
+    }
+
+    /// Whether the attribute was left out by name.
+    pub(crate) fn excludes(&self, attribute: Attribute) -> bool {
+        self.excluded & bit(attribute) != 0
     }
 }
 

@@ -53,6 +53,10 @@ impl Queue {
                 let mut inner = self.lock();
                 if let Some(batch) = inner.batches.pop_front() {
                     inner.bytes -= batch.request.len();
+                    if !inner.batches.is_empty() {
+                        // Two pushes between two looks leave only one permit: wake the next task for the rest.
+                        self.changed.notify_one();
+                    }
                     return Some(batch);
                 }
                 if inner.closed {

@@ -407,8 +407,12 @@ impl Attributes<'_> {
         endpoint: Option<&(Text<46>, Endpoint)>,
     ) {
         if let Some((text, endpoint)) = endpoint {
-            string(self.out, address.key(), text.as_bytes());
-            int(self.out, port.key(), u64::from(endpoint.port));
+            if !self.profile.excludes(address) {
+                string(self.out, address.key(), text.as_bytes());
+            }
+            if !self.profile.excludes(port) {
+                int(self.out, port.key(), u64::from(endpoint.port));
+            }
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::{DISTRO_NAME, VERSION, names, text::escape};
 /// Most bytes of an encoded Resource: it is in every request that has a record of its process.
 pub const MAX_RESOURCE_BYTES: usize = 8 << 10;
 
+/// Most bytes of a text that is never left out to keep a Resource within its bound.
+const MAX_IDENTITY_BYTES: usize = 1024;
+
 /// What every Resource says of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
@@ -71,8 +74,10 @@ impl EncodedResource {
         attributes.extend(process.real_user_id.map(|id| int(names::PROCESS_REAL_USER_ID, id)));
         let owner = process.owner.as_ref().map(|owner| escape(owner.as_bytes(), value_length));
         push_text(&mut attributes, names::PROCESS_OWNER, owner.as_deref());
-        attributes.push(text(names::SERVICE_NAME, format!("unknown_service:{name}")));
-        push_text(&mut attributes, names::HOST_ID, host.id.as_deref());
+        let service = escape(&process.executable_name, value_length.min(MAX_IDENTITY_BYTES));
+        attributes.push(text(names::SERVICE_NAME, format!("unknown_service:{service}")));
+        let host_id = host.id.as_ref().map(|id| escape(id.as_bytes(), value_length.min(MAX_IDENTITY_BYTES)));
+        push_text(&mut attributes, names::HOST_ID, host_id.as_deref());
         attributes.push(text(names::HOST_NAME, escape(host.name.as_bytes(), value_length)));
         attributes.push(text(names::HOST_ARCH, host.arch.to_owned()));
         attributes.push(text(names::OS_TYPE, "linux".to_owned()));
@@ -83,7 +88,7 @@ impl EncodedResource {
         if process.creation_time.is_some() {
             entity_refs.push(entity("process", &[names::PROCESS_PID, names::PROCESS_CREATION_TIME]));
         }
-        if host.id.is_some() {
+        if host_id.is_some_and(|id| !id.is_empty()) {
             entity_refs.push(entity("host", &[names::HOST_ID]));
         }
         Self::bounded(Resource { attributes, dropped_attributes_count: 0, entity_refs }, extra, value_length)
@@ -92,10 +97,11 @@ impl EncodedResource {
     /// Adds what of `extra` is new and fits.
     fn bounded(mut resource: Resource, extra: &[(String, String)], value_length: usize) -> Self {
         for (key, value) in extra {
-            if resource.attributes.iter().any(|attribute| attribute.key == *key) {
+            let key = escape(key.as_bytes(), value_length);
+            if key.is_empty() || resource.attributes.iter().any(|attribute| attribute.key == key) {
                 continue;
             }
-            resource.attributes.push(text(key, escape(value.as_bytes(), value_length)));
+            resource.attributes.push(text(&key, escape(value.as_bytes(), value_length)));
             if resource.encoded_len() > MAX_RESOURCE_BYTES {
                 resource.attributes.pop();
                 resource.dropped_attributes_count += 1;

@@ -10,6 +10,9 @@ use tonic_types::StatusExt as _;
 /// A request of more bytes than this, refused as too much, is worth halving.
 const WORTH_HALVING: usize = 1 << 20;
 
+/// What tonic says, on either side, of a message beyond its limit; elsewhere `OUT_OF_RANGE` is to be retried.
+const TONIC_LIMIT: &str = "message length too large";
+
 /// What becomes of a request that was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -26,6 +29,16 @@ pub enum Verdict {
 /// Judges a gRPC status that answered a request of `request_bytes`.
 #[must_use]
 pub fn judge(status: &Status, request_bytes: usize) -> Verdict {
+    // Only this side gives a status a source: the connection failed, whatever code that was made into
+    // (tonic has UNKNOWN and INTERNAL for a reset).
+    if std::error::Error::source(status).is_some() {
+        return Verdict::Retry;
+    }
+    if status.code() == Code::OutOfRange && status.message().contains(TONIC_LIMIT) {
+        // The receiver's words for our request, which it did not read, and our own for its answer.
+        let ours = status.message().contains(&format!("found {request_bytes} bytes"));
+        return if ours { Verdict::Split } else { Verdict::Drop };
+    }
     match status.code() {
         Code::Cancelled
         | Code::DeadlineExceeded

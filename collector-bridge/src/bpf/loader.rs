@@ -1,9 +1,14 @@
 //! Loads the programs with the kernel's offsets frozen into them, and attaches them.
 
+use std::{
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+};
+
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, ProgramError},
+    programs::{BtfTracePoint, ProgramError, tp_btf::BtfTracePointLinkId},
 };
 use thiserror::Error;
 
@@ -12,9 +17,8 @@ use super::{
     offsets::{OffsetError, Value},
 };
 
-/// The programs, each under the name of the tracepoint that it is attached to. Exits attach before what fills
-/// the state that they read would be the rule for pairs; here the order is free: an accept of a connection
-/// that was not remembered is sent unverified.
+/// The programs, each under the name of the tracepoint that it is attached to. The order is free: an accept of a
+/// connection that was not remembered yet is sent unverified.
 const HOOKS: [&str; 2] = ["inet_sock_set_state", "sys_exit"];
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ACCEPTD_EBPF_OBJECT"));
@@ -73,13 +77,34 @@ pub struct Programs {
 #[derive(Debug)]
 pub struct Hooks {
     object: Ebpf,
+    links: Vec<(&'static str, BtfTracePointLinkId)>,
 }
 
 impl Hooks {
-    /// Detaches every program. One that runs at this moment still finishes.
-    pub fn detach(self) {
-        drop(self.object);
+    /// Detaches every program, and says how often the kernel did not run one because it ran on that CPU already
+    /// (recursion protection): the only loss that no counter of ours can see. `None` when the kernel does not tell.
+    /// A program that runs at this moment still finishes.
+    ///
+    /// # Errors
+    /// When the kernel refuses to detach one.
+    pub fn detach(mut self) -> Result<Option<u64>, ProgramError> {
+        let mut missed = Some(0);
+        for (hook, link) in self.links {
+            if let Some(program) = self.object.program_mut(hook) {
+                let program: &mut BtfTracePoint = program.try_into()?;
+                program.detach(link)?;
+                let of_this_hook = recursion_misses(program.fd()?.as_fd());
+                missed = missed.zip(of_this_hook).map(|(sum, misses): (u64, u64)| sum + misses);
+            }
+        }
+        Ok(missed)
     }
+}
+
+/// `recursion_misses` of a program (`bpf_prog_show_fdinfo`, `kernel/bpf/syscall.c`).
+fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
 }
 
 /// Loads and attaches every program.
@@ -106,20 +131,20 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
         PerCpuArray::try_from(counters).map_err(|_| LoadError::Incomplete("per-CPU array COUNTERS"))?;
 
     let btf = Btf::from_sys_fs()?;
+    let mut links = Vec::with_capacity(HOOKS.len());
     for hook in HOOKS {
-        attach(&mut object, hook, &btf)?;
+        links.push((hook, attach(&mut object, hook, &btf)?));
     }
-    Ok(Programs { hooks: Hooks { object }, ring, counters: Counters::new(counters) })
+    Ok(Programs { hooks: Hooks { object, links }, ring, counters: Counters::new(counters) })
 }
 
-fn attach(object: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<(), LoadError> {
+fn attach(object: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<BtfTracePointLinkId, LoadError> {
     let program: &mut BtfTracePoint = object
         .program_mut(hook)
         .ok_or(LoadError::Incomplete(hook))?
         .try_into()
         .map_err(|_| LoadError::Incomplete(hook))?;
-    program.load(hook, btf).and_then(|()| program.attach()).map_err(|error| refused(hook, &error))?;
-    Ok(())
+    program.load(hook, btf).and_then(|()| program.attach()).map_err(|error| refused(hook, &error))
 }
 
 fn refused(hook: &'static str, error: &ProgramError) -> LoadError {

@@ -96,7 +96,7 @@ async fn finish(config: &Config, drained: Drained, exporter: Option<Exporter>) -
         None => None,
     };
     let capture = CaptureLedger::new(&drained.kernel, &drained.drain);
-    Ok(Summary { capture, export: destination, console: drained.console })
+    Ok(Summary { capture, hook_missed: drained.hook_missed, export: destination, console: drained.console })
 }
 
 fn load(config: &Config) -> anyhow::Result<Programs> {
