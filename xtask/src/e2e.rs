@@ -2,6 +2,7 @@
 
 mod collector;
 mod compare;
+pub(crate) mod hostile;
 mod load;
 mod nginx;
 mod report;
@@ -16,6 +17,7 @@ use crate::process::{Running, until};
 use crate::records::{Record, Tail};
 use crate::workspace::Workspace;
 use crate::{Extent, agent, apt, build, host};
+use hostile::Hostile;
 use nginx::Nginx;
 use report::Figures;
 
@@ -50,13 +52,14 @@ fn measure(binary: &Path, collector: &Path, folder: &Path, requests: usize) -> R
     let mut agent = agent::start(binary, folder, sink.port)?;
     let mut records = agent::wait_until_captures(&mut agent, &mut arrived)?;
 
+    let names = hostile::accept_under_each_name(folder)?;
     eprintln!("sending {requests} requests without keep-alive from {CLIENTS} clients");
     let started = Instant::now();
     load::send(nginx.port(), requests, CLIENTS)?;
     let load = started.elapsed();
     let truth = nginx.wait_for_log(requests)?;
     let workers = compare::workers(&truth)?;
-    wait_for(&mut agent, &mut arrived, &mut records, &truth)?;
+    wait_for(&mut agent, &mut arrived, &mut records, &truth, &names)?;
 
     let ledger = Ledger::from_log(&agent.stop(STOP)?)?;
     nginx.stop(STOP)?;
@@ -66,6 +69,7 @@ fn measure(binary: &Path, collector: &Path, folder: &Path, requests: usize) -> R
 
     compare::connections(&truth, &records)?;
     compare::identities(&workers, &records)?;
+    hostile::check(&names, &records)?;
     ledger.check()?;
     let sent = usize::try_from(ledger.records()?)?;
     if sent != records.len() {
@@ -74,27 +78,32 @@ fn measure(binary: &Path, collector: &Path, folder: &Path, requests: usize) -> R
     Ok(Figures {
         requests,
         workers: workers.len(),
+        hostile: names.len(),
         records: records.len(),
         load,
         seen: ledger.term("capture", "seen")?,
     })
 }
 
-/// Waits until there are as many records of nginx as lines in its log; whether they are the same is decided later.
+/// Waits until there are as many records of nginx as lines in its log, and those of the hostile names; whether they are
+/// the right ones is decided later.
 fn wait_for(
     agent: &mut Running,
     arrived: &mut Tail,
     records: &mut Vec<Record>,
     truth: &[nginx::Accepted],
+    names: &[Hostile],
 ) -> Result<()> {
     let waited = until("the records of all requests", ARRIVAL, || {
         agent.require_alive()?;
         records.extend(arrived.read()?);
-        Ok((compare::of_nginx(truth, records).len() >= truth.len()).then_some(()))
+        let all_named = names.iter().all(|name| hostile::of(name, records).is_some());
+        Ok((all_named && compare::of_nginx(truth, records).len() >= truth.len()).then_some(()))
     });
     if waited.is_err() {
         // Which ones are missing says more than that some are.
         compare::connections(truth, records)?;
+        hostile::check(names, records)?;
     }
     waited
 }

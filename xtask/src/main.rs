@@ -53,6 +53,9 @@ enum Task {
     },
     /// Everything that CI runs
     Ci,
+    /// A process of the end-to-end suite
+    #[command(hide = true)]
+    AcceptOnce,
 }
 
 /// How much of a suite to run.
@@ -89,5 +92,6 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench(extent) => bench::run(&workspace, extent),
         Task::Codegen { check } => codegen::run(&workspace, check),
         Task::Ci => ci::run(&workspace),
+        Task::AcceptOnce => e2e::hostile::accept_once(),
     }
 }

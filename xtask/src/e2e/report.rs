@@ -17,6 +17,8 @@ pub(crate) struct Figures {
     pub(crate) requests: usize,
     /// Workers that accepted something.
     pub(crate) workers: usize,
+    /// Processes with hostile names that accepted.
+    pub(crate) hostile: usize,
     /// Records in the Collector's file: those of nginx, and of the probes before.
     pub(crate) records: usize,
     /// How long sending took.
@@ -36,6 +38,7 @@ impl fmt::Display for Figures {
         )?;
         writeln!(out, "e2e: (pid, tuple) of every record equals nginx's log: 0 missing, 0 extra")?;
         writeln!(out, "e2e: name, path, user, owner and creation time of every record equal /proc")?;
+        writeln!(out, "e2e: {} executables with hostile names arrived, readable and harmless", self.hostile)?;
         write!(
             out,
             "e2e: the ledger balances: {} accepts seen, {} records at the Collector, 0 lost",
