@@ -178,12 +178,14 @@ impl Recorder {
         }
     }
 
-    fn begin_burst(&mut self) {
+    /// Looks at the clocks: once for many samples, so that their time of observation is that of the burst.
+    pub fn begin_burst(&mut self) {
         self.clock.refresh();
         self.observed_unix_ns = clock::now_unix_nanos();
     }
 
-    fn record(&mut self, sample: &[u8]) {
+    /// Records one sample, or counts why not.
+    pub fn record(&mut self, sample: &[u8]) {
         self.counts.read += 1;
         match event::decode(sample) {
             Ok(Event::InetAccept(sample)) => {
@@ -225,7 +227,8 @@ impl Recorder {
         }
     }
 
-    fn flush(&mut self) {
+    /// Hands on what is gathered, however little.
+    pub fn flush(&mut self) {
         self.oldest = None;
         if let Some(batch) = self.builder.seal() {
             self.outputs.push(batch);

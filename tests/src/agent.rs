@@ -155,29 +155,34 @@ impl Agent {
         });
     }
 
-    /// Stops the agent, checks its ledger and returns it.
+    /// Stops the agent and returns its ledger, which must say that everything that was recorded has arrived.
     ///
     /// # Panics
-    /// When the agent does not stop cleanly, or its ledger does not add up: the agent itself checks every equation
-    /// and exits with 1 if one fails; here the final counts are also held against the agent's own words.
+    /// When it does not, or when [`Agent::end`] does.
     #[must_use]
-    pub fn stop(mut self) -> Json {
-        kill_process(self.pid(), Signal::TERM).expect("the agent is there");
-        let status = self.child.wait().expect("the agent ends");
-        assert!(status.success(), "{status}\n{}", self.said.text());
-        let ledger: Json = wait::until("a ledger", || {
-            let said = self.said.text();
-            serde_json::from_str(said.lines().find_map(|line| line.strip_prefix("ledger: "))?).ok()
-        });
+    pub fn stop(self) -> Json {
+        let inbox = self.inbox.clone();
+        let ledger = self.end();
         assert_eq!(ledger["capture"]["lost"]["ring"], 0, "{ledger}");
         assert_eq!(ledger["capture"]["malformed"], 0, "{ledger}");
         assert_eq!(ledger["export"]["acknowledged"], ledger["capture"]["records"], "{ledger}");
-        assert_eq!(
-            ledger["export"]["acknowledged"],
-            self.inbox.records().len(),
-            "what arrived is what was sent"
-        );
+        assert_eq!(ledger["export"]["acknowledged"], inbox.records().len(), "what arrived is what was sent");
         ledger
+    }
+
+    /// Stops the agent and returns its ledger. The agent checks every equation, and exits with 1 if one fails.
+    ///
+    /// # Panics
+    /// When the agent does not stop cleanly.
+    #[must_use]
+    pub fn end(mut self) -> Json {
+        kill_process(self.pid(), Signal::TERM).expect("the agent is there");
+        let status = self.child.wait().expect("the agent ends");
+        assert!(status.success(), "{status}\n{}", self.said.text());
+        wait::until("a ledger", || {
+            let said = self.said.text();
+            serde_json::from_str(said.lines().find_map(|line| line.strip_prefix("ledger: "))?).ok()
+        })
     }
 }
 

@@ -1,0 +1,159 @@
+//! (a) From ring bytes to the Collector's acknowledgement: records per CPU-second of the sender, acceptd's pipeline and the
+//! OpenTelemetry SDK in turn, each in a process of its own, into a receiver in another.
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Command, ExitCode},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use acceptd::{
+    drain::Recorder,
+    host,
+    identity::{Identities, process::Observer},
+    ids::Ids,
+    output::Outputs,
+};
+use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, Received, receiver};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value as Json, json};
+use zerocopy::IntoBytes as _;
+
+use crate::{sample, sdk};
+
+const RUNS: usize = 5;
+
+/// Records in the queue beyond which the producer waits: nothing is dropped, on neither side.
+const IN_FLIGHT: u64 = 64 * 8192;
+
+pub(crate) fn measure(full: bool) -> Json {
+    let records: u64 = if full { 1_000_000 } else { 100_000 };
+    let (endpoint, received) = sink();
+    let mut rates = [Vec::new(), Vec::new()];
+    for _ in 0..RUNS {
+        for (who, rates) in ["acceptd", "sdk"].into_iter().zip(&mut rates) {
+            let before = received.load(Ordering::Acquire);
+            let cpu = send_in_a_process(who, &endpoint, records);
+            let arrived = received.load(Ordering::Acquire) - before;
+            assert_eq!(arrived, records, "{who} was given {records} records, {arrived} arrived");
+            #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+            rates.push(records as f64 / cpu);
+        }
+    }
+    let [ours, theirs] = rates.map(median);
+    let ratio = ours / theirs;
+    println!(
+        "pipeline: {ours:.0} records per CPU-second, the SDK {theirs:.0}: {ratio:.1} times ({RUNS} runs of {records})"
+    );
+    json!({ "records": records, "runs": RUNS, "acceptd_per_cpu_second": ours, "sdk_per_cpu_second": theirs, "ratio": ratio })
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+/// A receiver in this process, which is not the one that is measured.
+pub(crate) fn sink() -> (String, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let endpoint = listener.local_addr().expect("an address").to_string();
+    let received = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&received);
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let take = move |message: Received| {
+            count.fetch_add(message.records(), Ordering::AcqRel);
+            Ok(())
+        };
+        runtime.block_on(receiver::serve(listener, take, std::future::pending())).expect("the receiver runs");
+    });
+    (endpoint, received)
+}
+
+/// User and system seconds that one sender used for all of its records.
+fn send_in_a_process(who: &str, endpoint: &str, records: u64) -> f64 {
+    let this = std::env::current_exe().expect("a path");
+    let output =
+        Command::new(this).args(["send", who, endpoint, &records.to_string()]).output().expect("it starts");
+    assert!(output.status.success(), "{who}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("the sender says its CPU seconds")
+}
+
+/// The sender.
+pub(crate) fn send(who: &str, endpoint: &str, records: u64) -> ExitCode {
+    let before = cpu_seconds();
+    match who {
+        "acceptd" => send_ours(endpoint, records),
+        _ => sdk::send(endpoint, records),
+    }
+    println!("{}", cpu_seconds() - before);
+    ExitCode::SUCCESS
+}
+
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+        .as_secs_f64()
+}
+
+fn send_ours(endpoint: &str, records: u64) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let exporter = runtime.block_on(async { Exporter::spawn(config(endpoint)).expect("an endpoint") });
+    let mut recorder = recorder(exporter.clone());
+    let mut samples: Vec<_> = (0..sample::PROCESSES).map(sample::of_process).collect();
+    for sequence in 0..records {
+        if sequence % 4096 == 0 {
+            recorder.begin_burst();
+            while exporter.ledger().queued > IN_FLIGHT {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let sample = &mut samples[usize::try_from(sequence).unwrap_or(0) % sample::PROCESSES as usize];
+        sample.header.sequence = sequence;
+        sample.cookie = 1_000_000 + sequence;
+        recorder.record(sample.as_bytes());
+    }
+    recorder.flush();
+    let ledger = runtime.block_on(exporter.shutdown(Instant::now() + Duration::from_mins(1)));
+    assert_eq!(ledger.acknowledged, records, "{ledger:?}");
+}
+
+fn config(endpoint: &str) -> ExporterConfig {
+    ExporterConfig {
+        endpoint: endpoint.to_owned(),
+        headers: Vec::new(),
+        timeout: Duration::from_secs(10),
+        retry_window: Duration::from_mins(1),
+        backoff_initial: Duration::from_secs(1),
+        backoff_max: Duration::from_secs(30),
+        queue_max_bytes: 1 << 30,
+        concurrency: 2,
+    }
+}
+
+/// The agent's own recorder with the full profile.
+pub(crate) fn recorder(exporter: Exporter) -> Recorder {
+    let (facts, _) = host::gather(Path::new("/"), Some("bench"), Some("bench"), Path::new("/nonexistent"));
+    let ids = Ids::new("bench", &facts.boot_id);
+    let identities = Identities::new(facts, Observer::new(Path::new("/")), Vec::new(), 1024);
+    let builder = BatchBuilder::new(BatchLimits { max_records: 8192, max_bytes: 3_500_000 });
+    let profile = Profile::new(true, &[], &[], false, 1024).expect("nothing is named");
+    Recorder::new(
+        identities,
+        ids,
+        profile,
+        builder,
+        Duration::from_secs(1),
+        Outputs::new(Some(exporter), None),
+    )
+}

@@ -1,0 +1,46 @@
+//! Ring-buffer samples as the programs write them, of twenty processes.
+
+use acceptd_common::{ABI_VERSION, InetAccept, Kind};
+use zerocopy::FromZeros as _;
+
+/// Processes that accept.
+pub(crate) const PROCESSES: u32 = 20;
+
+/// A complete sample: every field that tier 2 can know is set.
+pub(crate) fn of_process(number: u32) -> InetAccept {
+    let mut sample = InetAccept::new_zeroed();
+    sample.header.abi = ABI_VERSION;
+    sample.header.kind = Kind::InetAccept as u16;
+    sample.header.length = u32::try_from(size_of::<InetAccept>()).expect("a small struct");
+    sample.header.cpu = number % 2;
+    sample.header.boot_ns = 1_000_000_000_000;
+    sample.task.leader_start_ns = 900_000_000_000 + u64::from(number);
+    // Beyond the kernel's highest pid: nothing is found in /proc.
+    sample.task.tgid = (1 << 22) + number;
+    sample.task.tid = sample.task.tgid;
+    sample.task.exe[..5].copy_from_slice(b"nginx");
+    sample.task.exe_len = 5;
+    sample.task.comm[..5].copy_from_slice(b"nginx");
+    sample.cookie = 1_000_000;
+    sample.listener_cookie = 4_000 + u64::from(number);
+    sample.inode = 2_000_000;
+    sample.listener_inode = 20_000;
+    sample.queue_ns = 123_456;
+    sample.local_addr[..4].copy_from_slice(&[10, 1, 2, 80]);
+    sample.peer_addr[..4].copy_from_slice(&[10, 0, 0, 7]);
+    sample.local_port = 443_u16.to_be();
+    sample.peer_port = 51_514_u16.to_be();
+    sample.listener_port = 443_u16.to_be();
+    sample.family = 2;
+    sample.listener_family = 2;
+    sample.protocol = 6;
+    sample.syscall = InetAccept::SYSCALL_ACCEPT4;
+    sample.tier = 2;
+    sample.flags =
+        InetAccept::HAS_SOCKET | InetAccept::HAS_LISTENER | InetAccept::HAS_QUEUE_TIME | InetAccept::VERIFIED;
+    sample.result = 12;
+    sample.listener_fd = 6;
+    sample.backlog_limit = 511;
+    sample.netns = 4_026_531_833;
+    sample
+}
