@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,10 @@ use crate::{
 
 /// Longest sleep: how late a stop or a batch that is due may be noticed.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Rest after samples were read. While the thread rests, a burst of samples costs one wakeup and not one each: the kernel
+/// wakes only for a sample that finds everything before it read.
+const REST: Duration = Duration::from_millis(5);
 
 /// How long a stop waits for samples of programs that still ran when they were detached.
 const LAST_SAMPLES: Duration = Duration::from_millis(500);
@@ -100,17 +105,19 @@ impl Drain {
     /// When the kernel's counters or the ring cannot be read any more.
     pub fn run(mut self) -> anyhow::Result<Drained> {
         while !self.shared.stop.load(Ordering::Acquire) {
-            let more = drain_once(&mut self.ring, &mut self.recorder);
+            let read = drain_once(&mut self.ring, &mut self.recorder);
             self.recorder.flush_if_due();
             self.publish();
-            if !more {
-                ring::wait(&self.ring, TICK)?;
+            match read {
+                0 => ring::wait(&self.ring, TICK)?,
+                BURST => {}
+                _ => thread::sleep(REST),
             }
         }
         let hook_missed = self.hooks.take().map_or(Ok(None), Hooks::detach)?;
         let deadline = Instant::now() + LAST_SAMPLES;
         let kernel = loop {
-            while drain_once(&mut self.ring, &mut self.recorder) {}
+            while drain_once(&mut self.ring, &mut self.recorder) > 0 {}
             let kernel = self.counters.read()?;
             let all_read = kernel.get(Counter::Submitted) == self.recorder.counts.read;
             if all_read || Instant::now() >= deadline {
@@ -129,14 +136,14 @@ impl Drain {
     }
 }
 
-/// Records up to [`BURST`] samples; says whether there may be more.
-fn drain_once(ring: &mut RingBuf<MapData>, recorder: &mut Recorder) -> bool {
+/// Records up to [`BURST`] samples; says how many there were.
+fn drain_once(ring: &mut RingBuf<MapData>, recorder: &mut Recorder) -> usize {
     recorder.begin_burst();
-    for _ in 0..BURST {
-        let Some(sample) = ring.next() else { return false };
+    for read in 0..BURST {
+        let Some(sample) = ring.next() else { return read };
         recorder.record(&sample);
     }
-    true
+    BURST
 }
 
 /// Turns samples into batches.

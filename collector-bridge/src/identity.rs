@@ -10,7 +10,11 @@ use std::sync::Arc;
 
 use acceptd_common::Task;
 use acceptd_otlp::EncodedResource;
-use quick_cache::unsync::Cache;
+use foldhash::fast::RandomState;
+use quick_cache::{
+    UnitWeighter,
+    unsync::{Cache, DefaultLifecycle},
+};
 
 use crate::host::HostFacts;
 use process::Observer;
@@ -39,7 +43,7 @@ pub struct Identity {
 
 /// The cache of identities.
 pub struct Identities {
-    cache: Cache<ProcessKey, Arc<Identity>>,
+    cache: Cache<ProcessKey, Arc<Identity>, UnitWeighter, RandomState>,
     observer: Observer,
     facts: HostFacts,
     extra: Vec<(String, String)>,
@@ -57,7 +61,20 @@ impl Identities {
         extra: Vec<(String, String)>,
         value_length: usize,
     ) -> Self {
-        Self { cache: Cache::new(PROCESSES), observer, facts, extra, value_length, next_key: 0 }
+        Self {
+            cache: Cache::with(
+                PROCESSES,
+                PROCESSES as u64,
+                UnitWeighter,
+                RandomState::default(),
+                DefaultLifecycle::default(),
+            ),
+            observer,
+            facts,
+            extra,
+            value_length,
+            next_key: 0,
+        }
     }
 
     /// The identity of the process that `task` belongs to.

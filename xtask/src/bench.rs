@@ -2,17 +2,29 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{Extent, build, command, host};
+use crate::{Extent, build, command, host, results};
 
-/// Runs the benchmarks; the binary prints ratios and writes its own results.
+/// Runs the benchmarks; with `--full` writes docs/results/bench.md, also when a figure misses its floor.
 pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     host::require_root("bench")?;
     build::packages(workspace, &["acceptd", "acceptd-tests"])?;
     let mut bench = Command::new(workspace.target().join("release/bench"));
-    bench.arg(if extent.full { "--full" } else { "--quick" });
-    bench.current_dir(workspace.root());
-    command::run(bench)
+    bench.arg(if extent.full { "--full" } else { "--quick" }).current_dir(workspace.root());
+    let mut figures = String::new();
+    let good = command::watch(bench, |line| {
+        figures.push_str(line);
+        figures.push('\n');
+    })?;
+    if extent.full {
+        let machine = std::thread::available_parallelism().map_or(0, std::num::NonZeroUsize::get);
+        let facts = [("CPUs", machine.to_string())];
+        results::write(workspace, "bench", "What acceptd costs", &facts, &figures)?;
+    }
+    if !good {
+        bail!("the bench failed, see above");
+    }
+    Ok(())
 }

@@ -14,6 +14,7 @@ mod host;
 mod ledger;
 mod process;
 mod records;
+mod results;
 mod setup;
 mod test;
 mod workspace;

@@ -1,8 +1,9 @@
 //! Records gathered into requests: one `ResourceLogs` for each process.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
     logs::v1::{ResourceLogs, ScopeLogs},
@@ -12,12 +13,10 @@ use prost::Message as _;
 use crate::{
     DISTRO_NAME, VERSION,
     names::SCHEMA_URL,
+    recycle::Recycler,
     resource::EncodedResource,
     wire::{bytes, header, nested, varint_len},
 };
-
-/// Groups kept from one batch to the next, with the memory of their records: together at most one batch's.
-const SPARE_GROUPS: usize = 256;
 
 /// What a request holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,20 +113,32 @@ pub enum Push {
 #[derive(Debug)]
 pub struct BatchBuilder {
     limits: BatchLimits,
-    groups: HashMap<u64, usize>,
-    used: Vec<Group>,
-    spare: Vec<Vec<u8>>,
-    scratch: Vec<u8>,
+    /// Resource number → index in `groups`
+    known: HashMap<u64, usize, RandomState>,
+    groups: Vec<Group>,
+    /// `ScopeLogs.log_records` fields in order of arrival, each encoded in its place.
+    encoded: Vec<u8>,
+    records: Vec<Record>,
     scope: Vec<u8>,
-    records: u32,
     bytes: usize,
+    recycler: Recycler,
 }
 
-/// The records of one Resource: `log_records` fields, one after the other.
+/// The records of one Resource: a list through [`BatchBuilder::records`].
 #[derive(Debug)]
 struct Group {
     resource: EncodedResource,
-    records: Vec<u8>,
+    first: usize,
+    last: usize,
+    bytes: usize,
+}
+
+/// Where one record is in [`BatchBuilder::encoded`].
+#[derive(Debug)]
+struct Record {
+    at: Range<usize>,
+    /// Of the same Resource.
+    next: Option<usize>,
 }
 
 impl BatchBuilder {
@@ -142,48 +153,53 @@ impl BatchBuilder {
         });
         Self {
             limits,
-            groups: HashMap::new(),
-            used: Vec::new(),
-            spare: Vec::new(),
-            scratch: Vec::new(),
+            known: HashMap::default(),
+            groups: Vec::new(),
+            encoded: Vec::new(),
+            records: Vec::new(),
             scope,
-            records: 0,
             bytes: 0,
+            recycler: Recycler::default(),
         }
     }
 
     /// Adds the record that `encode` appends, under `resource`. `key` is the Resource's number: the same for the same
     /// Resource, another for another.
     pub fn push(&mut self, key: u64, resource: &EncodedResource, encode: impl FnOnce(&mut Vec<u8>)) -> Push {
-        self.scratch.clear();
-        encode(&mut self.scratch);
-        let record = field_len(self.scratch.len());
+        let start = self.encoded.len();
+        // ScopeLogs.log_records
+        nested::<2>(&mut self.encoded, encode);
+        let length = self.encoded.len() - start;
         let envelope = self.envelope_len(resource);
-        if record + envelope > self.limits.max_bytes {
+        if length + envelope > self.limits.max_bytes {
+            self.encoded.truncate(start);
             return Push::TooLarge;
         }
-        let new = if self.groups.contains_key(&key) { 0 } else { envelope };
-        let full =
-            self.records >= self.limits.max_records || self.bytes + new + record > self.limits.max_bytes;
-        let sealed = if full { self.seal() } else { None };
-        self.add(key, resource, record, envelope);
+        let new = if self.known.contains_key(&key) { 0 } else { envelope };
+        let full = self.records.len() >= self.limits.max_records as usize
+            || self.bytes + new + length > self.limits.max_bytes;
+        let sealed = if full { self.seal_until(start) } else { None };
+        self.add(key, resource, length, envelope);
         sealed.map_or(Push::Added, Push::Sealed)
     }
 
-    fn add(&mut self, key: u64, resource: &EncodedResource, record: usize, envelope: usize) {
-        let index = *self.groups.entry(key).or_insert_with(|| {
-            let records = self.spare.pop().unwrap_or_default();
-            self.used.push(Group { resource: resource.clone(), records });
-            self.used.len() - 1
-        });
-        let group = &mut self.used[index].records;
-        if group.is_empty() {
+    /// Adds the last `length` bytes of `encoded`, which no record is of yet.
+    fn add(&mut self, key: u64, resource: &EncodedResource, length: usize, envelope: usize) {
+        let number = self.records.len();
+        let index = *self.known.entry(key).or_insert_with(|| {
             self.bytes += envelope;
+            self.groups.push(Group { resource: resource.clone(), first: number, last: number, bytes: 0 });
+            self.groups.len() - 1
+        });
+        let group = &mut self.groups[index];
+        if group.last != number {
+            self.records[group.last].next = Some(number);
+            group.last = number;
         }
-        // ScopeLogs.log_records
-        bytes::<2>(group, &self.scratch);
-        self.records += 1;
-        self.bytes += record;
+        group.bytes += length;
+        let end = self.encoded.len();
+        self.records.push(Record { at: end - length..end, next: None });
+        self.bytes += length;
     }
 
     /// An upper bound of what a Resource adds to a request beside its records.
@@ -193,28 +209,41 @@ impl BatchBuilder {
 
     /// The batch, if it has a record.
     pub fn seal(&mut self) -> Option<Batch> {
-        if self.records == 0 {
-            return None;
-        }
-        let mut request = Vec::with_capacity(self.bytes);
-        for group in &self.used {
-            resource_logs(&mut request, group, &self.scope);
+        self.seal_until(self.encoded.len())
+    }
+
+    /// The batch of the records before `end` in `encoded`; what is behind it moves to the start.
+    fn seal_until(&mut self, end: usize) -> Option<Batch> {
+        let records = u32::try_from(self.records.len()).ok().filter(|&records| records > 0)?;
+        let mut request = self.recycler.buffer(self.bytes);
+        for group in &self.groups {
+            self.resource_logs(&mut request, group);
         }
         debug_assert!(request.len() <= self.bytes, "{} bytes, {} expected", request.len(), self.bytes);
-        let batch = Batch { signal: Signal::Logs, request: request.into(), records: self.records };
-        let mut kept: usize = self.spare.iter().map(Vec::capacity).sum();
-        for Group { mut records, .. } in self.used.drain(..) {
-            kept += records.capacity();
-            if kept > self.limits.max_bytes || self.spare.len() >= SPARE_GROUPS {
-                break;
-            }
-            records.clear();
-            self.spare.push(records);
-        }
+        self.encoded.drain(..end);
+        self.encoded.shrink_to(4 * end);
+        self.records.clear();
         self.groups.clear();
-        self.records = 0;
+        self.known.clear();
         self.bytes = 0;
-        Some(batch)
+        Some(Batch { signal: Signal::Logs, request: self.recycler.lend(request), records })
+    }
+
+    /// `ExportLogsServiceRequest.resource_logs`, one
+    fn resource_logs(&self, out: &mut Vec<u8>, group: &Group) {
+        let schema = field_len(SCHEMA_URL.len());
+        let scope_logs = self.scope.len() + group.bytes + schema;
+        header::<1>(out, field_len(group.resource.as_bytes().len()) + field_len(scope_logs) + schema);
+        bytes::<1>(out, group.resource.as_bytes());
+        header::<2>(out, scope_logs);
+        out.extend_from_slice(&self.scope);
+        let mut next = Some(group.first);
+        while let Some(record) = next.map(|number| &self.records[number]) {
+            out.extend_from_slice(&self.encoded[record.at.clone()]);
+            next = record.next;
+        }
+        bytes::<3>(out, SCHEMA_URL.as_bytes());
+        bytes::<3>(out, SCHEMA_URL.as_bytes());
     }
 }
 
@@ -224,17 +253,4 @@ const OVERHEAD: usize = 5 * 6 + 2 * (2 + SCHEMA_URL.len());
 
 const fn field_len(length: usize) -> usize {
     1 + varint_len(length as u64) + length
-}
-
-/// `ExportLogsServiceRequest.resource_logs`, one
-fn resource_logs(out: &mut Vec<u8>, group: &Group, scope: &[u8]) {
-    let schema = field_len(SCHEMA_URL.len());
-    let scope_logs = scope.len() + group.records.len() + schema;
-    header::<1>(out, field_len(group.resource.as_bytes().len()) + field_len(scope_logs) + schema);
-    bytes::<1>(out, group.resource.as_bytes());
-    header::<2>(out, scope_logs);
-    out.extend_from_slice(scope);
-    out.extend_from_slice(&group.records);
-    bytes::<3>(out, SCHEMA_URL.as_bytes());
-    bytes::<3>(out, SCHEMA_URL.as_bytes());
 }

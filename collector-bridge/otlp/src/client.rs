@@ -2,25 +2,25 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes};
+use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message as _;
 use thiserror::Error;
 use tonic::{
     Request, Status,
     client::Grpc,
-    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     metadata::{Ascii, MetadataKey, MetadataMap, MetadataValue},
-    transport::{Channel, Endpoint},
+    transport::Endpoint,
 };
 
-use crate::VERSION;
+use crate::{
+    VERSION,
+    channel::{Message, MessageChannel},
+};
 
 /// Larger answers are not read: an answer is a few bytes.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
-
-/// Frames of this size, where the server's HTTP/2 settings allow them, save a third of the cost of sending.
-const BUFFER_BYTES: usize = 1 << 20;
 
 const LOGS_PATH: http::uri::PathAndQuery =
     http::uri::PathAndQuery::from_static("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
@@ -50,7 +50,7 @@ pub enum ClientError {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     endpoint: Endpoint,
-    grpc: Grpc<Channel>,
+    grpc: Grpc<MessageChannel>,
     metadata: MetadataMap,
 }
 
@@ -83,13 +83,15 @@ impl Client {
     /// Sends one `ExportLogsServiceRequest`.
     pub(crate) async fn export(&mut self, request: Bytes) -> Result<ExportLogsServiceResponse, Status> {
         self.grpc.ready().await.map_err(|error| Status::unavailable(causes(&error)))?;
-        let request = Request::from_parts(self.metadata.clone(), http::Extensions::new(), request);
-        Ok(self.grpc.unary(request, LOGS_PATH, RawCodec).await?.into_inner())
+        let mut extensions = http::Extensions::new();
+        extensions.insert(Message::new(request)?);
+        let request = Request::from_parts(self.metadata.clone(), extensions, ());
+        Ok(self.grpc.unary(request, LOGS_PATH, AnswerCodec).await?.into_inner())
     }
 }
 
-fn connect(endpoint: &Endpoint) -> Grpc<Channel> {
-    Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(MAX_ANSWER_BYTES)
+fn connect(endpoint: &Endpoint) -> Grpc<MessageChannel> {
+    Grpc::new(MessageChannel::lazy(endpoint)).max_decoding_message_size(MAX_ANSWER_BYTES)
 }
 
 fn parse(endpoint: &str) -> Result<Endpoint, ClientError> {
@@ -123,18 +125,18 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Bytes out as they are; the answer through prost.
+/// Nothing out, since the channel has the message; the answer through prost.
 #[derive(Debug, Default)]
-struct RawCodec;
+struct AnswerCodec;
 
-impl Codec for RawCodec {
-    type Encode = Bytes;
+impl Codec for AnswerCodec {
+    type Encode = ();
     type Decode = ExportLogsServiceResponse;
-    type Encoder = RawEncoder;
+    type Encoder = NoEncoder;
     type Decoder = AnswerDecoder;
 
-    fn encoder(&mut self) -> RawEncoder {
-        RawEncoder
+    fn encoder(&mut self) -> NoEncoder {
+        NoEncoder
     }
 
     fn decoder(&mut self) -> AnswerDecoder {
@@ -143,19 +145,14 @@ impl Codec for RawCodec {
 }
 
 #[derive(Debug)]
-struct RawEncoder;
+struct NoEncoder;
 
-impl Encoder for RawEncoder {
-    type Item = Bytes;
+impl Encoder for NoEncoder {
+    type Item = ();
     type Error = Status;
 
-    fn encode(&mut self, item: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(item);
+    fn encode(&mut self, (): (), _: &mut EncodeBuf<'_>) -> Result<(), Status> {
         Ok(())
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::new(BUFFER_BYTES, BUFFER_BYTES)
     }
 }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+mod channel;
 mod client;
 pub mod errno;
 pub mod exporter;
@@ -16,6 +17,7 @@ pub mod profile;
 mod queue;
 pub mod receiver;
 pub mod record;
+mod recycle;
 pub mod resource;
 pub mod retry;
 pub mod text;

@@ -5,12 +5,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 
-use crate::command::capture;
+use crate::results;
 use crate::workspace::Workspace;
-
-const FILE: &str = "docs/results/e2e.md";
 
 /// The figures of a run in which everything was equal.
 pub(crate) struct Figures {
@@ -49,36 +46,12 @@ impl fmt::Display for Figures {
 
 /// Writes the result file.
 pub(crate) fn write(workspace: &Workspace, figures: &Figures) -> Result<()> {
-    let mut git = Command::new("git");
-    git.args(["describe", "--always", "--dirty", "--abbrev=12"]).current_dir(workspace.root());
-    // A tree without a commit has no name yet; the figures are still worth keeping.
-    let commit = capture(git).unwrap_or_else(|_| "uncommitted".to_owned());
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("the kernel's release")?;
-    let date = Timestamp::now().strftime("%Y-%m-%d");
     let mut nginx = Command::new("nginx");
     nginx.arg("-v");
     let nginx = nginx.output().context("nginx -v")?;
-    let text = format!(
-        "# End to end: nginx, acceptd, Collector
-
-Written by `cargo xtask e2e --full`.
-
-| | |
-|---|---|
-| commit | {commit} |
-| kernel | {} |
-| date | {date} |
-| server | {} |
-| Collector | 0.165.0 of tests/collector, file exporter |
-
-```
-{figures}
-```
-",
-        kernel.trim(),
-        String::from_utf8_lossy(&nginx.stderr).trim(),
-    );
-    std::fs::write(workspace.path(FILE), text).with_context(|| format!("writing {FILE}"))?;
-    println!("wrote {FILE}");
-    Ok(())
+    let facts = [
+        ("server", String::from_utf8_lossy(&nginx.stderr).trim().to_owned()),
+        ("Collector", "0.165.0 of tests/collector, file exporter".to_owned()),
+    ];
+    results::write(workspace, "e2e", "End to end: nginx, acceptd, Collector", &facts, &figures.to_string())
 }

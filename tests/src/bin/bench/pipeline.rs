@@ -29,8 +29,8 @@ use crate::{sample, sdk};
 
 const RUNS: usize = 5;
 
-/// Records in the queue beyond which the producer waits: nothing is dropped, on neither side.
-const IN_FLIGHT: u64 = 64 * 8192;
+/// Records in the queue beyond which the producer waits: nothing is dropped, and the queue is the agent's default one.
+const QUEUED: u64 = 8192;
 
 pub(crate) fn measure(full: bool) -> Json {
     let records: u64 = if full { 1_000_000 } else { 100_000 };
@@ -114,7 +114,7 @@ fn send_ours(endpoint: &str, records: u64) {
     for sequence in 0..records {
         if sequence % 4096 == 0 {
             recorder.begin_burst();
-            while exporter.ledger().queued > IN_FLIGHT {
+            while exporter.ledger().queued > QUEUED {
                 thread::sleep(Duration::from_millis(1));
             }
         }
@@ -136,7 +136,7 @@ fn config(endpoint: &str) -> ExporterConfig {
         retry_window: Duration::from_mins(1),
         backoff_initial: Duration::from_secs(1),
         backoff_max: Duration::from_secs(30),
-        queue_max_bytes: 1 << 30,
+        queue_max_bytes: 16 << 20,
         concurrency: 2,
     }
 }

@@ -1,0 +1,37 @@
+//! The committed results of a suite: docs/results/SUITE.md.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+
+use crate::command::capture;
+use crate::workspace::Workspace;
+
+/// Writes the figures of one suite with the commit, kernel and date that they are of, and `facts` beside them.
+pub(crate) fn write(
+    workspace: &Workspace,
+    suite: &str,
+    title: &str,
+    facts: &[(&str, String)],
+    figures: &str,
+) -> Result<()> {
+    let mut git = Command::new("git");
+    git.args(["describe", "--always", "--dirty", "--abbrev=12"]).current_dir(workspace.root());
+    // A tree without a commit has no name yet; the figures are still worth keeping.
+    let commit = capture(git).unwrap_or_else(|_| "uncommitted".to_owned());
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("the kernel's release")?;
+    let date = Timestamp::now().strftime("%Y-%m-%d").to_string();
+    let all = [("commit", commit), ("kernel", kernel.trim().to_owned()), ("date", date)];
+    let rows: Vec<String> =
+        all.iter().chain(facts).map(|(name, value)| format!("| {name} | {value} |")).collect();
+    let rows = rows.join("\n");
+    let figures = figures.trim_end();
+    let text = format!(
+        "# {title}\n\nWritten by `cargo xtask {suite} --full`.\n\n| | |\n|---|---|\n{rows}\n\n```\n{figures}\n```\n"
+    );
+    let file = format!("docs/results/{suite}.md");
+    std::fs::write(workspace.path(&file), text).with_context(|| format!("writing {file}"))?;
+    println!("wrote {file}");
+    Ok(())
+}
