@@ -1,9 +1,11 @@
 //! The harness of acceptd's scenarios: a real agent, a real receiver, real connections, and the truth as the
 //! kernel tells it to the accepting process.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so and fails")]
 
 pub mod agent;
+pub mod i386;
 pub mod record;
+pub mod scenarios;
 pub mod truth;
 pub mod wait;

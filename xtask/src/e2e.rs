@@ -4,6 +4,7 @@ mod collector;
 mod compare;
 pub(crate) mod hostile;
 mod load;
+mod mptcp;
 mod nginx;
 mod report;
 
@@ -18,6 +19,7 @@ use crate::records::{Record, Tail};
 use crate::workspace::Workspace;
 use crate::{Extent, agent, apt, build, host};
 use hostile::Hostile;
+use mptcp::Accepts;
 use nginx::Nginx;
 use report::Figures;
 
@@ -37,7 +39,9 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     let binary = build::release(workspace)?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let requests = if extent.full { FULL } else { QUICK };
-    let figures = measure(&binary, &collector, folder.path(), requests)?;
+    let go_listener = mptcp::build(workspace, folder.path())?;
+    let programs = Programs { agent: &binary, collector: &collector, go_listener: &go_listener };
+    let figures = measure(&programs, folder.path(), requests)?;
     println!("{figures}");
     if extent.full {
         report::write(workspace, &figures)?;
@@ -45,21 +49,43 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     Ok(())
 }
 
-fn measure(binary: &Path, collector: &Path, folder: &Path, requests: usize) -> Result<Figures> {
-    let sink = collector::start(collector, folder)?;
+/// What was built for the run.
+struct Programs<'a> {
+    agent: &'a Path,
+    collector: &'a Path,
+    go_listener: &'a Path,
+}
+
+/// What was accepted beside nginx's requests, and what must arrive of it.
+struct Others {
+    names: Vec<Hostile>,
+    go: Accepts,
+}
+
+impl Others {
+    fn arrived(&self, records: &[Record]) -> bool {
+        self.names.iter().all(|name| hostile::of(name, records).is_some())
+            && mptcp::arrived(&self.go, records)
+    }
+}
+
+fn measure(programs: &Programs<'_>, folder: &Path, requests: usize) -> Result<Figures> {
+    let sink = collector::start(programs.collector, folder)?;
+    let go_without = mptcp::accept(programs.go_listener)?;
     let mut arrived = Tail::new(sink.file.clone());
     let nginx = Nginx::start(folder)?;
-    let mut agent = agent::start(binary, folder, sink.port)?;
+    let mut agent = agent::start(programs.agent, folder, sink.port)?;
     let mut records = agent::wait_until_captures(&mut agent, &mut arrived)?;
 
-    let names = hostile::accept_under_each_name(folder)?;
+    let others =
+        Others { names: hostile::accept_under_each_name(folder)?, go: mptcp::accept(programs.go_listener)? };
     eprintln!("sending {requests} requests without keep-alive from {CLIENTS} clients");
     let started = Instant::now();
     load::send(nginx.port(), requests, CLIENTS)?;
     let load = started.elapsed();
     let truth = nginx.wait_for_log(requests)?;
     let workers = compare::workers(&truth)?;
-    wait_for(&mut agent, &mut arrived, &mut records, &truth, &names)?;
+    wait_for(&mut agent, &mut arrived, &mut records, &truth, &others)?;
 
     let ledger = Ledger::from_log(&agent.stop(STOP)?)?;
     nginx.stop(STOP)?;
@@ -69,7 +95,8 @@ fn measure(binary: &Path, collector: &Path, folder: &Path, requests: usize) -> R
 
     compare::connections(&truth, &records)?;
     compare::identities(&workers, &records)?;
-    hostile::check(&names, &records)?;
+    hostile::check(&others.names, &records)?;
+    mptcp::check(&go_without, &others.go, &records)?;
     ledger.check()?;
     let sent = usize::try_from(ledger.records()?)?;
     if sent != records.len() {
@@ -78,32 +105,31 @@ fn measure(binary: &Path, collector: &Path, folder: &Path, requests: usize) -> R
     Ok(Figures {
         requests,
         workers: workers.len(),
-        hostile: names.len(),
+        hostile: others.names.len(),
         records: records.len(),
         load,
         seen: ledger.term("capture", "seen")?,
     })
 }
 
-/// Waits until there are as many records of nginx as lines in its log, and those of the hostile names; whether they are
+/// Waits until there are as many records of nginx as lines in its log, and those of the others; whether they are
 /// the right ones is decided later.
 fn wait_for(
     agent: &mut Running,
     arrived: &mut Tail,
     records: &mut Vec<Record>,
     truth: &[nginx::Accepted],
-    names: &[Hostile],
+    others: &Others,
 ) -> Result<()> {
     let waited = until("the records of all requests", ARRIVAL, || {
         agent.require_alive()?;
         records.extend(arrived.read()?);
-        let all_named = names.iter().all(|name| hostile::of(name, records).is_some());
-        Ok((all_named && compare::of_nginx(truth, records).len() >= truth.len()).then_some(()))
+        Ok((others.arrived(records) && compare::of_nginx(truth, records).len() >= truth.len()).then_some(()))
     });
     if waited.is_err() {
         // Which ones are missing says more than that some are.
         compare::connections(truth, records)?;
-        hostile::check(names, records)?;
+        hostile::check(&others.names, records)?;
     }
     waited
 }

@@ -36,6 +36,10 @@ impl fmt::Display for Figures {
         writeln!(out, "e2e: (pid, tuple) of every record equals nginx's log: 0 missing, 0 extra")?;
         writeln!(out, "e2e: name, path, user, owner and creation time of every record equal /proc")?;
         writeln!(out, "e2e: {} executables with hostile names arrived, readable and harmless", self.hostile)?;
+        writeln!(
+            out,
+            "e2e: 5 Multipath TCP and 5 plain connections on one Go listener: 10 cookies, SO_COOKIE as without the agent"
+        )?;
         write!(
             out,
             "e2e: the ledger balances: {} accepts seen, {} records at the Collector, 0 lost",

@@ -5,13 +5,13 @@ use std::{
     thread,
 };
 
-use acceptd_tests::{agent::Agent, truth::Truth, wait};
+use crate::{agent::Agent, truth::Truth, wait};
 use rustix::{net::accept, thread::gettid};
 
-use crate::assert_tells;
+use super::{assert_tells, shown};
 
 /// The listener's cookie is not known to the agent until the application asks for it: only the rest is compared.
-fn assert_tells_but_the_listeners_cookie(record: &acceptd_tests::record::Record, truth: &Truth) {
+fn assert_tells_but_the_listeners_cookie(record: &crate::record::Record, truth: &Truth) {
     let mut truth = truth.clone();
     truth.listener_cookie =
         record.text("acceptd.listener.cookie").and_then(|cookie| cookie.parse().ok()).unwrap_or(0);
@@ -22,8 +22,7 @@ fn assert_tells_but_the_listeners_cookie(record: &acceptd_tests::record::Record,
     assert_tells(&record, &truth);
 }
 
-#[test]
-fn a_thread_that_already_waits_in_accept() {
+pub(super) fn a_thread_that_already_waits_in_accept() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
     let (send, receive) = std::sync::mpsc::channel();
@@ -47,8 +46,7 @@ fn a_thread_that_already_waits_in_accept() {
     let _ = agent.stop();
 }
 
-#[test]
-fn connections_that_were_already_queued() {
+pub(super) fn connections_that_were_already_queued() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
     let clients: Vec<_> =
@@ -60,8 +58,8 @@ fn connections_that_were_already_queued() {
         let truth = Truth::of(accepted, &listener);
         assert_eq!(record.resource_int("process.pid"), Some(i64::from(truth.pid)));
         assert_eq!(record.int("acceptd.socket.fd"), Some(i64::from(truth.fd)));
-        assert_eq!(record.endpoint("local"), Some(crate::shown(truth.local)));
-        assert_eq!(record.endpoint("peer"), Some(crate::shown(client.local_addr().expect("connected"))));
+        assert_eq!(record.endpoint("local"), Some(shown(truth.local)));
+        assert_eq!(record.endpoint("peer"), Some(shown(client.local_addr().expect("connected"))));
         assert_eq!(record.bool("acceptd.accept.verified"), Some(false), "nothing proves it");
         assert_eq!(record.int("acceptd.accept.queue_time_ns"), None, "unknown, not 0");
     }

@@ -5,13 +5,12 @@ use std::{
     process::Command,
 };
 
-use acceptd_tests::{
+use crate::{
     agent::{Agent, Inbox, binary},
     wait,
 };
 
-#[test]
-fn a_collector_that_comes_up_later_gets_everything() {
+pub(super) fn a_collector_that_comes_up_later_gets_everything() {
     let reserved = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = reserved.local_addr().expect("an address");
     drop(reserved);
@@ -30,8 +29,7 @@ fn a_collector_that_comes_up_later_gets_everything() {
     assert!(ledger["export"]["retries"].as_u64() > Some(0), "{ledger}");
 }
 
-#[test]
-fn the_agents_own_connections_are_left_out_and_counted() {
+pub(super) fn the_agents_own_connections_are_left_out_and_counted() {
     let agent = Agent::start();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
@@ -42,8 +40,7 @@ fn the_agents_own_connections_are_left_out_and_counted() {
     assert!(ledger["capture"]["self"].as_u64() >= Some(1), "the receiver's accept of the agent: {ledger}");
 }
 
-#[test]
-fn the_agents_own_connections_are_marked_when_asked_for() {
+pub(super) fn the_agents_own_connections_are_marked_when_asked_for() {
     let collector = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = collector.local_addr().expect("an address");
     let agent = Agent::sending_to(address, Inbox::on(collector), &["--set", "filter.self=true"]);
@@ -57,8 +54,7 @@ fn the_agents_own_connections_are_marked_when_asked_for() {
     assert_eq!(ledger["capture"]["self"], 0, "{ledger}");
 }
 
-#[test]
-fn bad_configuration_is_an_error_with_its_remedy_and_exit_code_64() {
+pub(super) fn bad_configuration_is_an_error_with_its_remedy_and_exit_code_64() {
     let run = |arguments: &[&str]| {
         let output =
             Command::new(binary("acceptd")).env_clear().arg("run").args(arguments).output().expect("it runs");

@@ -9,7 +9,7 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-use acceptd_tests::{
+use crate::{
     agent::{Agent, binary},
     record::Record,
     truth::Truth,
@@ -17,7 +17,7 @@ use acceptd_tests::{
 };
 use rustix::process::{Signal, kill_process};
 
-use crate::assert_tells;
+use super::assert_tells;
 
 struct Acceptor {
     child: Child,
@@ -71,8 +71,7 @@ fn executable(record: &Record) -> (&str, Option<&str>) {
     (name, record.resource_text("process.executable.path"))
 }
 
-#[test]
-fn two_processes_have_two_resources_in_one_request() {
+pub(super) fn two_processes_have_two_resources_in_one_request() {
     // So long a timeout that both records are in one request for certain.
     let agent = Agent::with(&["--set", "batch.timeout=2s"]);
     let program = binary("acceptor");
@@ -98,8 +97,7 @@ fn two_processes_have_two_resources_in_one_request() {
     let _ = agent.stop();
 }
 
-#[test]
-fn exec_on_an_inherited_listener_is_another_resource() {
+pub(super) fn exec_on_an_inherited_listener_is_another_resource() {
     let agent = Agent::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let after = acceptor_called(folder.path(), "after-exec");
@@ -124,8 +122,7 @@ fn exec_on_an_inherited_listener_is_another_resource() {
     let _ = agent.stop();
 }
 
-#[test]
-fn a_reused_pid_is_another_process() {
+pub(super) fn a_reused_pid_is_another_process() {
     let agent = Agent::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (listening, port) = listener();
@@ -159,8 +156,7 @@ fn a_reused_pid_is_another_process() {
     let _ = agent.stop();
 }
 
-#[test]
-fn a_process_that_is_gone_before_anybody_looks() {
+pub(super) fn a_process_that_is_gone_before_anybody_looks() {
     let agent = Agent::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let program = acceptor_called(folder.path(), "short-lived");
@@ -180,8 +176,7 @@ fn a_process_that_is_gone_before_anybody_looks() {
     let _ = agent.stop();
 }
 
-#[test]
-fn what_the_resource_says_of_the_host() {
+pub(super) fn what_the_resource_says_of_the_host() {
     let agent = Agent::start();
     let (listening, port) = listener();
     let _client = connect(port);

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acceptd_tests::{agent::Agent, truth::Truth, wait};
+use crate::{agent::Agent, truth::Truth, wait};
 use rustix::{
     io::Errno,
     net::{
@@ -16,7 +16,7 @@ use rustix::{
     },
 };
 
-use crate::assert_tells;
+use super::{assert_tells, shown};
 
 fn address(socket: &OwnedFd) -> SocketAddr {
     let name: SocketAddrAny = getsockname(socket).expect("a bound socket has a name");
@@ -44,7 +44,7 @@ fn accepts_of(bind_to: &str, connect_to: &str) {
     assert_eq!(records.len(), 2);
     for (record, (call, truth, client)) in records.iter().zip(&truths) {
         assert_tells(record, truth);
-        assert_eq!(record.endpoint("peer"), Some(crate::shown(*client)));
+        assert_eq!(record.endpoint("peer"), Some(shown(*client)));
         assert_eq!(record.text("acceptd.accept.syscall"), Some(*call));
         assert_eq!(record.text("network.transport"), Some("tcp"));
         let family = if client.ip().to_canonical().is_ipv4() { "ipv4" } else { "ipv6" };
@@ -73,28 +73,23 @@ fn netns() -> i64 {
     link.trim_start_matches("net:[").trim_end_matches(']').parse().expect("net:[N]")
 }
 
-#[test]
-fn ipv4() {
+pub(super) fn ipv4() {
     accepts_of("127.0.0.1:0", "127.0.0.1");
 }
 
-#[test]
-fn ipv6() {
+pub(super) fn ipv6() {
     accepts_of("[::1]:0", "::1");
 }
 
-#[test]
-fn ipv4_on_an_ipv6_socket() {
+pub(super) fn ipv4_on_an_ipv6_socket() {
     accepts_of("[::]:0", "127.0.0.1");
 }
 
-#[test]
-fn bound_to_any_address() {
+pub(super) fn bound_to_any_address() {
     accepts_of("0.0.0.0:0", "127.0.0.2");
 }
 
-#[test]
-fn an_empty_queue_is_counted_and_no_record() {
+pub(super) fn an_empty_queue_is_counted_and_no_record() {
     let agent = Agent::start();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("a socket");
@@ -111,8 +106,7 @@ fn an_empty_queue_is_counted_and_no_record() {
     assert!(ledger["capture"]["aggregated"]["again"].as_u64() >= Some(7), "{ledger}");
 }
 
-#[test]
-fn a_failure_is_a_record_with_its_errno() {
+pub(super) fn a_failure_is_a_record_with_its_errno() {
     let agent = Agent::start();
     // Bound, not listening: EINVAL.
     let idle = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
@@ -129,8 +123,7 @@ fn a_failure_is_a_record_with_its_errno() {
     let _ = agent.stop();
 }
 
-#[test]
-fn the_time_in_the_queue_is_the_time_in_the_queue() {
+pub(super) fn the_time_in_the_queue_is_the_time_in_the_queue() {
     const WAIT: Duration = Duration::from_millis(200);
     let agent = Agent::start();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -154,8 +147,7 @@ fn the_time_in_the_queue_is_the_time_in_the_queue() {
     let _ = agent.stop();
 }
 
-#[test]
-fn reset_while_queued() {
+pub(super) fn reset_while_queued() {
     let agent = Agent::start();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
@@ -168,13 +160,12 @@ fn reset_while_queued() {
     assert_eq!(truth.peer, None, "getpeername fails on it");
     let records = agent.inbox.of_port(port, 1);
     assert_tells(&records[0], &truth);
-    assert_eq!(records[0].endpoint("local"), Some(crate::shown(truth.local)), "the port is not 0");
-    assert_eq!(records[0].endpoint("peer"), Some(crate::shown(peer)), "the client's own word");
+    assert_eq!(records[0].endpoint("local"), Some(shown(truth.local)), "the port is not 0");
+    assert_eq!(records[0].endpoint("peer"), Some(shown(peer)), "the client's own word");
     let _ = agent.stop();
 }
 
-#[test]
-fn closed_while_queued() {
+pub(super) fn closed_while_queued() {
     let agent = Agent::start();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
@@ -186,8 +177,7 @@ fn closed_while_queued() {
     let _ = agent.stop();
 }
 
-#[test]
-fn a_thread_with_a_name_of_its_own() {
+pub(super) fn a_thread_with_a_name_of_its_own() {
     let agent = Agent::start();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
@@ -213,8 +203,7 @@ fn a_thread_with_a_name_of_its_own() {
 
 /// Five MPTCP and five plain accepts on one MPTCP listener, as Go listens by default: ten identities, and
 /// applications see the cookies that they would see without the agent.
-#[test]
-fn mptcp() {
+pub(super) fn mptcp() {
     let cookies_without = mptcp_cookies(None);
     let agent = Agent::start();
     let cookies_with = mptcp_cookies(Some(&agent));
@@ -258,7 +247,7 @@ fn mptcp_cookies(agent: Option<&Agent>) -> Vec<u64> {
             records.iter().map(|record| record.log.trace_id.clone()).collect();
         assert_eq!(traces.len(), 10);
         for (number, (record, (client, ..))) in records.iter().zip(&open).enumerate() {
-            assert_eq!(record.endpoint("peer"), Some(crate::shown(*client)));
+            assert_eq!(record.endpoint("peer"), Some(shown(*client)));
             assert_eq!(record.text("network.transport"), Some("tcp"));
             assert_eq!(record.bool("acceptd.socket.mptcp"), (number % 2 == 0).then_some(true), "{record:?}");
             assert!(record.int("acceptd.accept.queue_time_ns").is_some(), "{record:?}");
@@ -266,4 +255,40 @@ fn mptcp_cookies(agent: Option<&Agent>) -> Vec<u64> {
         }
     }
     cookies
+}
+
+/// A 32-bit program accepts by other numbers, and 43 means times(2) to it, not accept.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn i386() {
+    use crate::i386;
+
+    let agent = Agent::start();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let accept4: fn(&TcpListener) -> std::io::Result<OwnedFd> = |listener| i386::accept4(listener);
+    let socketcall: fn(&TcpListener) -> std::io::Result<OwnedFd> =
+        |listener| i386::socketcall(listener, false);
+    let with_flags: fn(&TcpListener) -> std::io::Result<OwnedFd> =
+        |listener| i386::socketcall(listener, true);
+    let mut truths = Vec::new();
+    let mut open = Vec::new();
+    for (accept, name) in [(accept4, "accept4"), (socketcall, "accept"), (with_flags, "accept4")] {
+        let client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
+        i386::times();
+        let accepted = accept(&listener).expect("a connection");
+        truths.push((name, Truth::of(&accepted, &listener)));
+        open.push((client, accepted));
+    }
+    let records = agent.inbox.of_port(port, 3);
+    for (record, (name, truth)) in records.iter().zip(&truths) {
+        assert_tells(record, truth);
+        assert_eq!(record.text("acceptd.accept.syscall"), Some(*name));
+        assert_eq!(record.attributes.get("acceptd.accept.verified"), None);
+    }
+    let thread = Some(i64::from(truths[0].1.tid));
+    let inbox = agent.inbox.clone();
+    let _ = agent.stop();
+    let all = inbox.records();
+    let of_this_thread = all.iter().filter(|record| record.int("acceptd.thread.id") == thread);
+    assert_eq!(of_this_thread.count(), 3, "times(2) is no accept, not even a failed one: {all:?}");
 }

@@ -1,0 +1,3 @@
+module acceptd.test/golistener
+
+go 1.24

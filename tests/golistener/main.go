@@ -1,0 +1,53 @@
+// A listener as Go makes it: Multipath TCP by default since Go 1.24. Ten clients connect to it, every other one with
+// Multipath TCP, and for each accept it prints: whether it is Multipath TCP, the client's address, SO_COOKIE.
+package main
+
+import (
+	"fmt"
+	"log"
+	"net"
+	"syscall"
+	"unsafe"
+)
+
+// include/uapi/asm-generic/socket.h
+const soCookie = 57
+
+func main() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	check(err)
+	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
+	for number := range 10 {
+		var dialer net.Dialer
+		dialer.SetMultipathTCP(number%2 == 0)
+		client, err := dialer.Dial("tcp", listener.Addr().String())
+		check(err)
+		accepted, err := listener.Accept()
+		check(err)
+		multipath, err := accepted.(*net.TCPConn).MultipathTCP()
+		check(err)
+		fmt.Println(multipath, client.LocalAddr(), cookie(accepted.(*net.TCPConn)))
+		defer client.Close()
+		defer accepted.Close()
+	}
+}
+
+func cookie(connection *net.TCPConn) (value uint64) {
+	raw, err := connection.SyscallConn()
+	check(err)
+	check(raw.Control(func(fd uintptr) {
+		size := uint32(unsafe.Sizeof(value))
+		_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.SOL_SOCKET, soCookie,
+			uintptr(unsafe.Pointer(&value)), uintptr(unsafe.Pointer(&size)), 0)
+		if errno != 0 {
+			log.Fatalf("SO_COOKIE: %v", errno)
+		}
+	}))
+	return value
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}

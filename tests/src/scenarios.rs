@@ -1,0 +1,97 @@
+//! What acceptd reports of real accepts, against what the kernel told the process that accepted.
+//!
+//! Each scenario is a plain function that panics when the two differ; what runs them is somebody else's choice.
+
+mod delivery;
+mod processes;
+mod sockets;
+mod start;
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::{record::Record, truth::Truth};
+
+/// One scenario.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// `module::function`
+    pub name: &'static str,
+    /// Panics when it fails.
+    pub run: fn(),
+}
+
+macro_rules! scenarios {
+    ($($module:ident { $($(#[$only:meta])? $function:ident)* })*) => {
+        /// Every scenario. Each starts an agent of its own and needs root.
+        pub const ALL: &[Scenario] = &[$($(
+            $(#[$only])?
+            Scenario {
+                name: concat!(stringify!($module), "::", stringify!($function)),
+                run: $module::$function,
+            },
+        )*)*];
+    };
+}
+
+scenarios! {
+    sockets {
+        ipv4
+        ipv6
+        ipv4_on_an_ipv6_socket
+        bound_to_any_address
+        an_empty_queue_is_counted_and_no_record
+        a_failure_is_a_record_with_its_errno
+        the_time_in_the_queue_is_the_time_in_the_queue
+        reset_while_queued
+        closed_while_queued
+        a_thread_with_a_name_of_its_own
+        mptcp
+        #[cfg(target_arch = "x86_64")] i386
+    }
+    start {
+        a_thread_that_already_waits_in_accept
+        connections_that_were_already_queued
+    }
+    processes {
+        two_processes_have_two_resources_in_one_request
+        exec_on_an_inherited_listener_is_another_resource
+        a_reused_pid_is_another_process
+        a_process_that_is_gone_before_anybody_looks
+        what_the_resource_says_of_the_host
+    }
+    delivery {
+        a_collector_that_comes_up_later_gets_everything
+        the_agents_own_connections_are_left_out_and_counted
+        the_agents_own_connections_are_marked_when_asked_for
+        bad_configuration_is_an_error_with_its_remedy_and_exit_code_64
+    }
+}
+
+/// Holds one record against the truth of its accept, field by field.
+fn assert_tells(record: &Record, truth: &Truth) {
+    let id = |id: u64| Some(id.to_string());
+    let number = |number: u64| i64::try_from(number).ok();
+    assert_eq!(record.resource_int("process.pid"), Some(i64::from(truth.pid)), "{record:?}");
+    assert_eq!(record.int("acceptd.thread.id"), Some(i64::from(truth.tid)), "{record:?}");
+    assert_eq!(record.int("acceptd.socket.fd"), Some(i64::from(truth.fd)), "{record:?}");
+    assert_eq!(record.int("acceptd.listener.fd"), Some(i64::from(truth.listener_fd)), "{record:?}");
+    assert_eq!(record.endpoint("local"), Some(shown(truth.local)), "{record:?}");
+    if let Some(peer) = truth.peer {
+        assert_eq!(record.endpoint("peer"), Some(shown(peer)), "{record:?}");
+    }
+    assert_eq!(record.text("acceptd.socket.cookie").map(str::to_owned), id(truth.cookie), "{record:?}");
+    assert_eq!(
+        record.text("acceptd.listener.cookie").map(str::to_owned),
+        id(truth.listener_cookie),
+        "{record:?}"
+    );
+    assert_eq!(record.int("acceptd.socket.inode"), number(truth.inode), "{record:?}");
+    assert_eq!(record.int("acceptd.listener.inode"), number(truth.listener_inode), "{record:?}");
+    assert_eq!(record.log.event_name, "acceptd.socket.accept");
+    assert_eq!(record.log.severity_number, 9);
+}
+
+/// An address as a record shows it: an IPv4 connection is IPv4 on any socket.
+fn shown(address: SocketAddr) -> (IpAddr, u16) {
+    (address.ip().to_canonical(), address.port())
+}
