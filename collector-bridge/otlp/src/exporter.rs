@@ -7,7 +7,7 @@ use std::{
 };
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
-use tokio::{task::JoinSet, time};
+use tokio::{sync::watch, task::JoinSet, time};
 use tonic::Status;
 
 use crate::{
@@ -55,6 +55,8 @@ struct Shared {
     queue: Queue,
     ledger: Ledger,
     complaint: Mutex<Complaint>,
+    /// True from [`Exporter::shutdown`] on.
+    stopping: watch::Sender<bool>,
 }
 
 impl Exporter {
@@ -71,6 +73,7 @@ impl Exporter {
             config,
             ledger: Ledger::default(),
             complaint: Mutex::default(),
+            stopping: watch::Sender::new(false),
         });
         let mut tasks = JoinSet::new();
         for _ in 0..workers {
@@ -115,8 +118,10 @@ impl Exporter {
     }
 
     /// Delivers what is queued until `deadline`, drops the rest (counted as `shutdown`), and returns the final ledger.
+    /// What waits for its next try is tried at once.
     pub async fn shutdown(self, deadline: Instant) -> LedgerSnapshot {
         self.shared.queue.close();
+        self.shared.stopping.send_replace(true);
         let mut workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
         let all_ended = async { while workers.join_next().await.is_some() {} };
         if time::timeout_at(deadline.into(), all_ended).await.is_err() {
@@ -185,9 +190,19 @@ impl Shared {
                 "the Collector at {} does not take records: {reason}; trying again for up to {:?}, nothing is lost yet",
                 self.config.endpoint, self.config.retry_window
             ));
-            time::sleep(pause).await;
+            self.rest(pause).await;
         }
         None
+    }
+
+    /// Sleeps until the next try; the beginning of the shutdown ends it.
+    async fn rest(&self, pause: Duration) {
+        let mut stopping = self.stopping.subscribe();
+        if *stopping.borrow_and_update() {
+            time::sleep(pause).await;
+        } else {
+            _ = time::timeout(pause, stopping.changed()).await;
+        }
     }
 
     fn accepted(&self, batch: &Batch, answer: &ExportLogsServiceResponse) {

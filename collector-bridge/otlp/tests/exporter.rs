@@ -462,3 +462,20 @@ async fn endpoints_that_cannot_be_used_say_what_to_do() {
         Exporter::spawn(ExporterConfig { headers, ..config("a:1") }).expect_err("a line break").to_string();
     assert!(error.contains("authorization") && !error.contains("secret"), "{error}");
 }
+
+#[tokio::test]
+async fn what_waits_for_its_next_try_is_tried_at_the_shutdown() {
+    let collector = Collector::answering([Err(Status::unavailable("restarting"))]);
+    let config = ExporterConfig {
+        backoff_initial: Duration::from_mins(1),
+        backoff_max: Duration::from_mins(1),
+        retry_window: Duration::from_mins(10),
+        ..config(collector.start())
+    };
+    let exporter = Exporter::spawn(config).expect("an endpoint");
+    exporter.push(batch([1, 2], 0));
+    until(&exporter, "a retry", |ledger| ledger.retries == 1).await;
+    let ledger = exporter.shutdown(Instant::now() + Duration::from_secs(5)).await;
+    ledger.balanced().expect("balanced");
+    assert_eq!((ledger.acknowledged, collector.accepted()), (2, vec![1, 2]));
+}
