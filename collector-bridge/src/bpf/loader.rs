@@ -1,6 +1,7 @@
 //! Loads the programs with the kernel's offsets frozen into them, and attaches them.
 
 use std::{
+    error::Error,
     fs,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
 };
@@ -10,7 +11,6 @@ use aya::{
     maps::{PerCpuArray, RingBuf},
     programs::{BtfTracePoint, ProgramError, tp_btf::BtfTracePointLinkId},
 };
-use thiserror::Error;
 
 use super::{
     counters::Counters,
@@ -24,7 +24,7 @@ const HOOKS: [&str; 2] = ["inet_sock_set_state", "sys_exit"];
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ACCEPTD_EBPF_OBJECT"));
 
 /// Why the programs do not run.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The kernel's types do not fit.
     #[error(transparent)]
@@ -33,7 +33,7 @@ pub enum LoadError {
     #[error(
         "the kernel refused acceptd's maps: {0}; acceptd needs root, or CAP_BPF and CAP_PERFMON, and Linux 5.15 or later"
     )]
-    Object(#[from] aya::EbpfError),
+    Object(String),
     /// The kernel's own BTF could not be parsed.
     #[error("the kernel's type information cannot be parsed: {0}")]
     Btf(#[from] aya::BtfError),
@@ -122,7 +122,7 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
         .override_global("AGENT_TGID", &agent, true)
         .override_global("RECORD_SELF", &record_self, true)
         .map_max_entries("EVENTS", settings.ring_bytes);
-    let mut object = loader.load(OBJECT)?;
+    let mut object = loader.load(OBJECT).map_err(|error| LoadError::Object(causes(&error)))?;
 
     let ring = object.take_map("EVENTS").ok_or(LoadError::Incomplete("map EVENTS"))?;
     let counters = object.take_map("COUNTERS").ok_or(LoadError::Incomplete("map COUNTERS"))?;
@@ -147,9 +147,23 @@ fn attach(object: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<BtfTracePo
     program.load(hook, btf).and_then(|()| program.attach()).map_err(|error| refused(hook, &error))
 }
 
+/// The error and its causes, each once: aya's messages repeat those of their sources.
+fn causes(mut error: &dyn Error) -> String {
+    let mut said = error.to_string();
+    while let Some(cause) = error.source() {
+        let text = cause.to_string();
+        if !said.contains(&text) {
+            said.push_str(": ");
+            said.push_str(&text);
+        }
+        error = cause;
+    }
+    said
+}
+
 fn refused(hook: &'static str, error: &ProgramError) -> LoadError {
     let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return LoadError::Program { hook, reason: error.to_string(), verifier_log: String::new() };
+        return LoadError::Program { hook, reason: causes(error), verifier_log: String::new() };
     };
     let verifier_log = verifier_log.to_string();
     let last_words =
@@ -159,4 +173,21 @@ fn refused(hook: &'static str, error: &ProgramError) -> LoadError {
         None => io_error.to_string(),
     };
     LoadError::Program { hook, reason, verifier_log }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_each_of_its_causes_once() {
+        let denied = std::io::Error::from_raw_os_error(1);
+        let error = aya::EbpfError::from(aya::maps::MapError::CreateError {
+            name: "PENDING".to_owned(),
+            io_error: denied,
+        });
+        let said = causes(&error);
+        assert_eq!(said.matches("PENDING").count(), 1, "{said}");
+        assert!(said.ends_with("Operation not permitted (os error 1)"), "{said}");
+    }
 }
