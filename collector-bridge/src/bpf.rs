@@ -1,8 +1,10 @@
 //! The kernel side of the agent: load the programs, attach them, drain their ring, read their counters.
 
 pub mod counters;
+pub mod failures;
 pub mod loader;
 pub mod offsets;
 pub mod ring;
+pub mod survey;
 
-pub use loader::{LoadError, Programs, Settings, load};
+pub use loader::{LoadError, Missing, Programs, Settings, load};

@@ -53,12 +53,18 @@ pub fn now_unix_nanos() -> u64 {
     nanos(clock_gettime(ClockId::Realtime))
 }
 
+/// Nanoseconds on `CLOCK_BOOTTIME`, now.
+#[must_use]
+pub fn now_boot_nanos() -> u64 {
+    nanos(clock_gettime(ClockId::Boottime))
+}
+
 /// The tightest of a few comparisons: between the reads of one the thread may have been preempted.
 fn measure() -> u64 {
     let compare = || {
-        let before = nanos(clock_gettime(ClockId::Boottime));
+        let before = now_boot_nanos();
         let real = now_unix_nanos();
-        let after = nanos(clock_gettime(ClockId::Boottime));
+        let after = now_boot_nanos();
         let between = before + (after - before) / 2;
         (after - before, real.saturating_sub(between))
     };

@@ -23,6 +23,7 @@ mod suggest;
 mod table;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -37,9 +38,10 @@ pub use origin::Origin;
 pub use pairs::Headers;
 pub use print::{Setting, default_file};
 pub use schema::{
-    AttributeSelection, Batch, Capture, Config, Export, Filter, Host, Limits, Log, Queue, ResourceAdditions,
-    Shutdown, State,
+    AttributeSelection, Batch, Capture, Config, Events, Export, Filter, FilterExclude, Host, Limits,
+    ListenerWatch, Log, Queue, ResourceAdditions, Shutdown, State,
 };
+pub use values::Family;
 
 use env::Environment;
 use file::Source;

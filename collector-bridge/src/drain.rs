@@ -1,5 +1,5 @@
-//! The drain thread: ring → event → identity → record → batch. It owns everything between the kernel and the
-//! destinations, so the path of an event has no lock and, once warm, no allocation.
+//! The drain thread: ring → [`Recorder`], and now and then a look at every listener. It owns everything between the
+//! kernel and the destinations, so the path of an event has no lock and, once warm, no allocation.
 
 use std::{
     sync::{
@@ -11,23 +11,19 @@ use std::{
 };
 
 use acceptd_common::Counter;
-use acceptd_otlp::{BatchBuilder, Profile, Push, encode_accept};
 use aya::maps::{MapData, RingBuf};
 
 use crate::{
     bpf::{
         Programs,
         counters::{Counters, KernelCounts},
+        failures::FailureCounts,
         loader::Hooks,
         ring,
     },
-    clock::{self, Clock},
-    event::{self, Event},
-    identity::Identities,
-    ids::Ids,
     ledger::DrainCounts,
-    mapping,
-    output::{ConsoleCounts, Outputs},
+    output::ConsoleCounts,
+    recorder::Recorder,
 };
 
 /// Longest sleep: how late a stop or a batch that is due may be noticed.
@@ -69,8 +65,14 @@ pub struct Drain {
     hooks: Option<Hooks>,
     ring: RingBuf<MapData>,
     counters: Counters,
+    failures: FailureCounts,
     recorder: Recorder,
     shared: Arc<Shared>,
+    /// Between two looks at every listener.
+    interval: Duration,
+    looked: Instant,
+    /// Whether the kernel refused a look: said once.
+    look_failed: bool,
 }
 
 /// How a drain ended.
@@ -87,15 +89,19 @@ pub struct Drained {
 }
 
 impl Drain {
-    /// A drain of `programs` into `recorder`.
+    /// A drain of `programs` into `recorder`, which looks at every listener each `interval`.
     #[must_use]
-    pub fn new(programs: Programs, recorder: Recorder, shared: Arc<Shared>) -> Self {
+    pub fn new(programs: Programs, recorder: Recorder, shared: Arc<Shared>, interval: Duration) -> Self {
         Self {
             hooks: Some(programs.hooks),
             ring: programs.ring,
             counters: programs.counters,
+            failures: programs.failures,
             recorder,
             shared,
+            interval,
+            looked: Instant::now(),
+            look_failed: false,
         }
     }
 
@@ -106,20 +112,24 @@ impl Drain {
     pub fn run(mut self) -> anyhow::Result<Drained> {
         while !self.shared.stop.load(Ordering::Acquire) {
             let read = drain_once(&mut self.ring, &mut self.recorder);
+            if self.looked.elapsed() >= self.interval {
+                self.look();
+            }
             self.recorder.flush_if_due();
             self.publish();
             match read {
-                0 => ring::wait(&self.ring, TICK)?,
+                0 => ring::wait(&self.ring, TICK.min(self.interval))?,
                 BURST => {}
                 _ => thread::sleep(REST),
             }
         }
+        self.look();
         let hook_missed = self.hooks.take().map_or(Ok(None), Hooks::detach)?;
         let deadline = Instant::now() + LAST_SAMPLES;
         let kernel = loop {
             while drain_once(&mut self.ring, &mut self.recorder) > 0 {}
             let kernel = self.counters.read()?;
-            let all_read = kernel.get(Counter::Submitted) == self.recorder.counts.read;
+            let all_read = kernel.get(Counter::Submitted) == self.recorder.counts().read;
             if all_read || Instant::now() >= deadline {
                 break kernel;
             }
@@ -127,12 +137,38 @@ impl Drain {
         };
         self.recorder.flush();
         self.publish();
-        let console = self.recorder.outputs.console_counts();
-        Ok(Drained { kernel, drain: self.recorder.counts, console, hook_missed })
+        let console = self.recorder.console_counts();
+        Ok(Drained { kernel, drain: self.recorder.counts(), console, hook_missed })
+    }
+
+    /// Looks at every listener, and at what failed. A refused look is no reason to end.
+    fn look(&mut self) {
+        self.looked = Instant::now();
+        let surveyed = self.hooks.as_mut().map_or(Ok(None), Hooks::survey);
+        let counted = self.failures.read();
+        match &surveyed {
+            Ok(Some(states)) => self.recorder.surveyed(states),
+            Ok(None) => {}
+            Err(error) => self.look_refused(error),
+        }
+        let forgotten = counted
+            .map(|counts| self.recorder.failed(&counts))
+            .and_then(|idle| idle.iter().try_for_each(|key| self.failures.forget(key)));
+        if let Err(error) = forgotten {
+            self.look_refused(&error);
+        }
+    }
+
+    fn look_refused(&mut self, error: &dyn std::fmt::Display) {
+        if !std::mem::replace(&mut self.look_failed, true) {
+            tracing::warn!(
+                "listeners cannot be looked at: {error}; their stalls and overflows may be missed"
+            );
+        }
     }
 
     fn publish(&self) {
-        *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.recorder.counts;
+        *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.recorder.counts();
     }
 }
 
@@ -144,101 +180,4 @@ fn drain_once(ring: &mut RingBuf<MapData>, recorder: &mut Recorder) -> usize {
         recorder.record(&sample);
     }
     BURST
-}
-
-/// Turns samples into batches.
-pub struct Recorder {
-    identities: Identities,
-    ids: Ids,
-    profile: Profile,
-    builder: BatchBuilder,
-    timeout: Duration,
-    outputs: Outputs,
-    clock: Clock,
-    observed_unix_ns: u64,
-    oldest: Option<Instant>,
-    counts: DrainCounts,
-}
-
-impl Recorder {
-    /// A recorder that hands a batch to `outputs` when `builder` is full or its oldest record is `timeout` old.
-    #[must_use]
-    pub fn new(
-        identities: Identities,
-        ids: Ids,
-        profile: Profile,
-        builder: BatchBuilder,
-        timeout: Duration,
-        outputs: Outputs,
-    ) -> Self {
-        Self {
-            identities,
-            ids,
-            profile,
-            builder,
-            timeout,
-            outputs,
-            clock: Clock::new(),
-            observed_unix_ns: clock::now_unix_nanos(),
-            oldest: None,
-            counts: DrainCounts::default(),
-        }
-    }
-
-    /// Looks at the clocks: once for many samples, so that their time of observation is that of the burst.
-    pub fn begin_burst(&mut self) {
-        self.clock.refresh();
-        self.observed_unix_ns = clock::now_unix_nanos();
-    }
-
-    /// Records one sample, or counts why not.
-    pub fn record(&mut self, sample: &[u8]) {
-        self.counts.read += 1;
-        match event::decode(sample) {
-            Ok(Event::InetAccept(sample)) => {
-                self.counts.decoded += 1;
-                let identity = self.identities.of(&sample.task);
-                let accept =
-                    mapping::accept(sample, &identity, &self.ids, &self.clock, self.observed_unix_ns);
-                let profile = &self.profile;
-                let pushed = self
-                    .builder
-                    .push(identity.key, &identity.resource, |out| encode_accept(out, &accept, profile));
-                self.pushed(pushed);
-            }
-            Err(malformed) => {
-                self.counts.malformed += 1;
-                tracing::warn!(%malformed, "a ring-buffer sample could not be decoded; it is counted and skipped");
-            }
-        }
-    }
-
-    fn pushed(&mut self, pushed: Push) {
-        match pushed {
-            Push::Added => self.counts.records += 1,
-            Push::Sealed(batch) => {
-                self.counts.records += 1;
-                self.outputs.push(batch);
-                self.oldest = None;
-            }
-            Push::TooLarge => self.counts.too_large += 1,
-        }
-        if self.oldest.is_none() {
-            self.oldest = Some(Instant::now());
-        }
-    }
-
-    fn flush_if_due(&mut self) {
-        if self.oldest.is_some_and(|oldest| oldest.elapsed() >= self.timeout) {
-            self.flush();
-        }
-    }
-
-    /// Hands on what is gathered, however little.
-    pub fn flush(&mut self) {
-        self.oldest = None;
-        if let Some(batch) = self.builder.seal() {
-            self.outputs.push(batch);
-        }
-    }
 }

@@ -9,7 +9,7 @@ pub mod process;
 use std::sync::Arc;
 
 use acceptd_common::Task;
-use acceptd_otlp::EncodedResource;
+use acceptd_otlp::{DISTRO_NAME, EncodedResource, Process, names};
 use foldhash::fast::RandomState;
 use quick_cache::{
     UnitWeighter,
@@ -47,18 +47,22 @@ pub struct Identities {
     observer: Observer,
     facts: HostFacts,
     extra: Vec<(String, String)>,
+    /// Of the agent's own Resource.
+    own: Vec<(String, String)>,
+    agent: Option<Arc<Identity>>,
     value_length: usize,
     next_key: u64,
 }
 
 impl Identities {
-    /// An empty cache. `extra` is added to every Resource (`resource.attributes`), values are cut at
-    /// `value_length` bytes.
+    /// An empty cache. `extra` is added to every Resource (`resource.attributes`), `own` to the agent's
+    /// (`OTEL_RESOURCE_ATTRIBUTES`); values are cut at `value_length` bytes.
     #[must_use]
     pub fn new(
         facts: HostFacts,
         observer: Observer,
         extra: Vec<(String, String)>,
+        own: Vec<(String, String)>,
         value_length: usize,
     ) -> Self {
         Self {
@@ -72,6 +76,8 @@ impl Identities {
             observer,
             facts,
             extra,
+            own,
+            agent: None,
             value_length,
             next_key: 0,
         }
@@ -84,13 +90,31 @@ impl Identities {
         if let Some(known) = self.cache.get(&key) {
             return Arc::clone(known);
         }
-        self.next_key += 1;
         let process = self.observer.observe(task, self.facts.boot_time_unix_ns);
-        let resource =
-            EncodedResource::of_process(&self.facts.host, &process, &self.extra, self.value_length);
-        let identity = Arc::new(Identity { key: self.next_key, resource, name: process.executable_name });
+        let extra = self.extra.clone();
+        let identity = self.made_of(process, &extra);
         self.cache.insert(key, Arc::clone(&identity));
         identity
+    }
+
+    /// The identity of the agent itself, for events that no other process is known of.
+    pub fn agent(&mut self) -> Arc<Identity> {
+        if let Some(agent) = &self.agent {
+            return Arc::clone(agent);
+        }
+        let mut process = self.observer.observe_self(self.facts.boot_time_unix_ns);
+        let named = self.own.iter().find(|(key, value)| key == names::SERVICE_NAME && !value.is_empty());
+        process.service_name = Some(named.map_or_else(|| DISTRO_NAME.to_owned(), |(_, name)| name.clone()));
+        let extra = [&self.own[..], &self.extra].concat();
+        let agent = self.made_of(process, &extra);
+        self.agent = Some(Arc::clone(&agent));
+        agent
+    }
+
+    fn made_of(&mut self, process: Process, extra: &[(String, String)]) -> Arc<Identity> {
+        self.next_key += 1;
+        let resource = EncodedResource::of_process(&self.facts.host, &process, extra, self.value_length);
+        Arc::new(Identity { key: self.next_key, resource, name: process.executable_name })
     }
 }
 

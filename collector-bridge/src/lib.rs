@@ -2,7 +2,7 @@
 //!
 //! One event, in order: `bpf` (ring) → `drain` (the thread that owns the rest of the path) → `event` (decode) →
 //! `identity` (whose) → `mapping` (what it is called) → `output` → `acceptd-otlp` (batch, queue, send, retry). ARCHITECTURE.md has the whole path.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod bpf;
 pub mod cli;
@@ -11,11 +11,15 @@ pub mod cmd;
 pub mod config;
 pub mod drain;
 pub mod event;
+pub mod filter;
 pub mod host;
 pub mod identity;
 pub mod ids;
 pub mod ledger;
+pub mod listeners;
 pub mod mapping;
+pub mod memory;
 pub mod output;
+pub mod recorder;
 pub mod stop;
 pub mod summary;

@@ -1,120 +1,158 @@
-//! From a sample to the record's fields: what the kernel's numbers are called in OpenTelemetry. Pure.
+//! From samples to records: what the kernel's numbers are called in OpenTelemetry. Pure.
+
+pub mod accept;
+pub mod listener;
+pub mod related;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use acceptd_common::InetAccept;
-use acceptd_otlp::{Accept, Endpoint, NetworkType, Syscall, Transport};
+use acceptd_common::{Listener, UnixName};
+use acceptd_otlp::{Endpoint, Transport};
 
-use crate::{
-    clock::Clock,
-    identity::{Identity, until_nul},
-    ids::{Connection, Ids, Role},
-};
+use crate::{clock::Clock, identity::until_nul, ids::Ids};
 
-// include/linux/socket.h, include/uapi/linux/in.h
+// include/linux/socket.h, include/uapi/linux/in.h, include/linux/net.h
+const AF_UNIX: u16 = 1;
 const AF_INET6: u16 = 10;
+const AF_VSOCK: u16 = 40;
 const IPPROTO_SCTP: u16 = 132;
 const IPPROTO_MPTCP: u16 = 262;
+const SOCK_SEQPACKET: u16 = 5;
 
-/// The record of one accept. `observed` is when user space read the sample, nanoseconds since the Unix epoch.
-#[must_use]
-pub fn accept<'a>(
-    sample: &'a InetAccept,
-    identity: &'a Identity,
-    ids: &Ids,
-    clock: &Clock,
-    observed: u64,
-) -> Accept<'a> {
-    let has = |flag| sample.flags & flag != 0;
-    let uid = ids.record(sample.header.cpu, sample.header.sequence);
-    let failed = sample.result < 0;
-    let trace = (!failed).then(|| {
-        let name = non_zero(sample.cookie).map_or(Connection::Record(uid), Connection::Cookie);
-        ids.trace(name, Role::Connection)
-    });
+/// What every record needs besides its sample.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Makes ids.
+    pub ids: &'a Ids,
+    /// Makes times.
+    pub clock: &'a Clock,
+    /// When user space read the sample, nanoseconds since the Unix epoch.
+    pub observed: u64,
+}
 
-    let socket = has(InetAccept::HAS_SOCKET).then(|| {
-        let local = address(sample.family, sample.local_addr);
-        let peer = address(sample.family, sample.peer_addr);
-        (endpoint(local, sample.local_port), endpoint(peer, sample.peer_port))
-    });
-    let listener = has(InetAccept::HAS_LISTENER)
-        .then(|| endpoint(address(sample.listener_family, sample.listener_addr), sample.listener_port));
-    let shown = socket.map(|(local, _)| local).or(listener);
-
-    Accept {
-        time_unix_nano: clock.unix_nanos(sample.header.boot_ns),
-        observed_time_unix_nano: observed,
-        uid,
-        trace_id: trace.map(|(trace, _)| trace),
-        span_id: trace.map(|(_, span)| span),
-        errno: failed.then(|| sample.result.saturating_neg()),
-        transport: if sample.protocol == IPPROTO_SCTP { Transport::Sctp } else { Transport::Tcp },
-        network_type: shown.map(|(endpoint, _)| match endpoint.addr {
-            IpAddr::V4(_) => NetworkType::Ipv4,
-            IpAddr::V6(_) => NetworkType::Ipv6,
-        }),
-        v4_mapped: socket.is_some_and(|((_, mapped), _)| mapped),
-        mptcp: sample.protocol == IPPROTO_MPTCP,
-        local: socket.map(|((local, _), _)| local),
-        peer: socket.map(|(_, (peer, _))| peer),
-        listener: listener.map(|(listener, _)| listener),
-        socket_cookie: non_zero(sample.cookie),
-        listener_cookie: non_zero(sample.listener_cookie),
-        socket_inode: non_zero(sample.inode),
-        listener_inode: non_zero(sample.listener_inode),
-        socket_fd: (!failed).then_some(sample.result),
-        listener_fd: Some(sample.listener_fd),
-        backlog_length: has(InetAccept::HAS_LISTENER).then_some(sample.backlog_length),
-        backlog_limit: has(InetAccept::HAS_LISTENER).then_some(sample.backlog_limit),
-        queue_time_ns: has(InetAccept::HAS_QUEUE_TIME).then_some(sample.queue_ns),
-        blocked_time_ns: None,
-        syscall: if sample.syscall == InetAccept::SYSCALL_ACCEPT4 {
-            Syscall::Accept4
-        } else {
-            Syscall::Accept
-        },
-        verified: failed || has(InetAccept::VERIFIED),
-        self_accept: has(InetAccept::SELF_ACCEPT),
-        thread_id: sample.task.tid,
-        thread_name: until_nul(&sample.task.comm),
-        netns_inode: sample.netns,
-        capture_tier: sample.tier,
-        process_name: &identity.name,
-        pid: sample.task.tgid,
+fn transport(family: u16, protocol: u16) -> Transport {
+    match (family, protocol) {
+        (AF_UNIX, _) => Transport::Unix,
+        (AF_VSOCK, _) => Transport::Vsock,
+        (_, IPPROTO_SCTP) => Transport::Sctp,
+        _ => Transport::Tcp,
     }
+}
+
+fn is_mptcp(family: u16, protocol: u16) -> bool {
+    !matches!(family, AF_UNIX | AF_VSOCK) && protocol == IPPROTO_MPTCP
+}
+
+fn socket_type(number: u16) -> &'static str {
+    if number == SOCK_SEQPACKET { "seqpacket" } else { "stream" }
 }
 
 fn non_zero(value: u64) -> Option<u64> {
     (value != 0).then_some(value)
 }
 
-/// An address, and whether it was an IPv4-mapped IPv6 one. Those are shown as IPv4.
-fn address(family: u16, bytes: [u8; 16]) -> (IpAddr, bool) {
-    if family != AF_INET6 {
-        let [a, b, c, d, ..] = bytes;
-        return (Ipv4Addr::new(a, b, c, d).into(), false);
+/// An end of an internet or VSOCK socket, and whether it was an IPv4-mapped IPv6 address. Those are shown as IPv4.
+fn endpoint(family: u16, bytes: [u8; 16], port: u16) -> (Endpoint<'static>, bool) {
+    let port = u16::from_be(port);
+    let ip = |addr| Endpoint::Ip { addr, port };
+    let [first, second, ..]: [[u8; 4]; 4] = zerocopy::transmute!(bytes);
+    match family {
+        AF_VSOCK => {
+            let (cid, port) = (u32::from_ne_bytes(first), u32::from_ne_bytes(second));
+            (Endpoint::Vsock { cid, port }, false)
+        }
+        AF_INET6 => {
+            let address = Ipv6Addr::from(bytes);
+            address
+                .to_ipv4_mapped()
+                .map_or((ip(IpAddr::V6(address)), false), |mapped| (ip(IpAddr::V4(mapped)), true))
+        }
+        _ => (ip(IpAddr::V4(Ipv4Addr::from(first))), false),
     }
-    let address = Ipv6Addr::from(bytes);
-    address.to_ipv4_mapped().map_or((address.into(), false), |mapped| (mapped.into(), true))
 }
 
-fn endpoint((addr, mapped): (IpAddr, bool), port: u16) -> (Endpoint, bool) {
-    (Endpoint { addr, port: u16::from_be(port) }, mapped)
+/// The name of a UNIX socket, if it has one: a path ends at its first NUL, an abstract name has a length.
+fn unix_endpoint(name: &UnixName) -> Option<Endpoint<'_>> {
+    let length = usize::try_from(name.length).unwrap_or(0).min(name.bytes.len());
+    match &name.bytes[..length] {
+        [] => None,
+        name @ [0, ..] => Some(Endpoint::Unix(name)),
+        path => Some(Endpoint::Unix(until_nul(path))),
+    }
+}
+
+/// What a listener is bound to.
+fn listener_endpoint<'a>(listener: &Listener, name: &'a UnixName) -> Option<Endpoint<'a>> {
+    match listener.family {
+        0 => None,
+        AF_UNIX => unix_endpoint(name),
+        family => Some(endpoint(family, listener.addr, listener.port).0),
+    }
+}
+
+/// A listener's address for a message of the agent.
+#[must_use]
+pub fn shown(listener: &Listener, name: &UnixName) -> String {
+    listener_endpoint(listener, name).map_or_else(|| "unnamed".to_owned(), |endpoint| endpoint.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use zerocopy::FromZeros as _;
+
     use super::*;
+
+    fn ip(text: &str) -> Endpoint<'static> {
+        Endpoint::Ip { addr: text.parse().expect("an address"), port: 443 }
+    }
+
+    fn six(text: &str) -> [u8; 16] {
+        text.parse::<Ipv6Addr>().expect("an address").octets()
+    }
 
     #[test]
     fn addresses_are_shown_as_the_family_that_was_spoken() {
+        let port = 443_u16.to_be();
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&[127, 0, 0, 9]);
-        assert_eq!(address(2, bytes), ("127.0.0.9".parse().expect("an address"), false));
-        let mapped = "::ffff:10.0.0.1".parse::<Ipv6Addr>().expect("an address").octets();
-        assert_eq!(address(10, mapped), ("10.0.0.1".parse().expect("an address"), true));
-        let six = "2001:db8::1".parse::<Ipv6Addr>().expect("an address").octets();
-        assert_eq!(address(10, six), ("2001:db8::1".parse().expect("an address"), false));
+        assert_eq!(endpoint(2, bytes, port), (ip("127.0.0.9"), false));
+        assert_eq!(endpoint(10, six("::ffff:10.0.0.1"), port), (ip("10.0.0.1"), true));
+        assert_eq!(endpoint(10, six("2001:db8::1"), port), (ip("2001:db8::1"), false));
+        bytes[..4].copy_from_slice(&2_u32.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&5005_u32.to_ne_bytes());
+        assert_eq!(endpoint(40, bytes, 0), (Endpoint::Vsock { cid: 2, port: 5005 }, false));
+    }
+
+    fn name(content: &[u8], length: u32) -> UnixName {
+        let mut name = UnixName::new_zeroed();
+        name.bytes[..content.len()].copy_from_slice(content);
+        name.length = length;
+        name
+    }
+
+    #[test]
+    fn names_of_unix_sockets_have_a_length() {
+        assert_eq!(unix_endpoint(&name(b"", 0)), None);
+        assert_eq!(unix_endpoint(&name(b"/run/x.sock\0", 12)), Some(Endpoint::Unix(b"/run/x.sock")));
+        assert_eq!(unix_endpoint(&name(b"\0a\0b", 4)), Some(Endpoint::Unix(b"\0a\0b")));
+        assert_eq!(unix_endpoint(&name(b"\0a\0b\0", 5)), Some(Endpoint::Unix(b"\0a\0b\0")), "a NUL counts");
+        // As long as a path can be, without a NUL at its end.
+        assert_eq!(unix_endpoint(&name(&[b'x'; 108], 108)), Some(Endpoint::Unix(&[b'x'; 108])));
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_is_a_name_or_none(content in proptest::collection::vec(any::<u8>(), 0..=108), length: u32) {
+            let name = name(&content, length);
+            match unix_endpoint(&name) {
+                None => prop_assert_eq!(length, 0),
+                Some(Endpoint::Unix(shown)) => {
+                    prop_assert!(shown.len() <= 108 && name.bytes.starts_with(shown));
+                    prop_assert!(!shown.is_empty());
+                }
+                Some(other) => prop_assert!(false, "{:?}", other),
+            }
+        }
     }
 }

@@ -60,11 +60,12 @@ impl fmt::Display for Summary {
         let capture = &self.capture;
         writeln!(
             out,
-            "acceptd: {} accepts seen: {} recorded, {} own left out, {} of other families left out, {} empty or interrupted, {} failures only counted, {} lost",
+            "acceptd: {} accepts and {} other events seen: {} records, {} own and {} filtered left out, {} empty or interrupted, {} failures only counted, {} lost",
             capture.seen,
+            capture.other + capture.made,
             capture.records,
             capture.own,
-            capture.filtered.family,
+            capture.filtered.family + capture.filtered.filter,
             capture.aggregated.again + capture.aggregated.interrupted,
             capture.aggregated.failure_budget + capture.aggregated.no_listener,
             capture.lost.ring + capture.lost.sockets_gone + capture.malformed + capture.too_large,

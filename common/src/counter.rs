@@ -2,12 +2,12 @@
 
 /// Index into the per-CPU array map `COUNTERS`.
 ///
-/// `Seen` equals the sum of [`Counter::PARTS_OF_SEEN`] once no program runs any more; each term is counted
+/// `Seen` and `Other` together equal the sum of [`Counter::PARTS_OF_SEEN`] once no program runs any more; each term is counted
 /// on its own, so the equation is a check and not a definition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Counter {
-    /// Every return of accept or accept4, of either ABI.
+    /// Every return of accept or accept4, of either ABI, and every completed accept request of io_uring.
     Seen = 0,
     /// Samples handed to the ring buffer.
     Submitted = 1,
@@ -29,7 +29,7 @@ pub enum Counter {
     FdGone = 9,
     /// Accepted sockets without a cookie.
     NoCookie = 10,
-    /// Accepts of other families, which this version does not record.
+    /// Accepts of families that this version does not record, such as `AF_ALG`.
     OtherFamily = 11,
     /// Connections of the agent that could not be remembered as its own.
     OwnFull = 12,
@@ -37,14 +37,24 @@ pub enum Counter {
     FailureNoListener = 13,
     /// Both descriptors were closed or replaced before the hook could look: nothing is known but that it was.
     SocketsGone = 14,
+    /// Events that are no accepts: related calls, closed listeners, abandoned connections.
+    Other = 15,
+    /// Left out by `filter.*`.
+    Filtered = 16,
+    /// Completions of io_uring without a request that may have been an accept, and that nothing proved to be one.
+    Unproven = 17,
+    /// Failures that are in no count of their own, because there were too many kinds of them.
+    FailureUntold = 18,
+    /// Calls whose begin could not be remembered: their blocked time is absent.
+    BlockedFull = 19,
 }
 
 impl Counter {
     /// Number of counters: the size of the map.
-    pub const COUNT: u32 = 15;
+    pub const COUNT: u32 = 20;
 
-    /// The terms that add up to [`Counter::Seen`].
-    pub const PARTS_OF_SEEN: [Self; 9] = [
+    /// The terms that add up to [`Counter::Seen`] and [`Counter::Other`].
+    pub const PARTS_OF_SEEN: [Self; 10] = [
         Self::Submitted,
         Self::LostRing,
         Self::SelfAccept,
@@ -52,6 +62,7 @@ impl Counter {
         Self::Interrupted,
         Self::FailureOverBudget,
         Self::OtherFamily,
+        Self::Filtered,
         Self::FailureNoListener,
         Self::SocketsGone,
     ];

@@ -8,11 +8,16 @@
 #![forbid(unsafe_code)]
 
 pub mod counter;
+pub mod filter;
 pub mod limits;
 pub mod sample;
 
 pub use counter::Counter;
-pub use sample::{Header, InetAccept, Kind, Task};
+pub use filter::FilterKey;
+pub use sample::{
+    Abandoned, Call, Connection, FailureKey, Failures, Header, InetAccept, Kind, Listener, ListenerState,
+    SocketCall, Task, UnixAccept, UnixName,
+};
 
 /// Version of every layout in this crate. It grows with each change of a struct, a kind or a counter.
-pub const ABI_VERSION: u16 = 1;
+pub const ABI_VERSION: u16 = 2;

@@ -4,14 +4,22 @@ use core::mem::{offset_of, size_of};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::limits::{COMM_LEN, EXE_LEN};
+use crate::limits::{COMM_LEN, EXE_LEN, UNIX_NAME_LEN};
 
 /// What a sample is. Later kinds are added at the end; a number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Kind {
-    /// [`InetAccept`]: an accept on an `AF_INET` or `AF_INET6` socket.
+    /// [`InetAccept`]: an accept on an `AF_INET`, `AF_INET6` or `AF_VSOCK` socket.
     InetAccept = 1,
+    /// [`UnixAccept`]: an accept on an `AF_UNIX` socket.
+    UnixAccept = 2,
+    /// [`SocketCall`]: a listen, bind, socket or attempted accept.
+    SocketCall = 3,
+    /// [`ListenerState`]: a TCP listener closed.
+    ListenerClosed = 4,
+    /// [`Abandoned`]: a connection closed that was never accepted.
+    Abandoned = 5,
 }
 
 impl Kind {
@@ -20,6 +28,10 @@ impl Kind {
     pub const fn from_number(number: u16) -> Option<Self> {
         match number {
             1 => Some(Self::InetAccept),
+            2 => Some(Self::UnixAccept),
+            3 => Some(Self::SocketCall),
+            4 => Some(Self::ListenerClosed),
+            5 => Some(Self::Abandoned),
             _ => None,
         }
     }
@@ -55,7 +67,7 @@ pub struct Header {
 pub struct Task {
     /// `group_leader->start_boottime`, nanoseconds on `CLOCK_BOOTTIME`.
     pub leader_start_ns: u64,
-    /// cgroup v2 id of the task (`bpf_get_current_cgroup_id`).
+    /// cgroup v2 id of the task (`bpf_get_current_cgroup_id`); 0 when the task was not the current one.
     pub cgroup_id: u64,
     /// `self_exec_id`: grows with each exec of the process.
     pub exec_id: u32,
@@ -81,69 +93,37 @@ pub struct Task {
     pub exe: [u8; EXE_LEN],
 }
 
-/// An accept on an IPv4 or IPv6 socket: TCP, MPTCP or SCTP.
+/// A call of accept, in whatever way it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct InetAccept {
-    /// Kind [`Kind::InetAccept`].
-    pub header: Header,
-    /// The accepting task.
-    pub task: Task,
-    /// Cookie of the accepted socket (of its first subflow for MPTCP); 0 when it has none.
-    pub cookie: u64,
-    /// Cookie of the listening socket, likewise.
-    pub listener_cookie: u64,
-    /// Inode of the accepted socket, the N of `socket:[N]`; 0 when unknown.
-    pub inode: u64,
-    /// Inode of the listening socket; 0 when unknown.
-    pub listener_inode: u64,
-    /// Nanoseconds from ESTABLISHED to the return of accept; valid with [`InetAccept::HAS_QUEUE_TIME`].
+pub struct Call {
+    /// Nanoseconds from ESTABLISHED to the return of accept; valid with [`Call::HAS_QUEUE_TIME`].
     pub queue_ns: u64,
-    /// Local address of the accepted socket, network order; an IPv4 address is in the first four bytes.
-    pub local_addr: [u8; 16],
-    /// Peer's address, likewise.
-    pub peer_addr: [u8; 16],
-    /// Address that the listener is bound to, likewise.
-    pub listener_addr: [u8; 16],
-    /// Local port of the accepted socket, network order.
-    pub local_port: u16,
-    /// Peer's port, network order.
-    pub peer_port: u16,
-    /// Port that the listener is bound to, network order.
-    pub listener_port: u16,
-    /// `AF_INET` (2) or `AF_INET6` (10) of the accepted socket; 0 when it is gone.
-    pub family: u16,
-    /// Family of the listening socket; 0 when it is gone.
-    pub listener_family: u16,
-    /// `sk_protocol`: 6 TCP, 132 SCTP, 262 MPTCP.
-    pub protocol: u16,
-    /// Which system call: [`InetAccept::SYSCALL_ACCEPT`] or [`InetAccept::SYSCALL_ACCEPT4`].
+    /// Nanoseconds from the begin of the call to its return; valid with [`Call::HAS_BLOCKED_TIME`].
+    pub blocked_ns: u64,
+    /// What the call returned: the new descriptor, or a negative errno.
+    pub result: i32,
+    /// Descriptor of the listening socket; valid with [`Call::HAS_LISTENER_FD`].
+    pub listener_fd: i32,
+    /// The `HAS_…` and other bits below.
+    pub flags: u16,
+    /// How it was made: one of the `SYSCALL_…` below.
     pub syscall: u8,
     /// Capture tier, 1 or 2.
     pub tier: u8,
-    /// The `HAS_…` and other bits below.
-    pub flags: u16,
-    /// What the call returned: the new descriptor, or a negative errno.
-    pub result: i32,
-    /// Descriptor of the listening socket.
-    pub listener_fd: i32,
-    /// Connections left in the accept queue after this one was taken; with [`InetAccept::HAS_LISTENER`].
-    pub backlog_length: u32,
-    /// Limit of the accept queue; with [`InetAccept::HAS_LISTENER`].
-    pub backlog_limit: u32,
-    /// Inode number of the socket's network namespace; 0 when unknown.
-    pub netns: u32,
     /// Always 0.
     pub reserved: u32,
 }
 
-impl InetAccept {
+impl Call {
     /// `syscall`: accept(2).
     pub const SYSCALL_ACCEPT: u8 = 1;
     /// `syscall`: accept4(2).
     pub const SYSCALL_ACCEPT4: u8 = 2;
+    /// `syscall`: a request of io_uring.
+    pub const SYSCALL_IO_URING: u8 = 3;
 
-    /// The accepted socket was found: family, addresses, ports, inode and protocol are valid.
+    /// The accepted socket was found.
     pub const HAS_SOCKET: u16 = 1;
     /// The listening socket was found.
     pub const HAS_LISTENER: u16 = 1 << 1;
@@ -153,6 +133,216 @@ impl InetAccept {
     pub const VERIFIED: u16 = 1 << 3;
     /// Accepted by the agent, or a connection that the agent opened.
     pub const SELF_ACCEPT: u16 = 1 << 4;
+    /// `blocked_ns` is valid.
+    pub const HAS_BLOCKED_TIME: u16 = 1 << 5;
+    /// `listener_fd` is valid.
+    pub const HAS_LISTENER_FD: u16 = 1 << 6;
+    /// `result` is a descriptor, or an errno; not a slot of a ring's file table.
+    pub const HAS_FD: u16 = 1 << 7;
+}
+
+/// A connected socket of an internet family or VSOCK, as its server's side sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Connection {
+    /// Cookie (of the first subflow for MPTCP); 0 when it has none.
+    pub cookie: u64,
+    /// Inode, the N of `socket:[N]`; 0 when unknown.
+    pub inode: u64,
+    /// Local address, network order; an IPv4 address is in the first four bytes. Of a VSOCK socket the context
+    /// id and then the port, four bytes each in host order.
+    pub local_addr: [u8; 16],
+    /// Peer's address, likewise.
+    pub peer_addr: [u8; 16],
+    /// Inode number of the network namespace; 0 when unknown.
+    pub netns: u32,
+    /// Local port, network order.
+    pub local_port: u16,
+    /// Peer's port, network order.
+    pub peer_port: u16,
+    /// `AF_INET` (2), `AF_INET6` (10) or `AF_VSOCK` (40).
+    pub family: u16,
+    /// `sk_protocol`: 6 TCP, 132 SCTP, 262 MPTCP, 0 VSOCK.
+    pub protocol: u16,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// A socket that listens, or is about to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Listener {
+    /// Cookie (of the first subflow for MPTCP); 0 when it has none.
+    pub cookie: u64,
+    /// Inode, the N of `socket:[N]`; 0 when unknown.
+    pub inode: u64,
+    /// Address that it is bound to, as in [`Connection::local_addr`]; 0 for UNIX.
+    pub addr: [u8; 16],
+    /// Inode number of the network namespace; 0 when unknown.
+    pub netns: u32,
+    /// Connections in the accept queue.
+    pub backlog_length: u32,
+    /// Limit of the accept queue.
+    pub backlog_limit: u32,
+    /// Connections that were dropped since the socket was made (`sk_drops`).
+    pub drops: u32,
+    /// Port that it is bound to, network order.
+    pub port: u16,
+    /// Family; 0 when the socket is gone.
+    pub family: u16,
+    /// `sk_protocol`
+    pub protocol: u16,
+    /// `sk_type`: `SOCK_STREAM` (1), `SOCK_SEQPACKET` (5), …
+    pub socket_type: u16,
+}
+
+/// The name of a UNIX socket: a path, or NUL and an abstract name that may hold any bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct UnixName {
+    /// Bytes used of `bytes`; 0 for an unnamed socket. A path's count includes its final NUL.
+    pub length: u32,
+    /// `sun_path`
+    pub bytes: [u8; UNIX_NAME_LEN],
+}
+
+/// An accept on an IPv4, IPv6 or VSOCK socket: TCP, MPTCP, SCTP or VSOCK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct InetAccept {
+    /// Kind [`Kind::InetAccept`].
+    pub header: Header,
+    /// The accepting task.
+    pub task: Task,
+    /// The call.
+    pub call: Call,
+    /// The accepted socket; with [`Call::HAS_SOCKET`].
+    pub socket: Connection,
+    /// The listening socket, after the dequeue; with [`Call::HAS_LISTENER`].
+    pub listener: Listener,
+}
+
+/// An accept on a UNIX socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct UnixAccept {
+    /// Kind [`Kind::UnixAccept`].
+    pub header: Header,
+    /// The accepting task.
+    pub task: Task,
+    /// The call.
+    pub call: Call,
+    /// The listening socket, after the dequeue; with [`Call::HAS_LISTENER`].
+    pub listener: Listener,
+    /// Inode of the accepted socket, the N of `socket:[N]`; 0 when unknown.
+    pub inode: u64,
+    /// Cookie of the accepted socket; 0 when it has none, as a rule.
+    pub cookie: u64,
+    /// Inode number of the network namespace; 0 when unknown.
+    pub netns: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// The name of the accepted socket, which is that of its listener; of the listener when the accept failed.
+    pub local: UnixName,
+    /// The peer's name.
+    pub peer: UnixName,
+}
+
+/// A call that makes or uses a socket, other than a returned accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SocketCall {
+    /// Kind [`Kind::SocketCall`].
+    pub header: Header,
+    /// The calling task.
+    pub task: Task,
+    /// The socket after the call; its family is 0 when there is none.
+    pub socket: Listener,
+    /// What the call returned: 0, the new descriptor, or a negative errno. 0 for an attempt.
+    pub result: i32,
+    /// The descriptor of the socket; negative when it is not known.
+    pub fd: i32,
+    /// The second argument of listen.
+    pub backlog: i32,
+    /// Which call: one of the constants below.
+    pub operation: u8,
+    /// How an attempt was made: [`Call::SYSCALL_ACCEPT`] and so on; else 0.
+    pub syscall: u8,
+    /// Capture tier, 1 or 2.
+    pub tier: u8,
+    /// Always 0.
+    pub reserved: u8,
+    /// The name of a UNIX socket.
+    pub name: UnixName,
+}
+
+impl SocketCall {
+    /// `operation`: listen(2) returned.
+    pub const LISTEN: u8 = 1;
+    /// `operation`: bind(2) returned.
+    pub const BIND: u8 = 2;
+    /// `operation`: socket(2) returned.
+    pub const CREATE: u8 = 3;
+    /// `operation`: accept began.
+    pub const ATTEMPT: u8 = 4;
+}
+
+/// The state of one listener: when it closed, or as the survey found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ListenerState {
+    /// Kind [`Kind::ListenerClosed`].
+    pub header: Header,
+    /// A process that has it open; all zero when it closed.
+    pub owner: Task,
+    /// The listener.
+    pub listener: Listener,
+    /// Names the oldest connection in the queue as long as it is the oldest; 0 when the queue is empty.
+    pub oldest: u64,
+    /// When the oldest connection was established, nanoseconds on `CLOCK_BOOTTIME`; 0 when unknown.
+    pub oldest_since_ns: u64,
+    /// Its descriptor in the owner.
+    pub fd: i32,
+    /// Always 0.
+    pub reserved: u32,
+    /// The name of a UNIX listener.
+    pub name: UnixName,
+}
+
+/// A connection that was established and closed without being accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Abandoned {
+    /// Kind [`Kind::Abandoned`].
+    pub header: Header,
+    /// The connection.
+    pub socket: Connection,
+    /// Nanoseconds from ESTABLISHED to the close; 0 when unknown.
+    pub queue_ns: u64,
+}
+
+/// Key of the map of failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FailureKey {
+    /// Inode of the listener; 0 when the descriptor is no socket.
+    pub listener: u64,
+    /// The process.
+    pub tgid: u32,
+    /// Why accept failed.
+    pub errno: u32,
+}
+
+/// Value of the map of failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Failures {
+    /// How often since the programs were loaded.
+    pub count: u64,
+    /// The task of the first.
+    pub task: Task,
+    /// The listener at the first; its family is 0 when there is none.
+    pub socket: Listener,
 }
 
 const _: () = {
@@ -161,9 +351,16 @@ const _: () = {
     assert!(offset_of!(Header, sequence) == 16);
     assert!(size_of::<Task>() == 144);
     assert!(offset_of!(Task, comm) == 48);
+    assert!(size_of::<Call>() == 32);
+    assert!(size_of::<Connection>() == 64);
+    assert!(size_of::<Listener>() == 56);
+    assert!(size_of::<UnixName>() == 112);
+    assert!(size_of::<InetAccept>() == 328);
     assert!(offset_of!(InetAccept, task) == size_of::<Header>());
-    assert!(offset_of!(InetAccept, cookie) == 176);
-    assert!(offset_of!(InetAccept, local_port) == 264);
-    assert!(offset_of!(InetAccept, result) == 280);
-    assert!(size_of::<InetAccept>() == 304);
+    assert!(offset_of!(InetAccept, socket) == 208);
+    assert!(size_of::<UnixAccept>() == 512);
+    assert!(offset_of!(UnixAccept, local) == 288);
+    assert!(size_of::<SocketCall>() == 360);
+    assert!(size_of::<ListenerState>() == 368);
+    assert!(size_of::<Abandoned>() == 104);
 };

@@ -2,11 +2,9 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use acceptd_common::{Counter, limits::FAILURES_PER_CPU_SECOND};
+use acceptd_common::Counter;
 
-use crate::maps::{COUNTERS, FAILURE_BUDGET, SEQUENCE};
-
-const SECOND_NS: u64 = 1_000_000_000;
+use crate::maps::{COUNTERS, SEQUENCE};
 
 /// Adds one to `counter` on this CPU.
 #[inline(always)]
@@ -27,20 +25,4 @@ pub fn next_sequence() -> u64 {
         Some(value) => unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(value, 1) },
         None => 0,
     }
-}
-
-/// Whether a failed accept at `now` (boot clock, ns) may still be a record. Two programs on one CPU may both take
-/// the last place: the budget is a bound on volume, not a count, and what it refuses is counted by the caller.
-#[inline(always)]
-pub fn failure_in_budget(now: u64) -> bool {
-    let Some(budget) = FAILURE_BUDGET.get_ptr_mut(0) else { return false };
-    // SAFETY: a non-null map value of two words, of this CPU.
-    let [second, used] = unsafe { &mut *budget };
-    let this_second = now / SECOND_NS;
-    if *second != this_second {
-        *second = this_second;
-        *used = 0;
-    }
-    *used += 1;
-    *used <= FAILURES_PER_CPU_SECOND
 }

@@ -1,12 +1,17 @@
 //! Every map, with the reason for its size.
 
 use acceptd_common::{
+    FailureKey, Failures, ListenerState,
     counter::Counter,
-    limits::{OWN_CONNECTIONS, PENDING_CONNECTIONS},
+    filter::FilterValue,
+    limits::{
+        BLOCKED_THREADS, BUDGETED_LISTENERS, FAILURE_COUNTS, FILTER_VALUES, OWN_CONNECTIONS,
+        PENDING_CONNECTIONS,
+    },
 };
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 
 use crate::sock::Tuple;
@@ -23,12 +28,17 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::C
 #[map]
 pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
-/// Failure records of the current second: its number, and how many.
+/// Inode of a listener → failure records of the current second: its number, and how many.
 #[map]
-pub static FAILURE_BUDGET: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+pub static FAILURE_BUDGETS: LruHashMap<u64, [u64; 2]> = LruHashMap::with_max_entries(BUDGETED_LISTENERS, 0);
 
-/// Cookie → boot time of ESTABLISHED, of connections that were not accepted yet. Filled only on
-/// SYN_RECV→ESTABLISHED; emptied at the accept and at CLOSE, so it cannot leak. Full is a counter.
+/// How often what failed where, since the programs were loaded.
+#[map]
+pub static FAILURES: HashMap<FailureKey, Failures> = HashMap::with_max_entries(FAILURE_COUNTS, 0);
+
+/// Cookie → boot time of ESTABLISHED, of connections that were not accepted yet; 0 when that was before the programs
+/// were loaded. Filled on SYN_RECV→ESTABLISHED and by the pass over what existed before; emptied at the accept and
+/// when the socket is destroyed, so it cannot leak. Full is a counter.
 #[map]
 pub static PENDING: HashMap<u64, u64> = HashMap::with_max_entries(PENDING_CONNECTIONS, 0);
 
@@ -39,3 +49,15 @@ pub static OWN_BY_COOKIE: HashMap<u64, Tuple> = HashMap::with_max_entries(OWN_CO
 /// The same connections as the accepting side sees them.
 #[map]
 pub static OWN_BY_TUPLE: HashMap<Tuple, u8> = HashMap::with_max_entries(OWN_CONNECTIONS, 0);
+
+/// `filter.*`: filled before the programs are attached.
+#[map]
+pub static FILTER: HashMap<FilterValue, u8> = HashMap::with_max_entries(2 * 6 * FILTER_VALUES, 0);
+
+/// Thread → boot time at which it entered accept. Only used when attempts are captured.
+#[map]
+pub static ENTERED: HashMap<u64, u64> = HashMap::with_max_entries(BLOCKED_THREADS, 0);
+
+/// Where the survey builds its rows, which are too large for the stack. One survey runs at a time.
+#[map]
+pub static ROW: Array<ListenerState> = Array::with_max_entries(1, 0);

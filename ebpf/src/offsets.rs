@@ -16,12 +16,25 @@ globals! {
     AGENT_TGID;
     /// 1: accepts of the agent's own are records too.
     RECORD_SELF;
-    /// System call numbers of accept and accept4 in the native ABI.
+    /// Which related calls are captured: bit N for operation N of `SocketCall`.
+    RELATED;
+    /// Failure records for each listener and second.
+    FAILURE_BUDGET;
+    /// Bits of the filter keys that have values to include, and to exclude.
+    FILTER_INCLUDES;
+    FILTER_EXCLUDES;
+    /// System call numbers in the native ABI.
     NR_ACCEPT;
     NR_ACCEPT4;
+    NR_LISTEN;
+    NR_BIND;
+    NR_SOCKET;
     /// Number of accept in the compatibility ABI, or `u64::MAX` (i386 has none).
     NR_COMPAT_ACCEPT;
     NR_COMPAT_ACCEPT4;
+    NR_COMPAT_LISTEN;
+    NR_COMPAT_BIND;
+    NR_COMPAT_SOCKET;
     /// Number of socketcall in the compatibility ABI, or `u64::MAX` (arm has none).
     NR_COMPAT_SOCKETCALL;
     /// Bits of `COMPAT_FLAGS` that say "this system call came through the compatibility ABI".
@@ -31,16 +44,25 @@ globals! {
 
     PT_REGS_NR;
     PT_REGS_ARG0;
+    PT_REGS_ARG1;
+    PT_REGS_ARG2;
     PT_REGS_COMPAT_ARG0;
     PT_REGS_COMPAT_ARG1;
+    PT_REGS_COMPAT_ARG2;
 
     TASK_FILES;
+    TASK_PID;
+    TASK_TGID;
     TASK_GROUP_LEADER;
     TASK_START_BOOTTIME;
     TASK_SELF_EXEC_ID;
     TASK_CRED;
     TASK_MM;
     TASK_COMM;
+    TASK_CGROUPS;
+    CSS_SET_CGROUP;
+    CGROUP_NODE;
+    NODE_ID;
     CRED_UID;
     CRED_EUID;
     CRED_EGID;
@@ -60,6 +82,13 @@ globals! {
     SK_SOCKET;
     SK_FAMILY;
     SK_PROTOCOL;
+    SK_TYPE;
+    SK_STATE;
+    SK_ERR;
+    SK_DROPS;
+    /// `sk_receive_queue.next` and `.qlen`
+    SK_RECEIVE_NEXT;
+    SK_RECEIVE_LENGTH;
     SK_COOKIE;
     SK_NET;
     NET_INUM;
@@ -71,6 +100,33 @@ globals! {
     SK_ACK_BACKLOG;
     SK_MAX_ACK_BACKLOG;
     INET_SPORT;
+    /// `inet_connection_sock.icsk_accept_queue.rskq_accept_head`
+    ACCEPT_QUEUE_HEAD;
+    REQUEST_SK;
+    UNIX_ADDR;
+    UNIX_PEER;
+    UNIX_ADDRESS_LEN;
+    /// `unix_address.name.sun_path`
+    UNIX_ADDRESS_PATH;
+    /// Context id and port of both ends of a `vsock_sock`, or `u64::MAX` on a kernel without VSOCK, or with it as a
+    /// module.
+    VSOCK_LOCAL_CID;
+    VSOCK_LOCAL_PORT;
+    VSOCK_REMOTE_CID;
+    VSOCK_REMOTE_PORT;
+    /// `io_kiocb.opcode` and `.file`, `io_accept.file_slot`, or `u64::MAX` on a kernel without io_uring.
+    IO_OPCODE;
+    /// `io_kiocb.cqe.fd`, which is the descriptor until the request is issued.
+    IO_FD;
+    IO_FLAGS;
+    IO_FILE;
+    IO_ACCEPT_FILE_SLOT;
+    IO_CQE_RES;
+    IO_CQE_FLAGS;
+    /// 1: the tracepoint io_uring_complete has the completion as one argument, not its parts.
+    IO_COMPLETE_BY_CQE;
+    /// `seq_file *` of `struct bpf_iter_meta`
+    ITER_SEQ;
     /// `mptcp_sock.first`, or `u64::MAX` on a kernel without MPTCP.
     MPTCP_FIRST;
 }

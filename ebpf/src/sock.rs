@@ -1,18 +1,28 @@
 //! Reading sockets: from a descriptor to its socket, and what a socket says about itself.
 
-use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_get_current_task_btf};
+use acceptd_common::{Connection, Listener, UnixName, limits::UNIX_NAME_LEN};
+use aya_ebpf::helpers::{
+    bpf_probe_read_kernel, bpf_probe_read_kernel_buf, generated::bpf_get_current_task_btf,
+};
 
 use crate::{
     offsets::*,
     read::{probed, probed_ptr, typed},
 };
 
+pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
+pub const AF_VSOCK: u16 = 40;
 /// `IPPROTO_MPTCP`, include/uapi/linux/in.h
 pub const IPPROTO_MPTCP: u16 = 262;
+// include/linux/net.h
+const SOCK_STREAM: u16 = 1;
+const SOCK_SEQPACKET: u16 = 5;
+/// `TCP_LISTEN`, include/net/tcp_states.h; UNIX and VSOCK sockets use it too.
+const LISTEN: u8 = 10;
 
-const ABSENT: u64 = u64::MAX;
+pub const ABSENT: u64 = u64::MAX;
 /// An IPv6 address as four words; an IPv4 address is the first.
 pub type Address = [u32; 4];
 
@@ -53,6 +63,12 @@ pub fn of_fd(fd: i32) -> Option<Socket> {
     let slot = (array as *const u64).wrapping_add(fd as usize);
     // SAFETY: the helper takes any address, and fails on one that cannot be read.
     let file = unsafe { bpf_probe_read_kernel(slot) }.unwrap_or(0) as *const u8;
+    of_file(file)
+}
+
+/// The socket behind a file, if it is one.
+#[inline(always)]
+pub fn of_file(file: *const u8) -> Option<Socket> {
     if file.is_null() {
         return None;
     }
@@ -68,6 +84,18 @@ pub fn of_fd(fd: i32) -> Option<Socket> {
     Some(Socket { sk, inode: probed(inode, &INODE_NUMBER) })
 }
 
+/// A family whose connections acceptd knows to describe.
+#[inline(always)]
+pub fn is_known(family: u16) -> bool {
+    matches!(family, AF_UNIX | AF_INET | AF_INET6 | AF_VSOCK)
+}
+
+/// A type of socket that can be accepted on.
+#[inline(always)]
+pub fn can_listen(socket_type: u16) -> bool {
+    matches!(socket_type, SOCK_STREAM | SOCK_SEQPACKET)
+}
+
 impl Socket {
     #[inline(always)]
     pub fn family(self) -> u16 {
@@ -75,13 +103,18 @@ impl Socket {
     }
 
     #[inline(always)]
-    pub fn is_inet(self) -> bool {
-        matches!(self.family(), AF_INET | AF_INET6)
+    pub fn protocol(self) -> u16 {
+        probed(self.sk, &SK_PROTOCOL)
     }
 
     #[inline(always)]
-    pub fn protocol(self) -> u16 {
-        probed(self.sk, &SK_PROTOCOL)
+    pub fn socket_type(self) -> u16 {
+        probed(self.sk, &SK_TYPE)
+    }
+
+    #[inline(always)]
+    pub fn listens(self) -> bool {
+        probed::<u8>(self.sk, &SK_STATE) == LISTEN
     }
 
     /// The socket whose cookie and queue count: itself, or the first subflow of an MPTCP socket. The main socket
@@ -104,23 +137,45 @@ impl Socket {
 
     #[inline(always)]
     pub fn local_address(self) -> Address {
-        address(self.sk, self.family(), &SK_RCV_SADDR, &SK_V6_RCV_SADDR)
+        match self.family() {
+            AF_UNIX => [0; 4],
+            AF_VSOCK => self.vsock(&VSOCK_LOCAL_CID, &VSOCK_LOCAL_PORT),
+            family => address(self.sk, family, &SK_RCV_SADDR, &SK_V6_RCV_SADDR),
+        }
     }
 
     #[inline(always)]
     pub fn peer_address(self) -> Address {
-        address(self.sk, self.family(), &SK_DADDR, &SK_V6_DADDR)
+        match self.family() {
+            AF_UNIX => [0; 4],
+            AF_VSOCK => self.vsock(&VSOCK_REMOTE_CID, &VSOCK_REMOTE_PORT),
+            family => address(self.sk, family, &SK_DADDR, &SK_V6_DADDR),
+        }
+    }
+
+    #[inline(always)]
+    fn vsock(self, cid: &aya_ebpf::Global<u64>, port: &aya_ebpf::Global<u64>) -> Address {
+        if cid.load() == ABSENT {
+            return [0; 4];
+        }
+        [probed(self.sk, cid), probed(self.sk, port), 0, 0]
     }
 
     /// `inet_sport`, network order. Not `skc_num`: that is 0 once the peer reset the connection.
     #[inline(always)]
     pub fn local_port(self) -> u16 {
-        probed(self.sk, &INET_SPORT)
+        match self.family() {
+            AF_INET | AF_INET6 => probed(self.sk, &INET_SPORT),
+            _ => 0,
+        }
     }
 
     #[inline(always)]
     pub fn peer_port(self) -> u16 {
-        probed(self.sk, &SK_DPORT)
+        match self.family() {
+            AF_INET | AF_INET6 => probed(self.sk, &SK_DPORT),
+            _ => 0,
+        }
     }
 
     #[inline(always)]
@@ -128,11 +183,12 @@ impl Socket {
         probed(probed_ptr(self.sk, &SK_NET), &NET_INUM)
     }
 
-    /// Connections in the accept queue, and its limit.
+    /// Connections in the accept queue, and its limit. UNIX sockets queue what they accept like data.
     #[inline(always)]
-    pub fn backlog(self) -> (u32, u32) {
+    fn backlog(self) -> (u32, u32) {
         let identity = self.identity();
-        (probed(identity, &SK_ACK_BACKLOG), probed(identity, &SK_MAX_ACK_BACKLOG))
+        let length = if self.family() == AF_UNIX { &SK_RECEIVE_LENGTH } else { &SK_ACK_BACKLOG };
+        (probed(identity, length), probed(identity, &SK_MAX_ACK_BACKLOG))
     }
 
     /// The connection that this accepted socket is the server's end of.
@@ -160,6 +216,89 @@ impl Socket {
             netns: accepted.netns,
         }
     }
+
+    /// Describes the socket as a listener.
+    #[inline(always)]
+    pub fn describe_listener(self, out: &mut Listener) {
+        out.cookie = self.cookie();
+        out.inode = self.inode;
+        out.addr = bytes(self.local_address());
+        out.netns = self.netns();
+        (out.backlog_length, out.backlog_limit) = self.backlog();
+        out.drops = probed(self.identity(), &SK_DROPS);
+        out.port = self.local_port();
+        out.family = self.family();
+        out.protocol = self.protocol();
+        out.socket_type = self.socket_type();
+    }
+
+    /// Describes the socket as a connection.
+    #[inline(always)]
+    pub fn describe_connection(self, out: &mut Connection) {
+        out.cookie = self.cookie();
+        out.inode = self.inode;
+        out.local_addr = bytes(self.local_address());
+        out.peer_addr = bytes(self.peer_address());
+        out.netns = self.netns();
+        out.local_port = self.local_port();
+        out.peer_port = self.peer_port();
+        out.family = self.family();
+        out.protocol = self.protocol();
+    }
+
+    /// The name of a UNIX socket; `out` is zero.
+    #[inline(always)]
+    pub fn unix_name(self, out: &mut UnixName) {
+        unix_name(self.sk, out);
+    }
+
+    /// The name of the UNIX socket at the other end; `out` is zero.
+    #[inline(always)]
+    pub fn unix_peer_name(self, out: &mut UnixName) {
+        let peer = probed_ptr(self.sk, &UNIX_PEER);
+        if !peer.is_null() {
+            unix_name(peer, out);
+        }
+    }
+}
+
+/// The name has a length, and may begin with NUL and hold others (`unix_mkname_bsd`, net/unix/af_unix.c).
+#[inline(always)]
+fn unix_name(sk: *const u8, out: &mut UnixName) {
+    let address = probed_ptr(sk, &UNIX_ADDR);
+    if address.is_null() {
+        return;
+    }
+    // The length counts the family, too.
+    let length = probed::<u32>(address, &UNIX_ADDRESS_LEN).saturating_sub(2);
+    let path = address.wrapping_add(UNIX_ADDRESS_PATH.load() as usize);
+    copy_name(length, out, |to| {
+        // SAFETY: the helper takes any address, and fails on one that cannot be read.
+        unsafe { bpf_probe_read_kernel_buf(path, to) }.is_ok()
+    });
+}
+
+/// Fills a name of `length` bytes with what `read` reads.
+#[inline(always)]
+pub fn copy_name(length: u32, out: &mut UnixName, read: impl FnOnce(&mut [u8]) -> bool) {
+    if length == 0 || length > UNIX_NAME_LEN as u32 {
+        return;
+    }
+    if read(&mut out.bytes[..length as usize]) {
+        out.length = length;
+    }
+}
+
+/// The address as it is in memory: of the internet families network order.
+#[inline(always)]
+pub fn bytes(address: Address) -> [u8; 16] {
+    let mut out = [0; 16];
+    let [a, b, c, d] = address.map(u32::to_ne_bytes);
+    out[..4].copy_from_slice(&a);
+    out[4..8].copy_from_slice(&b);
+    out[8..12].copy_from_slice(&c);
+    out[12..].copy_from_slice(&d);
+    out
 }
 
 #[inline(always)]

@@ -1,16 +1,19 @@
-//! `inet_sock_set_state`: connections that wait to be accepted, and the agent's own.
+//! `inet_sock_set_state` and `tcp_destroy_sock`: connections that wait to be accepted, those that nobody accepted,
+//! listeners, and the agent's own connections.
 //!
-//! It runs in softirq or in the client: the current task says nothing about the server. The one exception is
+//! They run in softirq or in the client: the current task says nothing about the server. The one exception is
 //! CLOSE→SYN_SENT, where it is the process that connects.
 
-use acceptd_common::Counter;
+use acceptd_common::{Abandoned, Counter, ListenerState};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, generated::bpf_get_socket_cookie};
 
 use crate::{
-    count,
+    accept::opened_by_agent,
+    count, filter,
     maps::{OWN_BY_COOKIE, OWN_BY_TUPLE, PENDING},
     offsets::*,
     read::typed,
+    send::send,
     sock::{IPPROTO_MPTCP, Socket, Tuple},
 };
 
@@ -31,6 +34,7 @@ pub fn changed(sk: *const u8, old: u8, new: u8) {
             // Gives the listener its cookie, which accept can then read.
             cookie_of(sk);
         }
+        CLOSE if old == LISTEN => listener_closed(sk),
         CLOSE => closed(sk),
         _ => {}
     }
@@ -85,18 +89,71 @@ fn own_established(sk: *const u8) {
     }
 }
 
+/// The last word of a listener: how many connections it dropped. The main socket of an MPTCP listener is silent, its
+/// first subflow speaks for it.
+#[inline(always)]
+fn listener_closed(sk: *const u8) {
+    if typed::<u16>(sk, &SK_PROTOCOL) == IPPROTO_MPTCP {
+        return;
+    }
+    let listener = Socket { sk, inode: 0 };
+    count::add(Counter::Other);
+    if !filter::passes_socket(listener) {
+        return count::add(Counter::Filtered);
+    }
+    // SAFETY: the helper has no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    send(now, |out: &mut ListenerState| listener.describe_listener(&mut out.listener));
+}
+
 #[inline(always)]
 fn closed(sk: *const u8) {
     let cookie: u64 = typed(sk, &SK_COOKIE);
     if cookie == 0 {
         return;
     }
-    // An entry that is not there is the ordinary case: accepted, or never a connection.
-    let _ = PENDING.remove(&cookie);
     if let Some(tuple) = OWN_BY_COOKIE.get_ptr(&cookie) {
         // SAFETY: a non-null map value.
         let own = unsafe { *tuple };
         let _ = OWN_BY_TUPLE.remove(&own);
         let _ = OWN_BY_COOKIE.remove(&cookie);
+        return;
     }
+    // A connection with an error (reset by the peer, timed out) stays in the queue, and accept returns it. Without
+    // one it is the queue that ends, with its listener (`inet_csk_listen_stop`, net/ipv4/inet_connection_sock.c).
+    if typed::<i32>(sk, &SK_ERR) == 0 {
+        never_accepted(sk, cookie);
+    }
+}
+
+/// The socket is gone for good.
+#[inline(always)]
+pub fn destroyed(sk: *const u8) {
+    let cookie: u64 = typed(sk, &SK_COOKIE);
+    if cookie != 0 {
+        never_accepted(sk, cookie);
+    }
+}
+
+/// Tells of a connection if it is still pending.
+#[inline(always)]
+fn never_accepted(sk: *const u8, cookie: u64) {
+    let Some(since) = PENDING.get_ptr(&cookie) else { return };
+    // SAFETY: a non-null map value.
+    let since = unsafe { *since };
+    let _ = PENDING.remove(&cookie);
+    let connection = Socket { sk, inode: 0 };
+    count::add(Counter::Other);
+    if opened_by_agent(connection) && RECORD_SELF.load() == 0 {
+        return count::add(Counter::SelfAccept);
+    }
+    if !filter::passes_socket(connection) {
+        return count::add(Counter::Filtered);
+    }
+    // SAFETY: the helper has no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    send(now, |out: &mut Abandoned| {
+        connection.describe_connection(&mut out.socket);
+        out.queue_ns = if since == 0 { 0 } else { now.saturating_sub(since) };
+    });
 }

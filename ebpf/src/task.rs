@@ -1,35 +1,65 @@
-//! The accepting task, with what vanishes when its process ends.
+//! A task, with what vanishes when its process ends.
 
 use acceptd_common::Task;
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
+    bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
     generated::{bpf_get_current_cgroup_id, bpf_get_current_task_btf},
 };
 
-use crate::{offsets::*, read::typed};
+use crate::{
+    offsets::*,
+    read::{probed, probed_ptr, typed},
+};
 
 /// Fills `out`, which is zero, for the current task.
 #[inline(always)]
 pub fn current(out: &mut Task) {
     // SAFETY: the helpers have no arguments; the first always returns the current task.
     let (task, cgroup_id) = unsafe { (bpf_get_current_task_btf() as *const u8, bpf_get_current_cgroup_id()) };
+    of(task, out);
+    out.cgroup_id = cgroup_id;
+}
+
+/// Fills `out`, which is zero, for a task that is not the current one.
+#[inline(always)]
+pub fn other(task: *const u8, out: &mut Task) {
+    of(task, out);
+    let set = probed_ptr(task, &TASK_CGROUPS);
+    let node = probed_ptr(probed_ptr(set, &CSS_SET_CGROUP), &CGROUP_NODE);
+    out.cgroup_id = probed(node, &NODE_ID);
+}
+
+/// Fills `out`, which is zero, but for the cgroup. The verifier must know `task` as a task_struct.
+#[inline(always)]
+fn of(task: *const u8, out: &mut Task) {
     let leader: *const u8 = typed(task, &TASK_GROUP_LEADER);
     let cred: *const u8 = typed(task, &TASK_CRED);
-    let pid_tgid = bpf_get_current_pid_tgid();
 
     out.leader_start_ns = typed(leader, &TASK_START_BOOTTIME);
-    out.cgroup_id = cgroup_id;
     out.exec_id = typed(leader, &TASK_SELF_EXEC_ID);
-    out.tgid = (pid_tgid >> 32) as u32;
-    out.tid = pid_tgid as u32;
+    out.tgid = typed(task, &TASK_TGID);
+    out.tid = typed(task, &TASK_PID);
     out.euid = typed(cred, &CRED_EUID);
     out.egid = typed(cred, &CRED_EGID);
     out.uid = typed(cred, &CRED_UID);
-    out.comm = bpf_get_current_comm().unwrap_or_default();
-    let leader_comm = leader.wrapping_add(TASK_COMM.load() as usize).cast();
-    // SAFETY: the helper takes any address, and fails on one that cannot be read.
-    out.leader_comm = unsafe { bpf_probe_read_kernel(leader_comm) }.unwrap_or_default();
+    out.comm = comm(task);
+    out.leader_comm = comm(leader);
     executable(task, out);
+}
+
+/// The name (comm) of the current process: that of its main thread.
+#[inline(always)]
+pub fn current_leader_comm() -> [u8; 16] {
+    // SAFETY: the helper has no arguments and always returns the current task.
+    let task = unsafe { bpf_get_current_task_btf() } as *const u8;
+    comm(typed(task, &TASK_GROUP_LEADER))
+}
+
+#[inline(always)]
+fn comm(task: *const u8) -> [u8; 16] {
+    let comm = task.wrapping_add(TASK_COMM.load() as usize).cast();
+    // SAFETY: the helper takes any address, and fails on one that cannot be read.
+    unsafe { bpf_probe_read_kernel(comm) }.unwrap_or_default()
 }
 
 /// The basename of the executable, from the directory entry of `mm->exe_file`: comm is a thread's name.

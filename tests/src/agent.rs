@@ -61,21 +61,30 @@ impl Inbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until `count` records with this local port are there, and returns them in the order of arrival.
+    /// Waits until `count` accepts with this local port are there, and returns them in the order of arrival.
     #[must_use]
     pub fn of_port(&self, port: u16, count: usize) -> Vec<Record> {
-        wait::until(&format!("{count} records of port {port}"), || {
-            let found: Vec<_> = self.records().into_iter().filter(|record| is_of(record, port)).collect();
+        self.of_event(ACCEPT, count, |record| record.is_of_port(port))
+    }
+
+    /// Waits until `count` records of an event that `of` knows are there, and returns them in the order of arrival.
+    #[must_use]
+    pub fn of_event(&self, name: &str, count: usize, of: impl Fn(&Record) -> bool) -> Vec<Record> {
+        wait::until(&format!("{count} records of {name}"), || {
+            let found: Vec<_> = self.found(name, &of);
             (found.len() >= count).then_some(found)
         })
     }
+
+    /// The records of an event that are there by now and that `of` knows.
+    #[must_use]
+    pub fn found(&self, name: &str, of: impl Fn(&Record) -> bool) -> Vec<Record> {
+        self.records().into_iter().filter(|record| record.log.event_name == name && of(record)).collect()
+    }
 }
 
-/// Whether a record is of a listener on `port`: by its own address, or the listener's where that is gone.
-fn is_of(record: &Record, port: u16) -> bool {
-    let port = Some(i64::from(port));
-    record.int("network.local.port").or_else(|| record.int("acceptd.listener.port")) == port
-}
+/// The event of an accept.
+pub const ACCEPT: &str = "acceptd.socket.accept";
 
 /// A running agent.
 #[derive(Debug)]
@@ -132,7 +141,7 @@ impl Agent {
             .expect("the agent starts");
         let said = Said::by(child.stderr.take().expect("piped"));
         let mut agent = Self { child, inbox, said, _private: private };
-        agent.until_it_says("captures TCP accepts");
+        agent.until_it_says("captures accepts");
         agent
     }
 
@@ -153,6 +162,14 @@ impl Agent {
             assert!(ended.is_none(), "the agent ended: {ended:?}\n{said}");
             said.contains(words).then_some(())
         });
+    }
+
+    /// The numbers that follow `words` in the agent's messages, in order.
+    #[must_use]
+    pub fn numbers_after(&self, words: &str) -> Vec<f64> {
+        let said = self.said.text();
+        let after = said.split(words).skip(1);
+        after.filter_map(|rest| rest.split_whitespace().next()?.parse().ok()).collect()
     }
 
     /// Stops the agent and returns its ledger, which must say that everything that was recorded has arrived.

@@ -8,4 +8,5 @@ pub mod i386;
 pub mod record;
 pub mod scenarios;
 pub mod truth;
+pub mod uring;
 pub mod wait;

@@ -83,6 +83,12 @@ impl Record {
         as_int(self.resource.get(key))
     }
 
+    /// Whether it is of a listener on `port`: by its own address, or the listener's where that is gone.
+    #[must_use]
+    pub fn is_of_port(&self, port: u16) -> bool {
+        self.int("network.local.port").or_else(|| self.int("acceptd.listener.port")) == Some(i64::from(port))
+    }
+
     /// `network.local.*` or `network.peer.*`.
     #[must_use]
     pub fn endpoint(&self, side: &str) -> Option<(IpAddr, u16)> {

@@ -19,6 +19,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Whether a connection was accepted, or was not.
+    pub(crate) fn is_accept(&self) -> bool {
+        self.event_name == "acceptd.socket.accept"
+    }
+
     /// An attribute of the Resource; empty without it.
     pub(crate) fn resource(&self, key: &str) -> &str {
         self.resource.get(key).map_or("", String::as_str)

@@ -16,6 +16,7 @@ use tonic::{
 
 use crate::{
     VERSION,
+    causes::causes,
     channel::{Message, MessageChannel},
 };
 
@@ -108,21 +109,6 @@ fn parse(endpoint: &str) -> Result<Endpoint, ClientError> {
     parsed
         .user_agent(format!("acceptd/{VERSION} OTel-OTLP-Exporter-Rust"))
         .map_err(|error| bad(causes(&error)))
-}
-
-/// An error with everything that it was caused by: "tcp connect error: Connection refused".
-pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Nothing out, since the channel has the message; the answer through prost.

@@ -1,4 +1,4 @@
-//! Names and severities of the errors that accept(2) returns.
+//! Names and severities of the errors that accept(2), bind(2), listen(2) and socket(2) return.
 
 /// `SEVERITY_NUMBER_INFO`
 const INFO: u8 = 9;
@@ -7,11 +7,12 @@ const WARN: u8 = 13;
 /// `SEVERITY_NUMBER_ERROR`
 const ERROR: u8 = 17;
 
-/// The symbol of an errno, for `error.type`; `_OTHER` for one that no accept is known to return.
+/// The symbol of an errno, for `error.type`; `_OTHER` for one that none of them is known to return.
 #[must_use]
 pub const fn symbol(errno: i32) -> &'static str {
     match errno {
         1 => "EPERM",
+        2 => "ENOENT",
         4 => "EINTR",
         5 => "EIO",
         9 => "EBADF",
@@ -19,28 +20,40 @@ pub const fn symbol(errno: i32) -> &'static str {
         12 => "ENOMEM",
         13 => "EACCES",
         14 => "EFAULT",
+        17 => "EEXIST",
+        20 => "ENOTDIR",
         22 => "EINVAL",
         23 => "ENFILE",
         24 => "EMFILE",
+        30 => "EROFS",
+        36 => "ENAMETOOLONG",
+        40 => "ELOOP",
         64 => "ENONET",
         71 => "EPROTO",
         88 => "ENOTSOCK",
+        89 => "EDESTADDRREQ",
         92 => "ENOPROTOOPT",
         93 => "EPROTONOSUPPORT",
         94 => "ESOCKTNOSUPPORT",
         95 => "EOPNOTSUPP",
+        97 => "EAFNOSUPPORT",
+        98 => "EADDRINUSE",
+        99 => "EADDRNOTAVAIL",
         100 => "ENETDOWN",
         101 => "ENETUNREACH",
         103 => "ECONNABORTED",
         105 => "ENOBUFS",
+        106 => "EISCONN",
+        107 => "ENOTCONN",
         110 => "ETIMEDOUT",
         112 => "EHOSTDOWN",
         113 => "EHOSTUNREACH",
+        125 => "ECANCELED",
         _ => "_OTHER",
     }
 }
 
-/// `severity_number` of an accept: what makes a listener stop serving, or loses a connection, is an error.
+/// `severity_number` of a call: what makes a listener stop serving, or loses a connection, is an error.
 #[must_use]
 pub const fn severity(errno: Option<i32>) -> u8 {
     match errno {

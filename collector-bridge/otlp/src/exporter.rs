@@ -12,7 +12,8 @@ use tonic::Status;
 
 use crate::{
     batch::Batch,
-    client::{Client, ClientError, causes},
+    causes::causes,
+    client::{Client, ClientError},
     ledger::{DropReason, Ledger, LedgerSnapshot},
     queue::Queue,
     retry::{Backoff, Verdict, judge},

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod causes;
 mod channel;
 mod client;
 pub mod errno;
@@ -28,9 +29,12 @@ pub use client::ClientError;
 pub use exporter::{Exporter, ExporterConfig};
 pub use ledger::{DropReason, LedgerSnapshot};
 pub use print::{Output, Printer};
-pub use profile::{Profile, UnknownAttribute};
+pub use profile::{Attribute, Profile, UnknownAttribute};
 pub use receiver::Received;
-pub use record::{Accept, Endpoint, NetworkType, RecordUid, Syscall, Transport, encode_accept};
+pub use record::{
+    Accept, Endpoint, Event, NetworkType, RecordUid, Syscall, Transport, Value, encode_accept, encode_event,
+    network_type,
+};
 pub use resource::{EncodedResource, Host, Process};
 
 /// `telemetry.distro.name`, and the name of the instrumentation scope.

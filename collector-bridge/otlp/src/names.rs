@@ -7,6 +7,30 @@ pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 /// A process accepted a connection.
 pub const EVENT_ACCEPTD_SOCKET_ACCEPT: &str = "acceptd.socket.accept";
 
+/// Failed accepts of one listener, process and errno in an interval.
+pub const EVENT_ACCEPTD_LISTENER_FAILURES: &str = "acceptd.listener.failures";
+
+/// Connections were dropped because the accept queue was full.
+pub const EVENT_ACCEPTD_LISTENER_OVERFLOW: &str = "acceptd.listener.overflow";
+
+/// A connection was established and closed without ever being accepted.
+pub const EVENT_ACCEPTD_LISTENER_ABANDONED: &str = "acceptd.listener.abandoned";
+
+/// Connections wait and nothing is accepted, or no longer so.
+pub const EVENT_ACCEPTD_LISTENER_STALLED: &str = "acceptd.listener.stalled";
+
+/// A process called listen().
+pub const EVENT_ACCEPTD_SOCKET_LISTEN: &str = "acceptd.socket.listen";
+
+/// A process called bind().
+pub const EVENT_ACCEPTD_SOCKET_BIND: &str = "acceptd.socket.bind";
+
+/// A process called socket().
+pub const EVENT_ACCEPTD_SOCKET_CREATE: &str = "acceptd.socket.create";
+
+/// A process called accept(); what came of it is not known yet.
+pub const EVENT_ACCEPTD_SOCKET_ACCEPT_ATTEMPT: &str = "acceptd.socket.accept_attempt";
+
 /// Nanoseconds that the calling thread spent in accept().
 pub const ACCEPTD_ACCEPT_BLOCKED_TIME_NS: &str = "acceptd.accept.blocked_time_ns";
 
@@ -23,6 +47,12 @@ pub const ACCEPTD_ACCEPT_VERIFIED: &str = "acceptd.accept.verified";
 /// How the record was captured: 1 with fentry and fexit, 2 with tracepoints only.
 pub const ACCEPTD_CAPTURE_TIER: &str = "acceptd.capture.tier";
 
+/// Calls of accept() that failed for the reason in error.type.
+pub const ACCEPTD_FAILURE_COUNT: &str = "acceptd.failure.count";
+
+/// Nanoseconds that a count is of.
+pub const ACCEPTD_INTERVAL_DURATION_NS: &str = "acceptd.interval.duration_ns";
+
 /// The address that the listener is bound to; IPv6 as in RFC 5952.
 pub const ACCEPTD_LISTENER_ADDRESS: &str = "acceptd.listener.address";
 
@@ -32,20 +62,39 @@ pub const ACCEPTD_LISTENER_BACKLOG_LENGTH: &str = "acceptd.listener.backlog_leng
 /// The most connections that the accept queue holds: listen()'s backlog, bounded by net.core.somaxconn.
 pub const ACCEPTD_LISTENER_BACKLOG_LIMIT: &str = "acceptd.listener.backlog_limit";
 
+/// The backlog that the process asked listen() for.
+pub const ACCEPTD_LISTENER_BACKLOG_REQUESTED: &str = "acceptd.listener.backlog_requested";
+
 /// The listener's cookie (`SO_COOKIE`), in decimal.
 pub const ACCEPTD_LISTENER_COOKIE: &str = "acceptd.listener.cookie";
 
-/// The descriptor that accept() was called on, in the accepting process.
+/// The listener's descriptor in the process of the Resource.
 pub const ACCEPTD_LISTENER_FD: &str = "acceptd.listener.fd";
 
 /// The listener's inode: the N of `socket:[N]` in /proc/PID/fd.
 pub const ACCEPTD_LISTENER_INODE: &str = "acceptd.listener.inode";
 
+/// Nanoseconds that the oldest connection in the accept queue has waited.
+pub const ACCEPTD_LISTENER_OLDEST_WAIT_NS: &str = "acceptd.listener.oldest_wait_ns";
+
+/// True when it is not known which process the listener belongs to, and the Resource is the agent's; absent
+/// otherwise.
+pub const ACCEPTD_LISTENER_OWNER_UNKNOWN: &str = "acceptd.listener.owner_unknown";
+
 /// The port that the listener is bound to.
 pub const ACCEPTD_LISTENER_PORT: &str = "acceptd.listener.port";
 
+/// Nanoseconds from the first record of the stall to the end of it.
+pub const ACCEPTD_LISTENER_STALL_DURATION_NS: &str = "acceptd.listener.stall.duration_ns";
+
+/// Whether the listener stopped accepting, or accepts again.
+pub const ACCEPTD_LISTENER_STALL_STATE: &str = "acceptd.listener.stall.state";
+
 /// The accepted socket's network namespace: the N of `net:[N]` in /proc/PID/ns/net.
 pub const ACCEPTD_NETNS_INODE: &str = "acceptd.netns.inode";
+
+/// Connections that were dropped because the accept queue was full.
+pub const ACCEPTD_OVERFLOW_COUNT: &str = "acceptd.overflow.count";
 
 /// True when the agent itself accepted or opened the connection; absent otherwise.
 pub const ACCEPTD_SELF: &str = "acceptd.self";
@@ -61,6 +110,9 @@ pub const ACCEPTD_SOCKET_INODE: &str = "acceptd.socket.inode";
 
 /// True when the connection is Multipath TCP; absent otherwise.
 pub const ACCEPTD_SOCKET_MPTCP: &str = "acceptd.socket.mptcp";
+
+/// The type of the socket.
+pub const ACCEPTD_SOCKET_TYPE: &str = "acceptd.socket.type";
 
 /// True when an IPv6 socket carries an IPv4 connection; absent otherwise.
 pub const ACCEPTD_SOCKET_V4_MAPPED: &str = "acceptd.socket.v4_mapped";

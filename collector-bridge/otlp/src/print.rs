@@ -198,10 +198,11 @@ fn column_line(out: &mut impl Write, resource: &[KeyValue], record: &LogRecord) 
         _ => "-",
     };
     let queue = record_value(names::ACCEPTD_ACCEPT_QUEUE_TIME_NS).and_then(|nanos| nanos.as_u64());
-    let result = match record_value(names::ERROR_TYPE) {
-        Some(error) => format!("-{}", shown(Some(error))),
-        None => shown(record_value(names::ACCEPTD_SOCKET_FD)),
-    };
+    let result = result(
+        &record.event_name,
+        record_value(names::ERROR_TYPE).map(|error| shown(Some(error))),
+        shown(record_value(names::ACCEPTD_SOCKET_FD)),
+    );
     columns(
         out,
         [
@@ -226,6 +227,18 @@ fn column_line(out: &mut impl Write, resource: &[KeyValue], record: &LogRecord) 
             &result,
         ],
     )
+}
+
+/// What an accept returned; of another event its name, and its error if it has one.
+fn result(event: &str, error: Option<String>, fd: String) -> String {
+    match (event, error) {
+        (names::EVENT_ACCEPTD_SOCKET_ACCEPT, None) => fd,
+        (names::EVENT_ACCEPTD_SOCKET_ACCEPT, Some(error)) => format!("-{error}"),
+        (other, error) => {
+            let name = harmless(other.rsplit('.').next().unwrap_or(other));
+            error.map_or_else(|| name.clone(), |error| format!("{name} -{error}"))
+        }
+    }
 }
 
 fn columns(

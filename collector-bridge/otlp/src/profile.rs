@@ -1,4 +1,4 @@
-//! Which attributes an accept record carries.
+//! Which attributes a record carries.
 
 use thiserror::Error;
 
@@ -6,10 +6,11 @@ use crate::names;
 
 macro_rules! attributes {
     ($($variant:ident = $name:ident, $standard:literal;)*) => {
-        /// An attribute of the accept record that can be left out.
+        /// An attribute of a record.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
-        pub(crate) enum Attribute { $($variant),* }
+        #[expect(missing_docs, reason = "each is documented under its name in `names`")]
+        pub enum Attribute { $($variant),* }
 
         impl Attribute {
             const ALL: &[Self] = &[$(Self::$variant),*];
@@ -57,11 +58,27 @@ attributes! {
     ThreadName = ACCEPTD_THREAD_NAME, false;
     BlockedTime = ACCEPTD_ACCEPT_BLOCKED_TIME_NS, false;
     CaptureTier = ACCEPTD_CAPTURE_TIER, false;
+    SocketType = ACCEPTD_SOCKET_TYPE, true;
+    BacklogRequested = ACCEPTD_LISTENER_BACKLOG_REQUESTED, true;
+    OldestWait = ACCEPTD_LISTENER_OLDEST_WAIT_NS, true;
+    OwnerUnknown = ACCEPTD_LISTENER_OWNER_UNKNOWN, true;
+    StallState = ACCEPTD_LISTENER_STALL_STATE, true;
+    StallDuration = ACCEPTD_LISTENER_STALL_DURATION_NS, true;
+    FailureCount = ACCEPTD_FAILURE_COUNT, true;
+    OverflowCount = ACCEPTD_OVERFLOW_COUNT, true;
+    Interval = ACCEPTD_INTERVAL_DURATION_NS, true;
 }
 
-/// A name in `attributes.include` or `attributes.exclude` that the accept record does not have.
+impl Attribute {
+    /// Whether it says where and how an event was seen, not what happened.
+    pub(crate) const fn is_context(self) -> bool {
+        matches!(self, Self::NetnsInode | Self::ThreadId | Self::ThreadName | Self::CaptureTier)
+    }
+}
+
+/// A name in `attributes.include` or `attributes.exclude` that no record has.
 #[derive(Debug, Error)]
-#[error("the accept record has no attribute `{0}`")]
+#[error("no record has an attribute `{0}`")]
 pub struct UnknownAttribute(String);
 
 /// Which attributes are sent, and how long a text may be.

@@ -46,6 +46,8 @@ pub struct Process {
     pub owner: Option<String>,
     /// A kernel thread has no executable.
     pub kernel_thread: bool,
+    /// `service.name`, where it is known.
+    pub service_name: Option<String>,
 }
 
 /// A `Resource` message with its entity references, at most [`MAX_RESOURCE_BYTES`] long.
@@ -75,7 +77,11 @@ impl EncodedResource {
         let owner = process.owner.as_ref().map(|owner| escape(owner.as_bytes(), value_length));
         push_text(&mut attributes, names::PROCESS_OWNER, owner.as_deref());
         let service = escape(&process.executable_name, value_length.min(MAX_IDENTITY_BYTES));
-        attributes.push(text(names::SERVICE_NAME, format!("unknown_service:{service}")));
+        let service = process.service_name.as_ref().map_or_else(
+            || format!("unknown_service:{service}"),
+            |name| escape(name.as_bytes(), value_length.min(MAX_IDENTITY_BYTES)),
+        );
+        attributes.push(text(names::SERVICE_NAME, service));
         let host_id = host.id.as_ref().map(|id| escape(id.as_bytes(), value_length.min(MAX_IDENTITY_BYTES)));
         push_text(&mut attributes, names::HOST_ID, host_id.as_deref());
         attributes.push(text(names::HOST_NAME, escape(host.name.as_bytes(), value_length)));
@@ -91,7 +97,8 @@ impl EncodedResource {
         if host_id.is_some_and(|id| !id.is_empty()) {
             entity_refs.push(entity("host", &[names::HOST_ID]));
         }
-        Self::bounded(Resource { attributes, dropped_attributes_count: 0, entity_refs }, extra, value_length)
+        let resource = Resource { attributes, dropped_attributes_count: 0, entity_refs };
+        Self::bounded(resource, extra, value_length)
     }
 
     /// Adds what of `extra` is new and fits.

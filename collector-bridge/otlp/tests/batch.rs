@@ -20,6 +20,7 @@ fn resource(pid: u32) -> EncodedResource {
         real_user_id: None,
         owner: None,
         kernel_thread: false,
+        service_name: None,
     };
     EncodedResource::of_process(&host, &process, &[], 1024)
 }

@@ -52,6 +52,13 @@ fn accept() -> Received {
     request(resource, attributes)
 }
 
+/// The same attributes under another name.
+fn event(name: &str) -> Received {
+    let Received::Logs(mut logs) = accept() else { return accept() };
+    name.clone_into(&mut logs.resource_logs[0].scope_logs[0].log_records[0].event_name);
+    Received::Logs(logs)
+}
+
 fn printed(output: Output, header: bool, received: &Received) -> String {
     let mut out = Vec::new();
     Printer::new(output, header).print(&mut out, received).expect("a vector takes everything");
@@ -138,4 +145,12 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn another_event_is_named_in_the_last_column() {
+    assert!(printed(Output::Columns, false, &accept()).ends_with(" 13\n"));
+    assert!(printed(Output::Columns, false, &event("acceptd.socket.listen")).ends_with(" listen\n"));
+    let hostile = printed(Output::Columns, false, &event("x.\u{1b}[2J"));
+    assert!(!hostile.contains('\u{1b}'), "{hostile:?}");
 }

@@ -36,8 +36,8 @@ fn profile(full: bool) -> Profile {
     Profile::new(full, &[], &[], false, LIMIT).expect("no names")
 }
 
-fn at(address: &str, port: u16) -> Endpoint {
-    Endpoint { addr: address.parse().expect("an address"), port }
+fn at(address: &str, port: u16) -> Endpoint<'static> {
+    Endpoint::Ip { addr: address.parse().expect("an address"), port }
 }
 
 fn nginx() -> Accept<'static> {
@@ -327,7 +327,8 @@ fn any_accept() -> impl Strategy<Value = Any> {
 
 impl Any {
     fn accept(&self) -> Accept<'_> {
-        let [local, peer, listener] = self.ends.map(|end| end.map(|(addr, port)| Endpoint { addr, port }));
+        let [local, peer, listener] =
+            self.ends.map(|end| end.map(|(addr, port)| Endpoint::Ip { addr, port }));
         let [socket_cookie, listener_cookie, socket_inode, listener_inode, queue_time_ns, blocked_time_ns] =
             self.numbers;
         let [verified, mptcp, v4_mapped, self_accept] = self.flags;
@@ -362,6 +363,20 @@ impl Any {
     }
 }
 
+fn address(end: Option<Endpoint<'_>>) -> Option<String> {
+    end.map(|end| match end {
+        Endpoint::Ip { addr, .. } => addr.to_string(),
+        other => panic!("{other:?}"),
+    })
+}
+
+fn port(end: Option<Endpoint<'_>>) -> Option<u64> {
+    end.map(|end| match end {
+        Endpoint::Ip { port, .. } => port.into(),
+        other => panic!("{other:?}"),
+    })
+}
+
 fn printable(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
@@ -382,12 +397,12 @@ proptest! {
         let when_full = |value: Option<String>| value.filter(|_| full);
         let shown_listener = accept.listener.filter(|_| full || accept.errno.is_some());
         let expected = [
-            ("network.local.address", text(accept.local.map(|end| end.addr.to_string()))),
-            ("network.local.port", number(accept.local.map(|end| end.port.into()))),
-            ("network.peer.address", text(accept.peer.map(|end| end.addr.to_string()))),
-            ("network.peer.port", number(accept.peer.map(|end| end.port.into()))),
-            ("acceptd.listener.address", text(shown_listener.map(|end| end.addr.to_string()))),
-            ("acceptd.listener.port", number(shown_listener.map(|end| end.port.into()))),
+            ("network.local.address", text(address(accept.local))),
+            ("network.local.port", number(port(accept.local))),
+            ("network.peer.address", text(address(accept.peer))),
+            ("network.peer.port", number(port(accept.peer))),
+            ("acceptd.listener.address", text(address(shown_listener))),
+            ("acceptd.listener.port", number(port(shown_listener))),
             ("acceptd.socket.cookie", text(number(accept.socket_cookie))),
             ("acceptd.listener.cookie", when_full(text(number(accept.listener_cookie)))),
             ("acceptd.socket.inode", when_full(number(accept.socket_inode))),
@@ -427,6 +442,7 @@ proptest! {
             real_user_id: Some(5),
             owner,
             kernel_thread: false,
+            service_name: None,
         };
         let resource = EncodedResource::of_process(&host, &process, &extra, limit);
         prop_assert!(resource.as_bytes().len() <= 8 << 10, "{} bytes", resource.as_bytes().len());

@@ -45,12 +45,18 @@ type Path = &'static [(&'static str, &'static str)];
 
 const MEMBERS: &[(&str, Path)] = &[
     ("TASK_FILES", &[("task_struct", "files")]),
+    ("TASK_PID", &[("task_struct", "pid")]),
+    ("TASK_TGID", &[("task_struct", "tgid")]),
     ("TASK_GROUP_LEADER", &[("task_struct", "group_leader")]),
     ("TASK_START_BOOTTIME", &[("task_struct", "start_boottime")]),
     ("TASK_SELF_EXEC_ID", &[("task_struct", "self_exec_id")]),
     ("TASK_CRED", &[("task_struct", "cred")]),
     ("TASK_MM", &[("task_struct", "mm")]),
     ("TASK_COMM", &[("task_struct", "comm")]),
+    ("TASK_CGROUPS", &[("task_struct", "cgroups")]),
+    ("CSS_SET_CGROUP", &[("css_set", "dfl_cgrp")]),
+    ("CGROUP_NODE", &[("cgroup", "kn")]),
+    ("NODE_ID", &[("kernfs_node", "id")]),
     ("CRED_UID", &[("cred", "uid")]),
     ("CRED_EUID", &[("cred", "euid")]),
     ("CRED_EGID", &[("cred", "egid")]),
@@ -68,6 +74,12 @@ const MEMBERS: &[(&str, Path)] = &[
     ("SK_SOCKET", &[("sock", "sk_socket")]),
     ("SK_FAMILY", &[("sock_common", "skc_family")]),
     ("SK_PROTOCOL", &[("sock", "sk_protocol")]),
+    ("SK_TYPE", &[("sock", "sk_type")]),
+    ("SK_STATE", &[("sock_common", "skc_state")]),
+    ("SK_ERR", &[("sock", "sk_err")]),
+    ("SK_DROPS", &[("sock", "sk_drops")]),
+    ("SK_RECEIVE_NEXT", &[("sock", "sk_receive_queue"), ("sk_buff_head", "next")]),
+    ("SK_RECEIVE_LENGTH", &[("sock", "sk_receive_queue"), ("sk_buff_head", "qlen")]),
     ("SK_COOKIE", &[("sock_common", "skc_cookie")]),
     ("SK_NET", &[("sock_common", "skc_net")]),
     ("NET_INUM", &[("net", "ns"), ("ns_common", "inum")]),
@@ -79,33 +91,65 @@ const MEMBERS: &[(&str, Path)] = &[
     ("SK_ACK_BACKLOG", &[("sock", "sk_ack_backlog")]),
     ("SK_MAX_ACK_BACKLOG", &[("sock", "sk_max_ack_backlog")]),
     ("INET_SPORT", &[("inet_sock", "inet_sport")]),
+    (
+        "ACCEPT_QUEUE_HEAD",
+        &[("inet_connection_sock", "icsk_accept_queue"), ("request_sock_queue", "rskq_accept_head")],
+    ),
+    ("REQUEST_SK", &[("request_sock", "sk")]),
+    ("UNIX_ADDR", &[("unix_sock", "addr")]),
+    ("UNIX_PEER", &[("unix_sock", "peer")]),
+    ("UNIX_ADDRESS_LEN", &[("unix_address", "len")]),
+    ("UNIX_ADDRESS_PATH", &[("unix_address", "name"), ("sockaddr_un", "sun_path")]),
+    ("ITER_SEQ", &[("bpf_iter_meta", "seq")]),
 ];
 
-/// Members that a kernel may lack.
-const OPTIONAL: &[(&str, Path)] = &[("MPTCP_FIRST", &[("mptcp_sock", "first")])];
+/// Members that a kernel may lack: one without Multipath TCP, VSOCK or io_uring, or with them as modules.
+const OPTIONAL: &[(&str, Path)] = &[
+    ("MPTCP_FIRST", &[("mptcp_sock", "first")]),
+    ("VSOCK_LOCAL_CID", &[("vsock_sock", "local_addr"), ("sockaddr_vm", "svm_cid")]),
+    ("VSOCK_LOCAL_PORT", &[("vsock_sock", "local_addr"), ("sockaddr_vm", "svm_port")]),
+    ("VSOCK_REMOTE_CID", &[("vsock_sock", "remote_addr"), ("sockaddr_vm", "svm_cid")]),
+    ("VSOCK_REMOTE_PORT", &[("vsock_sock", "remote_addr"), ("sockaddr_vm", "svm_port")]),
+    ("IO_OPCODE", &[("io_kiocb", "opcode")]),
+    ("IO_FD", &[("io_kiocb", "cqe"), ("io_cqe", "fd")]),
+    ("IO_FLAGS", &[("io_kiocb", "flags")]),
+    ("IO_FILE", &[("io_kiocb", "file")]),
+    ("IO_ACCEPT_FILE_SLOT", &[("io_accept", "file_slot")]),
+    ("IO_CQE_RES", &[("io_uring_cqe", "res")]),
+    ("IO_CQE_FLAGS", &[("io_uring_cqe", "flags")]),
+];
 
 /// How one architecture passes system calls.
 struct Abi {
     /// Member of `struct pt_regs` with the number of the system call.
     number: &'static str,
-    arguments: [&'static str; 3],
+    /// Members with the first arguments, each with what lies between the member's begin and it.
+    arguments: [(&'static str, u64); 3],
+    compat_arguments: [(&'static str, u64); 3],
     /// Path of the word that marks a call of the compatibility ABI, and its bits.
     compat: Path,
     compat_mask: u64,
-    numbers: [Value; 5],
+    numbers: [Value; 11],
 }
 
 /// `arch/x86/entry/syscalls/syscall_{64,32}.tbl`; `TS_COMPAT`, `arch/x86/include/asm/thread_info.h`
 const X86_64: Abi = Abi {
     number: "orig_ax",
-    arguments: ["di", "bx", "cx"],
+    arguments: [("di", 0), ("si", 0), ("dx", 0)],
+    compat_arguments: [("bx", 0), ("cx", 0), ("dx", 0)],
     compat: &[("task_struct", "thread_info"), ("thread_info", "status")],
     compat_mask: 0x2,
     numbers: [
         ("NR_ACCEPT", 43),
         ("NR_ACCEPT4", 288),
+        ("NR_LISTEN", 50),
+        ("NR_BIND", 49),
+        ("NR_SOCKET", 41),
         ("NR_COMPAT_ACCEPT", ABSENT),
         ("NR_COMPAT_ACCEPT4", 364),
+        ("NR_COMPAT_LISTEN", 363),
+        ("NR_COMPAT_BIND", 361),
+        ("NR_COMPAT_SOCKET", 359),
         ("NR_COMPAT_SOCKETCALL", 102),
     ],
 };
@@ -114,14 +158,22 @@ const X86_64: Abi = Abi {
 /// `arch/arm64/include/asm/thread_info.h`
 const AARCH64: Abi = Abi {
     number: "syscallno",
-    arguments: ["orig_x0", "orig_x0", "orig_x0"],
+    // The first register holds the result by now.
+    arguments: [("orig_x0", 0), ("regs", 8), ("regs", 16)],
+    compat_arguments: [("orig_x0", 0), ("regs", 8), ("regs", 16)],
     compat: &[("task_struct", "thread_info"), ("thread_info", "flags")],
     compat_mask: 1 << 22,
     numbers: [
         ("NR_ACCEPT", 202),
         ("NR_ACCEPT4", 242),
+        ("NR_LISTEN", 201),
+        ("NR_BIND", 200),
+        ("NR_SOCKET", 198),
         ("NR_COMPAT_ACCEPT", 285),
         ("NR_COMPAT_ACCEPT4", 366),
+        ("NR_COMPAT_LISTEN", 284),
+        ("NR_COMPAT_BIND", 282),
+        ("NR_COMPAT_SOCKET", 281),
         ("NR_COMPAT_SOCKETCALL", ABSENT),
     ],
 };
@@ -143,26 +195,44 @@ pub fn resolve(path: &str) -> Result<Vec<Value>, OffsetError> {
 }
 
 fn values(btf: &Btf, abi: &Abi) -> Result<Vec<Value>, OffsetError> {
-    let mut values = Vec::with_capacity(MEMBERS.len() + OPTIONAL.len() + 11);
+    let mut values = Vec::with_capacity(MEMBERS.len() + OPTIONAL.len() + 24);
     for &(global, path) in MEMBERS {
         values.push((global, offset(btf, path)?));
     }
     for &(global, path) in OPTIONAL {
         values.push((global, offset(btf, path).unwrap_or(ABSENT)));
     }
-    let [first, compat_first, compat_second] = abi.arguments;
-    for (global, member) in [
-        ("PT_REGS_NR", abi.number),
-        ("PT_REGS_ARG0", first),
-        ("PT_REGS_COMPAT_ARG0", compat_first),
-        ("PT_REGS_COMPAT_ARG1", compat_second),
-    ] {
-        values.push((global, offset_of(btf, "pt_regs", member)?));
+    values.push(("PT_REGS_NR", offset_of(btf, "pt_regs", abi.number)?));
+    let globals = [
+        "PT_REGS_ARG0",
+        "PT_REGS_ARG1",
+        "PT_REGS_ARG2",
+        "PT_REGS_COMPAT_ARG0",
+        "PT_REGS_COMPAT_ARG1",
+        "PT_REGS_COMPAT_ARG2",
+    ];
+    for (global, (member, beyond)) in
+        globals.into_iter().zip(abi.arguments.into_iter().chain(abi.compat_arguments))
+    {
+        values.push((global, offset_of(btf, "pt_regs", member)? + beyond));
     }
+    values
+        .push(("IO_COMPLETE_BY_CQE", u64::from(arguments_of(btf, "btf_trace_io_uring_complete") == Some(3))));
     values.push(("TASK_COMPAT_FLAGS", offset(btf, abi.compat)?));
     values.push(("COMPAT_MASK", abi.compat_mask));
     values.extend(abi.numbers);
     Ok(values)
+}
+
+/// How many arguments the program on a tracepoint gets: those of its type, less the first, which is the kernel's own.
+fn arguments_of(btf: &Btf, tracepoint: &str) -> Option<usize> {
+    let types = btf.resolve_types_by_name(tracepoint).ok()?;
+    let Type::Typedef(typedef) = types.into_iter().find(|found| matches!(found, Type::Typedef(_)))? else {
+        return None;
+    };
+    let Ok(Type::Ptr(pointer)) = btf.resolve_chained_type(&typedef) else { return None };
+    let Ok(Type::FuncProto(prototype)) = btf.resolve_chained_type(&pointer) else { return None };
+    prototype.parameters.len().checked_sub(1)
 }
 
 fn offset(btf: &Btf, path: Path) -> Result<u64, OffsetError> {

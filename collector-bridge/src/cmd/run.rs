@@ -15,16 +15,24 @@ use super::{failed, unusable};
 use crate::{
     bpf::{self, Programs, Settings, offsets},
     cli::RunArgs,
+    clock,
     config::{Config, Loaded},
-    drain::{Drain, Drained, Recorder, Shared},
+    drain::{Drain, Drained, Shared},
+    filter::Filter,
     host::{self, HostFacts},
     identity::{Identities, process::Observer},
     ids::Ids,
     ledger::CaptureLedger,
+    listeners::Listeners,
+    memory,
     output::{Console, Outputs},
+    recorder::{Parts, Recorder},
     stop::Stop,
     summary::Summary,
 };
+
+/// Where the host's cgroups (version 2) may be, under `host.root`: alone, or beside those of version 1.
+const CGROUPS: [&str; 2] = ["sys/fs/cgroup", "sys/fs/cgroup/unified"];
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
@@ -45,13 +53,21 @@ pub fn run(arguments: &RunArgs) -> ExitCode {
         Ok(profile) => profile,
         Err(error) => return unusable([error]),
     };
-    match agent(&loaded, profile) {
+    let config = &loaded.config;
+    let cgroups = CGROUPS.map(|folder| config.host.root.join(folder));
+    let [usual, _] = &cgroups;
+    let cgroups = cgroups.iter().find(|folder| folder.join("cgroup.controllers").exists()).unwrap_or(usual);
+    let filter = match Filter::new(&config.filter, &config.filter_exclude, cgroups) {
+        Ok(filter) => filter,
+        Err(error) => return unusable([error]),
+    };
+    match agent(&loaded, profile, filter) {
         Ok(summary) => report(&summary),
         Err(error) => failed(&error),
     }
 }
 
-fn agent(loaded: &Loaded, profile: Profile) -> anyhow::Result<Summary> {
+fn agent(loaded: &Loaded, profile: Profile, filter: Filter) -> anyhow::Result<Summary> {
     let config = &loaded.config;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (facts, warnings) = host::gather(
@@ -63,13 +79,30 @@ fn agent(loaded: &Loaded, profile: Profile) -> anyhow::Result<Summary> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let programs = load(config)?;
+    let programs = load(config, &filter)?;
+    memory::give_back();
+    for missing in &programs.missing {
+        tracing::warn!("without {}: {}", missing.feature, missing.reason);
+    }
     runtime.block_on(async {
         let mut stop = Stop::listen().context("cannot catch signals")?;
         let exporter = exporter(config)?;
         let shared = Arc::new(Shared::default());
-        let recorder = recorder(config, profile, facts, outputs(config, exporter.clone()));
-        let drain = Drain::new(programs, recorder, Arc::clone(&shared));
+        let listeners =
+            Listeners::new(&programs.listeners, config.listener.stalled_after, clock::now_boot_nanos());
+        let (builder, timeout) = batches(config);
+        let recorder = Recorder::new(Parts {
+            identities: identities(loaded, &facts),
+            ids: Ids::new(facts.host.id.as_deref().unwrap_or_default(), &facts.boot_id),
+            profile,
+            events: config.events.clone(),
+            filter,
+            builder,
+            timeout,
+            outputs: outputs(config, exporter.clone()),
+            listeners,
+        });
+        let drain = Drain::new(programs, recorder, Arc::clone(&shared), config.listener.interval);
         let (ended, mut drain_ended) = tokio::sync::oneshot::channel();
         thread::Builder::new().name("acceptd-drain".to_owned()).spawn(move || {
             // The receiver is gone only when the agent is.
@@ -99,11 +132,19 @@ async fn finish(config: &Config, drained: Drained, exporter: Option<Exporter>) -
     Ok(Summary { capture, hook_missed: drained.hook_missed, export: destination, console: drained.console })
 }
 
-fn load(config: &Config) -> anyhow::Result<Programs> {
+fn load(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
     let offsets = offsets::resolve(BTF)?;
     let ring_bytes =
         u32::try_from(config.capture.ring_bytes).context("capture.ring_bytes is larger than 4 GiB")?;
-    let settings = Settings { ring_bytes, record_self: config.filter.own };
+    let settings = Settings {
+        ring_bytes,
+        record_self: config.filter.own,
+        failure_budget: config.capture.failure_budget as u64,
+        bind: config.events.bind,
+        create: config.events.create,
+        attempts: config.events.accept_attempt,
+        filter: filter.clone(),
+    };
     bpf::load(&settings, &offsets).map_err(|error| {
         if let bpf::LoadError::Program { verifier_log, .. } = &error {
             tracing::debug!("verifier log:\n{verifier_log}");
@@ -146,11 +187,15 @@ fn outputs(config: &Config, exporter: Option<Exporter>) -> Outputs {
     Outputs::new(exporter, config.output.map(|format| Console::new(format.into())))
 }
 
-fn recorder(config: &Config, profile: Profile, facts: HostFacts, outputs: Outputs) -> Recorder {
-    let ids = Ids::new(facts.host.id.as_deref().unwrap_or_default(), &facts.boot_id);
+fn identities(loaded: &Loaded, facts: &HostFacts) -> Identities {
+    let config = &loaded.config;
     let extra = config.resource.attributes.clone().into_iter().collect();
-    let identities =
-        Identities::new(facts, Observer::new(&config.host.root), extra, config.limits.value_length);
+    let own = loaded.agent_resource.clone().into_iter().collect();
+    Identities::new(facts.clone(), Observer::new(&config.host.root), extra, own, config.limits.value_length)
+}
+
+/// What gathers records, and how long one waits for others.
+fn batches(config: &Config) -> (BatchBuilder, Duration) {
     let builder = BatchBuilder::new(BatchLimits {
         max_records: u32::try_from(config.batch.max_records).unwrap_or(u32::MAX),
         max_bytes: config.batch.max_bytes,
@@ -160,7 +205,7 @@ fn recorder(config: &Config, profile: Profile, facts: HostFacts, outputs: Output
     } else {
         config.batch.timeout
     };
-    Recorder::new(identities, ids, profile, builder, timeout, outputs)
+    (builder, timeout)
 }
 
 fn announce(config: &Config) {
@@ -170,7 +215,7 @@ fn announce(config: &Config) {
         (None, None) => "only counts them (no endpoint, no output)".to_owned(),
     };
     tracing::info!(
-        "acceptd {} captures TCP accepts (tier 2: tracepoints, ring of {} bytes) and {to}",
+        "acceptd {} captures accepts (tier 2: tracepoints, ring of {} bytes) and {to}",
         env!("CARGO_PKG_VERSION"),
         config.capture.ring_bytes,
     );

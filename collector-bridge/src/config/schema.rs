@@ -10,6 +10,7 @@ use super::endpoint::{Destination, Endpoint};
 use super::kind::{AbsolutePath, Count, Kind, Names, OptionalText, Size, Span, Toggle};
 use super::pairs::{Attributes, HeaderMap, Headers};
 use super::table::{Key, settings};
+use super::values::{Families, Family, Numbers, Texts};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -33,6 +34,37 @@ settings! {
         /// A larger one bridges a longer stall of the agent before events are lost.
         // 64 KiB is the largest page size of Linux: each power of two from there on is a multiple of the page.
         "capture.ring_bytes" => ring_bytes: usize = 4 * MIB, Size { min: 64 * KIB, max: GIB, power_of_two: true };
+        /// Most records of failed accepts for each listener and second. The others are only counted.
+        "capture.failure_budget" => failure_budget: usize = 10, Count(0, 1_000_000);
+    }
+
+    /// Which events are sent besides accepts.
+    events: Events {
+        /// A process listens.
+        "events.listen" => listen: bool = true, Toggle;
+        /// A process binds a socket.
+        "events.bind" => bind: bool = true, Toggle;
+        /// A process makes a socket.
+        "events.create" => create: bool = false, Toggle;
+        /// A process begins to accept; what comes of it is not known yet. Also gives accepts their blocked time.
+        /// Costs every system call of the host a little more.
+        "events.accept_attempt" => accept_attempt: bool = false, Toggle;
+        /// Counts of failed accepts for each listener, process and errno.
+        "events.failures" => failures: bool = false, Toggle;
+        /// Connections that were dropped because an accept queue was full.
+        "events.overflow" => overflow: bool = true, Toggle;
+        /// Connections that were closed without being accepted.
+        "events.abandoned" => abandoned: bool = true, Toggle;
+        /// Listeners that accept nothing although connections wait.
+        "events.stalled" => stalled: bool = true, Toggle;
+    }
+
+    /// How listeners are watched, independent of accepts.
+    listener: ListenerWatch {
+        /// How often the queue of every listener is looked at.
+        "listener.interval" => interval: Duration = 10 * SECOND, Span(100 * MILLISECOND, HOUR);
+        /// How long the oldest connection must wait for its listener to be called stalled.
+        "listener.stalled_after" => stalled_after: Duration = 5 * SECOND, Span(MILLISECOND, HOUR);
     }
 
     /// How records are gathered into requests.
@@ -111,6 +143,34 @@ settings! {
         /// Also sends the agent's own accepts, and those of connections that it opened itself.
         /// They are counted either way.
         "filter.self" => own: bool = false, Toggle;
+        /// Only these local ports. Events without a port (UNIX sockets) do not pass then.
+        "filter.ports" => ports: Vec<u64> = Vec::new(), Numbers(1, 65_535);
+        /// Only these address families.
+        "filter.families" => families: Vec<Family> = Vec::new(), Families;
+        /// Only these processes, by their ids in the host's pid namespace.
+        "filter.pids" => pids: Vec<u64> = Vec::new(), Numbers(1, 4_194_304);
+        /// Only processes with these names (comm; not those of their threads).
+        "filter.comms" => comms: Vec<String> = Vec::new(), Texts { what: "names", longest: 15 };
+        /// Only these cgroups (version 2), by path: /system.slice/nginx.service.
+        "filter.cgroups" => cgroups: Vec<String> = Vec::new(), Texts { what: "paths", longest: 4096 };
+        /// Only these network namespaces, by number: the N of net:[N] in /proc/PID/ns/net.
+        "filter.netns" => netns: Vec<u64> = Vec::new(), Numbers(1, 4_294_967_295);
+    }
+
+    /// What is never captured; wins over what `filter` lets pass.
+    filter_exclude: FilterExclude {
+        /// Not these local ports.
+        "filter.exclude.ports" => ports: Vec<u64> = Vec::new(), Numbers(1, 65_535);
+        /// Not these address families.
+        "filter.exclude.families" => families: Vec<Family> = Vec::new(), Families;
+        /// Not these processes.
+        "filter.exclude.pids" => pids: Vec<u64> = Vec::new(), Numbers(1, 4_194_304);
+        /// Not processes with these names.
+        "filter.exclude.comms" => comms: Vec<String> = Vec::new(), Texts { what: "names", longest: 15 };
+        /// Not these cgroups.
+        "filter.exclude.cgroups" => cgroups: Vec<String> = Vec::new(), Texts { what: "paths", longest: 4096 };
+        /// Not these network namespaces.
+        "filter.exclude.netns" => netns: Vec<u64> = Vec::new(), Numbers(1, 4_294_967_295);
     }
 
     /// The end of a run.

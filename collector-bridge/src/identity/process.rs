@@ -10,6 +10,7 @@ use std::{
 use acceptd_common::{Task, limits::EXE_LEN};
 use acceptd_otlp::Process;
 use jiff::Timestamp;
+use zerocopy::FromZeros as _;
 
 use super::{passwd::Users, until_nul};
 
@@ -56,7 +57,26 @@ impl Observer {
                 _ => None,
             },
             kernel_thread: task.kernel_thread != 0,
+            service_name: None,
         }
+    }
+
+    /// The agent itself.
+    pub fn observe_self(&mut self, boot_time_unix_ns: u64) -> Process {
+        let pid = std::process::id();
+        let mut task = Task::new_zeroed();
+        task.tgid = pid;
+        task.euid = rustix::process::geteuid().as_raw();
+        task.uid = rustix::process::getuid().as_raw();
+        let ticks = fs::read(self.proc.join(pid.to_string()).join("stat"));
+        task.leader_start_ns =
+            ticks.ok().and_then(|stat| start_ticks(&stat)).unwrap_or_default() * NANOS_PER_TICK;
+        let path = std::env::current_exe().unwrap_or_default();
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let length = name.len().min(EXE_LEN - 1);
+        task.exe[..length].copy_from_slice(&name[..length]);
+        task.exe_len = u32::try_from(length).unwrap_or_default();
+        self.observe(&task, boot_time_unix_ns)
     }
 
     /// Reads `/proc`, and believes it only if the process is still the same afterwards.
@@ -130,8 +150,6 @@ fn rfc3339_millis(unix_ns: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStrExt as _;
-
-    use zerocopy::FromZeros as _;
 
     use super::*;
 

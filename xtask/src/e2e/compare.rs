@@ -21,10 +21,11 @@ pub(crate) fn workers(truth: &[Accepted]) -> Result<BTreeMap<u32, ProcessFacts>>
     pids.into_iter().map(|pid| Ok((pid, process_facts(pid)?))).collect()
 }
 
-/// The records of nginx's workers.
+/// The accepts of nginx's workers.
 pub(crate) fn of_nginx<'a>(truth: &[Accepted], records: &'a [Record]) -> Vec<&'a Record> {
     let pids: BTreeSet<String> = truth.iter().map(|one| one.pid.to_string()).collect();
-    records.iter().filter(|record| pids.contains(record.resource("process.pid"))).collect()
+    let is_of = |record: &&Record| record.is_accept() && pids.contains(record.resource("process.pid"));
+    records.iter().filter(is_of).collect()
 }
 
 /// Fails unless the multisets of connections are equal: none missing, none extra.

@@ -60,7 +60,7 @@ pub(crate) fn accept_once() -> Result<()> {
 /// The record of one of them.
 pub(crate) fn of<'a>(hostile: &Hostile, records: &'a [Record]) -> Option<&'a Record> {
     let port = hostile.port.to_string();
-    records.iter().find(|record| record.attribute("network.local.port") == port)
+    records.iter().find(|record| record.is_accept() && record.attribute("network.local.port") == port)
 }
 
 /// Every one arrived at the Collector, readable and harmless.

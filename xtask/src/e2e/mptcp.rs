@@ -63,7 +63,9 @@ fn parse(line: &str) -> Result<Accept> {
 
 /// The records of one run.
 fn of<'a>(accepts: &Accepts, records: &'a [Record]) -> Vec<&'a Record> {
-    records.iter().filter(|record| record.attribute("network.local.port") == accepts.port).collect()
+    let is_of =
+        |record: &&Record| record.is_accept() && record.attribute("network.local.port") == accepts.port;
+    records.iter().filter(is_of).collect()
 }
 
 /// Whether as many records arrived as there were accepts.

@@ -14,11 +14,15 @@ use std::{
 };
 
 use acceptd::{
-    drain::Recorder,
+    clock,
+    config::Config,
+    filter::Filter,
     host,
     identity::{Identities, process::Observer},
     ids::Ids,
+    listeners::Listeners,
     output::Outputs,
+    recorder::{Parts, Recorder},
 };
 use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, Received, receiver};
 use rustix::time::{ClockId, clock_gettime};
@@ -120,7 +124,7 @@ fn send_ours(endpoint: &str, records: u64) {
         }
         let sample = &mut samples[usize::try_from(sequence).unwrap_or(0) % sample::PROCESSES as usize];
         sample.header.sequence = sequence;
-        sample.cookie = 1_000_000 + sequence;
+        sample.socket.cookie = 1_000_000 + sequence;
         recorder.record(sample.as_bytes());
     }
     recorder.flush();
@@ -145,15 +149,16 @@ fn config(endpoint: &str) -> ExporterConfig {
 pub(crate) fn recorder(exporter: Exporter) -> Recorder {
     let (facts, _) = host::gather(Path::new("/"), Some("bench"), Some("bench"), Path::new("/nonexistent"));
     let ids = Ids::new("bench", &facts.boot_id);
-    let identities = Identities::new(facts, Observer::new(Path::new("/")), Vec::new(), 1024);
-    let builder = BatchBuilder::new(BatchLimits { max_records: 8192, max_bytes: 3_500_000 });
-    let profile = Profile::new(true, &[], &[], false, 1024).expect("nothing is named");
-    Recorder::new(
+    let identities = Identities::new(facts, Observer::new(Path::new("/")), Vec::new(), Vec::new(), 1024);
+    Recorder::new(Parts {
         identities,
         ids,
-        profile,
-        builder,
-        Duration::from_secs(1),
-        Outputs::new(Some(exporter), None),
-    )
+        profile: Profile::new(true, &[], &[], false, 1024).expect("nothing is named"),
+        events: Config::default().events,
+        filter: Filter::default(),
+        builder: BatchBuilder::new(BatchLimits { max_records: 8192, max_bytes: 3_500_000 }),
+        timeout: Duration::from_secs(1),
+        outputs: Outputs::new(Some(exporter), None),
+        listeners: Listeners::new(&[], Duration::from_secs(5), clock::now_boot_nanos()),
+    })
 }

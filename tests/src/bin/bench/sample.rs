@@ -1,6 +1,6 @@
 //! Ring-buffer samples as the programs write them, of twenty processes.
 
-use acceptd_common::{ABI_VERSION, InetAccept, Kind};
+use acceptd_common::{ABI_VERSION, Call, InetAccept, Kind};
 use zerocopy::FromZeros as _;
 
 /// Processes that accept.
@@ -21,26 +21,32 @@ pub(crate) fn of_process(number: u32) -> InetAccept {
     sample.task.exe[..5].copy_from_slice(b"nginx");
     sample.task.exe_len = 5;
     sample.task.comm[..5].copy_from_slice(b"nginx");
-    sample.cookie = 1_000_000;
-    sample.listener_cookie = 4_000 + u64::from(number);
-    sample.inode = 2_000_000;
-    sample.listener_inode = 20_000;
-    sample.queue_ns = 123_456;
-    sample.local_addr[..4].copy_from_slice(&[10, 1, 2, 80]);
-    sample.peer_addr[..4].copy_from_slice(&[10, 0, 0, 7]);
-    sample.local_port = 443_u16.to_be();
-    sample.peer_port = 51_514_u16.to_be();
-    sample.listener_port = 443_u16.to_be();
-    sample.family = 2;
-    sample.listener_family = 2;
-    sample.protocol = 6;
-    sample.syscall = InetAccept::SYSCALL_ACCEPT4;
-    sample.tier = 2;
-    sample.flags =
-        InetAccept::HAS_SOCKET | InetAccept::HAS_LISTENER | InetAccept::HAS_QUEUE_TIME | InetAccept::VERIFIED;
-    sample.result = 12;
-    sample.listener_fd = 6;
-    sample.backlog_limit = 511;
-    sample.netns = 4_026_531_833;
+    sample.call.queue_ns = 123_456;
+    sample.call.syscall = Call::SYSCALL_ACCEPT4;
+    sample.call.tier = 2;
+    sample.call.flags = Call::HAS_SOCKET
+        | Call::HAS_LISTENER
+        | Call::HAS_QUEUE_TIME
+        | Call::VERIFIED
+        | Call::HAS_FD
+        | Call::HAS_LISTENER_FD;
+    sample.call.result = 12;
+    sample.call.listener_fd = 6;
+    sample.socket.cookie = 1_000_000;
+    sample.socket.inode = 2_000_000;
+    sample.socket.local_addr[..4].copy_from_slice(&[10, 1, 2, 80]);
+    sample.socket.peer_addr[..4].copy_from_slice(&[10, 0, 0, 7]);
+    sample.socket.local_port = 443_u16.to_be();
+    sample.socket.peer_port = 51_514_u16.to_be();
+    sample.socket.family = 2;
+    sample.socket.protocol = 6;
+    sample.socket.netns = 4_026_531_833;
+    sample.listener.cookie = 4_000 + u64::from(number);
+    sample.listener.inode = 20_000 + u64::from(number);
+    sample.listener.port = 443_u16.to_be();
+    sample.listener.family = 2;
+    sample.listener.protocol = 6;
+    sample.listener.netns = 4_026_531_833;
+    sample.listener.backlog_limit = 511;
     sample
 }

@@ -40,7 +40,7 @@ pub(crate) fn send(endpoint: &str, records: u64) {
     for sequence in 0..records {
         let sample = &mut samples[usize::try_from(sequence).unwrap_or(0) % sample::PROCESSES as usize];
         sample.header.sequence = sequence;
-        sample.cookie = 1_000_000 + sequence;
+        sample.socket.cookie = 1_000_000 + sequence;
         emit(&logger, sample);
     }
     provider.shutdown_with_timeout(Duration::from_mins(2)).expect("everything is sent");
@@ -49,10 +49,11 @@ pub(crate) fn send(endpoint: &str, records: u64) {
 /// The attributes of the full record.
 fn emit(logger: &impl opentelemetry::logs::Logger, sample: &InetAccept) {
     let address = |bytes: &[u8; 16]| format!("{}.{}.{}.{}", bytes[0], bytes[1], bytes[2], bytes[3]);
-    let (local, peer) = (address(&sample.local_addr), address(&sample.peer_addr));
-    let (local_port, peer_port) = (u16::from_be(sample.local_port), u16::from_be(sample.peer_port));
+    let (local, peer) = (address(&sample.socket.local_addr), address(&sample.socket.peer_addr));
+    let (local_port, peer_port) =
+        (u16::from_be(sample.socket.local_port), u16::from_be(sample.socket.peer_port));
     let name = String::from_utf8_lossy(&sample.task.exe[..5]).into_owned();
-    let tenths = sample.queue_ns / 100_000;
+    let tenths = sample.call.queue_ns / 100_000;
     let body = format!(
         "{name}[{}] accepted tcp {peer}:{peer_port} -> {local}:{local_port} after {}.{} ms in queue",
         sample.task.tgid,
@@ -75,20 +76,20 @@ fn emit(logger: &impl opentelemetry::logs::Logger, sample: &InetAccept) {
         ("network.local.port", int(local_port.into())),
         ("network.peer.address", text(peer)),
         ("network.peer.port", int(peer_port.into())),
-        ("acceptd.listener.address", text(address(&sample.listener_addr))),
-        ("acceptd.listener.port", int(u16::from_be(sample.listener_port).into())),
+        ("acceptd.listener.address", text(address(&sample.listener.addr))),
+        ("acceptd.listener.port", int(u16::from_be(sample.listener.port).into())),
         ("log.record.uid", text(uid)),
-        ("acceptd.socket.cookie", text(sample.cookie.to_string())),
-        ("acceptd.listener.cookie", text(sample.listener_cookie.to_string())),
-        ("acceptd.socket.inode", int(sample.inode)),
-        ("acceptd.listener.inode", int(sample.listener_inode)),
+        ("acceptd.socket.cookie", text(sample.socket.cookie.to_string())),
+        ("acceptd.listener.cookie", text(sample.listener.cookie.to_string())),
+        ("acceptd.socket.inode", int(sample.socket.inode)),
+        ("acceptd.listener.inode", int(sample.listener.inode)),
         ("acceptd.socket.fd", int(12)),
         ("acceptd.listener.fd", int(6)),
-        ("acceptd.listener.backlog_length", int(sample.backlog_length.into())),
-        ("acceptd.listener.backlog_limit", int(sample.backlog_limit.into())),
-        ("acceptd.accept.queue_time_ns", int(sample.queue_ns)),
+        ("acceptd.listener.backlog_length", int(sample.listener.backlog_length.into())),
+        ("acceptd.listener.backlog_limit", int(sample.listener.backlog_limit.into())),
+        ("acceptd.accept.queue_time_ns", int(sample.call.queue_ns)),
         ("acceptd.accept.syscall", AnyValue::from("accept4")),
-        ("acceptd.netns.inode", int(sample.netns.into())),
+        ("acceptd.netns.inode", int(sample.socket.netns.into())),
         ("acceptd.thread.id", int(sample.task.tid.into())),
         ("acceptd.thread.name", text(name)),
     ];

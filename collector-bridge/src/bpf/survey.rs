@@ -1,0 +1,95 @@
+//! Passes of the iterators over what is there: the listeners of all processes, and connections that were queued
+//! before the programs were attached.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read as _},
+    os::fd::{AsFd as _, OwnedFd},
+    thread,
+};
+
+use acceptd_common::ListenerState;
+use aya::programs::{Iter, ProgramError, links::LinkError};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use thiserror::Error;
+use zerocopy::FromBytes as _;
+
+/// Why a pass gave nothing.
+#[derive(Debug, Error)]
+pub enum SurveyError {
+    /// The kernel refused to attach the iterator.
+    #[error("the kernel refused the iterator: {0}")]
+    Attach(#[from] ProgramError),
+    /// The link could not be made a file.
+    #[error("the kernel refused the iterator's file: {0}")]
+    Link(#[from] LinkError),
+    /// Reading failed.
+    #[error("the iterator could not be read: {0}")]
+    Read(#[from] io::Error),
+}
+
+/// Every listener that a process has open, each with one of its owners: the first that the kernel visits, which
+/// has the lowest process id. One that nobody has open any more (it waits in a message, or in a ring's table of files)
+/// is not visited.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn listeners(iterator: &mut Iter) -> Result<Vec<ListenerState>, SurveyError> {
+    let mut bytes = Vec::new();
+    open(iterator)?.read_to_end(&mut bytes)?;
+    let mut found = BTreeMap::new();
+    for row in bytes.chunks_exact(size_of::<ListenerState>()) {
+        if let Ok(state) = ListenerState::read_from_bytes(row) {
+            found.entry(state.listener.inode).or_insert(state);
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Remembers the queued connections of every network namespace that `listeners` are in. Says for how many namespaces
+/// that failed: their queued connections are recorded as unverified.
+///
+/// # Errors
+/// When the kernel refuses the iterator as such.
+pub fn remember_queued(iterator: &mut Iter, listeners: &[ListenerState]) -> Result<usize, SurveyError> {
+    pass(iterator)?;
+    let own = netns_of("self").ok().and_then(|file| inode(&file));
+    let namespaces: BTreeMap<u32, u32> =
+        listeners.iter().map(|state| (state.listener.netns, state.owner.tgid)).collect();
+    let others = namespaces.into_iter().filter(|(netns, _)| Some(u64::from(*netns)) != own);
+    let mut failed = 0;
+    for (_, pid) in others {
+        // The iterator looks at the network namespace of the thread that opens it.
+        let entered = thread::scope(|scope| {
+            let inside = scope.spawn(|| -> Option<()> {
+                let namespace = OwnedFd::from(netns_of(&pid.to_string()).ok()?);
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).ok()?;
+                pass(iterator).ok()
+            });
+            inside.join().ok().flatten()
+        });
+        failed += usize::from(entered.is_none());
+    }
+    Ok(failed)
+}
+
+fn pass(iterator: &mut Iter) -> Result<(), SurveyError> {
+    io::copy(&mut open(iterator)?, &mut io::sink())?;
+    Ok(())
+}
+
+/// A link is used up by its file.
+fn open(iterator: &mut Iter) -> Result<File, SurveyError> {
+    let link = iterator.attach()?;
+    Ok(iterator.take_link(link)?.into_file()?)
+}
+
+fn netns_of(process: &str) -> io::Result<File> {
+    File::open(format!("/proc/{process}/ns/net"))
+}
+
+fn inode(file: &File) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    Some(file.metadata().ok()?.ino())
+}

@@ -1,0 +1,127 @@
+//! Lists of what a filter compares: at most as many values as the kernel's map has room for.
+
+use acceptd_common::limits::FILTER_VALUES;
+
+use super::kind::{Kind, Names};
+use super::raw::Raw;
+
+/// Numbers from `.0` to `.1`; in a variable or a flag separated by commas.
+pub(super) struct Numbers(pub(super) u64, pub(super) u64);
+
+impl Kind<Vec<u64>> for Numbers {
+    fn expects(&self) -> String {
+        format!("a list of at most {FILTER_VALUES} whole numbers from {} to {}", self.0, self.1)
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Vec<u64>, String> {
+        let in_range = |number: &u64| (self.0..=self.1).contains(number);
+        let numbers: Option<Vec<u64>> = match raw {
+            Raw::Integer(number) => u64::try_from(*number).ok().map(|number| vec![number]),
+            Raw::Word(word) => {
+                let pieces = word.split(',').map(str::trim).filter(|piece| !piece.is_empty());
+                pieces.map(|piece| piece.parse().ok()).collect()
+            }
+            Raw::List(items) => items
+                .iter()
+                .map(|item| match item {
+                    Raw::Integer(number) => u64::try_from(*number).ok(),
+                    _ => None,
+                })
+                .collect(),
+            _ => return Err(self.mismatch(raw)),
+        };
+        let numbers = numbers.filter(|numbers| numbers.iter().all(in_range) && few(numbers.len()));
+        numbers.ok_or_else(|| match raw {
+            Raw::Word(word) => self.unfit(word),
+            Raw::Integer(number) => self.unfit(number),
+            _ => format!("expected {}", self.expects()),
+        })
+    }
+
+    fn write(&self, value: &Vec<u64>) -> toml::Value {
+        value.iter().map(|number| i64::try_from(*number).unwrap_or(i64::MAX)).collect::<Vec<_>>().into()
+    }
+}
+
+/// Texts of at most `longest` bytes; in a variable or a flag separated by commas.
+pub(super) struct Texts {
+    pub(super) what: &'static str,
+    pub(super) longest: usize,
+}
+
+impl Kind<Vec<String>> for Texts {
+    fn expects(&self) -> String {
+        format!("a list of at most {FILTER_VALUES} {} of at most {} bytes", self.what, self.longest)
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Vec<String>, String> {
+        let texts = Names.read(raw).map_err(|_| format!("expected {}", self.expects()))?;
+        if let Some(long) = texts.iter().find(|text| text.len() > self.longest) {
+            return Err(self.unfit(long));
+        }
+        if few(texts.len()) { Ok(texts) } else { Err(format!("expected {}", self.expects())) }
+    }
+
+    fn write(&self, value: &Vec<String>) -> toml::Value {
+        value.clone().into()
+    }
+}
+
+/// An address family whose accepts are records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// UNIX sockets.
+    Unix,
+    /// IPv4 sockets.
+    Inet,
+    /// IPv6 sockets, also when they carry IPv4.
+    Inet6,
+    /// VSOCK.
+    Vsock,
+}
+
+impl Family {
+    const ALL: [(&'static str, Self); 4] =
+        [("inet", Self::Inet), ("inet6", Self::Inet6), ("unix", Self::Unix), ("vsock", Self::Vsock)];
+
+    /// `AF_…` of include/linux/socket.h.
+    #[must_use]
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Unix => 1,
+            Self::Inet => 2,
+            Self::Inet6 => 10,
+            Self::Vsock => 40,
+        }
+    }
+}
+
+/// Families by name.
+pub(super) struct Families;
+
+impl Kind<Vec<Family>> for Families {
+    fn expects(&self) -> String {
+        let names: Vec<_> = Family::ALL.iter().map(|(name, _)| *name).collect();
+        format!("a list of {}", names.join(", "))
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Vec<Family>, String> {
+        let names = Names.read(raw).map_err(|_| self.mismatch(raw))?;
+        let known = |name: &String| {
+            let found = Family::ALL.iter().find(|(known, _)| known == name);
+            found.map(|(_, family)| *family).ok_or_else(|| self.unfit(name))
+        };
+        names.iter().map(known).collect()
+    }
+
+    fn write(&self, value: &Vec<Family>) -> toml::Value {
+        let name = |family: &Family| {
+            Family::ALL.iter().find(|(_, known)| known == family).map_or("", |(name, _)| *name)
+        };
+        value.iter().map(name).collect::<Vec<_>>().into()
+    }
+}
+
+fn few(count: usize) -> bool {
+    count <= FILTER_VALUES as usize
+}

@@ -1,0 +1,247 @@
+//! What is said of listeners: overflow, stall, abandoned connections, counts of failures.
+
+use acceptd_common::{Abandoned, FailureKey, Failures, Listener, UnixName};
+use acceptd_otlp::{Attribute, Endpoint, Event, RecordUid, Value, errno, names, network_type};
+
+use super::{Context, endpoint, listener_endpoint, non_zero, transport};
+use crate::{
+    identity::Identity,
+    listeners::{Finding, Known, What},
+};
+
+const INFO: u8 = 9;
+const WARN: u8 = 13;
+const ERROR: u8 = 17;
+
+/// Whose event it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// Of the process that listens, or the agent's.
+    pub identity: &'a Identity,
+    /// The process's id, when it is known.
+    pub pid: Option<u32>,
+}
+
+impl<'a> Owner<'a> {
+    fn name(self) -> [Value<'a>; 4] {
+        match self.pid {
+            Some(pid) => [
+                Value::Raw(&self.identity.name),
+                Value::Text("["),
+                Value::Int(u64::from(pid)),
+                Value::Text("]"),
+            ],
+            None => [Value::Text("an unknown process"), Value::Text(""), Value::Text(""), Value::Text("")],
+        }
+    }
+}
+
+/// The event of a finding.
+#[must_use]
+pub fn finding<'a>(
+    finding: &'a Finding,
+    uid: RecordUid,
+    owner: Owner<'a>,
+    context: Context<'_>,
+) -> Event<'a> {
+    let Finding { known, boot_ns, what } = finding;
+    let address = listener_endpoint(&known.listener, &known.name);
+    let on = |body: &mut Vec<Value<'a>>| {
+        body.push(Value::Text(transport(known.listener.family, known.listener.protocol).as_str()));
+        if let Some(address) = address {
+            body.extend([Value::Text(" "), Value::Address(address)]);
+        }
+    };
+    let waited = known.oldest_wait_ns(*boot_ns);
+    let mut body = Vec::with_capacity(16);
+    let (name, severity) = match *what {
+        What::Overflow { count } => {
+            body.extend(owner.name());
+            body.extend([
+                Value::Text(" lost "),
+                Value::Int(u64::from(count)),
+                Value::Text(" connections to "),
+            ]);
+            on(&mut body);
+            body.push(Value::Text(": its accept queue was full"));
+            (names::EVENT_ACCEPTD_LISTENER_OVERFLOW, ERROR)
+        }
+        What::Stalled => {
+            body.extend(owner.name());
+            body.push(Value::Text(" accepts nothing on "));
+            on(&mut body);
+            body.push(Value::Text(": "));
+            body.extend([
+                Value::Int(u64::from(known.listener.backlog_length)),
+                Value::Text(" connections wait, the oldest for "),
+                Value::Milliseconds(waited.unwrap_or_default()),
+                Value::Text(" ms"),
+            ]);
+            (names::EVENT_ACCEPTD_LISTENER_STALLED, ERROR)
+        }
+        What::Recovered { after_ns } => {
+            body.extend(owner.name());
+            body.push(Value::Text(" is no longer stalled on "));
+            on(&mut body);
+            body.extend([Value::Text(" after "), Value::Milliseconds(after_ns), Value::Text(" ms")]);
+            (names::EVENT_ACCEPTD_LISTENER_STALLED, INFO)
+        }
+    };
+    let mut event = Event {
+        name,
+        time_unix_nano: context.clock.unix_nanos(*boot_ns),
+        observed_time_unix_nano: context.observed,
+        uid,
+        severity,
+        body,
+        attributes: Vec::with_capacity(16),
+    };
+    describe(&mut event, &known.listener, &known.name);
+    event.add(Attribute::BacklogLength, Some(Value::Int(u64::from(known.listener.backlog_length))));
+    event.add(Attribute::BacklogLimit, Some(Value::Int(u64::from(known.listener.backlog_limit))));
+    match *what {
+        What::Overflow { count } => {
+            event.add(Attribute::OverflowCount, Some(Value::Int(u64::from(count))));
+        }
+        What::Stalled => event.add(Attribute::StallState, Some(Value::Text("began"))),
+        What::Recovered { after_ns } => {
+            event.add(Attribute::StallState, Some(Value::Text("ended")));
+            event.add(Attribute::StallDuration, Some(Value::Int(after_ns)));
+        }
+    }
+    if !matches!(what, What::Overflow { .. }) {
+        event.add(Attribute::OldestWait, waited.map(Value::Int));
+    }
+    event.add(Attribute::OwnerUnknown, owner.pid.is_none().then_some(Value::Flag(true)));
+    event
+}
+
+/// The event of a connection that nobody accepted.
+#[must_use]
+pub fn abandoned<'a>(
+    sample: &'a Abandoned,
+    listener: Option<&'a Known>,
+    owner: Owner<'a>,
+    context: Context<'_>,
+) -> Event<'a> {
+    let Abandoned { header, socket, queue_ns } = sample;
+    let (local, mapped) = endpoint(socket.family, socket.local_addr, socket.local_port);
+    let (peer, _) = endpoint(socket.family, socket.peer_addr, socket.peer_port);
+    let transport = transport(socket.family, socket.protocol).as_str();
+    let mut body = Vec::with_capacity(16);
+    body.extend(owner.name());
+    body.extend([
+        Value::Text(" never accepted "),
+        Value::Text(transport),
+        Value::Text(" "),
+        Value::Address(peer),
+        Value::Text(" -> "),
+        Value::Address(local),
+    ]);
+    if let Some(nanos) = non_zero(*queue_ns) {
+        body.extend([
+            Value::Text(", closed after "),
+            Value::Milliseconds(nanos),
+            Value::Text(" ms in queue"),
+        ]);
+    }
+    let mut event = Event {
+        name: names::EVENT_ACCEPTD_LISTENER_ABANDONED,
+        time_unix_nano: context.clock.unix_nanos(header.boot_ns),
+        observed_time_unix_nano: context.observed,
+        uid: context.ids.record(header.cpu, header.sequence),
+        severity: WARN,
+        body,
+        attributes: Vec::with_capacity(16),
+    };
+    event.add(Attribute::Transport, Some(Value::Text(transport)));
+    let kind = network_type(&local).map(|kind| Value::Text(kind.as_str()));
+    event.add(Attribute::NetworkType, kind);
+    event.add_endpoint(Attribute::LocalAddress, Attribute::LocalPort, Some(local));
+    event.add(Attribute::PeerAddress, Some(Value::Address(peer)));
+    // Of a connection that was reset in the queue the port is forgotten.
+    let port = u16::from_be(socket.peer_port);
+    event.add(Attribute::PeerPort, non_zero(u64::from(port)).map(Value::Int));
+    event.add(Attribute::SocketCookie, non_zero(socket.cookie).map(Value::Id));
+    event.add(Attribute::QueueTime, non_zero(*queue_ns).map(Value::Int));
+    event.add(Attribute::V4Mapped, mapped.then_some(Value::Flag(true)));
+    if let Some(Known { listener, name, .. }) = listener {
+        let address = listener_endpoint(listener, name);
+        event.add_endpoint(Attribute::ListenerAddress, Attribute::ListenerPort, address);
+        event.add(Attribute::ListenerInode, non_zero(listener.inode).map(Value::Int));
+        event.add(Attribute::ListenerCookie, non_zero(listener.cookie).map(Value::Id));
+    }
+    event.add(Attribute::NetnsInode, non_zero(u64::from(socket.netns)).map(Value::Int));
+    event.add(Attribute::OwnerUnknown, owner.pid.is_none().then_some(Value::Flag(true)));
+    event
+}
+
+/// How often a process failed to accept from one listener for one reason.
+#[derive(Debug, Clone, Copy)]
+pub struct FailureCount<'a> {
+    /// Listener, process and errno.
+    pub key: &'a FailureKey,
+    /// What the kernel knew at the first.
+    pub first: &'a Failures,
+    /// How often in the interval.
+    pub count: u64,
+    /// Its length.
+    pub interval_ns: u64,
+    /// The name of a UNIX listener.
+    pub name: &'a UnixName,
+}
+
+/// The event of such a count, at `boot_ns`.
+#[must_use]
+pub fn failures<'a>(
+    failed: FailureCount<'a>,
+    boot_ns: u64,
+    uid: RecordUid,
+    owner: Owner<'a>,
+    context: Context<'_>,
+) -> Event<'a> {
+    let FailureCount { key, first, count, interval_ns, name } = failed;
+    let code = i32::try_from(key.errno).unwrap_or(i32::MAX);
+    let mut body = Vec::with_capacity(16);
+    body.extend(owner.name());
+    body.push(Value::Text(" failed to accept"));
+    if let Some(address) = listener_endpoint(&first.socket, name) {
+        body.extend([Value::Text(" on "), Value::Address(address)]);
+    }
+    body.extend([
+        Value::Text(": "),
+        Value::Text(errno::symbol(code)),
+        Value::Text(", "),
+        Value::Int(count),
+        Value::Text(" times"),
+    ]);
+    let mut event = Event {
+        name: names::EVENT_ACCEPTD_LISTENER_FAILURES,
+        time_unix_nano: context.clock.unix_nanos(boot_ns),
+        observed_time_unix_nano: context.observed,
+        uid,
+        severity: errno::severity(Some(code)),
+        body,
+        attributes: Vec::with_capacity(12),
+    };
+    if first.socket.family != 0 {
+        describe(&mut event, &first.socket, name);
+    }
+    event.add(Attribute::ErrorType, Some(Value::Text(errno::symbol(code))));
+    event.add(Attribute::FailureCount, Some(Value::Int(count)));
+    event.add(Attribute::Interval, Some(Value::Int(interval_ns)));
+    event
+}
+
+/// What names a listener.
+fn describe<'a>(event: &mut Event<'a>, listener: &Listener, name: &'a UnixName) {
+    let transport = transport(listener.family, listener.protocol);
+    event.add(Attribute::Transport, Some(Value::Text(transport.as_str())));
+    let address: Option<Endpoint<'a>> = listener_endpoint(listener, name);
+    let kind = address.as_ref().and_then(network_type).map(|kind| Value::Text(kind.as_str()));
+    event.add(Attribute::NetworkType, kind);
+    event.add_endpoint(Attribute::ListenerAddress, Attribute::ListenerPort, address);
+    event.add(Attribute::ListenerInode, non_zero(listener.inode).map(Value::Int));
+    event.add(Attribute::ListenerCookie, non_zero(listener.cookie).map(Value::Id));
+    event.add(Attribute::NetnsInode, non_zero(u64::from(listener.netns)).map(Value::Int));
+}

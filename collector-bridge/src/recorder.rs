@@ -1,0 +1,306 @@
+//! From samples to batches: whose it is, what it is called, and whether it is a record at all.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use acceptd_common::{
+    Abandoned, FailureKey, Failures, InetAccept, ListenerState, SocketCall, UnixAccept, UnixName,
+};
+use acceptd_otlp::{Accept, BatchBuilder, Event, Profile, Push, RecordUid, encode_accept, encode_event};
+use foldhash::{HashMap, HashMapExt as _};
+use zerocopy::FromZeros as _;
+
+use crate::{
+    clock::{self, Clock},
+    config::Events,
+    event,
+    filter::Filter,
+    identity::{Identities, Identity},
+    ids::Ids,
+    ledger::DrainCounts,
+    listeners::{Listeners, What},
+    mapping::{self, Context, listener::Owner},
+    output::{ConsoleCounts, Outputs},
+};
+
+/// Looks without a new failure after which a count is forgotten, to make room in the kernel's map.
+const IDLE_LOOKS: u32 = 60;
+
+/// How a recorder is made.
+pub struct Parts {
+    /// Resources.
+    pub identities: Identities,
+    /// Ids.
+    pub ids: Ids,
+    /// Which attributes.
+    pub profile: Profile,
+    /// Which events.
+    pub events: Events,
+    /// What is recorded at all.
+    pub filter: Filter,
+    /// Gathers records.
+    pub builder: BatchBuilder,
+    /// How long a record waits for others.
+    pub timeout: Duration,
+    /// Where batches go.
+    pub outputs: Outputs,
+    /// The listeners that are known.
+    pub listeners: Listeners,
+}
+
+/// Turns samples into batches.
+pub struct Recorder {
+    parts: Parts,
+    clock: Clock,
+    observed_unix_ns: u64,
+    /// When the oldest record of the batch was added.
+    oldest: Option<Instant>,
+    /// Failures that were told, and for how many looks there was no new one.
+    failures: HashMap<FailureKey, (u64, u32)>,
+    looked_boot_ns: u64,
+    /// Number of the next record that is made here and not in the kernel.
+    next_own: u64,
+    counts: DrainCounts,
+}
+
+impl Recorder {
+    /// A recorder that hands on a batch when its builder is full or its oldest record has waited long enough.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            clock: Clock::new(),
+            observed_unix_ns: clock::now_unix_nanos(),
+            oldest: None,
+            failures: HashMap::new(),
+            looked_boot_ns: clock::now_boot_nanos(),
+            next_own: 0,
+            counts: DrainCounts::default(),
+        }
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counts(&self) -> DrainCounts {
+        self.counts
+    }
+
+    /// What the console printed, if there is one.
+    #[must_use]
+    pub fn console_counts(&self) -> Option<ConsoleCounts> {
+        self.parts.outputs.console_counts()
+    }
+
+    /// Looks at the clocks: once for many samples, so that their time of observation is that of the burst.
+    pub fn begin_burst(&mut self) {
+        self.clock.refresh();
+        self.observed_unix_ns = clock::now_unix_nanos();
+    }
+
+    /// Records one sample, or counts why not.
+    pub fn record(&mut self, sample: &[u8]) {
+        self.counts.read += 1;
+        let event = match event::decode(sample) {
+            Ok(event) => event,
+            Err(malformed) => {
+                self.counts.malformed += 1;
+                tracing::warn!(%malformed, "a ring-buffer sample could not be decoded; it is counted and skipped");
+                return;
+            }
+        };
+        self.counts.decoded += 1;
+        match event {
+            event::Event::InetAccept(sample) => self.inet(sample),
+            event::Event::UnixAccept(sample) => self.unix(sample),
+            event::Event::SocketCall(sample) => self.related(sample),
+            event::Event::ListenerClosed(sample) => {
+                self.counts.bookkeeping += 1;
+                self.parts.listeners.closed(sample);
+                self.tell_findings();
+            }
+            event::Event::Abandoned(sample) => self.abandoned(sample),
+        }
+    }
+
+    fn inet(&mut self, sample: &InetAccept) {
+        self.parts.listeners.accepted(&sample.listener, None, &sample.task);
+        let identity = self.parts.identities.of(&sample.task);
+        let accept = mapping::accept::inet(sample, &identity, self.context());
+        let pushed = push_accept(&mut self.parts, &identity, &accept);
+        self.pushed(pushed);
+    }
+
+    fn unix(&mut self, sample: &UnixAccept) {
+        self.parts.listeners.accepted(&sample.listener, Some(&sample.local), &sample.task);
+        let identity = self.parts.identities.of(&sample.task);
+        let accept = mapping::accept::unix(sample, &identity, self.context());
+        let pushed = push_accept(&mut self.parts, &identity, &accept);
+        self.pushed(pushed);
+    }
+
+    fn related(&mut self, sample: &SocketCall) {
+        self.parts.listeners.listening(sample);
+        if sample.operation == SocketCall::LISTEN && !self.parts.events.listen {
+            self.counts.bookkeeping += 1;
+            return;
+        }
+        let identity = self.parts.identities.of(&sample.task);
+        let event = mapping::related::event(sample, &identity, self.context());
+        let pushed = push_event(&mut self.parts, &identity, &event);
+        self.pushed(pushed);
+    }
+
+    fn abandoned(&mut self, sample: &Abandoned) {
+        let known = self.parts.listeners.of(&sample.socket).cloned();
+        let owner = known.as_ref().and_then(|known| known.owner.as_ref());
+        // The kernel compared the connection, but does not know whose listener it was on.
+        let passes = known.as_ref().is_none_or(|known| self.parts.filter.passes(&known.listener, owner));
+        if !self.parts.events.abandoned || !passes {
+            self.counts.bookkeeping += 1;
+            return;
+        }
+        let identity = self.identity_of(owner);
+        let whose = Owner { identity: &identity, pid: owner.map(|task| task.tgid) };
+        let event = mapping::listener::abandoned(sample, known.as_ref(), whose, self.context());
+        let pushed = push_event(&mut self.parts, &identity, &event);
+        self.pushed(pushed);
+    }
+
+    /// Takes the state of every listener at this moment.
+    pub fn surveyed(&mut self, states: &[ListenerState]) {
+        self.begin_burst();
+        let now = clock::now_boot_nanos();
+        self.parts.listeners.surveyed(states, now);
+        for state in states.iter().filter(|state| state.listener.backlog_length > 0) {
+            self.say_state(state, now);
+        }
+        self.tell_findings();
+    }
+
+    /// For a person who watches a listener (`log.level=debug`).
+    fn say_state(&self, state: &ListenerState, now: u64) {
+        let waited = self.parts.listeners.by_inode(state.listener.inode);
+        let waited = waited.and_then(|known| known.oldest_wait_ns(now)).unwrap_or_default();
+        tracing::debug!(
+            "{}: {} of {} connections wait, the oldest for {} ms",
+            mapping::shown(&state.listener, &state.name),
+            state.listener.backlog_length,
+            state.listener.backlog_limit,
+            waited / 1_000_000,
+        );
+    }
+
+    fn tell_findings(&mut self) {
+        for finding in self.parts.listeners.findings() {
+            let wanted = match finding.what {
+                What::Overflow { .. } => self.parts.events.overflow,
+                What::Stalled | What::Recovered { .. } => self.parts.events.stalled,
+            };
+            let owner = finding.known.owner.as_ref();
+            if !wanted || !self.parts.filter.passes(&finding.known.listener, owner) {
+                continue;
+            }
+            let identity = self.identity_of(owner);
+            let whose = Owner { identity: &identity, pid: owner.map(|task| task.tgid) };
+            let uid = self.own_uid();
+            let event = mapping::listener::finding(&finding, uid, whose, self.context());
+            let pushed = push_event(&mut self.parts, &identity, &event);
+            self.pushed(pushed);
+        }
+    }
+
+    /// Takes the kernel's counts of failures at this moment; says which may be forgotten.
+    pub fn failed(&mut self, counts: &[(FailureKey, Failures)]) -> Vec<FailureKey> {
+        self.begin_burst();
+        let now = clock::now_boot_nanos();
+        let interval_ns = now.saturating_sub(std::mem::replace(&mut self.looked_boot_ns, now));
+        let mut idle = Vec::new();
+        for (key, failures) in counts {
+            let (told, looks) = self.failures.entry(*key).or_default();
+            let count = failures.count.saturating_sub(*told);
+            *told = failures.count;
+            *looks = if count == 0 { *looks + 1 } else { 0 };
+            if *looks > IDLE_LOOKS {
+                self.failures.remove(key);
+                idle.push(*key);
+            } else if count > 0 && self.parts.events.failures {
+                self.tell_failures(key, failures, count, now, interval_ns);
+            }
+        }
+        idle
+    }
+
+    fn tell_failures(&mut self, key: &FailureKey, first: &Failures, count: u64, now: u64, interval_ns: u64) {
+        let identity = self.parts.identities.of(&first.task);
+        let owner = Owner { identity: &identity, pid: Some(first.task.tgid) };
+        let name = self.parts.listeners.by_inode(key.listener).map(|known| known.name);
+        let name = name.unwrap_or_else(UnixName::new_zeroed);
+        let failed = mapping::listener::FailureCount { key, first, count, interval_ns, name: &name };
+        let uid = self.own_uid();
+        let event = mapping::listener::failures(failed, now, uid, owner, self.context());
+        let pushed = push_event(&mut self.parts, &identity, &event);
+        self.pushed(pushed);
+    }
+
+    /// Of the process, or else of the agent.
+    fn identity_of(&mut self, owner: Option<&acceptd_common::Task>) -> Arc<Identity> {
+        match owner {
+            Some(task) => self.parts.identities.of(task),
+            None => self.parts.identities.agent(),
+        }
+    }
+
+    /// The id of a record that is made here.
+    fn own_uid(&mut self) -> RecordUid {
+        self.counts.made += 1;
+        let sequence = self.next_own;
+        self.next_own += 1;
+        self.parts.ids.record(u32::MAX, sequence)
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context { ids: &self.parts.ids, clock: &self.clock, observed: self.observed_unix_ns }
+    }
+
+    fn pushed(&mut self, pushed: Push) {
+        match pushed {
+            Push::Added => self.counts.records += 1,
+            Push::Sealed(batch) => {
+                self.counts.records += 1;
+                self.parts.outputs.push(batch);
+                self.oldest = None;
+            }
+            Push::TooLarge => self.counts.too_large += 1,
+        }
+        if self.oldest.is_none() {
+            self.oldest = Some(Instant::now());
+        }
+    }
+
+    /// Hands on what has waited long enough.
+    pub fn flush_if_due(&mut self) {
+        if self.oldest.is_some_and(|oldest| oldest.elapsed() >= self.parts.timeout) {
+            self.flush();
+        }
+    }
+
+    /// Hands on what is gathered, however little.
+    pub fn flush(&mut self) {
+        self.oldest = None;
+        if let Some(batch) = self.parts.builder.seal() {
+            self.parts.outputs.push(batch);
+        }
+    }
+}
+
+fn push_accept(parts: &mut Parts, identity: &Identity, accept: &Accept<'_>) -> Push {
+    let Parts { builder, profile, .. } = parts;
+    builder.push(identity.key, &identity.resource, |out| encode_accept(out, accept, profile))
+}
+
+fn push_event(parts: &mut Parts, identity: &Identity, event: &Event<'_>) -> Push {
+    let Parts { builder, profile, .. } = parts;
+    builder.push(identity.key, &identity.resource, |out| encode_event(out, event, profile))
+}

@@ -1,0 +1,65 @@
+//! What the filters compare. The agent fills a hash map of values; the programs look up each event's own.
+
+use core::mem::size_of;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Which property of an event a filter is about. A number is a bit of the programs' `FILTER_INCLUDES` and
+/// `FILTER_EXCLUDES`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum FilterKey {
+    /// The local port, host order.
+    Port = 0,
+    /// The address family.
+    Family = 1,
+    /// The process id in the host's pid namespace.
+    Pid = 2,
+    /// The name (comm) of the process: that of its main thread.
+    Comm = 3,
+    /// The cgroup v2 id.
+    Cgroup = 4,
+    /// The inode number of the network namespace.
+    Netns = 5,
+}
+
+impl FilterKey {
+    /// Every key.
+    pub const ALL: [Self; 6] = [Self::Port, Self::Family, Self::Pid, Self::Comm, Self::Cgroup, Self::Netns];
+
+    /// The key's bit.
+    #[must_use]
+    pub const fn bit(self) -> u64 {
+        1 << self as u32
+    }
+}
+
+/// Key of the map of filters: one value of one property. The map's value has [`FilterValue::INCLUDE`] and
+/// [`FilterValue::EXCLUDE`].
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct FilterValue {
+    /// A number in host order in the first eight bytes and zeroes, or a comm with zeroes after it.
+    pub value: [u8; 16],
+    /// A [`FilterKey`].
+    pub key: u32,
+}
+
+impl FilterValue {
+    /// Only events with this value (or another of the same key) pass.
+    pub const INCLUDE: u8 = 1;
+    /// Events with this value do not pass.
+    pub const EXCLUDE: u8 = 2;
+
+    /// A number of `key`.
+    #[must_use]
+    pub fn number(key: FilterKey, number: u64) -> Self {
+        let mut value = [0; 16];
+        value[..8].copy_from_slice(&number.to_ne_bytes());
+        Self { value, key: key as u32 }
+    }
+}
+
+const _: () = assert!(size_of::<FilterValue>() == 20);

@@ -1,0 +1,65 @@
+//! Failed accepts: how many of them may be records, and how many there were.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use acceptd_common::{Counter, FailureKey, Failures};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+
+use crate::{
+    count,
+    maps::{FAILURE_BUDGETS, FAILURES},
+    offsets::FAILURE_BUDGET,
+    sock::Socket,
+    task,
+};
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// `BPF_NOEXIST`, include/uapi/linux/bpf.h
+const NEW: u64 = 1;
+
+/// Whether a failed accept at `now` (boot clock, ns) may still be a record. Two programs may both take the last
+/// place: the budget is a bound on volume, not a count, and what it refuses is counted by the caller.
+#[inline(always)]
+pub fn in_budget(listener: Socket, now: u64) -> bool {
+    let this_second = now / SECOND_NS;
+    let Some(budget) = FAILURE_BUDGETS.get_ptr_mut(&listener.inode) else {
+        // Another CPU may add it first, with a failure of its own.
+        let _ = FAILURE_BUDGETS.insert(&listener.inode, &[this_second, 1], NEW);
+        return FAILURE_BUDGET.load() > 0;
+    };
+    // SAFETY: a non-null map value of two words.
+    let [second, used] = unsafe { &mut *budget };
+    if *second != this_second {
+        *second = this_second;
+        *used = 0;
+    }
+    *used += 1;
+    *used <= FAILURE_BUDGET.load()
+}
+
+/// Counts one failure of the current process.
+#[inline(always)]
+pub fn count(errno: u32, listener: Option<Socket>) {
+    let key = FailureKey {
+        listener: listener.map_or(0, |listener| listener.inode),
+        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
+        errno,
+    };
+    if FAILURES.get_ptr_mut(&key).is_none() {
+        // SAFETY: integers, of which zero is a valid one.
+        let mut first: Failures = unsafe { core::mem::zeroed() };
+        task::current(&mut first.task);
+        if let Some(listener) = listener {
+            listener.describe_listener(&mut first.socket);
+        }
+        // Another CPU may have added it since.
+        let _ = FAILURES.insert(&key, &first, NEW);
+    }
+    match FAILURES.get_ptr_mut(&key) {
+        // SAFETY: a non-null map value that begins with eight bytes of count.
+        Some(failures) => unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(&raw mut (*failures).count, 1);
+        },
+        None => count::add(Counter::FailureUntold),
+    }
+}

@@ -1,0 +1,160 @@
+//! Families beside TCP: UNIX sockets with every kind of name, and VSOCK.
+
+use std::os::{
+    fd::{AsRawFd as _, OwnedFd},
+    linux::net::SocketAddrExt as _,
+    unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream},
+};
+
+use rustix::{
+    fs::fstat,
+    io::Errno,
+    net::{
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, accept_with, bind, connect, listen,
+        socket, socket_with, sockopt::socket_cookie,
+    },
+    process::getpid,
+};
+
+use crate::{
+    agent::{ACCEPT, Agent},
+    record::Record,
+};
+
+/// The record of the accept that made this descriptor.
+fn record_of(agent: &Agent, accepted: &OwnedFd) -> Record {
+    let inode = i64::try_from(fstat(accepted).expect("fstat").st_ino).ok();
+    let is_of = |record: &Record| record.int("acceptd.socket.inode") == inode;
+    agent.inbox.of_event(ACCEPT, 1, is_of).remove(0)
+}
+
+/// What is the same for every accept on a UNIX socket, against what fstat(2) and this process know.
+fn assert_tells_unix(record: &Record, accepted: &OwnedFd, listener: &OwnedFd) {
+    let inode = |fd: &OwnedFd| i64::try_from(fstat(fd).expect("fstat").st_ino).ok();
+    assert_eq!(record.text("network.transport"), Some("unix"), "{record:?}");
+    assert_eq!(record.resource_int("process.pid"), Some(i64::from(getpid().as_raw_nonzero().get())));
+    assert_eq!(record.int("acceptd.socket.fd"), Some(i64::from(accepted.as_raw_fd())));
+    assert_eq!(record.int("acceptd.listener.fd"), Some(i64::from(listener.as_raw_fd())));
+    assert_eq!(record.int("acceptd.socket.inode"), inode(accepted));
+    assert_eq!(record.int("acceptd.listener.inode"), inode(listener));
+    assert_eq!(record.bool("acceptd.accept.verified"), Some(false), "no cookie proves it");
+    for absent in [
+        "network.type",
+        "network.local.port",
+        "network.peer.port",
+        "acceptd.listener.port",
+        "acceptd.socket.cookie",
+        "acceptd.listener.cookie",
+        "acceptd.accept.queue_time_ns",
+        "acceptd.socket.mptcp",
+        "acceptd.socket.v4_mapped",
+    ] {
+        assert_eq!(record.attributes.get(absent), None, "{absent}");
+    }
+    assert_eq!((record.log.trace_id.len(), record.log.severity_number), (16, 9));
+    // Asked after the record was made: acceptd gave no cookie away, so these are the next two.
+    let (first, second) = (socket_cookie(accepted), socket_cookie(listener));
+    assert!(first.is_ok_and(|cookie| cookie > 0) && second.is_ok_and(|cookie| cookie > 0));
+}
+
+pub(super) fn unix_by_path() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("server.sock");
+    let listener = OwnedFd::from(UnixListener::bind(&path).expect("a new path"));
+    let peer_path = folder.path().join("client.sock");
+    let client = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    bind(&client, &SocketAddrUnix::new(&peer_path).expect("a short path")).expect("a new path");
+    let second = UnixStream::connect(&path);
+    connect(&client, &SocketAddrUnix::new(&path).expect("a short path")).expect("somebody listens");
+    let unnamed = accept(&listener).expect("a connection");
+    let named = accept(&listener).expect("a connection");
+    let path = path.to_string_lossy().into_owned();
+    for (accepted, left, peer) in
+        [(&unnamed, 1, None), (&named, 0, Some(peer_path.to_string_lossy().into_owned()))]
+    {
+        let record = record_of(&agent, accepted);
+        assert_eq!(record.text("network.local.address"), Some(path.as_str()));
+        assert_eq!(record.text("acceptd.listener.address"), Some(path.as_str()));
+        assert_eq!(record.text("network.peer.address"), peer.as_deref());
+        assert_eq!(record.int("acceptd.listener.backlog_length"), Some(left), "after the dequeue");
+        assert_tells_unix(&record, accepted, &listener);
+    }
+    drop((client, second));
+    let _ = agent.stop();
+}
+
+pub(super) fn unix_abstract_with_nul_inside() {
+    let agent = Agent::start();
+    let name = [&b"acceptd\0"[..], &std::process::id().to_ne_bytes(), b"\0\\\x1b]0;x\x07\xff\0"].concat();
+    let address = UnixAddress::from_abstract_name(&name).expect("a short name");
+    let listener = OwnedFd::from(UnixListener::bind_addr(&address).expect("a new name"));
+    let _client = UnixStream::connect_addr(&address).expect("somebody listens");
+    let accepted = accept_with(&listener, SocketFlags::CLOEXEC).expect("a connection");
+    let record = record_of(&agent, &accepted);
+    // `@` stands for the NUL that makes a name abstract; every other byte is there, and harmless.
+    let shown = format!("@{}", acceptd_otlp::text::escape(&name, 1024));
+    assert!(
+        shown.starts_with("@acceptd\\x00") && shown.ends_with("\\x00\\\\\\x1b]0;x\\x07\\xff\\x00"),
+        "{shown}"
+    );
+    assert_eq!(record.text("network.local.address"), Some(shown.as_str()));
+    assert_tells_unix(&record, &accepted, &listener);
+    let _ = agent.stop();
+}
+
+pub(super) fn unix_unnamed_listener() {
+    let agent = Agent::start();
+    // A listener needs no name: a pair of file descriptors is never connected to, so this one is autobound by listen.
+    let listener = socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    assert_eq!(listen(&listener, 1), Err(Errno::INVAL), "a UNIX listener has a name");
+    assert_eq!(accept(&listener).expect_err("it does not listen"), Errno::INVAL);
+    let inode = i64::try_from(fstat(&listener).expect("fstat").st_ino).ok();
+    let failed = agent.inbox.of_event(ACCEPT, 1, |record| record.int("acceptd.listener.inode") == inode);
+    assert_eq!(failed[0].text("error.type"), Some("EINVAL"));
+    assert_eq!(failed[0].text("network.transport"), Some("unix"));
+    for absent in ["acceptd.listener.address", "network.local.address", "acceptd.socket.fd"] {
+        assert_eq!(failed[0].attributes.get(absent), None, "{absent}");
+    }
+    let _ = agent.stop();
+}
+
+pub(super) fn unix_seqpacket() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // As long as a path can be: 107 bytes and a NUL.
+    let start = folder.path().to_string_lossy().into_owned();
+    let path = format!("{start}/{}", "x".repeat(107 - start.len() - 1));
+    let address = SocketAddrUnix::new(path.as_str()).expect("it just fits");
+    let packets = || {
+        socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a socket")
+    };
+    let (listener, client) = (packets(), packets());
+    bind(&listener, &address).expect("a new path");
+    listen(&listener, 7).expect("bound");
+    connect(&client, &address).expect("somebody listens");
+    let accepted = accept(&listener).expect("a connection");
+    let record = record_of(&agent, &accepted);
+    assert_eq!(record.text("network.local.address"), Some(path.as_str()));
+    assert_eq!(record.int("acceptd.listener.backlog_limit"), Some(7));
+    assert_tells_unix(&record, &accepted, &listener);
+    let _ = agent.stop();
+}
+
+/// This kernel has VSOCK, and no transport that leads back to itself: what a listener fails with is seen.
+pub(super) fn vsock_failure() {
+    let agent = Agent::start();
+    let Ok(listener) = socket(AddressFamily::VSOCK, SocketType::STREAM, None) else {
+        panic!("this kernel has no VSOCK; the scenario needs CONFIG_VSOCKETS=y or the module");
+    };
+    assert_eq!(accept(&listener).expect_err("it does not listen"), Errno::INVAL);
+    let inode = i64::try_from(fstat(&listener).expect("fstat").st_ino).ok();
+    let failed = agent.inbox.of_event(ACCEPT, 1, |record| record.int("acceptd.listener.inode") == inode);
+    assert_eq!(failed[0].text("network.transport"), Some("vsock"));
+    assert_eq!(failed[0].text("error.type"), Some("EINVAL"));
+    assert_eq!(failed[0].attributes.get("network.type"), None);
+    // VMADDR_CID_ANY and VMADDR_PORT_ANY: it is not bound.
+    assert_eq!(failed[0].text("acceptd.listener.address"), Some("4294967295"));
+    assert_eq!(failed[0].int("acceptd.listener.port"), Some(4_294_967_295));
+    let _ = agent.stop();
+}

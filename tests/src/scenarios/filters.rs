@@ -1,0 +1,153 @@
+//! `filter.*`: what passes, for every event and from the first one.
+
+use std::{
+    net::{TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    os::unix::net::{UnixListener, UnixStream},
+    process::{Command, Stdio},
+};
+
+use crate::{
+    agent::{Agent, binary},
+    wait,
+};
+
+/// Accepts one connection and returns the listener, which stays.
+fn accept_one() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let _client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
+    listener.accept().expect("a connection");
+    (listener, port)
+}
+
+/// Starts an agent with a filter, lets both ports accept, and says which of their accepts and binds are records.
+fn passed(filter: impl Fn(u16) -> Vec<String>) -> (bool, bool) {
+    let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let (first, second) = (free(), free());
+    let ports = [&first, &second].map(|listener| listener.local_addr().expect("an address").port());
+    let flags: Vec<String> = filter(ports[0]).into_iter().flat_map(|set| ["--set".to_owned(), set]).collect();
+    let agent = Agent::with(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    for (listener, port) in [(&first, ports[0]), (&second, ports[1])] {
+        let _client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
+        listener.accept().expect("a connection");
+    }
+    let inbox = agent.inbox.clone();
+    // The stop delivers everything; what is not there then was filtered.
+    let ledger = agent.stop();
+    let found = ports.map(|port| inbox.records().iter().any(|record| record.is_of_port(port)));
+    let filtered = ledger["capture"]["filtered"]["filter"].as_u64().expect("a count");
+    let left_out = found.iter().filter(|found| !**found).count() as u64;
+    assert!(filtered >= left_out, "what is filtered is counted: {ledger}");
+    (found[0], found[1])
+}
+
+pub(super) fn one_port() {
+    assert_eq!(passed(|port| vec![format!("filter.ports={port}")]), (true, false));
+}
+
+pub(super) fn not_one_port() {
+    assert_eq!(passed(|port| vec![format!("filter.exclude.ports={port}")]), (false, true));
+}
+
+pub(super) fn exclude_wins() {
+    let both = |port| vec![format!("filter.ports={port}"), format!("filter.exclude.ports={port}")];
+    assert_eq!(passed(both), (false, false));
+}
+
+pub(super) fn this_process_and_no_other() {
+    let own = std::process::id();
+    assert_eq!(passed(|_| vec![format!("filter.pids={own},1")]), (true, true));
+    assert_eq!(passed(|_| vec!["filter.pids=1".to_owned()]), (false, false));
+}
+
+pub(super) fn and_between_keys() {
+    let own = std::process::id();
+    assert_eq!(
+        passed(|port| vec![format!("filter.pids={own}"), format!("filter.ports={port}")]),
+        (true, false)
+    );
+}
+
+pub(super) fn names_of_processes() {
+    // The main thread's name, which the harness does not change: that of the executable, cut at 15 bytes.
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", std::process::id())).expect("comm");
+    let comm = comm.trim().to_owned();
+    assert_eq!(passed(|_| vec![format!("filter.comms={comm}")]), (true, true));
+    assert_eq!(passed(|_| vec![format!("filter.exclude.comms={comm}")]), (false, false));
+}
+
+pub(super) fn network_namespaces() {
+    let link = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
+    let link = link.to_string_lossy().into_owned();
+    let own = link.trim_start_matches("net:[").trim_end_matches(']').to_owned();
+    assert_eq!(passed(|_| vec![format!("filter.netns={own}")]), (true, true));
+    assert_eq!(passed(|_| vec!["filter.netns=1".to_owned()]), (false, false));
+}
+
+pub(super) fn families() {
+    let agent = Agent::with(&["--set", "filter.families=unix"]);
+    let (_listener, port) = accept_one();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("server.sock");
+    let listener = UnixListener::bind(&path).expect("a new path");
+    let _client = UnixStream::connect(&path).expect("somebody listens");
+    let _accepted = listener.accept().expect("a connection");
+    let path = path.to_str();
+    wait::until("the UNIX accept", || {
+        agent
+            .inbox
+            .records()
+            .iter()
+            .any(|record| {
+                record.log.event_name == "acceptd.socket.accept"
+                    && record.text("network.local.address") == path
+            })
+            .then_some(())
+    });
+    let inbox = agent.inbox.clone();
+    let _ = agent.stop();
+    assert!(!inbox.records().iter().any(|record| record.is_of_port(port)));
+}
+
+/// A cgroup by its path; the agent finds its number.
+pub(super) fn cgroups() {
+    // Mounted where the agent looks for it under its root, so that the host's own mounts do not matter.
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let mount = root.path().join("sys/fs/cgroup");
+    std::fs::create_dir_all(&mount).expect("a new folder");
+    let mounted = Command::new("mount").args(["-t", "cgroup2", "none"]).arg(&mount).status();
+    assert!(mounted.is_ok_and(|status| status.success()), "cgroup version 2 cannot be mounted");
+    let group = mount.join(format!("acceptd-scenario-{}", std::process::id()));
+    std::fs::create_dir(&group).expect("a new cgroup");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let name = format!("/{}", group.file_name().expect("a name").to_string_lossy());
+    let at = format!("host.root={}", root.path().display());
+    let agent = Agent::with(&["--set", &at, "--set", &format!("filter.cgroups={name}")]);
+    // The shell moves itself into the cgroup, and becomes the acceptor.
+    let script =
+        format!("echo $$ > {}/cgroup.procs && exec {} 1", group.display(), binary("acceptor").display());
+    let inherited = OwnedFd::from(listener.try_clone().expect("a descriptor"));
+    let mut inside = Command::new("sh")
+        .args(["-c", &script])
+        .stdin(inherited)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a shell");
+    let client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
+    let records = agent.inbox.of_port(port, 1);
+    assert_eq!(records[0].resource_int("process.pid"), Some(i64::from(inside.id())));
+    drop(client);
+    inside.wait().expect("a child");
+    // Now a process outside.
+    let client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
+    listener.accept().expect("a connection");
+    drop(client);
+    let inbox = agent.inbox.clone();
+    let _ = agent.stop();
+    let of_port = inbox.records().iter().filter(|record| record.is_of_port(port)).count();
+    assert_eq!(of_port, 1, "only the one inside");
+    std::fs::remove_dir(&group).expect("an empty cgroup");
+    assert!(Command::new("umount").arg(&mount).status().is_ok_and(|status| status.success()));
+}

@@ -1,0 +1,275 @@
+//! Accepts that a process asks io_uring for.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsRawFd as _, OwnedFd},
+    thread,
+};
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+
+use crate::{
+    agent::{ACCEPT, Agent},
+    truth::Truth,
+    uring, wait,
+};
+
+use super::{assert_tells_connection, shown};
+
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    (listener, address)
+}
+
+/// What every accept through a ring has, with the listener as its request knows it.
+fn assert_single(agent: &Agent, listener: &TcpListener, accepted: &OwnedFd, client: &TcpStream) {
+    let port = listener.local_addr().expect("an address").port();
+    let truth = Truth::of(accepted, listener);
+    let records = agent.inbox.of_port(port, 1);
+    assert_eq!(records.len(), 1, "every connection once");
+    let record = &records[0];
+    assert_tells_connection(record, &truth);
+    assert_eq!(record.endpoint("peer"), Some(shown(client.local_addr().expect("connected"))));
+    assert_eq!(record.text("acceptd.accept.syscall"), Some("io_uring"));
+    assert_eq!(record.int("acceptd.listener.inode"), i64::try_from(truth.listener_inode).ok());
+    assert_eq!(record.text("acceptd.listener.cookie"), Some(truth.listener_cookie.to_string().as_str()));
+    assert_eq!(record.attributes.get("acceptd.listener.fd"), None, "the request does not keep it");
+    assert_eq!(record.attributes.get("acceptd.accept.verified"), None);
+    assert!(record.int("acceptd.accept.queue_time_ns").is_some());
+}
+
+/// One accept through a ring of its own, submitted with `flags`.
+fn single_shot(ring: &mut IoUring, flags: squeue::Flags) {
+    let agent = Agent::start();
+    let (listener, address) = listener();
+    let accept =
+        opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
+    uring::submit(ring, &accept.build().flags(flags));
+    // The request waits first: there is nothing to accept.
+    let client = TcpStream::connect(address).expect("somebody listens");
+    let accepted = uring::descriptor(ring);
+    assert_single(&agent, &listener, &accepted, &client);
+    let _ = agent.stop();
+}
+
+pub(super) fn single() {
+    single_shot(&mut uring::new(8), squeue::Flags::empty());
+}
+
+/// By a worker thread of the ring, which shares the process and has a name of its own.
+pub(super) fn by_a_worker() {
+    single_shot(&mut uring::new(8), squeue::Flags::ASYNC);
+}
+
+/// Submitted and completed by the ring's polling thread.
+pub(super) fn by_the_polling_thread() {
+    single_shot(&mut uring::polling(8), squeue::Flags::empty());
+}
+
+pub(super) fn fixed_file_listener() {
+    let agent = Agent::start();
+    let (listener, address) = listener();
+    let mut ring = uring::new(8);
+    ring.submitter().register_files(&[listener.as_raw_fd()]).expect("a table of files");
+    let accept = opcode::Accept::new(types::Fixed(0), std::ptr::null_mut(), std::ptr::null_mut());
+    uring::submit(&mut ring, &accept.build());
+    let client = TcpStream::connect(address).expect("somebody listens");
+    let accepted = uring::descriptor(&mut ring);
+    assert_single(&agent, &listener, &accepted, &client);
+    let _ = agent.stop();
+}
+
+/// The new socket goes to a slot of the ring's table, and is no descriptor: the record has neither, and no addresses.
+fn direct(slot: types::DestinationSlot) {
+    let agent = Agent::start();
+    let (listener, address) = listener();
+    let mut ring = uring::new(8);
+    ring.submitter().register_files_sparse(4).expect("a table of files");
+    let accept =
+        opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
+    uring::submit(&mut ring, &accept.file_index(Some(slot)).build());
+    let _client = TcpStream::connect(address).expect("somebody listens");
+    let completion = uring::completion(&mut ring);
+    assert!(completion.result() >= 0, "{completion:?}");
+    let port = address.port();
+    let records = agent.inbox.of_port(port, 1);
+    let record = &records[0];
+    assert_eq!(record.text("acceptd.accept.syscall"), Some("io_uring"));
+    assert_eq!(record.int("acceptd.listener.port"), Some(i64::from(port)));
+    assert_eq!(record.bool("acceptd.accept.verified"), Some(false));
+    for absent in [
+        "acceptd.socket.fd",
+        "acceptd.socket.cookie",
+        "network.local.address",
+        "network.peer.address",
+        "acceptd.accept.queue_time_ns",
+    ] {
+        assert_eq!(record.attributes.get(absent), None, "{absent}");
+    }
+    let _ = agent.stop();
+}
+
+pub(super) fn into_a_chosen_slot() {
+    direct(types::DestinationSlot::try_from_slot_target(2).expect("a slot"));
+}
+
+pub(super) fn into_any_slot() {
+    direct(types::DestinationSlot::auto_target());
+}
+
+pub(super) fn multishot() {
+    const CONNECTIONS: usize = 20;
+    let agent = Agent::start();
+    let (listener, address) = listener();
+    let mut ring = uring::new(64);
+    uring::submit(&mut ring, &opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).build());
+    let clients: Vec<_> =
+        (0..CONNECTIONS).map(|_| TcpStream::connect(address).expect("somebody listens")).collect();
+    let accepted: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let completion = uring::completion(&mut ring);
+            assert!(cqueue::more(completion.flags()), "the request goes on: {completion:?}");
+            uring::owned(completion.result())
+        })
+        .collect();
+    assert_multishot(&agent, address, &listener, &accepted);
+    drop(clients);
+    let _ = agent.stop();
+}
+
+/// Every connection once, each proven by its cookie; which listener it was is not in the completion.
+fn assert_multishot(agent: &Agent, address: SocketAddr, listener: &TcpListener, accepted: &[OwnedFd]) {
+    let records = agent.inbox.of_port(address.port(), accepted.len());
+    assert_eq!(records.len(), accepted.len(), "every connection once");
+    for accepted in accepted {
+        let truth = Truth::of(accepted, listener);
+        let fd = Some(i64::from(truth.fd));
+        let record = records.iter().find(|record| record.int("acceptd.socket.fd") == fd).expect("a record");
+        assert_tells_connection(record, &truth);
+        assert_eq!(record.text("acceptd.accept.syscall"), Some("io_uring"));
+        assert_eq!(record.attributes.get("acceptd.accept.verified"), None);
+        assert!(record.int("acceptd.accept.queue_time_ns").is_some());
+        for absent in [
+            "acceptd.listener.fd",
+            "acceptd.listener.inode",
+            "acceptd.listener.address",
+            "acceptd.listener.backlog_length",
+        ] {
+            assert_eq!(record.attributes.get(absent), None, "{absent}");
+        }
+    }
+}
+
+/// More connections than the completion queue has room for.
+pub(super) fn a_full_completion_queue() {
+    const CONNECTIONS: usize = 12;
+    let agent = Agent::start();
+    let (listener, address) = listener();
+    // Four completions, and nobody takes them out.
+    let mut ring = uring::with_completions(4);
+    uring::submit(&mut ring, &opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).build());
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        clients.push(TcpStream::connect(address).expect("somebody listens"));
+        ring.submitter().submit().expect("the ring runs its work");
+    }
+    wait::until("the completion queue to overflow", || {
+        ring.submitter().submit().ok();
+        ring.submission().cq_overflow().then_some(())
+    });
+    let mut accepted = Vec::new();
+    wait::until("every accept", || {
+        if ring.submission().cq_overflow() {
+            // What did not fit is only put into the queue when somebody asks for completions.
+            ring.submit_and_wait(1).expect("the ring waits");
+        }
+        while let Some(completion) = uring::next(&mut ring) {
+            if completion.result() >= 0 {
+                accepted.push(uring::owned(completion.result()));
+            }
+            if !cqueue::more(completion.flags()) {
+                uring::submit(&mut ring, &opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).build());
+            }
+        }
+        (accepted.len() == CONNECTIONS).then_some(())
+    });
+    let records = agent.inbox.of_port(address.port(), CONNECTIONS);
+    assert_eq!(records.len(), CONNECTIONS, "every connection once");
+    let mut told: Vec<_> = records.iter().map(|record| record.int("acceptd.socket.fd")).collect();
+    let mut truth: Vec<_> = accepted.iter().map(|fd| Some(i64::from(fd.as_raw_fd()))).collect();
+    told.sort_unstable();
+    truth.sort_unstable();
+    assert_eq!(told, truth);
+    drop(clients);
+    let _ = agent.stop();
+}
+
+/// A multishot receive has completions of the same form, whose results are numbers of bytes.
+pub(super) fn other_multishot_completions_are_no_accepts() {
+    let agent = Agent::start();
+    let (listener, address) = listener();
+    let client = TcpStream::connect(address).expect("somebody listens");
+    let (server, _) = listener.accept().expect("a connection");
+    let mut ring = uring::new(64);
+    // Polls for input: its results are masks, small numbers that are descriptors of this process, too.
+    let poll = opcode::PollAdd::new(types::Fd(server.as_raw_fd()), 1).multi(true).build();
+    uring::submit(&mut ring, &poll);
+    for _ in 0..5 {
+        use std::io::Write as _;
+        (&client).write_all(b"x").expect("connected");
+        let completion = uring::completion(&mut ring);
+        assert!(completion.result() > 0, "{completion:?}");
+    }
+    let _second = TcpStream::connect(address).expect("somebody listens");
+    let (_accepted, _) = listener.accept().expect("a connection");
+    assert_eq!(agent.inbox.of_port(address.port(), 2).len(), 2);
+    let rings = agent.inbox.found(ACCEPT, |record| {
+        record.is_of_port(address.port()) && record.text("acceptd.accept.syscall") == Some("io_uring")
+    });
+    assert!(rings.is_empty(), "{rings:?}");
+    let _ = agent.stop();
+}
+
+pub(super) fn a_failed_request_is_a_record() {
+    let agent = Agent::start();
+    let idle = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)
+        .expect("a socket");
+    rustix::net::bind(&idle, &"127.0.0.1:0".parse::<SocketAddr>().expect("an address")).expect("a free port");
+    let port = SocketAddr::try_from(rustix::net::getsockname(&idle).expect("bound")).expect("inet").port();
+    let mut ring = uring::new(8);
+    let accept = opcode::Accept::new(types::Fd(idle.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
+    uring::submit(&mut ring, &accept.build());
+    assert_eq!(uring::completion(&mut ring).result(), -22, "EINVAL: it does not listen");
+    let failed = agent.inbox.of_port(port, 1);
+    assert_eq!(failed[0].text("error.type"), Some("EINVAL"));
+    assert_eq!(failed[0].text("acceptd.accept.syscall"), Some("io_uring"));
+    assert_eq!(failed[0].attributes.get("acceptd.listener.fd"), None);
+    let _ = agent.stop();
+}
+
+/// 100 threads that wait in accept, each on a listener of its own, while one listener is busy.
+pub(super) fn many_threads_that_wait_elsewhere() {
+    const IDLE: usize = 100;
+    const BUSY: usize = 200;
+    let agent = Agent::start();
+    let idle: Vec<_> = (0..IDLE)
+        .map(|_| {
+            let (listener, address) = listener();
+            (thread::spawn(move || listener.accept().expect("a connection")), address)
+        })
+        .collect();
+    let (busy, address) = listener();
+    for _ in 0..BUSY {
+        let _client = TcpStream::connect(address).expect("somebody listens");
+        busy.accept().expect("a connection");
+    }
+    let records = agent.inbox.of_port(address.port(), BUSY);
+    assert_eq!(records.len(), BUSY);
+    for (waits, address) in idle {
+        let _client = TcpStream::connect(address).expect("somebody listens");
+        waits.join().expect("it accepts");
+        assert_eq!(agent.inbox.of_port(address.port(), 1).len(), 1);
+    }
+    let _ = agent.stop();
+}
