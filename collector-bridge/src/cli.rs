@@ -17,6 +17,7 @@ const ABOUT: &str = "Every accept() on this host, as OpenTelemetry events";
 
 const EXAMPLES: &str = "\
 Examples:
+  sudo acceptd check                               see whether it works here, and why not
   sudo acceptd run                                 print every accept on this host
   sudo acceptd run --endpoint localhost:4317       send them to a Collector
   acceptd receive --output json                    be the Collector, and print what arrives
@@ -29,6 +30,14 @@ Examples:
   sudo acceptd run --output json --attributes full
   sudo acceptd run --endpoint collector:4317 --set batch.timeout=200ms
   sudo ACCEPTD_EXPORT_HEADERS=authorization=Bearer%20… acceptd run --config acceptd.toml";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  sudo acceptd check
+  sudo acceptd check --endpoint collector:4317
+  sudo acceptd check --output json > report.json
+
+Exit codes: 0 everything works, 1 acceptd does not work here, 2 it works in part, 64 bad usage or configuration";
 
 const RECEIVE_EXAMPLES: &str = "\
 Examples:
@@ -49,6 +58,8 @@ pub struct Cli {
 pub enum Command {
     /// Capture accepts, and send them to a Collector or print them
     Run(RunArgs),
+    /// Say what works on this host, what does not, why, and what to do
+    Check(CheckArgs),
     /// Receive OTLP over gRPC, and print or write what arrives
     Receive(ReceiveArgs),
     /// Print, check or explain the configuration
@@ -65,6 +76,19 @@ pub struct RunArgs {
     /// The configuration.
     #[command(flatten)]
     pub settings: SettingsArgs,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub struct CheckArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    /// How the result is printed
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = PossibleValuesParser::new(["text", "json"]))]
+    pub output: String,
 }
 
 /// Arguments of `receive`.
@@ -95,10 +119,10 @@ pub enum ConfigCommand {
     Show(SettingsArgs),
 }
 
-/// The flags that set a part of the configuration.
+/// The flags that say where the configuration is from.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Configuration")]
-pub struct SettingsArgs {
+pub struct SourceArgs {
     /// Read this file instead of /etc/acceptd/acceptd.toml
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -107,6 +131,37 @@ pub struct SettingsArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub endpoint: Option<String>,
 
+    /// Set any key of the configuration (`acceptd config default` lists them); may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+}
+
+impl SourceArgs {
+    /// Loads the configuration from the file, this process's environment, and these flags.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        config::load(self.config.as_deref(), std::env::vars_os(), &self.flags([]))
+    }
+
+    /// The keys that were set. A flag of its own is stronger than `--set`.
+    fn flags<'a>(
+        &'a self,
+        own: impl IntoIterator<Item = (&'static str, &'a str, Option<&'a String>)>,
+    ) -> Vec<Flag> {
+        let any = self.set.iter().map(|(key, value)| ("--set", key.as_str(), Some(value)));
+        let own = own.into_iter().chain([("--endpoint", "export.endpoint", self.endpoint.as_ref())]);
+        let given = any.chain(own).filter_map(|(name, key, value)| Some((name, key, value?)));
+        given.map(|(name, key, value)| Flag { name, key: key.to_owned(), value: value.clone() }).collect()
+    }
+}
+
+/// The flags that set a part of the configuration.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Configuration")]
+pub struct SettingsArgs {
+    /// Where it is from.
+    #[command(flatten)]
+    pub source: SourceArgs,
+
     /// Print records in this format; columns when there is no endpoint
     #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(run_outputs()))]
     pub output: Option<String>,
@@ -114,28 +169,19 @@ pub struct SettingsArgs {
     /// Which attributes a record carries
     #[arg(long, value_name = "PROFILE", value_parser = PossibleValuesParser::new(Profile::names()))]
     pub attributes: Option<String>,
-
-    /// Set any key of the configuration (`acceptd config default` lists them); may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
-    pub set: Vec<(String, String)>,
 }
 
 impl SettingsArgs {
     /// Loads the configuration from the file, this process's environment, and these flags.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        config::load(self.config.as_deref(), std::env::vars_os(), &self.flags())
+        config::load(self.source.config.as_deref(), std::env::vars_os(), &self.flags())
     }
 
-    /// The keys that were set. A flag of its own is stronger than `--set`.
     fn flags(&self) -> Vec<Flag> {
-        let any = self.set.iter().map(|(key, value)| ("--set", key.as_str(), Some(value)));
-        let own = [
-            ("--endpoint", "export.endpoint", self.endpoint.as_ref()),
+        self.source.flags([
             ("--output", "output", self.output.as_ref()),
             ("--attributes", "attributes.profile", self.attributes.as_ref()),
-        ];
-        let given = any.chain(own).filter_map(|(name, key, value)| Some((name, key, value?)));
-        given.map(|(name, key, value)| Flag { name, key: key.to_owned(), value: value.clone() }).collect()
+        ])
     }
 }
 

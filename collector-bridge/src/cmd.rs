@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+pub mod check;
 pub mod config;
 pub mod receive;
 pub mod run;

@@ -20,6 +20,7 @@ pub mod listeners;
 pub mod mapping;
 pub mod memory;
 pub mod output;
+pub mod preflight;
 pub mod recorder;
 pub mod stop;
 pub mod summary;

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     };
     match command {
         Command::Run(arguments) => cmd::run::run(&arguments),
+        Command::Check(arguments) => cmd::check::run(&arguments),
         Command::Receive(arguments) => cmd::receive::run(&arguments),
         Command::Config(command) => cmd::config::run(&command),
         Command::Version => cmd::version(),

@@ -39,7 +39,10 @@ impl Inbox {
                 requests
             });
             let take = move |received: Received| {
-                if let Received::Logs(message) = &received {
+                // Without records it only asks whether somebody takes them.
+                if let Received::Logs(message) = &received
+                    && received.records() > 0
+                {
                     let number = requests.lock().unwrap_or_else(PoisonError::into_inner)();
                     sink.0
                         .lock()

@@ -2,6 +2,7 @@
 //!
 //! Each scenario is a plain function that panics when the two differ; what runs them is somebody else's choice.
 
+mod check;
 mod delivery;
 mod families;
 mod filters;
@@ -101,6 +102,14 @@ scenarios! {
         network_namespaces
         families
         cgroups
+    }
+    check {
+        as_root_everything_is_ok
+        as_nobody
+        with_another_btf
+        with_the_endpoint_closed
+        with_another_server_at_the_endpoint
+        in_a_container_without_the_hosts_pid_namespace
     }
     start {
         a_thread_that_already_waits_in_accept

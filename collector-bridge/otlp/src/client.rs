@@ -91,6 +91,23 @@ impl Client {
     }
 }
 
+/// Sends a request without records, which a Collector acknowledges: whether this endpoint takes logs.
+///
+/// # Errors
+/// Why not, in words.
+pub async fn probe(endpoint: &str, headers: &[(String, String)], timeout: Duration) -> Result<(), String> {
+    let mut client = Client::new(endpoint, headers, timeout).map_err(|error| error.to_string())?;
+    match tokio::time::timeout(timeout, client.export(Bytes::new())).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(status)) => {
+            let cause = std::error::Error::source(&status).map(causes).unwrap_or_default();
+            let words = [status.code().description(), status.message(), &cause];
+            Err(words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(": "))
+        }
+        Err(_) => Err(format!("no answer within {timeout:?}")),
+    }
+}
+
 fn connect(endpoint: &Endpoint) -> Grpc<MessageChannel> {
     Grpc::new(MessageChannel::lazy(endpoint)).max_decoding_message_size(MAX_ANSWER_BYTES)
 }

@@ -25,7 +25,7 @@ pub mod text;
 mod wire;
 
 pub use batch::{Batch, BatchBuilder, BatchLimits, Push, Signal};
-pub use client::ClientError;
+pub use client::{ClientError, probe};
 pub use exporter::{Exporter, ExporterConfig};
 pub use ledger::{DropReason, LedgerSnapshot};
 pub use print::{Output, Printer};

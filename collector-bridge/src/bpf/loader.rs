@@ -20,7 +20,7 @@ use super::{
     offsets::{OffsetError, Value},
     survey::{self, SurveyError},
 };
-use crate::filter::Filter;
+use crate::{filter::Filter, preflight::facts::Trial};
 
 /// One program, under the name of the tracepoint that it is attached to.
 #[derive(Debug, Clone, Copy)]
@@ -228,6 +228,30 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
         listeners,
         missing,
     })
+}
+
+/// Loads and attaches each program by itself, and says what the kernel did with it. Nothing stays attached.
+///
+/// # Errors
+/// When there is nothing to try: the maps were refused, or the kernel's types are not there.
+pub fn trials(settings: &Settings, offsets: &[Value]) -> Result<Vec<Trial>, LoadError> {
+    let mut object = open(settings, offsets)?;
+    let btf = Btf::from_sys_fs()?;
+    let tried = |program: &str, feature: Option<&str>, error: Option<LoadError>| Trial {
+        program: program.to_owned(),
+        feature: feature.map(str::to_owned),
+        error: error.map(|error| error.to_string()),
+    };
+    let mut trials = Vec::new();
+    for hook in HOOKS {
+        let error = attach(&mut object, hook.name, &btf).err();
+        trials.push(tried(hook.name, hook.feature, error));
+    }
+    for ((name, target), feature) in [(LISTENERS, LISTENERS_FEATURE), (QUEUED, QUEUED_FEATURE)] {
+        let error = load_iterator(&mut object, name, target, &btf).err();
+        trials.push(tried(name, Some(feature), error));
+    }
+    Ok(trials)
 }
 
 fn open(settings: &Settings, offsets: &[Value]) -> Result<Ebpf, LoadError> {

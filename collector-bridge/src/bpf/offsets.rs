@@ -6,6 +6,9 @@
 use btf_rs::{Btf, Struct, Type};
 use thiserror::Error;
 
+/// The running kernel's own types.
+pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
 /// Stands for a member that this kernel lacks; the verifier removes the branch that would read it.
 const ABSENT: u64 = u64::MAX;
 
@@ -268,8 +271,6 @@ fn find(btf: &Btf, structure: &Struct, member: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
     fn vmlinux_without(name: &str) -> Vec<u8> {
         let mut bytes = std::fs::read(VMLINUX).expect("the test machine has BTF");

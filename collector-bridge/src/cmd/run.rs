@@ -2,13 +2,14 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
+    path::Path,
     process::ExitCode,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile};
+use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, probe};
 use anyhow::{Context as _, anyhow};
 
 use super::{failed, unusable};
@@ -26,15 +27,11 @@ use crate::{
     listeners::Listeners,
     memory,
     output::{Console, Outputs},
+    preflight::{self, Item, Verdict, canary, gather},
     recorder::{Parts, Recorder},
     stop::Stop,
     summary::Summary,
 };
-
-/// Where the host's cgroups (version 2) may be, under `host.root`: alone, or beside those of version 1.
-const CGROUPS: [&str; 2] = ["sys/fs/cgroup", "sys/fs/cgroup/unified"];
-
-const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// Somebody who looks at a terminal does not want to wait for a batch to fill.
 const CONSOLE_BATCH_TIMEOUT: Duration = Duration::from_millis(100);
@@ -54,10 +51,9 @@ pub fn run(arguments: &RunArgs) -> ExitCode {
         Err(error) => return unusable([error]),
     };
     let config = &loaded.config;
-    let cgroups = CGROUPS.map(|folder| config.host.root.join(folder));
-    let [usual, _] = &cgroups;
-    let cgroups = cgroups.iter().find(|folder| folder.join("cgroup.controllers").exists()).unwrap_or(usual);
-    let filter = match Filter::new(&config.filter, &config.filter_exclude, cgroups) {
+    let root = &config.host.root;
+    let cgroups = gather::cgroup2(root).unwrap_or_else(|| root.join("sys/fs/cgroup"));
+    let filter = match Filter::new(&config.filter, &config.filter_exclude, &cgroups) {
         Ok(filter) => filter,
         Err(error) => return unusable([error]),
     };
@@ -79,11 +75,8 @@ fn agent(loaded: &Loaded, profile: Profile, filter: Filter) -> anyhow::Result<Su
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let programs = load(config, &filter)?;
+    let programs = load_checked(config, &filter)?;
     memory::give_back();
-    for missing in &programs.missing {
-        tracing::warn!("without {}: {}", missing.feature, missing.reason);
-    }
     runtime.block_on(async {
         let mut stop = Stop::listen().context("cannot catch signals")?;
         let exporter = exporter(config)?;
@@ -109,6 +102,7 @@ fn agent(loaded: &Loaded, profile: Profile, filter: Filter) -> anyhow::Result<Su
             _ = ended.send(drain.run());
         })?;
         announce(config);
+        ask_endpoint(config);
 
         let drained = tokio::select! {
             signal = stop.next() => {
@@ -132,8 +126,53 @@ async fn finish(config: &Config, drained: Drained, exporter: Option<Exporter>) -
     Ok(Summary { capture, hook_missed: drained.hook_missed, export: destination, console: drained.console })
 }
 
+/// Loads the programs, and says what is wrong with this host: the short form of `acceptd check`.
+fn load_checked(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
+    let mut facts = gather::host(config, Path::new(offsets::VMLINUX));
+    let programs = load(config, filter).map_err(|error| {
+        let items = preflight::items(&facts);
+        match items.iter().find(|item| item.verdict == Verdict::Failed) {
+            Some(Item { looked_at, because, remedy, .. }) => {
+                tracing::debug!("{error:#}");
+                anyhow!("{looked_at}: {because}; {remedy}")
+            }
+            None => error.context("`acceptd check` says what this host lacks"),
+        }
+    })?;
+    for missing in &programs.missing {
+        tracing::warn!("without {}: {}", missing.feature, missing.reason);
+    }
+    facts.canary = Some(canary::is_counted(&programs.counters));
+    // What was loaded needs no verdict any more.
+    for Item { looked_at, because, remedy, verdict, .. } in preflight::items(&facts) {
+        if matches!(verdict, Verdict::Failed | Verdict::Degraded) {
+            tracing::warn!("{looked_at}: {because}; {remedy}");
+        }
+    }
+    Ok(programs)
+}
+
+/// Whether the Collector takes records, so that somebody who has just started the agent need not wait for the first.
+fn ask_endpoint(config: &Config) {
+    let Some(endpoint) = config.export.endpoint.clone() else { return };
+    let headers = headers(config);
+    let timeout = config.export.timeout;
+    tokio::spawn(async move {
+        if let Err(reason) = probe(&endpoint.uri(), &headers, timeout).await {
+            tracing::warn!(
+                "the Collector at {} does not answer: {reason}; records wait for it, `acceptd check` says more",
+                endpoint.address()
+            );
+        }
+    });
+}
+
+fn headers(config: &Config) -> Vec<(String, String)> {
+    config.export.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 fn load(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
-    let offsets = offsets::resolve(BTF)?;
+    let offsets = offsets::resolve(offsets::VMLINUX)?;
     let ring_bytes =
         u32::try_from(config.capture.ring_bytes).context("capture.ring_bytes is larger than 4 GiB")?;
     let settings = Settings {
@@ -172,7 +211,7 @@ fn exporter(config: &Config) -> anyhow::Result<Option<Exporter>> {
     let export = &config.export;
     let exporter = Exporter::spawn(ExporterConfig {
         endpoint: endpoint.uri(),
-        headers: export.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        headers: headers(config),
         timeout: export.timeout,
         retry_window: export.retry_window,
         backoff_initial: export.backoff_initial,

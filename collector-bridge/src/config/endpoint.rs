@@ -28,6 +28,11 @@ impl Endpoint {
         format!("http://{}:{}", self.host, self.port)
     }
 
+    /// `host:port`
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
     /// The port, from 1.
     pub fn port(&self) -> u16 {
         self.port

@@ -1,0 +1,174 @@
+//! Looking at the host.
+
+use std::{
+    fs, io,
+    net::{TcpStream, ToSocketAddrs as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use acceptd_otlp::probe;
+
+use super::{
+    canary,
+    facts::{Btf, BtfError, Canary, Endpoint, EndpointError, Facts, Kernel, Process, Programs, State},
+};
+use crate::{
+    bpf::{self, Settings, loader, offsets},
+    config::Config,
+    filter::Filter,
+};
+
+/// Inode numbers of the host's first namespaces (`include/linux/proc_ns.h`).
+const INIT_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+const INIT_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// How long somebody who waits at a terminal lets a Collector think.
+const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Everything but what needs programs and network.
+#[must_use]
+pub fn host(config: &Config, btf: &Path) -> Facts {
+    let system = rustix::system::uname();
+    Facts {
+        kernel: Kernel {
+            release: system.release().to_string_lossy().into_owned(),
+            machine: system.machine().to_string_lossy().into_owned(),
+        },
+        process: process(),
+        btf: Btf { path: btf.display().to_string(), error: (!btf.exists()).then_some(BtfError::Missing) },
+        lockdown: lockdown(),
+        cgroup2: cgroup2(&config.host.root).map(|folder| folder.display().to_string()),
+        state: state(&config.state.directory),
+        programs: None,
+        canary: None,
+        endpoint: None,
+    }
+}
+
+/// Everything: also loads and attaches each program, accepts a connection, and sends an empty request.
+#[must_use]
+pub fn everything(config: &Config, btf: &Path) -> Facts {
+    let mut facts = host(config, btf);
+    if facts.btf.error.is_none() {
+        match offsets::resolve(&facts.btf.path) {
+            Ok(offsets) => {
+                let settings = trial_settings(config);
+                let programs = trials(&settings, &offsets);
+                let all_needed = programs.error.is_none()
+                    && programs.trials.iter().all(|trial| trial.error.is_none() || trial.feature.is_some());
+                facts.canary = all_needed.then(|| try_canary(&settings, &offsets));
+                facts.programs = Some(programs);
+            }
+            Err(error) => facts.btf.error = Some(BtfError::Unusable(error.to_string())),
+        }
+    }
+    facts.endpoint = config.export.endpoint.as_ref().map(|endpoint| {
+        let headers: Vec<_> =
+            config.export.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        ask(&endpoint.address(), &endpoint.uri(), &headers)
+    });
+    facts
+}
+
+/// All programs, and nothing but this process's own events.
+fn trial_settings(config: &Config) -> Settings {
+    let mut own = config.filter.clone();
+    own.pids = vec![u64::from(std::process::id())];
+    let filter = Filter::new(&own, &config.filter_exclude, Path::new("/")).unwrap_or_default();
+    Settings {
+        ring_bytes: 64 << 10,
+        record_self: true,
+        failure_budget: 0,
+        bind: false,
+        create: false,
+        attempts: true,
+        filter,
+    }
+}
+
+fn trials(settings: &Settings, offsets: &[offsets::Value]) -> Programs {
+    match loader::trials(settings, offsets) {
+        Ok(trials) => Programs { error: None, trials },
+        Err(error) => Programs { error: Some(error.to_string()), trials: Vec::new() },
+    }
+}
+
+fn try_canary(settings: &Settings, offsets: &[offsets::Value]) -> Canary {
+    // Without the filter of processes: an agent in a pid namespace of its own has another id there.
+    let settings = Settings { filter: Filter::default(), attempts: false, ..settings.clone() };
+    match bpf::load(&settings, offsets) {
+        Ok(mut programs) => canary::sing(&mut programs.ring),
+        Err(error) => Canary::Failed(error.to_string()),
+    }
+}
+
+fn process() -> Process {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    };
+    Process {
+        user_id: rustix::process::geteuid().as_raw(),
+        capabilities: field("CapEff").and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or_default(),
+        seccomp: field("Seccomp").and_then(|mode| mode.parse().ok()).unwrap_or_default(),
+        in_host_user_namespace: is_namespace("user", INIT_USER_NAMESPACE),
+        in_host_pid_namespace: is_namespace("pid", INIT_PID_NAMESPACE),
+    }
+}
+
+fn is_namespace(kind: &str, inode: u64) -> Option<bool> {
+    Some(fs::metadata(format!("/proc/self/ns/{kind}")).ok()?.ino() == inode)
+}
+
+/// The word in brackets: `none [integrity] confidentiality`.
+fn lockdown() -> Option<String> {
+    let text = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())
+}
+
+/// Where cgroups of version 2 are under `root`: alone, or beside those of version 1.
+#[must_use]
+pub fn cgroup2(root: &Path) -> Option<PathBuf> {
+    ["sys/fs/cgroup", "sys/fs/cgroup/unified"]
+        .map(|folder| root.join(folder))
+        .into_iter()
+        .find(|folder| folder.join("cgroup.controllers").exists())
+}
+
+fn state(directory: &Path) -> State {
+    let probe = directory.join(".check");
+    let written = fs::create_dir_all(directory)
+        .and_then(|()| fs::write(&probe, ""))
+        .and_then(|()| fs::remove_file(&probe));
+    State {
+        directory: directory.display().to_string(),
+        error: written.err().map(|error| format!("nothing can be written there: {error}")),
+    }
+}
+
+/// Name, connection, request: the first that fails is told.
+fn ask(address: &str, uri: &str, headers: &[(String, String)]) -> Endpoint {
+    let error = reach(address)
+        .and_then(|()| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| EndpointError::Grpc(error.to_string()))?;
+            runtime.block_on(probe(uri, headers, ENDPOINT_TIMEOUT)).map_err(EndpointError::Grpc)
+        })
+        .err();
+    Endpoint { address: address.to_owned(), error }
+}
+
+fn reach(address: &str) -> Result<(), EndpointError> {
+    let name = |error: io::Error| EndpointError::Name(error.to_string());
+    let addresses: Vec<_> = address.to_socket_addrs().map_err(name)?.collect();
+    let mut last = EndpointError::Name("it resolves to nothing".to_owned());
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, ENDPOINT_TIMEOUT) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = EndpointError::Connect(error.to_string()),
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,119 @@
+//! `acceptd check` where something is wrong: it names that one thing.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
+};
+
+use serde_json::Value as Json;
+
+use crate::agent::binary;
+
+/// Runs `command`, which ends with `acceptd check`'s own arguments; its exit code and report.
+fn report(mut command: Command) -> (Option<i32>, Json) {
+    let output = command.args(["--output", "json", "--config", "/dev/null"]).output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let report = serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{error}: {text}\n{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code(), report)
+}
+
+/// Ids of the items that are not ok, each with its verdict, reason and remedy.
+fn wrong(report: &Json) -> Vec<[&str; 4]> {
+    let items = report["items"].as_array().expect("items");
+    items
+        .iter()
+        .filter(|item| item["verdict"] != "ok")
+        .map(|item| ["id", "verdict", "because", "remedy"].map(|key| item[key].as_str().unwrap_or_default()))
+        .collect()
+}
+
+fn check() -> Command {
+    let mut command = Command::new(binary("acceptd"));
+    command.env_clear().args(["check", "--set", "state.directory=/tmp"]);
+    command
+}
+
+/// `acceptd check` behind `sh -c`, for what has to be arranged before.
+fn check_after(prepare: &str, wrapper: &[&str]) -> Command {
+    let mut command = Command::new("unshare");
+    let script =
+        format!("{prepare} exec {} check --set state.directory=/tmp \"$@\"", binary("acceptd").display());
+    command.args(wrapper).args(["sh", "-c", &script, "sh"]);
+    command
+}
+
+pub(super) fn as_root_everything_is_ok() {
+    let (code, report) = report(check());
+    assert_eq!((code, wrong(&report)), (Some(0), vec![]), "{report}");
+    assert_eq!(report["facts"]["canary"], "seen", "{report}");
+}
+
+pub(super) fn as_nobody() {
+    // A copy that everybody may run: the build's folder may be closed to others.
+    let folder =
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().expect("a folder");
+    let copy = folder.path().join("acceptd");
+    fs::copy(binary("acceptd"), &copy).expect("a copy");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(copy);
+    command.args(["check", "--set", "state.directory=/tmp"]);
+    let (code, report) = report(command);
+    let wrong = wrong(&report);
+    assert_eq!((code, wrong[0][0], wrong[0][1]), (Some(1), "privileges", "failed"), "{report}");
+    assert!(wrong[0][3].contains("sudo") && wrong[0][3].contains("CAP_BPF"), "{report}");
+}
+
+/// A file that is no type information, mounted where the kernel has its own.
+pub(super) fn with_another_btf() {
+    let prepare = "head -c 1000 /sys/kernel/btf/vmlinux > /tmp/acceptd-cut-btf && mount --bind /tmp/acceptd-cut-btf /sys/kernel/btf/vmlinux &&";
+    let (code, report) = report(check_after(prepare, &["--mount"]));
+    let wrong = wrong(&report);
+    assert_eq!((code, wrong[0][0], wrong[0][1]), (Some(1), "btf", "failed"), "{report}");
+    assert!(wrong[0][2].contains("/sys/kernel/btf/vmlinux"), "{report}");
+    assert_eq!(wrong[1][..2], ["programs", "skipped"], "what follows from it is not called another fault");
+}
+
+pub(super) fn with_the_endpoint_closed() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let mut command = check();
+    command.args(["--endpoint", &address]);
+    let (code, report) = report(command);
+    let wrong = wrong(&report);
+    assert_eq!((code, wrong.len(), wrong[0][0]), (Some(2), 1, "endpoint"), "{report}");
+    assert!(
+        wrong[0][2].contains("Connection refused") && wrong[0][3].contains("acceptd receive"),
+        "{report}"
+    );
+}
+
+/// Somebody listens there who does not speak gRPC.
+pub(super) fn with_another_server_at_the_endpoint() {
+    use std::io::{Read as _, Write as _};
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = server.local_addr().expect("an address").to_string();
+    std::thread::spawn(move || {
+        for connection in server.incoming() {
+            let mut connection = connection.expect("a connection");
+            _ = connection.read(&mut [0; 1024]);
+            _ = connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let mut command = check();
+    command.args(["--endpoint", &address]);
+    let (code, report) = report(command);
+    let wrong = wrong(&report);
+    assert_eq!((code, wrong.len(), wrong[0][0]), (Some(2), 1, "endpoint"), "{report}");
+    assert!(wrong[0][2].contains("no log records over gRPC"), "{report}");
+}
+
+pub(super) fn in_a_container_without_the_hosts_pid_namespace() {
+    let (code, report) = report(check_after("", &["--pid", "--fork", "--mount-proc"]));
+    let wrong = wrong(&report);
+    assert_eq!((code, wrong[0][0], wrong[0][1]), (Some(2), "pid_namespace", "degraded"), "{report}");
+    assert!(wrong[0][3].contains("--pid=host"), "{report}");
+    assert_eq!(wrong.len(), 1, "{report}");
+}
