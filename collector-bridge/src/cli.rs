@@ -18,6 +18,7 @@ const ABOUT: &str = "Every accept() on this host, as OpenTelemetry events";
 const EXAMPLES: &str = "\
 Examples:
   sudo acceptd check                               see whether it works here, and why not
+  sudo acceptd watch --port 8080                   see who is accepted there
   sudo acceptd run                                 print every accept on this host
   sudo acceptd run --endpoint localhost:4317       send them to a Collector
   acceptd receive --output json                    be the Collector, and print what arrives
@@ -30,6 +31,15 @@ Examples:
   sudo acceptd run --output json --attributes full
   sudo acceptd run --endpoint collector:4317 --set batch.timeout=200ms
   sudo ACCEPTD_EXPORT_HEADERS=authorization=Bearer%20… acceptd run --config acceptd.toml";
+
+const WATCH_EXAMPLES: &str = "\
+Examples:
+  sudo acceptd watch
+  sudo acceptd watch --port 8080
+  sudo acceptd watch --comm redis-server --family unix --output json
+
+Filters act in the kernel. Columns are those of bcc's tcpaccept; RET is the new descriptor, an error with a minus, or
+the name of another event.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -58,6 +68,8 @@ pub struct Cli {
 pub enum Command {
     /// Capture accepts, and send them to a Collector or print them
     Run(RunArgs),
+    /// Watch accepts on this terminal: run, without a Collector and a configuration file
+    Watch(WatchArgs),
     /// Say what works on this host, what does not, why, and what to do
     Check(CheckArgs),
     /// Receive OTLP over gRPC, and print or write what arrives
@@ -65,6 +77,27 @@ pub enum Command {
     /// Print, check or explain the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// List the events: what each says and carries, what switches it, and what it costs
+    Events {
+        /// How the list is printed
+        #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = PossibleValuesParser::new(["text", "json"]))]
+        output: String,
+
+        /// Print instead which attributes an accept has, by the way it was accepted
+        #[arg(long, conflicts_with = "output")]
+        fields: bool,
+    },
+    /// Print what makes a shell complete acceptd's arguments
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man {
+        /// Write it, and one for each command, into this folder
+        #[arg(long, value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
     /// Print the version
     Version,
 }
@@ -76,6 +109,66 @@ pub struct RunArgs {
     /// The configuration.
     #[command(flatten)]
     pub settings: SettingsArgs,
+}
+
+/// Arguments of `watch`.
+#[derive(Debug, Args)]
+#[command(after_help = WATCH_EXAMPLES)]
+pub struct WatchArgs {
+    /// Only these local ports
+    #[arg(short = 'P', long, value_name = "PORT,…")]
+    pub port: Option<String>,
+
+    /// Only these processes
+    #[arg(short, long, value_name = "PID,…")]
+    pub pid: Option<String>,
+
+    /// Only processes with these names
+    #[arg(short, long, value_name = "NAME,…")]
+    pub comm: Option<String>,
+
+    /// Only these address families: inet, inet6, unix, vsock
+    #[arg(short, long, value_name = "FAMILY,…")]
+    pub family: Option<String>,
+
+    /// Also show binds and listens
+    #[arg(short, long)]
+    pub all: bool,
+
+    /// How records are printed
+    #[arg(long, value_name = "FORMAT", default_value = "columns", value_parser = PossibleValuesParser::new(OutputFormat::names()))]
+    pub output: String,
+
+    /// Set any key of the configuration (`acceptd config default` lists them); may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+}
+
+impl WatchArgs {
+    /// Loads the configuration from this process's environment and these flags; no file.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        config::load(Some("/dev/null".as_ref()), std::env::vars_os(), &self.flags())
+    }
+
+    /// In the order of strength: what makes it a watch can be set otherwise, but it never sends.
+    fn flags(&self) -> Vec<Flag> {
+        let flag = |name, key: &str, value: &str| Flag { name, key: key.to_owned(), value: value.to_owned() };
+        let mut flags = vec![flag("watch", "log.level", "warn")];
+        if !self.all {
+            flags.extend(["events.bind", "events.listen"].map(|key| flag("watch", key, "false")));
+        }
+        flags.extend(self.set.iter().map(|(key, value)| flag("--set", key, value)));
+        let own = [
+            ("--port", "filter.ports", self.port.as_ref()),
+            ("--pid", "filter.pids", self.pid.as_ref()),
+            ("--comm", "filter.comms", self.comm.as_ref()),
+            ("--family", "filter.families", self.family.as_ref()),
+            ("--output", "output", Some(&self.output)),
+        ];
+        flags.extend(own.into_iter().filter_map(|(name, key, value)| Some(flag(name, key, value?))));
+        flags.push(flag("watch", "export.endpoint", "none"));
+        flags
+    }
 }
 
 /// Arguments of `check`.
@@ -244,6 +337,18 @@ mod tests {
         ] {
             assert_eq!(loaded.origin(key), config::Origin::Flag(flag.to_owned()), "{key}");
         }
+    }
+
+    #[test]
+    fn watch_shows_accepts_here_and_sends_nothing() {
+        let command =
+            ["acceptd", "watch", "--port=80,443", "--set", "export.endpoint=h:1", "--set", "log.level=info"];
+        let Command::Watch(args) = Cli::try_parse_from(command).unwrap().command else { panic!("not watch") };
+        let config = config::load(Some("/dev/null".as_ref()), [], &args.flags()).unwrap().config;
+        assert_eq!(config.filter.ports, [80, 443]);
+        assert_eq!((config.export.endpoint, config.output), (None, Some(OutputFormat::Columns)));
+        assert!(!config.events.bind && !config.events.listen && config.events.stalled);
+        assert_eq!(config.log.level, config::LogLevel::Info);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 pub mod check;
 pub mod config;
+pub mod events;
 pub mod receive;
 pub mod run;
+pub mod shell;
 
 use std::{fmt::Display, io::Write as _, process::ExitCode};
 

@@ -21,6 +21,7 @@ pub mod mapping;
 pub mod memory;
 pub mod output;
 pub mod preflight;
+pub mod presence;
 pub mod recorder;
 pub mod stop;
 pub mod summary;

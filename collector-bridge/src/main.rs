@@ -14,10 +14,15 @@ fn main() -> ExitCode {
         Err(exit) => return exit,
     };
     match command {
-        Command::Run(arguments) => cmd::run::run(&arguments),
+        Command::Run(arguments) => cmd::run::run(arguments.settings.load(), true),
+        Command::Watch(arguments) => cmd::run::run(arguments.load(), false),
         Command::Check(arguments) => cmd::check::run(&arguments),
         Command::Receive(arguments) => cmd::receive::run(&arguments),
         Command::Config(command) => cmd::config::run(&command),
+        Command::Events { fields: true, .. } => cmd::events::fields(),
+        Command::Events { output, .. } => cmd::events::run(output == "json"),
+        Command::Completions { shell } => cmd::shell::completions(shell),
+        Command::Man { directory } => cmd::shell::man(directory.as_deref()),
         Command::Version => cmd::version(),
     }
 }

@@ -89,6 +89,14 @@ impl fmt::Display for Summary {
         if let Some(console) = &self.console {
             writeln!(out, "acceptd: {} records printed, {} dropped", console.printed, console.dropped)?;
         }
-        writeln!(out, "ledger: {}", serde_json::to_string(self).unwrap_or_default())
+        Ok(())
+    }
+}
+
+impl Summary {
+    /// One line for programs.
+    #[must_use]
+    pub fn ledger_line(&self) -> String {
+        format!("ledger: {}\n", serde_json::to_string(self).unwrap_or_default())
     }
 }

@@ -1,6 +1,7 @@
 //! A real agent that sends to a real receiver in this process.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpListener},
@@ -10,7 +11,8 @@ use std::{
     thread,
 };
 
-use acceptd_otlp::{Received, receiver};
+use acceptd_otlp::{Received, names::EVENTS, receiver};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 use tempfile::TempDir;
@@ -43,6 +45,7 @@ impl Inbox {
                 if let Received::Logs(message) = &received
                     && received.records() > 0
                 {
+                    note_events(message);
                     let number = requests.lock().unwrap_or_else(PoisonError::into_inner)();
                     sink.0
                         .lock()
@@ -84,6 +87,22 @@ impl Inbox {
     pub fn found(&self, name: &str, of: impl Fn(&Record) -> bool) -> Vec<Record> {
         self.records().into_iter().filter(|record| record.log.event_name == name && of(record)).collect()
     }
+}
+
+/// The names of all events that arrived anywhere in this process.
+static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+fn note_events(message: &ExportLogsServiceRequest) {
+    let records = message.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
+    let names = records.flat_map(|scope| &scope.log_records).map(|record| record.event_name.clone());
+    SEEN.lock().unwrap_or_else(PoisonError::into_inner).extend(names);
+}
+
+/// Events of the catalogue that did not arrive anywhere in this process.
+#[must_use]
+pub fn unseen_events() -> Vec<&'static str> {
+    let seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    EVENTS.iter().map(|event| event.name).filter(|name| !seen.contains(*name)).collect()
 }
 
 /// The event of an accept.

@@ -15,6 +15,8 @@ mod start;
 
 use std::net::{IpAddr, SocketAddr};
 
+use acceptd::presence::{Case, differences};
+
 use crate::{record::Record, truth::Truth};
 
 /// One scenario.
@@ -154,6 +156,12 @@ fn assert_tells_connection(record: &Record, truth: &Truth) {
     assert_eq!(record.int("acceptd.socket.inode"), number(truth.inode), "{record:?}");
     assert_eq!(record.log.event_name, "acceptd.socket.accept");
     assert_eq!(record.log.severity_number, 9);
+}
+
+/// Holds the attributes of an accept against the table that users read, absence too.
+fn assert_fields(record: &Record, case: Case) {
+    let differences = differences(record.attributes.keys().map(String::as_str), case);
+    assert!(differences.is_empty(), "{case:?}: {differences:?}\n{record:?}");
 }
 
 /// An address as a record shows it: an IPv4 connection is IPv4 on any socket.

@@ -12,5 +12,12 @@ fn main() {
             Ok(())
         })
     };
-    run(&Arguments::from_args(), ALL.iter().map(trial).collect()).exit();
+    let arguments = Arguments::from_args();
+    let all = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list;
+    let conclusion = run(&arguments, ALL.iter().map(trial).collect());
+    if all && !conclusion.has_failed() {
+        let unseen = acceptd_tests::agent::unseen_events();
+        assert!(unseen.is_empty(), "no scenario made these events of the catalogue: {unseen:?}");
+    }
+    conclusion.exit();
 }

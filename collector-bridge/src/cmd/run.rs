@@ -1,4 +1,4 @@
-//! `acceptd run`: the agent.
+//! `acceptd run` and `acceptd watch`: the agent.
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
@@ -15,9 +15,8 @@ use anyhow::{Context as _, anyhow};
 use super::{failed, unusable};
 use crate::{
     bpf::{self, Programs, Settings, offsets},
-    cli::RunArgs,
     clock,
-    config::{Config, Loaded},
+    config::{Config, ConfigError, Loaded},
     drain::{Drain, Drained, Shared},
     filter::Filter,
     host::{self, HostFacts},
@@ -36,9 +35,10 @@ use crate::{
 /// Somebody who looks at a terminal does not want to wait for a batch to fill.
 const CONSOLE_BATCH_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Runs the agent until SIGINT or SIGTERM.
-pub fn run(arguments: &RunArgs) -> ExitCode {
-    let loaded = match arguments.settings.load() {
+/// Runs the agent with this configuration until SIGINT or SIGTERM. In the end it prints its counts, `for_programs` also as
+/// one line of JSON.
+pub fn run(loaded: Result<Loaded, ConfigError>, for_programs: bool) -> ExitCode {
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(error) => return unusable(error.problems()),
     };
@@ -58,7 +58,7 @@ pub fn run(arguments: &RunArgs) -> ExitCode {
         Err(error) => return unusable([error]),
     };
     match agent(&loaded, profile, filter) {
-        Ok(summary) => report(&summary),
+        Ok(summary) => report(&summary, for_programs),
         Err(error) => failed(&error),
     }
 }
@@ -270,8 +270,9 @@ fn log_to_stderr(config: &Config) {
 }
 
 /// The last words: what was seen, what became of it, and whether that adds up.
-fn report(summary: &Summary) -> ExitCode {
-    _ = write!(io::stderr(), "{summary}");
+fn report(summary: &Summary, for_programs: bool) -> ExitCode {
+    let ledger = if for_programs { summary.ledger_line() } else { String::new() };
+    _ = write!(io::stderr(), "{summary}{ledger}");
     match summary.check() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&anyhow!("the ledger does not add up: {error}; please report this")),

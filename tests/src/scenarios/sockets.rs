@@ -20,7 +20,9 @@ use rustix::{
     },
 };
 
-use super::{assert_tells, shown};
+use acceptd::presence::Case;
+
+use super::{assert_fields, assert_tells, shown};
 
 fn address(socket: &OwnedFd) -> SocketAddr {
     let name: SocketAddrAny = getsockname(socket).expect("a bound socket has a name");
@@ -48,6 +50,7 @@ fn accepts_of(bind_to: &str, connect_to: &str) {
     assert_eq!(records.len(), 2);
     for (record, (call, truth, client)) in records.iter().zip(&truths) {
         assert_tells(record, truth);
+        assert_fields(record, Case::Tcp);
         assert_eq!(record.endpoint("peer"), Some(shown(*client)));
         assert_eq!(record.text("acceptd.accept.syscall"), Some(*call));
         assert_eq!(record.text("network.transport"), Some("tcp"));
@@ -119,6 +122,7 @@ pub(super) fn a_failure_is_a_record_with_its_errno() {
     let port = address(&idle).port();
     let records = agent.inbox.of_port(port, 1);
     let failed = &records[0];
+    assert_fields(failed, Case::Failed);
     assert_eq!(failed.text("error.type"), Some("EINVAL"));
     assert_eq!(failed.log.severity_number, 13);
     assert_eq!((failed.endpoint("local"), failed.endpoint("peer")), (None, None));
@@ -242,6 +246,10 @@ fn mptcp_cookies(agent: Option<&Agent>) -> Vec<u64> {
     if let Some(agent) = agent {
         let records = agent.inbox.of_port(at.port(), 10);
         assert_eq!(records.len(), 10);
+        for record in &records {
+            let is_mptcp = record.bool("acceptd.socket.mptcp").is_some();
+            assert_fields(record, if is_mptcp { Case::Mptcp } else { Case::Tcp });
+        }
         let identities: std::collections::HashSet<_> = records
             .iter()
             .map(|record| record.text("acceptd.socket.cookie").expect("a cookie").to_owned())
