@@ -16,6 +16,16 @@ const READY: Duration = Duration::from_secs(30);
 /// Starts `acceptd run` with every attribute. Nothing of the machine's own configuration applies; what the agent
 /// keeps is kept in `folder`.
 pub(crate) fn start(binary: &Path, folder: &Path, collector_port: u16) -> Result<Running> {
+    start_with(binary, folder, collector_port, &[])
+}
+
+/// [`start`] with more flags.
+pub(crate) fn start_with(
+    binary: &Path,
+    folder: &Path,
+    collector_port: u16,
+    flags: &[&str],
+) -> Result<Running> {
     let config = folder.join("acceptd.toml");
     std::fs::write(&config, "").context("writing an empty configuration")?;
     let mut run = Command::new(binary);
@@ -33,7 +43,7 @@ pub(crate) fn start(binary: &Path, folder: &Path, collector_port: u16) -> Result
         "--config",
     ]);
     run.arg(config).arg("--set").arg(format!("state.directory={}", folder.join("state").display()));
-    run.args(["--set", "batch.timeout=200ms"]);
+    run.args(["--set", "batch.timeout=200ms"]).args(flags);
     Running::start("acceptd run", run, &folder.join("agent.out"), &folder.join("agent.log"))
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask e2e`: nginx accepts, a real Collector receives, and nginx's own log is the truth.
+//! `cargo xtask e2e`: nginx and other servers accept, a real Collector receives, and each server's own word is the truth.
 
 mod collector;
 mod compare;
@@ -7,7 +7,10 @@ mod load;
 mod mptcp;
 mod nginx;
 mod report;
+mod servers;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,6 +30,10 @@ const QUICK: usize = 2_000;
 const FULL: usize = 20_000;
 const CLIENTS: usize = 50;
 
+/// Connections of each kind to each of the other servers.
+const CONNECTIONS_QUICK: usize = 50;
+const CONNECTIONS_FULL: usize = 1_000;
+
 /// How long to wait for records after the last request.
 const ARRIVAL: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(15);
@@ -35,13 +42,23 @@ const STOP: Duration = Duration::from_secs(15);
 pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     host::require_root("e2e")?;
     apt::require("nginx", "-v", "nginx")?;
+    servers::require()?;
     let collector = collector::build(workspace)?;
     let binary = build::release(workspace)?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let requests = if extent.full { FULL } else { QUICK };
     let go_listener = mptcp::build(workspace, folder.path())?;
     let programs = Programs { agent: &binary, collector: &collector, go_listener: &go_listener };
-    let figures = measure(&programs, folder.path(), requests)?;
+    let mut figures = measure(&programs, folder.path(), requests)?;
+    // PostgreSQL runs as another user, who has to reach its folder.
+    let others = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o755))
+        .tempdir()
+        .context("no temporary folder")?;
+    let connections = if extent.full { CONNECTIONS_FULL } else { CONNECTIONS_QUICK };
+    let (servers, out_of_descriptors) = servers::measure(&binary, &collector, others.path(), connections)?;
+    figures.servers = servers;
+    figures.emfile = out_of_descriptors.emfile;
     println!("{figures}");
     if extent.full {
         report::write(workspace, &figures)?;
@@ -108,6 +125,8 @@ fn measure(programs: &Programs<'_>, folder: &Path, requests: usize) -> Result<Fi
         hostile: others.names.len(),
         records: records.len(),
         load,
+        servers: Vec::new(),
+        emfile: 0,
         seen: ledger.term("capture", "seen")?,
     })
 }

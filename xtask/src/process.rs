@@ -44,6 +44,12 @@ impl Running {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// Whether it has ended, in whatever way.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        self.ended |= self.child.try_wait()?.is_some();
+        Ok(self.ended)
+    }
+
     /// Fails, with what the program said, once it has ended by itself.
     pub(crate) fn require_alive(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {

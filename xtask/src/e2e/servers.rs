@@ -1,0 +1,211 @@
+//! Other servers than nginx, each of which says itself what it accepted: Redis, PostgreSQL, HAProxy, Node and Java, over TCP
+//! and, where they have them, UNIX sockets; and a server that runs out of descriptors, which strace watches.
+
+mod descriptors;
+mod haproxy;
+mod java;
+mod node;
+mod postgres;
+mod redis;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::collector;
+use crate::agent;
+use crate::ledger::Ledger;
+use crate::process::{Running, until};
+use crate::records::{Record, Tail};
+
+const READY: Duration = Duration::from_secs(30);
+const ARRIVAL: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(15);
+
+/// A server that runs.
+struct Server {
+    name: &'static str,
+    /// Of its accepting process.
+    executable: &'static str,
+    process: Running,
+    port: u16,
+    /// Its UNIX socket, if it has one.
+    socket: Option<PathBuf>,
+    /// What a client says to get an answer.
+    hello: &'static [u8],
+    /// Asks it what it accepted, once it has accepted so many connections.
+    word: fn(&Server, usize) -> Result<Word>,
+    /// Where it writes what it accepted.
+    log: PathBuf,
+}
+
+/// What a server says that it accepted.
+enum Word {
+    /// How many connections in all, that of the question among them.
+    Count(usize),
+    /// The clients' ports, and how many connections over the UNIX socket.
+    Connections { ports: Vec<u16>, unix: usize },
+}
+
+/// Figures of one server.
+pub(crate) struct Accepted {
+    pub(crate) server: &'static str,
+    pub(crate) tcp: usize,
+    pub(crate) unix: usize,
+}
+
+/// Figures of the server without descriptors.
+pub(crate) struct OutOfDescriptors {
+    pub(crate) emfile: u64,
+}
+
+/// Installs what is missing.
+pub(crate) fn require() -> Result<()> {
+    redis::require()?;
+    postgres::require()?;
+    haproxy::require()?;
+    node::require()?;
+    java::require()?;
+    descriptors::require()
+}
+
+/// Lets each server accept so many connections of each kind, and compares.
+pub(crate) fn measure(
+    agent_binary: &Path,
+    collector_binary: &Path,
+    folder: &Path,
+    connections: usize,
+) -> Result<(Vec<Accepted>, OutOfDescriptors)> {
+    let sink = collector::start(collector_binary, folder)?;
+    let mut arrived = Tail::new(sink.file.clone());
+    let mut agent = agent::start_with(
+        agent_binary,
+        folder,
+        sink.port,
+        &["--set", "events.failures=true", "--set", "listener.interval=500ms"],
+    )?;
+    let mut records = agent::wait_until_captures(&mut agent, &mut arrived)?;
+
+    let starts = [redis::start, postgres::start, haproxy::start, node::start, java::start];
+    let mut said = Vec::new();
+    for start in starts {
+        let mut server = start(folder)?;
+        eprintln!("{}: {connections} connections of each kind", server.name);
+        load(&mut server, connections)?;
+        let kinds = 1 + usize::from(server.socket.is_some());
+        let word = (server.word)(&server, connections * kinds)
+            .with_context(|| format!("the word of {}", server.name))?;
+        let wanted = match &word {
+            Word::Count(count) => *count,
+            Word::Connections { ports, unix } => ports.len() + unix,
+        };
+        until(&format!("the records of {}", server.name), ARRIVAL, || {
+            agent.require_alive()?;
+            records.extend(arrived.read()?);
+            Ok((of(&server, &records).len() >= wanted).then_some(()))
+        })?;
+        said.push((server, word));
+    }
+    let descriptors = descriptors::measure(folder)?;
+    let ledger = Ledger::from_log(&agent.stop(STOP)?)?;
+    sink.process.stop(STOP)?;
+    records.extend(arrived.read()?);
+
+    ledger.check()?;
+    let accepted =
+        said.iter().map(|(server, word)| compare(server, word, &records)).collect::<Result<_>>()?;
+    descriptors.check(&records)?;
+    Ok((accepted, OutOfDescriptors { emfile: descriptors.emfile }))
+}
+
+/// One connection after the other, and an answer to each.
+fn load(server: &mut Server, connections: usize) -> Result<()> {
+    until(&format!("{} to listen", server.name), READY, || {
+        server.process.require_alive()?;
+        Ok(ask(TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)), server.hello).ok())
+    })?;
+    for _ in 1..connections {
+        ask(TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)), server.hello)?;
+    }
+    if let Some(socket) = &server.socket {
+        for _ in 0..connections {
+            ask(UnixStream::connect(socket), server.hello)?;
+        }
+    }
+    Ok(())
+}
+
+fn ask(stream: std::io::Result<impl Read + Write>, hello: &[u8]) -> Result<()> {
+    let mut stream = stream?;
+    stream.write_all(hello)?;
+    let mut answer = [0; 1];
+    stream.read_exact(&mut answer).context("no answer")
+}
+
+/// The accepts of a server.
+fn of<'a>(server: &Server, records: &'a [Record]) -> Vec<&'a Record> {
+    let (port, socket) = (server.port.to_string(), server.socket.as_deref());
+    let is_of = |record: &&Record| {
+        let local = record.attribute("network.local.address");
+        // HAProxy binds another name, which begins like this, and renames the file: the kernel keeps the first.
+        let over_unix = socket.is_some_and(|socket| local.starts_with(&*socket.to_string_lossy()));
+        record.is_accept() && (over_unix || record.attribute("network.local.port") == port)
+    };
+    records.iter().filter(is_of).collect()
+}
+
+fn compare(server: &Server, word: &Word, records: &[Record]) -> Result<Accepted> {
+    let name = server.name;
+    let records = of(server, records);
+    for record in &records {
+        let found = record.resource("process.executable.name");
+        ensure!(found == server.executable, "{name}: accepted by {found:?}: {}", record.body);
+    }
+    let is_unix = |record: &&&Record| record.attribute("network.transport") == "unix";
+    let unix = records.iter().filter(is_unix).count();
+    let tcp = records.len() - unix;
+    match word {
+        Word::Count(count) => {
+            ensure!(
+                *count == records.len(),
+                "{name} says {count} connections, there are {} records",
+                records.len()
+            );
+        }
+        Word::Connections { ports, unix: said } => {
+            ensure!(*said == unix, "{name} says {said} UNIX connections, there are {unix} records");
+            let mut balance: BTreeMap<String, i64> = BTreeMap::new();
+            for port in ports {
+                *balance.entry(port.to_string()).or_default() += 1;
+            }
+            for record in records.iter().filter(|record| !is_unix(record)) {
+                *balance.entry(record.attribute("network.peer.port").to_owned()).or_default() -= 1;
+            }
+            let differ: Vec<_> = balance.iter().filter(|(_, count)| **count != 0).take(5).collect();
+            if !differ.is_empty() {
+                bail!("{name}: clients' ports that are missing (1) or extra (-1) in the records: {differ:?}");
+            }
+        }
+    }
+    Ok(Accepted { server: name, tcp, unix })
+}
+
+/// Lines of a log that a server writes: the last of each is what `port` finds, a port or `unix`.
+fn connections(log: &Path, wanted: usize, port: impl Fn(&str) -> Option<&str>) -> Result<Word> {
+    until("every connection in the log", ARRIVAL, || {
+        let text = std::fs::read_to_string(log).with_context(|| format!("reading {}", log.display()))?;
+        let (mut ports, mut unix) = (Vec::new(), 0);
+        for found in text.lines().filter_map(&port) {
+            match found.parse() {
+                Ok(port) => ports.push(port),
+                Err(_) => unix += 1,
+            }
+        }
+        Ok((ports.len() + unix >= wanted).then_some(Word::Connections { ports, unix }))
+    })
+}

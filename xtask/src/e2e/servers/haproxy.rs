@@ -1,0 +1,61 @@
+//! HAProxy: its word is its log.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{Server, Word, connections};
+use crate::process::Running;
+use crate::{apt, host};
+
+pub(super) fn require() -> Result<()> {
+    apt::require("haproxy", "-v", "haproxy")
+}
+
+pub(super) fn start(folder: &Path) -> Result<Server> {
+    let port = host::free_port()?;
+    let socket = folder.join("haproxy.sock");
+    let config = folder.join("haproxy.cfg");
+    let text = format!(
+        "global
+  nbthread 2
+  log stdout format raw daemon
+defaults
+  mode http
+  log global
+  timeout client 10s
+  timeout connect 10s
+  timeout server 10s
+frontend all
+  bind 127.0.0.1:{port}
+  bind unix@{}
+  log-format \"accepted %cp\"
+  http-request return status 200
+",
+        socket.display()
+    );
+    std::fs::write(&config, text).context("writing haproxy.cfg")?;
+    let mut haproxy = Command::new("haproxy");
+    haproxy.arg("-db").arg("-f").arg(&config);
+    let log = folder.join("haproxy.out");
+    let process = Running::start("haproxy", haproxy, &log, &folder.join("haproxy.err"))?;
+    Ok(Server {
+        name: "HAProxy",
+        executable: "haproxy",
+        process,
+        port,
+        socket: Some(socket),
+        hello: b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        word,
+        log,
+    })
+}
+
+/// The port of the client; of one over the UNIX socket the number of the listener's `bind` line, which is small.
+fn word(server: &Server, accepted: usize) -> Result<Word> {
+    connections(&server.log, accepted, |line| {
+        let port = line.strip_prefix("accepted ")?;
+        Some(if port.len() < 4 { "unix" } else { port })
+    })
+}

@@ -1,0 +1,68 @@
+//! Java: its word is a line for each accept that returned.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{Server, Word, connections};
+use crate::process::Running;
+use crate::{apt, host};
+
+const PROGRAM: &str = "
+import java.net.*;
+import java.nio.ByteBuffer;
+import java.nio.channels.*;
+
+public class Accepts {
+  public static void main(String[] arguments) throws Exception {
+    var unix = ServerSocketChannel.open(StandardProtocolFamily.UNIX);
+    unix.bind(UnixDomainSocketAddress.of(arguments[1]));
+    var tcp = ServerSocketChannel.open();
+    tcp.bind(new InetSocketAddress(\"127.0.0.1\", Integer.parseInt(arguments[0])));
+    new Thread(() -> serve(unix)).start();
+    serve(tcp);
+  }
+
+  static void serve(ServerSocketChannel server) {
+    while (true) {
+      try (var client = server.accept()) {
+        var from = client.getRemoteAddress();
+        System.out.println(\"accepted \" + (from instanceof InetSocketAddress inet ? inet.getPort() : \"unix\"));
+        client.write(ByteBuffer.wrap(new byte[] {46}));
+      } catch (java.io.IOException gone) {
+        System.err.println(gone);
+      }
+    }
+  }
+}
+";
+
+pub(super) fn require() -> Result<()> {
+    apt::require("java", "-version", "default-jdk-headless")
+}
+
+pub(super) fn start(folder: &Path) -> Result<Server> {
+    let port = host::free_port()?;
+    let socket = folder.join("java.sock");
+    let source = folder.join("Accepts.java");
+    std::fs::write(&source, PROGRAM).context("writing Accepts.java")?;
+    let mut java = Command::new("java");
+    java.arg(&source).arg(port.to_string()).arg(&socket);
+    let log = folder.join("java.out");
+    let process = Running::start("java", java, &log, &folder.join("java.err"))?;
+    Ok(Server {
+        name: "Java",
+        executable: "java",
+        process,
+        port,
+        socket: Some(socket),
+        hello: b"",
+        word,
+        log,
+    })
+}
+
+fn word(server: &Server, accepted: usize) -> Result<Word> {
+    connections(&server.log, accepted, |line| line.strip_prefix("accepted "))
+}

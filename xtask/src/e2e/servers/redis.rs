@@ -1,0 +1,48 @@
+//! Redis: its word is `total_connections_received`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{Server, Word};
+use crate::process::Running;
+use crate::{apt, host};
+
+pub(super) fn require() -> Result<()> {
+    apt::require("redis-server", "--version", "redis-server")
+}
+
+pub(super) fn start(folder: &Path) -> Result<Server> {
+    let port = host::free_port()?;
+    let socket = folder.join("redis.sock");
+    let mut redis = Command::new("redis-server");
+    redis.args(["--save", "", "--bind", "127.0.0.1", "--port", &port.to_string(), "--unixsocket"]);
+    redis.arg(&socket).arg("--dir").arg(folder);
+    let log = folder.join("redis.out");
+    let process = Running::start("redis-server", redis, &log, &folder.join("redis.err"))?;
+    Ok(Server {
+        name: "Redis",
+        // Debian's redis-server is a link to redis-check-rdb.
+        executable: "redis-check-rdb",
+        process,
+        port,
+        socket: Some(socket),
+        hello: b"PING\r\n",
+        word,
+        log,
+    })
+}
+
+fn word(server: &Server, _accepted: usize) -> Result<Word> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port))?;
+    stream.write_all(b"INFO stats\r\n")?;
+    for line in BufReader::new(stream).lines() {
+        if let Some(count) = line?.strip_prefix("total_connections_received:") {
+            return Ok(Word::Count(count.trim().parse().context("a count")?));
+        }
+    }
+    anyhow::bail!("INFO has no total_connections_received")
+}
