@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::setup::{Tool, install_tool, toolchain};
 use crate::workspace::Workspace;
-use crate::{Extent, bench, codegen, command, e2e, setup, test};
+use crate::{Extent, bench, codegen, command, e2e, fuzz, setup, test};
 
 const CARGO_DENY: Tool<'_> =
     Tool { name: "cargo-deny", version: "0.20.2", toolchain: None, takes: "three to five minutes" };
@@ -17,12 +17,13 @@ const QUICK: Extent = Extent { quick: true, full: false };
 type Step = (&'static str, fn(&Workspace) -> Result<()>);
 
 /// Cheap ones first; a failed step does not keep the others from running.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("format", format),
     ("codegen", |workspace| codegen::run(workspace, true)),
     ("clippy", clippy),
     ("deny", deny),
     ("test", test::run),
+    ("fuzz", |workspace| fuzz::run(workspace, QUICK)),
     ("e2e", |workspace| e2e::run(workspace, QUICK)),
     ("bench", |workspace| bench::run(workspace, QUICK)),
 ];

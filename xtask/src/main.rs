@@ -10,6 +10,7 @@ mod codegen;
 mod command;
 mod demo;
 mod e2e;
+mod fuzz;
 mod host;
 mod ledger;
 mod process;
@@ -46,6 +47,8 @@ enum Task {
     E2e(Extent),
     /// Measure the agent (root)
     Bench(Extent),
+    /// Feed every parser with what libFuzzer makes up
+    Fuzz(Extent),
     /// Generate names.rs and docs/attributes.md from otel-config/registry
     Codegen {
         /// Write nothing; fail when a generated file differs
@@ -91,6 +94,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test => test::run(&workspace),
         Task::E2e(extent) => e2e::run(&workspace, extent),
         Task::Bench(extent) => bench::run(&workspace, extent),
+        Task::Fuzz(extent) => fuzz::run(&workspace, extent),
         Task::Codegen { check } => codegen::run(&workspace, check),
         Task::Ci => ci::run(&workspace),
         Task::AcceptOnce => e2e::hostile::accept_once(),

@@ -187,14 +187,26 @@ const AARCH64: Abi = Abi {
 /// # Errors
 /// BTF that cannot be read, or that lacks a member.
 pub fn resolve(path: &str) -> Result<Vec<Value>, OffsetError> {
-    let btf = Btf::from_file(path)
-        .map_err(|cause| OffsetError::Unreadable { path: path.to_owned(), cause: cause.to_string() })?;
+    let bytes = std::fs::read(path).map_err(|cause| unreadable(path, &cause))?;
+    of_bytes(&bytes, path)
+}
+
+/// [`resolve`] of BTF that was read from `path`.
+///
+/// # Errors
+/// Likewise.
+pub fn of_bytes(bytes: &[u8], path: &str) -> Result<Vec<Value>, OffsetError> {
+    let btf = Btf::from_bytes(bytes).map_err(|cause| unreadable(path, &cause))?;
     let abi = match std::env::consts::ARCH {
         "x86_64" => X86_64,
         "aarch64" => AARCH64,
         other => return Err(OffsetError::UnknownArchitecture(other)),
     };
     values(&btf, &abi)
+}
+
+fn unreadable(path: &str, cause: &dyn std::fmt::Display) -> OffsetError {
+    OffsetError::Unreadable { path: path.to_owned(), cause: cause.to_string() }
 }
 
 fn values(btf: &Btf, abi: &Abi) -> Result<Vec<Value>, OffsetError> {

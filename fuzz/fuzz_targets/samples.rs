@@ -1,0 +1,75 @@
+//! Ring-buffer bytes, all the way to a batch. Whatever they are, nothing panics and the counts add up. The first byte
+//! chooses the kind: with a header that fits, or the bytes as they are.
+#![no_main]
+
+use std::{cell::RefCell, path::Path, time::Duration};
+
+use acceptd::{
+    clock,
+    config::Config,
+    filter::Filter,
+    host,
+    identity::{Identities, process::Observer},
+    ids::Ids,
+    listeners::Listeners,
+    output::Outputs,
+    recorder::{Parts, Recorder},
+};
+use acceptd_common::{ABI_VERSION, Header, Kind};
+use acceptd_otlp::{BatchBuilder, BatchLimits, Profile};
+use libfuzzer_sys::fuzz_target;
+use zerocopy::{FromZeros, IntoBytes};
+
+const KINDS: [(Kind, usize); 5] = [
+    (Kind::InetAccept, size_of::<acceptd_common::InetAccept>()),
+    (Kind::UnixAccept, size_of::<acceptd_common::UnixAccept>()),
+    (Kind::SocketCall, size_of::<acceptd_common::SocketCall>()),
+    (Kind::ListenerClosed, size_of::<acceptd_common::ListenerState>()),
+    (Kind::Abandoned, size_of::<acceptd_common::Abandoned>()),
+];
+
+fn recorder() -> Recorder {
+    let (facts, _) = host::gather(Path::new("/"), Some("fuzz"), Some("fuzz"), Path::new("/nonexistent"));
+    let mut events = Config::default().events;
+    events.failures = true;
+    Recorder::new(Parts {
+        ids: Ids::new("fuzz", &facts.boot_id),
+        identities: Identities::new(facts, Observer::new(Path::new("/")), Vec::new(), Vec::new(), 256),
+        profile: Profile::new(true, &[], &[], true, 256).expect("nothing is named"),
+        events,
+        filter: Filter::default(),
+        builder: BatchBuilder::new(BatchLimits { max_records: 64, max_bytes: 1 << 20 }),
+        timeout: Duration::from_secs(1),
+        outputs: Outputs::default(),
+        listeners: Listeners::new(&[], Duration::from_secs(5), clock::now_boot_nanos()),
+    })
+}
+
+thread_local! {
+    static RECORDER: RefCell<Recorder> = RefCell::new(recorder());
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((choice, bytes)) = data.split_first() else { return };
+    let mut bytes = bytes.to_vec();
+    if let Some((kind, length)) = KINDS.get(usize::from(*choice)) {
+        bytes.resize(*length, 0);
+        let mut header = Header::new_zeroed();
+        header.abi = ABI_VERSION;
+        header.kind = *kind as u16;
+        header.length = u32::try_from(*length).expect("a small struct");
+        bytes[..size_of::<Header>()].copy_from_slice(header.as_bytes());
+    }
+    // A sample in the ring is aligned to eight.
+    let mut aligned = vec![0_u64; bytes.len().div_ceil(8)];
+    aligned.as_mut_bytes()[..bytes.len()].copy_from_slice(&bytes);
+    RECORDER.with_borrow_mut(|recorder| {
+        recorder.record(&aligned.as_bytes()[..bytes.len()]);
+        let counts = recorder.counts();
+        assert_eq!(counts.read, counts.malformed + counts.decoded);
+        assert_eq!(counts.decoded + counts.made, counts.records + counts.too_large + counts.bookkeeping);
+        if counts.read % 64 == 0 {
+            recorder.flush();
+        }
+    });
+});
