@@ -8,6 +8,7 @@ mod pipeline;
 mod sample;
 mod sdk;
 mod storm;
+mod survey;
 mod tax;
 
 use std::process::ExitCode;
@@ -37,7 +38,8 @@ fn measure(full: bool) -> ExitCode {
     let pipeline = pipeline::measure(full);
     let storm = storm::measure(full);
     let tax = tax::measure();
-    let report = json!({ "full": full, "pipeline": pipeline, "storm": storm, "tax": tax });
+    let survey = survey::measure();
+    let report = json!({ "full": full, "pipeline": pipeline, "storm": storm, "tax": tax, "survey": survey });
     println!("json: {report}");
     let ratio = pipeline["ratio"].as_f64().unwrap_or_default();
     let lost = storm["lost"].as_u64();

@@ -140,7 +140,7 @@ fn anonymous_kib(pid: i32) -> u64 {
 }
 
 /// User and system time of a process, in ticks of 10 ms.
-fn cpu_ticks(pid: i32) -> u64 {
+pub(crate) fn cpu_ticks(pid: i32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the agent runs");
     let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
     let fields: Vec<&str> = fields.split_whitespace().collect();

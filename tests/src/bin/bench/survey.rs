@@ -1,0 +1,42 @@
+//! (d) What a look at every listener costs, on a host with many open files: the iterator visits each of them.
+
+use std::{fs::File, thread, time::Duration};
+
+use acceptd_tests::agent::Agent;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value as Json, json};
+
+use crate::storm::cpu_ticks;
+
+const FILES: u64 = 50_000;
+const SECONDS: u64 = 4;
+const LOOKS_PER_SECOND: u64 = 10;
+
+pub(crate) fn measure() -> Json {
+    let few = cpu_per_look();
+    let limit = getrlimit(Resource::Nofile);
+    let raised =
+        Rlimit { current: Some(FILES + 1000), maximum: limit.maximum.map(|most| most.max(FILES + 1000)) };
+    setrlimit(Resource::Nofile, raised).expect("root may have many open files");
+    let files: Vec<File> = (0..FILES).map(|_| File::open("/dev/null").expect("a file")).collect();
+    let many = cpu_per_look();
+    drop(files);
+    let nanos = (many - few) * 1e6 / 50_000.0;
+    println!(
+        "survey: a look takes {few:.1} ms of CPU, {many:.1} ms with {FILES} open files more: {nanos:.0} ns a file"
+    );
+    json!({ "look_ms": few, "files": FILES, "look_with_files_ms": many, "ns_per_file": nanos })
+}
+
+/// Milliseconds of the agent's CPU for each look.
+fn cpu_per_look() -> f64 {
+    let agent = Agent::with(&["--set", "listener.interval=100ms"]);
+    let pid = agent.pid().as_raw_nonzero().get();
+    let before = cpu_ticks(pid);
+    thread::sleep(Duration::from_secs(SECONDS));
+    let ticks = cpu_ticks(pid) - before;
+    let _ = agent.end();
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    let per_look = (ticks * 10) as f64 / (SECONDS * LOOKS_PER_SECOND) as f64;
+    per_look
+}
