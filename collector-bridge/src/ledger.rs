@@ -20,6 +20,8 @@ pub struct DrainCounts {
     pub bookkeeping: u64,
     /// Records made without a sample: what was found of listeners.
     pub made: u64,
+    /// Times that a listener was not kept because there were too many.
+    pub listeners_beyond: u64,
     /// Records handed to the destinations.
     pub records: u64,
     /// Records refused because one alone exceeds `batch.max_bytes`.
@@ -60,6 +62,8 @@ pub struct CaptureLedger {
     pub too_large: u64,
     /// Records with `acceptd.accept.verified=false`, by reason. Not a loss.
     pub unverified: Unverified,
+    /// What could not be remembered because a map was full. Not a loss of an event.
+    pub forgotten: Forgotten,
 }
 
 /// See [`CaptureLedger::filtered`].
@@ -109,6 +113,19 @@ pub struct Unverified {
     pub io_uring: u64,
 }
 
+/// See [`CaptureLedger::forgotten`].
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Failures that are in no count of `acceptd.listener.failures`.
+    pub failures: u64,
+    /// Calls whose blocked time is absent.
+    pub blocked_times: u64,
+    /// Connections of the agent that are not known as its own.
+    pub own_connections: u64,
+    /// Times that a listener was not kept: nothing is said of its health.
+    pub listeners: u64,
+}
+
 impl CaptureLedger {
     /// The ledger of these counts. While the programs run, `kernel` must have been read after `drain`.
     #[must_use]
@@ -146,6 +163,12 @@ impl CaptureLedger {
                 fd_gone: kernel.get(Counter::FdGone),
                 no_cookie: kernel.get(Counter::NoCookie),
                 io_uring: kernel.get(Counter::Unproven),
+            },
+            forgotten: Forgotten {
+                failures: kernel.get(Counter::FailureUntold),
+                blocked_times: kernel.get(Counter::BlockedFull),
+                own_connections: kernel.get(Counter::OwnFull),
+                listeners: drain.listeners_beyond,
             },
         }
     }
@@ -217,6 +240,7 @@ mod tests {
             made: 1,
             records: 1,
             too_large: 1,
+            listeners_beyond: 0,
         };
         assert_eq!(CaptureLedger::new(&kernel, &whole).check(), Ok(()));
         for part in [

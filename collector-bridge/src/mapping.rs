@@ -51,8 +51,17 @@ fn non_zero(value: u64) -> Option<u64> {
     (value != 0).then_some(value)
 }
 
-/// An end of an internet or VSOCK socket, and whether it was an IPv4-mapped IPv6 address. Those are shown as IPv4.
-fn endpoint(family: u16, bytes: [u8; 16], port: u16) -> (Endpoint<'static>, bool) {
+/// An end of an internet or VSOCK socket, and whether it was an IPv4-mapped IPv6 address. Those are shown as IPv4. Nothing
+/// of a VSOCK socket that is not bound, or whose address this kernel does not let the programs find.
+fn endpoint(family: u16, bytes: [u8; 16], port: u16) -> (Option<Endpoint<'static>>, bool) {
+    match endpoint_of(family, bytes, port) {
+        // VMADDR_CID_ANY, VMADDR_PORT_ANY
+        (Endpoint::Vsock { cid: u32::MAX, port: u32::MAX }, _) => (None, false),
+        (known, mapped) => (Some(known), mapped),
+    }
+}
+
+fn endpoint_of(family: u16, bytes: [u8; 16], port: u16) -> (Endpoint<'static>, bool) {
     let port = u16::from_be(port);
     let ip = |addr| Endpoint::Ip { addr, port };
     let [first, second, ..]: [[u8; 4]; 4] = zerocopy::transmute!(bytes);
@@ -86,7 +95,7 @@ fn listener_endpoint<'a>(listener: &Listener, name: &'a UnixName) -> Option<Endp
     match listener.family {
         0 => None,
         AF_UNIX => unix_endpoint(name),
-        family => Some(endpoint(family, listener.addr, listener.port).0),
+        family => endpoint(family, listener.addr, listener.port).0,
     }
 }
 
@@ -116,12 +125,13 @@ mod tests {
         let port = 443_u16.to_be();
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&[127, 0, 0, 9]);
-        assert_eq!(endpoint(2, bytes, port), (ip("127.0.0.9"), false));
-        assert_eq!(endpoint(10, six("::ffff:10.0.0.1"), port), (ip("10.0.0.1"), true));
-        assert_eq!(endpoint(10, six("2001:db8::1"), port), (ip("2001:db8::1"), false));
+        assert_eq!(endpoint(2, bytes, port), (Some(ip("127.0.0.9")), false));
+        assert_eq!(endpoint(10, six("::ffff:10.0.0.1"), port), (Some(ip("10.0.0.1")), true));
+        assert_eq!(endpoint(10, six("2001:db8::1"), port), (Some(ip("2001:db8::1")), false));
         bytes[..4].copy_from_slice(&2_u32.to_ne_bytes());
         bytes[4..8].copy_from_slice(&5005_u32.to_ne_bytes());
-        assert_eq!(endpoint(40, bytes, 0), (Endpoint::Vsock { cid: 2, port: 5005 }, false));
+        assert_eq!(endpoint(40, bytes, 0), (Some(Endpoint::Vsock { cid: 2, port: 5005 }), false));
+        assert_eq!(endpoint(40, [0xff; 16], 0), (None, false), "not bound");
     }
 
     fn name(content: &[u8], length: u32) -> UnixName {

@@ -84,7 +84,7 @@ impl Recorder {
     /// What was counted so far.
     #[must_use]
     pub fn counts(&self) -> DrainCounts {
-        self.counts
+        DrainCounts { listeners_beyond: self.parts.listeners.beyond(), ..self.counts }
     }
 
     /// What the console printed, if there is one.

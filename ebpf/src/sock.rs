@@ -156,7 +156,8 @@ impl Socket {
     #[inline(always)]
     fn vsock(self, cid: &aya_ebpf::Global<u64>, port: &aya_ebpf::Global<u64>) -> Address {
         if cid.load() == ABSENT {
-            return [0; 4];
+            // VMADDR_CID_ANY and VMADDR_PORT_ANY: not known.
+            return [u32::MAX, u32::MAX, 0, 0];
         }
         [probed(self.sk, cid), probed(self.sk, port), 0, 0]
     }

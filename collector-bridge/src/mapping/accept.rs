@@ -22,15 +22,15 @@ pub fn inet<'a>(sample: &'a InetAccept, identity: &'a Identity, context: Context
     record.mptcp = is_mptcp(family, protocol);
     record.netns_inode = listener.netns;
     if listens {
-        record.listener = Some(endpoint(listener.family, listener.addr, listener.port).0);
+        record.listener = endpoint(listener.family, listener.addr, listener.port).0;
         record.network_type = record.listener.as_ref().and_then(network_type);
     }
     if has_socket {
         let (local, mapped) = endpoint(socket.family, socket.local_addr, socket.local_port);
         let (peer, _) = endpoint(socket.family, socket.peer_addr, socket.peer_port);
-        record.network_type = network_type(&local);
+        record.network_type = local.as_ref().and_then(network_type);
         record.v4_mapped = mapped;
-        (record.local, record.peer) = (Some(local), Some(peer));
+        (record.local, record.peer) = (local, peer);
         record.socket_inode = non_zero(socket.inode);
         record.netns_inode = socket.netns;
     }

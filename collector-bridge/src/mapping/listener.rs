@@ -130,14 +130,10 @@ pub fn abandoned<'a>(
     let transport = transport(socket.family, socket.protocol).as_str();
     let mut body = Vec::with_capacity(16);
     body.extend(owner.name());
-    body.extend([
-        Value::Text(" never accepted "),
-        Value::Text(transport),
-        Value::Text(" "),
-        Value::Address(peer),
-        Value::Text(" -> "),
-        Value::Address(local),
-    ]);
+    body.extend([Value::Text(" never accepted "), Value::Text(transport)]);
+    if let (Some(peer), Some(local)) = (peer, local) {
+        body.extend([Value::Text(" "), Value::Address(peer), Value::Text(" -> "), Value::Address(local)]);
+    }
     if let Some(nanos) = non_zero(*queue_ns) {
         body.extend([
             Value::Text(", closed after "),
@@ -155,10 +151,10 @@ pub fn abandoned<'a>(
         attributes: Vec::with_capacity(16),
     };
     event.add(Attribute::Transport, Some(Value::Text(transport)));
-    let kind = network_type(&local).map(|kind| Value::Text(kind.as_str()));
+    let kind = local.as_ref().and_then(network_type).map(|kind| Value::Text(kind.as_str()));
     event.add(Attribute::NetworkType, kind);
-    event.add_endpoint(Attribute::LocalAddress, Attribute::LocalPort, Some(local));
-    event.add(Attribute::PeerAddress, Some(Value::Address(peer)));
+    event.add_endpoint(Attribute::LocalAddress, Attribute::LocalPort, local);
+    event.add(Attribute::PeerAddress, peer.map(Value::Address));
     // Of a connection that was reset in the queue the port is forgotten.
     let port = u16::from_be(socket.peer_port);
     event.add(Attribute::PeerPort, non_zero(u64::from(port)).map(Value::Int));
