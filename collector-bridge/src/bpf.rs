@@ -1,10 +1,14 @@
 //! The kernel side of the agent: load the programs, attach them, drain their ring, read their counters.
 
+mod attach;
 pub mod counters;
 pub mod failures;
+pub mod figures;
+pub mod hooks;
 pub mod loader;
 pub mod offsets;
 pub mod ring;
 pub mod survey;
 
-pub use loader::{LoadError, Missing, Programs, Settings, load};
+pub use hooks::{Tier, Wanted};
+pub use loader::{Capture, LoadError, Missing, Programs, Settings, load};

@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use choice::{LogLevel, OutputFormat, Profile, Protocol};
+pub use choice::{CaptureTier, LogLevel, OutputFormat, Profile, Protocol};
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, Problem};
 pub use file::DEFAULT_PATH;

@@ -124,7 +124,7 @@ impl Drain {
             }
         }
         self.look();
-        let hook_missed = self.hooks.take().map_or(Ok(None), Hooks::detach)?;
+        let hook_missed = self.hooks.take().and_then(Hooks::detach);
         let deadline = Instant::now() + LAST_SAMPLES;
         let kernel = loop {
             while drain_once(&mut self.ring, &mut self.recorder) > 0 {}

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 
 use acceptd_otlp::names;
 
-/// How a connection was accepted, or was not. All in tier 2 and with every attribute switched on.
+use crate::bpf::Tier;
+
+/// How a connection was accepted, or was not; with every attribute switched on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Case {
@@ -41,45 +43,49 @@ pub enum Presence {
 const CASES: [&str; 8] =
     ["TCP", "MPTCP", "UNIX", "io_uring", "io_uring multishot", "io_uring slot", "failed", "failed UNIX"];
 
-/// One letter a case, in their order: `+` present, `-` absent, `?` depends.
-const TABLE: [(&str, &str); 29] = [
-    (names::NETWORK_TRANSPORT, "++++++++"),
-    (names::NETWORK_TYPE, "++-++++-"),
-    (names::NETWORK_LOCAL_ADDRESS, "++?++---"),
-    (names::NETWORK_LOCAL_PORT, "++-++---"),
-    (names::NETWORK_PEER_ADDRESS, "++?++---"),
-    (names::NETWORK_PEER_PORT, "++-++---"),
-    (names::ERROR_TYPE, "------++"),
-    (names::LOG_RECORD_UID, "++++++++"),
-    (names::ACCEPTD_SOCKET_COOKIE, "++-++---"),
-    (names::ACCEPTD_SOCKET_FD, "+++++---"),
-    (names::ACCEPTD_SOCKET_INODE, "+++++---"),
-    (names::ACCEPTD_SOCKET_MPTCP, "-+------"),
-    (names::ACCEPTD_SOCKET_V4_MAPPED, "??-??---"),
-    (names::ACCEPTD_LISTENER_FD, "+++---++"),
-    (names::ACCEPTD_LISTENER_ADDRESS, "++++-++?"),
-    (names::ACCEPTD_LISTENER_PORT, "++-+-++-"),
-    (names::ACCEPTD_LISTENER_COOKIE, "++-+-+?-"),
-    (names::ACCEPTD_LISTENER_INODE, "++++-+++"),
-    (names::ACCEPTD_LISTENER_BACKLOG_LENGTH, "++++-+++"),
-    (names::ACCEPTD_LISTENER_BACKLOG_LIMIT, "++++-+++"),
-    (names::ACCEPTD_ACCEPT_QUEUE_TIME_NS, "++-++---"),
-    (names::ACCEPTD_ACCEPT_BLOCKED_TIME_NS, "--------"),
-    (names::ACCEPTD_ACCEPT_SYSCALL, "++++++++"),
-    (names::ACCEPTD_ACCEPT_VERIFIED, "--+--+--"),
-    (names::ACCEPTD_SELF, "--------"),
-    (names::ACCEPTD_NETNS_INODE, "++++++++"),
-    (names::ACCEPTD_THREAD_ID, "++++++++"),
-    (names::ACCEPTD_THREAD_NAME, "++++++++"),
-    (names::ACCEPTD_CAPTURE_TIER, "++++++++"),
+/// One letter a case, in their order, for tier 1 and for tier 2: `+` present, `-` absent, `?` depends.
+const TABLE: [(&str, &str, &str); 32] = [
+    (names::NETWORK_TRANSPORT, "++++++++", "++++++++"),
+    (names::NETWORK_TYPE, "++-++++-", "++-++++-"),
+    (names::NETWORK_LOCAL_ADDRESS, "++?+++--", "++?++---"),
+    (names::NETWORK_LOCAL_PORT, "++-+++--", "++-++---"),
+    (names::NETWORK_PEER_ADDRESS, "++?+++--", "++?++---"),
+    (names::NETWORK_PEER_PORT, "++-+++--", "++-++---"),
+    (names::ERROR_TYPE, "------++", "------++"),
+    (names::LOG_RECORD_UID, "++++++++", "++++++++"),
+    (names::ACCEPTD_SOCKET_COOKIE, "++++++--", "++-++---"),
+    (names::ACCEPTD_SOCKET_FD, "+++-----", "+++++---"),
+    (names::ACCEPTD_SOCKET_INODE, "++++++--", "+++++---"),
+    (names::ACCEPTD_SOCKET_MPTCP, "-+------", "-+------"),
+    (names::ACCEPTD_SOCKET_V4_MAPPED, "??-???--", "??-??---"),
+    (names::ACCEPTD_LISTENER_FD, "+++---++", "+++---++"),
+    (names::ACCEPTD_LISTENER_ADDRESS, "+++++++?", "++++-++?"),
+    (names::ACCEPTD_LISTENER_PORT, "++-++++-", "++-+-++-"),
+    (names::ACCEPTD_LISTENER_COOKIE, "++++++++", "++-+-+?-"),
+    (names::ACCEPTD_LISTENER_INODE, "++++++++", "++++-+++"),
+    (names::ACCEPTD_LISTENER_BACKLOG_LENGTH, "++++++++", "++++-+++"),
+    (names::ACCEPTD_LISTENER_BACKLOG_LIMIT, "++++++++", "++++-+++"),
+    (names::ACCEPTD_ACCEPT_QUEUE_TIME_NS, "++++++--", "++-++---"),
+    (names::ACCEPTD_ACCEPT_BLOCKED_TIME_NS, "+++---++", "--------"),
+    (names::ACCEPTD_ACCEPT_SYSCALL, "++++++++", "++++++++"),
+    (names::ACCEPTD_ACCEPT_VERIFIED, "--------", "--+--+--"),
+    (names::ACCEPTD_TCP_HANDSHAKE_TIME_NS, "++-+++--", "++-++---"),
+    (names::ACCEPTD_TCP_RTT_NS, "++-+++--", "++-++---"),
+    (names::ACCEPTD_TCP_SYNACK_RETRANSMITS, "++-+++--", "++-++---"),
+    (names::ACCEPTD_SELF, "--------", "--------"),
+    (names::ACCEPTD_NETNS_INODE, "++++++++", "++++++++"),
+    (names::ACCEPTD_THREAD_ID, "++++++++", "++++++++"),
+    (names::ACCEPTD_THREAD_NAME, "++++++++", "++++++++"),
+    (names::ACCEPTD_CAPTURE_TIER, "++++++++", "++++++++"),
 ];
 
 const HEAD: &str = "\
 # Which attributes an accept record has
 
-Printed by `acceptd events --fields`; the scenarios hold every record against it. Capture with tracepoints (tier 2),
+Printed by `acceptd events --fields`; the scenarios hold every record against it, in both tiers. With
 `attributes.profile = full`; the profile `standard` leaves some out ([attributes.md](attributes.md)). Failed accepts are
-those on a listener that is not one (EINVAL).
+those on a listener that is not one (EINVAL). A cell has two signs where the tiers differ: tier 1 (fentry and fexit), then
+tier 2 (tracepoints).
 
 ";
 
@@ -88,23 +94,35 @@ const NOTES: &str = "
 - The local and peer address of a UNIX connection, and the listener's of a failed one, are there when the socket has a
   name; that of the peer seldom is.
 - `acceptd.socket.v4_mapped` is there, and true, when an IPv6 socket carries an IPv4 connection.
+- `acceptd.accept.queue_time_ns` and `acceptd.tcp.*` are absent too for connections that were queued before the agent
+  started, and for those of TCP fast open that are accepted before they are established.
+- `acceptd.tcp.handshake_time_ns` is absent with SYN cookies; in tier 2 also when a SYN-ACK was sent again.
+- Tier 1 does not know the new descriptor of an accept through io_uring: the ring installs it later.
+- `acceptd.listener.fd`, `acceptd.socket.fd` and `acceptd.accept.blocked_time_ns` are absent for accepts by the kernel
+  itself, and the last two for a thread that waited in accept since before the agent's start. Both are tier 1's; tier 2 does
+  not see the kernel's own accepts.
+- `acceptd.self` is there, and true, on the agent's own when `filter.self` is on.
+- An accept on a VSOCK or SCTP socket has what TCP has, but for `acceptd.tcp.*` and the queue time; VSOCK has the context id
+  as the address, and no `network.type`.
+
+Of tier 2 only:
 - `acceptd.listener.cookie` of a failed accept is there when the listener ever listened, or its owner asked for it.
 - `acceptd.accept.verified` is there, and false, where nothing proves that the record's socket is the one that the call
   returned. It is also there for a connection that was not seen to be established (TCP fast open, or there were more than
   65,536 at once); such a one has no queue time.
-- `acceptd.accept.queue_time_ns` is absent too for connections that were queued before the agent started.
 - `acceptd.accept.blocked_time_ns` is there for system calls when `events.accept_attempt` is on.
-- `acceptd.self` is there, and true, on the agent's own when `filter.self` is on.
 - A UNIX multishot accept of io_uring is no record: nothing tells its completion from another request's. It is counted
   (`unverified.io_uring` in the ledger).
-- An accept on a VSOCK socket has the context id as the address; the table has no such column because the kernels that
-  the scenarios run on natively have no VSOCK transport that leads back to the host.
 ";
 
 /// Whether a record of this case has the attribute; nothing for an attribute that accepts do not have.
 #[must_use]
-pub fn presence(attribute: &str, case: Case) -> Option<Presence> {
-    let (_, row) = TABLE.iter().find(|(name, _)| *name == attribute)?;
+pub fn presence(attribute: &str, case: Case, tier: Tier) -> Option<Presence> {
+    let (_, in_tier_1, in_tier_2) = TABLE.iter().find(|(name, ..)| *name == attribute)?;
+    let row = match tier {
+        Tier::One => in_tier_1,
+        Tier::Two => in_tier_2,
+    };
     match row.as_bytes().get(case as usize)? {
         b'+' => Some(Presence::Present),
         b'-' => Some(Presence::Absent),
@@ -113,18 +131,22 @@ pub fn presence(attribute: &str, case: Case) -> Option<Presence> {
 }
 
 /// What differs between the keys of a record and the table: nothing, or a line for each.
-pub fn differences<'a>(keys: impl Iterator<Item = &'a str> + Clone, case: Case) -> Vec<String> {
+pub fn differences<'a>(
+    keys: impl Iterator<Item = &'a str> + Clone,
+    case: Case,
+    tier: Tier,
+) -> Vec<String> {
     let mut found = Vec::new();
-    for (name, _) in TABLE {
+    for (name, ..) in TABLE {
         let is_there = keys.clone().any(|key| key == name);
-        match (presence(name, case), is_there) {
+        match (presence(name, case, tier), is_there) {
             (Some(Presence::Present), false) => found.push(format!("{name} is absent")),
             (Some(Presence::Absent), true) => found.push(format!("{name} is there")),
             _ => {}
         }
     }
     found.extend(
-        keys.filter(|key| presence(key, case).is_none())
+        keys.filter(|key| presence(key, case, tier).is_none())
             .map(|key| format!("{key} is in no row of the table")),
     );
     found
@@ -137,8 +159,9 @@ pub fn markdown() -> String {
     // Writing to a string cannot fail.
     _ = writeln!(text, "| attribute | {} |", CASES.join(" | "));
     _ = writeln!(text, "|---|{}", "---|".repeat(CASES.len()));
-    for (name, row) in TABLE {
-        let cells: Vec<String> = row.chars().map(|cell| cell.to_string()).collect();
+    for (name, in_tier_1, in_tier_2) in TABLE {
+        let cell = |(one, two): (char, char)| if one == two { one.to_string() } else { format!("{one} {two}") };
+        let cells: Vec<String> = in_tier_1.chars().zip(in_tier_2.chars()).map(cell).collect();
         _ = writeln!(text, "| `{name}` | {} |", cells.join(" | "));
     }
     text + NOTES
@@ -161,19 +184,23 @@ mod tests {
         for attribute in accept.expect("the accept").attributes {
             // Only sent for backends that lose the event's name.
             if *attribute != names::OTEL_EVENT_NAME {
-                assert!(TABLE.iter().any(|(name, _)| name == attribute), "{attribute}");
+                assert!(TABLE.iter().any(|(name, ..)| name == attribute), "{attribute}");
             }
         }
-        assert!(TABLE.iter().all(|(_, row)| row.len() == CASES.len()));
+        let length = CASES.len();
+        assert!(TABLE.iter().all(|(_, one, two)| one.len() == length && two.len() == length));
     }
 
     #[test]
     fn differences_are_named() {
-        let all = TABLE.iter().map(|(name, _)| *name);
-        let tcp = || all.clone().filter(|name| presence(name, Case::Tcp) == Some(Presence::Present));
-        assert_eq!(differences(tcp(), Case::Tcp), Vec::<String>::new());
-        assert_eq!(differences(tcp().skip(1), Case::Tcp), ["network.transport is absent"]);
-        assert_eq!(differences(tcp().chain(["error.type"]), Case::Tcp), ["error.type is there"]);
-        assert_eq!(differences(tcp().chain(["x"]), Case::Tcp), ["x is in no row of the table"]);
+        let all = TABLE.iter().map(|(name, ..)| *name);
+        let is_there = |name: &&str| presence(name, Case::Tcp, Tier::Two) == Some(Presence::Present);
+        let tcp = || all.clone().filter(is_there);
+        assert_eq!(differences(tcp(), Case::Tcp, Tier::Two), Vec::<String>::new());
+        assert_eq!(differences(tcp().skip(1), Case::Tcp, Tier::Two), ["network.transport is absent"]);
+        assert_eq!(differences(tcp().chain(["error.type"]), Case::Tcp, Tier::Two), ["error.type is there"]);
+        assert_eq!(differences(tcp().chain(["x"]), Case::Tcp, Tier::Two), ["x is in no row of the table"]);
+        let blocked = ["acceptd.accept.blocked_time_ns is absent"];
+        assert_eq!(differences(tcp(), Case::Tcp, Tier::One), blocked);
     }
 }

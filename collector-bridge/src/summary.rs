@@ -5,11 +5,13 @@ use std::fmt;
 use acceptd_otlp::LedgerSnapshot;
 use serde::Serialize;
 
-use crate::{ledger::CaptureLedger, output::ConsoleCounts};
+use crate::{bpf::Capture, ledger::CaptureLedger, output::ConsoleCounts};
 
 /// Everything that was counted in one run.
 #[derive(Debug, Serialize)]
 pub struct Summary {
+    /// How accepts were captured.
+    pub programs: Capture,
     /// From the hook to the batches.
     pub capture: CaptureLedger,
     /// Runs of a hook that the kernel left out, and with each perhaps an event; stands beside the equations.

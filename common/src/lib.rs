@@ -15,9 +15,9 @@ pub mod sample;
 pub use counter::Counter;
 pub use filter::FilterKey;
 pub use sample::{
-    Abandoned, Call, Connection, FailureKey, Failures, Header, InetAccept, Kind, Listener, ListenerState,
-    SocketCall, Task, UnixAccept, UnixName,
+    Abandoned, Call, Connection, FailureKey, Failures, Handshake, Header, InetAccept, Kind, Listener,
+    ListenerState, SocketCall, Task, UnixAccept, UnixName,
 };
 
 /// Version of every layout in this crate. It grows with each change of a struct, a kind or a counter.
-pub const ABI_VERSION: u16 = 2;
+pub const ABI_VERSION: u16 = 3;

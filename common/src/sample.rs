@@ -122,6 +122,8 @@ impl Call {
     pub const SYSCALL_ACCEPT4: u8 = 2;
     /// `syscall`: a request of io_uring.
     pub const SYSCALL_IO_URING: u8 = 3;
+    /// `syscall`: none, the kernel itself accepted (`kernel_accept`, net/socket.c).
+    pub const SYSCALL_KERNEL: u8 = 4;
 
     /// The accepted socket was found.
     pub const HAS_SOCKET: u16 = 1;
@@ -129,7 +131,8 @@ impl Call {
     pub const HAS_LISTENER: u16 = 1 << 1;
     /// `queue_ns` is valid.
     pub const HAS_QUEUE_TIME: u16 = 1 << 2;
-    /// The pending cookie proves that the socket is the one that this call returned.
+    /// The socket is surely the one that this call returned: tier 1 was given it by the kernel, and in tier 2 its cookie
+    /// was pending.
     pub const VERIFIED: u16 = 1 << 3;
     /// Accepted by the agent, or a connection that the agent opened.
     pub const SELF_ACCEPT: u16 = 1 << 4;
@@ -139,6 +142,20 @@ impl Call {
     pub const HAS_LISTENER_FD: u16 = 1 << 6;
     /// `result` is a descriptor, or an errno; not a slot of a ring's file table.
     pub const HAS_FD: u16 = 1 << 7;
+}
+
+/// How a TCP connection was established, as its server's side measured it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Handshake {
+    /// Nanoseconds from the last SYN-ACK that was sent to the final ACK; 0 when unknown (SYN cookies, fast open).
+    pub time_ns: u64,
+    /// Smoothed round-trip time at ESTABLISHED, nanoseconds (`tcp_sock.srtt_us`, an eighth of it); 0 when unknown.
+    pub rtt_ns: u64,
+    /// SYN-ACKs that were sent again; valid with `is_known`.
+    pub synack_retransmits: u32,
+    /// 1 when the connection was seen to be established, else 0 and nothing here is valid.
+    pub is_known: u32,
 }
 
 /// A connected socket of an internet family or VSOCK, as its server's side sees it.
@@ -220,6 +237,8 @@ pub struct InetAccept {
     pub socket: Connection,
     /// The listening socket, after the dequeue; with [`Call::HAS_LISTENER`].
     pub listener: Listener,
+    /// How the connection came about.
+    pub handshake: Handshake,
 }
 
 /// An accept on a UNIX socket.
@@ -355,7 +374,8 @@ const _: () = {
     assert!(size_of::<Connection>() == 64);
     assert!(size_of::<Listener>() == 56);
     assert!(size_of::<UnixName>() == 112);
-    assert!(size_of::<InetAccept>() == 328);
+    assert!(size_of::<Handshake>() == 24);
+    assert!(size_of::<InetAccept>() == 352);
     assert!(offset_of!(InetAccept, task) == size_of::<Header>());
     assert!(offset_of!(InetAccept, socket) == 208);
     assert!(size_of::<UnixAccept>() == 512);

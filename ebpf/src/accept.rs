@@ -5,8 +5,9 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 
 use crate::{
     count, failure, filter,
-    maps::{ENTERED, OWN_BY_TUPLE, PENDING},
+    maps::{ENTERED, OWN_BY_TUPLE},
     offsets::*,
+    pending::{self, Pending},
     send::send,
     sock::{self, AF_UNIX, Socket},
     syscall::is_wanted,
@@ -15,11 +16,14 @@ use crate::{
 
 // include/uapi/asm-generic/errno.h, include/linux/errno.h
 const EINTR: i32 = 4;
-const EAGAIN: i32 = 11;
+pub const EAGAIN: i32 = 11;
 const ERESTARTSYS: i32 = 512;
 const ERESTARTNOINTR: i32 = 513;
 const ERESTARTNOHAND: i32 = 514;
 const ERESTART_RESTARTBLOCK: i32 = 516;
+
+/// A descriptor that is not known.
+pub const NO_FD: i32 = -1;
 
 /// A call of accept that returned.
 #[derive(Clone, Copy)]
@@ -30,53 +34,64 @@ pub struct Returned {
     pub result: i32,
     /// Whether a `result` that is no errno is a descriptor.
     pub is_fd: bool,
-    pub listener_fd: Option<i32>,
+    /// Negative when it is not known. No `Option`, as with [`Pending::UNKNOWN`].
+    pub listener_fd: i32,
 }
 
-/// What the hook knows when it decides to send a sample.
-struct Accept {
-    returned: Returned,
-    now: u64,
-    blocked: Option<u64>,
-    accepted: Option<Socket>,
-    listener: Option<Socket>,
-    /// What the pending connections know of the socket.
-    pending: Option<u64>,
-    is_self: bool,
+/// What a hook knows of one accept.
+#[derive(Clone, Copy)]
+pub struct Accept {
+    pub returned: Returned,
+    pub now: u64,
+    /// 0 when it is not known.
+    pub blocked_ns: u64,
+    pub accepted: Socket,
+    pub listener: Socket,
+    /// Whether `accepted` is surely the socket that the call returned.
+    pub verified: bool,
+    /// What is known of the socket from before it was accepted.
+    pub pending: Pending,
+    pub is_self: bool,
 }
 
-/// `listener` is only asked for when it is needed: half of all calls find an empty queue.
+/// Tier 2: `listener` is only asked for when it is needed, half of all calls find an empty queue.
 #[inline(always)]
 pub fn returned(returned: Returned, listener: impl FnOnce() -> Option<Socket>) {
     count::add(Counter::Seen);
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let blocked = if is_wanted(acceptd_common::SocketCall::ATTEMPT) { take_entered(now) } else { None };
+    let blocked_ns = if is_wanted(acceptd_common::SocketCall::ATTEMPT) { take_entered(now) } else { 0 };
     if returned.result < 0 {
-        failed(returned, now, blocked, listener);
+        failed(returned, now, blocked_ns, listener);
     } else {
         let accepted = if returned.is_fd { sock::of_fd(returned.result) } else { None };
-        succeeded(returned, now, blocked, accepted, listener());
+        let (accepted, listener) = (accepted.unwrap_or(Socket::NONE), listener().unwrap_or(Socket::NONE));
+        succeeded(returned, now, blocked_ns, accepted, listener);
     }
 }
 
-/// A completion that does not say what it completes. It is an accept if its result is the descriptor of a pending
+/// Tier 2: a completion that does not say what it completes. It is an accept if its result is the descriptor of a pending
 /// connection.
 #[inline(always)]
 pub fn may_have_returned(returned: Returned) {
     let Some(accepted) = sock::of_fd(returned.result) else { return };
-    let is_pending = PENDING.get_ptr(&accepted.cookie()).is_some();
-    if !is_pending {
+    if !pending::is_known(accepted) {
         return count::add(Counter::Unproven);
     }
     count::add(Counter::Seen);
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    succeeded(returned, now, None, Some(accepted), None);
+    succeeded(returned, now, 0, accepted, Socket::NONE);
 }
 
+/// A call that returned an error: counted, left out, or a record within its listener's budget.
 #[inline(always)]
-fn failed(returned: Returned, now: u64, blocked: Option<u64>, listener: impl FnOnce() -> Option<Socket>) {
+pub fn failed(
+    returned: Returned,
+    now: u64,
+    blocked_ns: u64,
+    listener: impl FnOnce() -> Option<Socket>,
+) {
     match -returned.result {
         EAGAIN => return count::add(Counter::Eagain),
         EINTR | ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK => {
@@ -84,93 +99,118 @@ fn failed(returned: Returned, now: u64, blocked: Option<u64>, listener: impl FnO
         }
         _ => {}
     }
-    let is_self = by_agent();
-    if is_self && RECORD_SELF.load() == 0 {
-        return count::add(Counter::SelfAccept);
-    }
-    let errno = -returned.result as u32;
-    let Some(listener) = listener() else {
-        if !filter::passes_process() {
-            return count::add(Counter::Filtered);
-        }
-        failure::count(errno, None);
-        return count::add(Counter::FailureNoListener);
-    };
-    if !sock::is_known(listener.family()) {
-        return count::add(Counter::OtherFamily);
-    }
-    if !filter::passes(listener) {
-        return count::add(Counter::Filtered);
-    }
-    failure::count(errno, Some(listener));
-    if !failure::in_budget(listener, now) {
-        return count::add(Counter::FailureOverBudget);
-    }
-    submit(&Accept {
+    let accept = Accept {
         returned,
         now,
-        blocked,
-        accepted: None,
-        listener: Some(listener),
-        pending: None,
-        is_self,
-    });
+        blocked_ns,
+        accepted: Socket::NONE,
+        listener: listener().unwrap_or(Socket::NONE),
+        verified: false,
+        pending: Pending::UNKNOWN,
+        is_self: by_agent(),
+    };
+    if may_be_record(&accept) {
+        submit(&accept);
+    }
 }
 
+/// Whether a failure may be a record; counts it either way.
+#[inline(never)]
+fn may_be_record(failed: &Accept) -> bool {
+    if failed.is_self && RECORD_SELF.load() == 0 {
+        count::add(Counter::SelfAccept);
+        return false;
+    }
+    let errno = -failed.returned.result as u32;
+    let listener = failed.listener;
+    if !listener.exists() {
+        if !filter::passes_process() {
+            count::add(Counter::Filtered);
+            return false;
+        }
+        failure::count(errno, None);
+        count::add(Counter::FailureNoListener);
+        return false;
+    }
+    if !sock::is_known(listener.family()) {
+        count::add(Counter::OtherFamily);
+        return false;
+    }
+    if !filter::passes(&listener) {
+        count::add(Counter::Filtered);
+        return false;
+    }
+    failure::count(errno, Some(listener));
+    if !failure::in_budget(listener, failed.now) {
+        count::add(Counter::FailureOverBudget);
+        return false;
+    }
+    true
+}
+
+/// Tier 2: the pending connections say whether `accepted`, found by its descriptor, is what the call returned.
 #[inline(always)]
 fn succeeded(
     returned: Returned,
     now: u64,
-    blocked: Option<u64>,
-    accepted: Option<Socket>,
-    listener: Option<Socket>,
+    blocked_ns: u64,
+    accepted: Socket,
+    listener: Socket,
 ) {
-    let Some(either) = accepted.or(listener) else { return count::add(Counter::SocketsGone) };
+    let pending = if accepted.exists() { pending::take(accepted) } else { Pending::UNKNOWN };
+    let verified = pending.waits();
+    let mut accept = Accept { returned, now, blocked_ns, accepted, listener, verified, pending, is_self: false };
+    if passes(&mut accept) {
+        if !verified {
+            count::add(unverified_because(accepted));
+        }
+        submit(&accept);
+    }
+}
+
+/// Whether an accept that brought a connection is to be told; if not, it is counted why.
+#[inline(never)]
+pub fn passes(accept: &mut Accept) -> bool {
+    let either = accept.accepted.or(accept.listener);
+    if !either.exists() {
+        count::add(Counter::SocketsGone);
+        return false;
+    }
     if !sock::is_known(either.family()) {
-        return count::add(Counter::OtherFamily);
+        count::add(Counter::OtherFamily);
+        return false;
     }
-    let pending = accepted.and_then(take_pending);
-    let is_self = by_agent() || accepted.is_some_and(opened_by_agent);
-    if is_self && RECORD_SELF.load() == 0 {
-        return count::add(Counter::SelfAccept);
+    accept.is_self = by_agent() || accept.accepted.exists() && opened_by_agent(accept.accepted);
+    if accept.is_self && RECORD_SELF.load() == 0 {
+        count::add(Counter::SelfAccept);
+        return false;
     }
-    if !filter::passes(either) {
-        return count::add(Counter::Filtered);
+    if !filter::passes(&either) {
+        count::add(Counter::Filtered);
+        return false;
     }
-    if pending.is_none() {
-        count::add(unverified_because(accepted));
-    }
-    submit(&Accept { returned, now, blocked, accepted, listener, pending, is_self });
+    true
 }
 
-/// Forgets a pending connection, and says since when it was established; 0 when that is not known.
+/// How long the current thread was in the call; 0 if its begin was not seen.
 #[inline(always)]
-fn take_pending(accepted: Socket) -> Option<u64> {
-    let cookie = accepted.cookie();
-    let established = PENDING.get_ptr(&cookie)?;
-    // SAFETY: a non-null map value.
-    let established = unsafe { *established };
-    let _ = PENDING.remove(&cookie);
-    Some(established)
-}
-
-/// How long the current thread was in the call, if its begin was seen.
-#[inline(always)]
-fn take_entered(now: u64) -> Option<u64> {
+fn take_entered(now: u64) -> u64 {
     let thread = bpf_get_current_pid_tgid();
-    let entered = ENTERED.get_ptr(&thread)?;
+    let Some(entered) = ENTERED.get_ptr(&thread) else { return 0 };
     // SAFETY: a non-null map value.
-    let blocked = now.saturating_sub(unsafe { *entered });
+    let blocked_ns = now.saturating_sub(unsafe { *entered });
     let _ = ENTERED.remove(&thread);
-    Some(blocked)
+    blocked_ns
 }
 
 #[inline(always)]
-fn unverified_because(accepted: Option<Socket>) -> Counter {
-    match accepted {
-        None => Counter::FdGone,
-        Some(socket) if socket.cookie() == 0 => Counter::NoCookie,
-        Some(_) => Counter::NotPending,
+fn unverified_because(accepted: Socket) -> Counter {
+    if !accepted.exists() {
+        Counter::FdGone
+    } else if accepted.cookie() == 0 {
+        Counter::NoCookie
+    } else {
+        Counter::NotPending
     }
 }
 
@@ -184,79 +224,96 @@ pub fn opened_by_agent(accepted: Socket) -> bool {
     OWN_BY_TUPLE.get_ptr(&accepted.accepted_tuple()).is_some()
 }
 
+impl Accept {
+    #[inline(always)]
+    pub fn is_unix(&self) -> bool {
+        self.accepted.or(self.listener).family() == AF_UNIX
+    }
+}
+
 #[inline(always)]
-fn submit(accept: &Accept) {
-    let either = accept.accepted.or(accept.listener);
-    if either.is_some_and(|socket| socket.family() == AF_UNIX) {
-        send(accept.now, |out| unix(out, accept));
+pub fn submit(accept: &Accept) {
+    // The verifier wants a subprogram to return a number; without a use of it LLVM would leave a pointer there.
+    core::hint::black_box(submit_once(accept));
+}
+
+/// A function of its own, since programs come here from several places: the verifier's time grows with the square of a
+/// program's length (10,000 instructions took it half a second, 5,000 a tenth of that).
+#[inline(never)]
+fn submit_once(accept: &Accept) -> u32 {
+    if accept.is_unix() {
+        send(accept.now, #[inline(always)] |out| unix(out, accept));
     } else {
-        send(accept.now, |out| inet(out, accept));
+        send(accept.now, #[inline(always)] |out| inet(out, accept));
     }
+    0
 }
 
+/// Fills a sample, which is zero.
 #[inline(always)]
-fn inet(out: &mut InetAccept, accept: &Accept) {
+pub fn inet(out: &mut InetAccept, accept: &Accept) {
     task::current(&mut out.task);
     call(&mut out.call, accept);
-    if let Some(socket) = accept.accepted {
-        socket.describe_connection(&mut out.socket);
+    if accept.accepted.exists() {
+        accept.accepted.describe_connection(&mut out.socket);
     }
-    if let Some(listener) = accept.listener {
-        listener.describe_listener(&mut out.listener);
+    if accept.listener.exists() {
+        accept.listener.describe_listener(&mut out.listener);
     }
+    accept.pending.describe_handshake(&mut out.handshake);
 }
 
+/// Fills a sample, which is zero.
 #[inline(always)]
-fn unix(out: &mut UnixAccept, accept: &Accept) {
+pub fn unix(out: &mut UnixAccept, accept: &Accept) {
     task::current(&mut out.task);
     call(&mut out.call, accept);
-    if let Some(socket) = accept.accepted {
+    let socket = accept.accepted;
+    if socket.exists() {
         out.inode = socket.inode;
         out.cookie = socket.cookie();
         out.netns = socket.netns();
         socket.unix_peer_name(&mut out.peer);
     }
-    if let Some(listener) = accept.listener {
-        listener.describe_listener(&mut out.listener);
+    if accept.listener.exists() {
+        accept.listener.describe_listener(&mut out.listener);
     }
     // The accepted socket has its listener's name.
-    if let Some(named) = accept.accepted.or(accept.listener) {
-        named.unix_name(&mut out.local);
-    }
+    accept.accepted.or(accept.listener).unix_name(&mut out.local);
 }
 
 #[inline(always)]
 fn call(out: &mut Call, accept: &Accept) {
     let Returned { syscall, result, is_fd, listener_fd } = accept.returned;
     out.syscall = syscall;
-    out.tier = 2;
+    out.tier = TIER.load() as u8;
     out.result = result;
     let mut flags = 0;
     if is_fd {
         flags |= Call::HAS_FD;
     }
-    if let Some(fd) = listener_fd {
+    if listener_fd >= 0 {
         flags |= Call::HAS_LISTENER_FD;
-        out.listener_fd = fd;
+        out.listener_fd = listener_fd;
     }
     if accept.is_self {
         flags |= Call::SELF_ACCEPT;
     }
-    if let Some(blocked) = accept.blocked {
+    if accept.blocked_ns != 0 {
         flags |= Call::HAS_BLOCKED_TIME;
-        out.blocked_ns = blocked;
+        out.blocked_ns = accept.blocked_ns;
     }
-    if let Some(established) = accept.pending {
+    if accept.verified {
         flags |= Call::VERIFIED;
-        if established != 0 {
-            flags |= Call::HAS_QUEUE_TIME;
-            out.queue_ns = accept.now.saturating_sub(established);
-        }
     }
-    if accept.accepted.is_some() {
+    if accept.pending.established_ns != 0 {
+        flags |= Call::HAS_QUEUE_TIME;
+        out.queue_ns = accept.now.saturating_sub(accept.pending.established_ns);
+    }
+    if accept.accepted.exists() {
         flags |= Call::HAS_SOCKET;
     }
-    if accept.listener.is_some() {
+    if accept.listener.exists() {
         flags |= Call::HAS_LISTENER;
     }
     out.flags = flags;

@@ -9,6 +9,7 @@ use crate::{
     count,
     maps::{FAILURE_BUDGETS, FAILURES},
     offsets::FAILURE_BUDGET,
+    send::zero,
     sock::Socket,
     task,
 };
@@ -37,6 +38,23 @@ pub fn in_budget(listener: Socket, now: u64) -> bool {
     *used <= FAILURE_BUDGET.load()
 }
 
+/// A function of its own: the description would not fit into its caller's stack.
+#[inline(never)]
+fn describe_first(key: &FailureKey, listener: Option<&Socket>) {
+    let mut first = core::mem::MaybeUninit::<Failures>::uninit();
+    // SAFETY: integers, of which zero is a valid one.
+    let first = unsafe {
+        zero(first.as_mut_ptr());
+        first.assume_init_mut()
+    };
+    task::current(&mut first.task);
+    if let Some(listener) = listener {
+        listener.describe_listener(&mut first.socket);
+    }
+    // Another CPU may have added it since.
+    let _ = FAILURES.insert(key, &*first, NEW);
+}
+
 /// Counts one failure of the current process.
 #[inline(always)]
 pub fn count(errno: u32, listener: Option<Socket>) {
@@ -46,14 +64,7 @@ pub fn count(errno: u32, listener: Option<Socket>) {
         errno,
     };
     if FAILURES.get_ptr_mut(&key).is_none() {
-        // SAFETY: integers, of which zero is a valid one.
-        let mut first: Failures = unsafe { core::mem::zeroed() };
-        task::current(&mut first.task);
-        if let Some(listener) = listener {
-            listener.describe_listener(&mut first.socket);
-        }
-        // Another CPU may have added it since.
-        let _ = FAILURES.insert(&key, &first, NEW);
+        describe_first(&key, listener.as_ref());
     }
     match FAILURES.get_ptr_mut(&key) {
         // SAFETY: a non-null map value that begins with eight bytes of count.

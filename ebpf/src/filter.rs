@@ -7,9 +7,9 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_cgr
 use crate::{maps::FILTER, offsets::*, sock::Socket, task};
 
 /// Whether an event of the current process on `socket` passes.
-#[inline(always)]
-pub fn passes(socket: Socket) -> bool {
-    passes_socket(socket) && passes_process()
+#[inline(never)]
+pub fn passes(socket: &Socket) -> bool {
+    passes_socket(*socket) && passes_process()
 }
 
 /// Whether an event that no process is known of passes as far as its socket goes. The agent compares the owner.

@@ -3,7 +3,7 @@
 use acceptd_common::{Call, SocketCall};
 
 use crate::{
-    accept::{self, Returned},
+    accept::{self, NO_FD, Returned},
     offsets::*,
     read::{probed, probed_ptr},
     related,
@@ -74,7 +74,7 @@ pub fn overflowed(result: i32, flags: u32) {
 #[inline(always)]
 fn returned(result: i32, is_fd: bool) -> Returned {
     // The descriptor of the listener is not kept in the request.
-    Returned { syscall: Call::SYSCALL_IO_URING, result, is_fd, listener_fd: None }
+    Returned { syscall: Call::SYSCALL_IO_URING, result, is_fd, listener_fd: NO_FD }
 }
 
 #[inline(always)]

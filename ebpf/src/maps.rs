@@ -10,11 +10,12 @@ use acceptd_common::{
     },
 };
 use aya_ebpf::{
-    macros::map,
+    btf_maps::SkStorage,
+    macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 
-use crate::sock::Tuple;
+use crate::{calls::Ongoing, pending::Pending, sock::Tuple, storage::TaskStorage};
 
 /// Samples on their way to the agent. The agent sets the size (`capture.ring_bytes`) when it loads the programs.
 #[map]
@@ -36,11 +37,19 @@ pub static FAILURE_BUDGETS: LruHashMap<u64, [u64; 2]> = LruHashMap::with_max_ent
 #[map]
 pub static FAILURES: HashMap<FailureKey, Failures> = HashMap::with_max_entries(FAILURE_COUNTS, 0);
 
-/// Cookie → boot time of ESTABLISHED, of connections that were not accepted yet; 0 when that was before the programs
-/// were loaded. Filled on SYN_RECV→ESTABLISHED and by the pass over what existed before; emptied at the accept and
-/// when the socket is destroyed, so it cannot leak. Full is a counter.
+/// Tier 1: what each connection that waits to be accepted is known for. Made on SYN_RECV→ESTABLISHED, by a UNIX connect and
+/// by the pass over what existed before; gone with the accept or the socket.
+#[btf_map]
+pub static WAITING: SkStorage<Pending> = SkStorage::new();
+
+/// Tier 1: the call that each thread is in. Made by a thread's first accept; gone with the thread.
+#[btf_map]
+pub static CALLS: TaskStorage<Ongoing> = TaskStorage::new();
+
+/// Tier 2: cookie → the same of connections that were not accepted yet. Emptied at the accept and when the socket is
+/// destroyed, so it cannot leak. Full is a counter.
 #[map]
-pub static PENDING: HashMap<u64, u64> = HashMap::with_max_entries(PENDING_CONNECTIONS, 0);
+pub static PENDING: HashMap<u64, Pending> = HashMap::with_max_entries(PENDING_CONNECTIONS, 0);
 
 /// Cookie → addresses of the agent's own outgoing connections.
 #[map]
@@ -54,7 +63,7 @@ pub static OWN_BY_TUPLE: HashMap<Tuple, u8> = HashMap::with_max_entries(OWN_CONN
 #[map]
 pub static FILTER: HashMap<FilterValue, u8> = HashMap::with_max_entries(2 * 6 * FILTER_VALUES, 0);
 
-/// Thread → boot time at which it entered accept. Only used when attempts are captured.
+/// Tier 2: thread → boot time at which it entered accept. Only used when attempts are captured.
 #[map]
 pub static ENTERED: HashMap<u64, u64> = HashMap::with_max_entries(BLOCKED_THREADS, 0);
 

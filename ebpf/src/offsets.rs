@@ -12,6 +12,8 @@ macro_rules! globals {
 }
 
 globals! {
+    /// 1: the programs of trampolines capture accepts; 2: those of tracepoints do.
+    TIER;
     /// Process id of the agent, in the host's pid namespace.
     AGENT_TGID;
     /// 1: accepts of the agent's own are records too.
@@ -58,6 +60,7 @@ globals! {
     TASK_SELF_EXEC_ID;
     TASK_CRED;
     TASK_MM;
+    TASK_FLAGS;
     TASK_COMM;
     TASK_CGROUPS;
     CSS_SET_CGROUP;
@@ -100,6 +103,9 @@ globals! {
     SK_ACK_BACKLOG;
     SK_MAX_ACK_BACKLOG;
     INET_SPORT;
+    TCP_SRTT_US;
+    TCP_TOTAL_RETRANS;
+    TCP_REQUEST_SNT_SYNACK;
     /// `inet_connection_sock.icsk_accept_queue.rskq_accept_head`
     ACCEPT_QUEUE_HEAD;
     REQUEST_SK;
@@ -129,4 +135,7 @@ globals! {
     ITER_SEQ;
     /// `mptcp_sock.first`, or `u64::MAX` on a kernel without MPTCP.
     MPTCP_FIRST;
+    /// The byte of `tcp_sock.is_mptcp`, or `u64::MAX`, and its bits.
+    TCP_IS_MPTCP;
+    TCP_IS_MPTCP_MASK;
 }

@@ -1,29 +1,29 @@
 //! Calls beside accept: listen, bind, socket, and the begin of accept.
 
-use acceptd_common::{Counter, SocketCall, UnixName};
+use acceptd_common::{Call, Counter, SocketCall, UnixName};
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, bpf_probe_read_user, bpf_probe_read_user_buf,
 };
 
 use crate::{
     accept::by_agent,
-    count, filter,
+    calls, count, filter,
     maps::ENTERED,
-    offsets::RECORD_SELF,
+    offsets::{RECORD_SELF, TIER},
     send::send,
     sock::{self, AF_INET, AF_INET6, AF_UNIX, Socket},
-    syscall::{SystemCall, What, is_wanted},
+    syscall::{SystemCall, What},
     task,
 };
 
 /// `SOCK_CLOEXEC` and `SOCK_NONBLOCK` are or-ed to the type (`SOCK_TYPE_MASK`, include/linux/net.h).
 const SOCK_TYPE_MASK: u64 = 0xf;
 
-/// `operation` of `SocketCall` returned `result`.
+/// A system call that is an operation of `SocketCall` returned `result`.
 #[inline(always)]
 pub fn returned(call: &SystemCall, operation: u8, result: i32) {
     if operation == SocketCall::CREATE {
-        return created(call.arguments[0] as u16, (call.arguments[1] & SOCK_TYPE_MASK) as u16, result);
+        return created(call.arguments[0] as u16, call.arguments[1], result);
     }
     let fd = call.arguments[0] as i32;
     let Some(socket) = sock::of_fd(fd) else { return };
@@ -36,7 +36,25 @@ pub fn completed(operation: u8, socket: Socket, result: i32) {
     used(operation, socket, -1, [0; 3], result);
 }
 
-/// accept begins. The time is kept, for how long it takes.
+/// Tier 1: as [`completed`], of any caller. System calls are told by their own hooks, which know the descriptor.
+#[inline(always)]
+pub fn happened(operation: u8, socket: *const u8, result: i32) {
+    let by_syscall = calls::current().is_some_and(|call| call.what == What::Related(operation));
+    if !by_syscall && let Some(socket) = sock::of_typed_socket(socket) {
+        completed(operation, socket, result);
+    }
+}
+
+/// Tier 1: accept begins on `socket`, which the verifier knows.
+#[inline(always)]
+pub fn accept_begins(socket: *const u8) {
+    let Some(socket) = sock::of_typed_socket(socket) else { return };
+    sock::make_cookie(socket.sk);
+    let (syscall, fd) = calls::by_syscall().unwrap_or((Call::SYSCALL_IO_URING, -1));
+    attempted(socket, fd, syscall);
+}
+
+/// Tier 2: accept begins. The time is kept, for how long it takes.
 #[inline(always)]
 pub fn entered(call: &SystemCall) {
     let What::Accept(syscall) = call.what else { return };
@@ -54,87 +72,98 @@ pub fn entered(call: &SystemCall) {
 /// An accept on `socket` begins.
 #[inline(always)]
 pub fn attempted(socket: Socket, fd: i32, syscall: u8) {
-    let Some(now) = decided(socket) else { return };
-    send(now, |out: &mut SocketCall| {
-        describe(out, SocketCall::ATTEMPT, socket, fd, 0);
-        out.syscall = syscall;
-    });
+    let operation = SocketCall::ATTEMPT;
+    tell(&Operation { syscall, fd, ..Operation::new(operation, socket, 0) });
 }
 
 #[inline(always)]
 fn used(operation: u8, socket: Socket, fd: i32, arguments: [u64; 3], result: i32) {
-    let Some(now) = decided(socket) else { return };
-    send(now, |out: &mut SocketCall| {
-        describe(out, operation, socket, fd, result);
-        if operation == SocketCall::LISTEN {
-            out.backlog = arguments[1] as i32;
-        }
-        if operation == SocketCall::BIND && result < 0 {
-            asked_for(out, arguments[1], arguments[2]);
-        }
-    });
+    tell(&Operation { fd, arguments, ..Operation::new(operation, socket, result) });
 }
 
-/// A new socket, or none.
+/// A new socket, or none: `type_and_flags` is the second argument of socket.
 #[inline(always)]
-pub fn created(family: u16, socket_type: u16, result: i32) {
-    if !is_wanted(SocketCall::CREATE) || !sock::is_known(family) || !sock::can_listen(socket_type) {
-        return;
-    }
-    count::add(Counter::Other);
-    if by_agent() && RECORD_SELF.load() == 0 {
-        return count::add(Counter::SelfAccept);
-    }
-    if !filter::passes_family(family) || !filter::passes_process() {
-        return count::add(Counter::Filtered);
-    }
-    // SAFETY: the helper has no arguments.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    send(now, |out: &mut SocketCall| {
-        match sock::of_fd(result) {
-            Some(socket) => describe(out, SocketCall::CREATE, socket, result, result),
-            None => {
-                task::current(&mut out.task);
-                out.operation = SocketCall::CREATE;
-                out.tier = 2;
-                out.fd = -1;
-                out.result = result;
-            }
-        }
-        out.socket.family = family;
-        out.socket.socket_type = socket_type;
-    });
+fn created(family: u16, type_and_flags: u64, result: i32) {
+    let socket_type = (type_and_flags & SOCK_TYPE_MASK) as u16;
+    let operation = Operation::new(SocketCall::CREATE, sock::of_fd(result).unwrap_or(Socket::NONE), result);
+    tell(&Operation { family, socket_type, fd: result, ..operation });
 }
 
-/// Counts the call; its time if it is to be sent. Sockets that cannot be accepted on are no events.
+/// What a hook knows of one call.
+struct Operation {
+    /// One of [`SocketCall`].
+    operation: u8,
+    /// One of `Call::SYSCALL_…`, of an attempt.
+    syscall: u8,
+    family: u16,
+    socket_type: u16,
+    socket: Socket,
+    fd: i32,
+    result: i32,
+    arguments: [u64; 3],
+}
+
+impl Operation {
+    #[inline(always)]
+    fn new(operation: u8, socket: Socket, result: i32) -> Self {
+        let (family, socket_type) = (socket.family(), socket.socket_type());
+        Self { operation, syscall: 0, family, socket_type, socket, fd: -1, result, arguments: [0; 3] }
+    }
+}
+
 #[inline(always)]
-fn decided(socket: Socket) -> Option<u64> {
-    if !sock::is_known(socket.family()) || !sock::can_listen(socket.socket_type()) {
-        return None;
+fn tell(operation: &Operation) {
+    // See `accept::submit`.
+    core::hint::black_box(tell_once(operation));
+}
+
+/// Counts the call, and sends it if it is to be sent. Sockets that cannot be accepted on are no events.
+#[inline(never)]
+fn tell_once(call: &Operation) -> u32 {
+    if !sock::is_known(call.family) || !sock::can_listen(call.socket_type) {
+        return 0;
     }
     count::add(Counter::Other);
     if by_agent() && RECORD_SELF.load() == 0 {
         count::add(Counter::SelfAccept);
-        return None;
+        return 0;
     }
-    if !filter::passes(socket) {
+    let passes = if call.socket.exists() {
+        filter::passes(&call.socket)
+    } else {
+        filter::passes_family(call.family) && filter::passes_process()
+    };
+    if !passes {
         count::add(Counter::Filtered);
-        return None;
+        return 0;
     }
     // SAFETY: the helper has no arguments.
-    Some(unsafe { bpf_ktime_get_boot_ns() })
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    send(now, #[inline(always)] |out: &mut SocketCall| describe(out, call));
+    0
 }
 
 #[inline(always)]
-fn describe(out: &mut SocketCall, operation: u8, socket: Socket, fd: i32, result: i32) {
+fn describe(out: &mut SocketCall, call: &Operation) {
     task::current(&mut out.task);
-    socket.describe_listener(&mut out.socket);
-    out.operation = operation;
-    out.tier = 2;
-    out.fd = fd;
-    out.result = result;
-    if out.socket.family == AF_UNIX {
-        socket.unix_name(&mut out.name);
+    out.operation = call.operation;
+    out.syscall = call.syscall;
+    out.tier = TIER.load() as u8;
+    out.fd = if call.socket.exists() { call.fd } else { -1 };
+    out.result = call.result;
+    if call.socket.exists() {
+        call.socket.describe_listener(&mut out.socket);
+        if call.family == AF_UNIX {
+            call.socket.unix_name(&mut out.name);
+        }
+    }
+    out.socket.family = call.family;
+    out.socket.socket_type = call.socket_type;
+    if call.operation == SocketCall::LISTEN {
+        out.backlog = call.arguments[1] as i32;
+    }
+    if call.operation == SocketCall::BIND && call.result < 0 {
+        asked_for(out, call.arguments[1], call.arguments[2]);
     }
 }
 

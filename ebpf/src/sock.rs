@@ -2,7 +2,8 @@
 
 use acceptd_common::{Connection, Listener, UnixName, limits::UNIX_NAME_LEN};
 use aya_ebpf::helpers::{
-    bpf_probe_read_kernel, bpf_probe_read_kernel_buf, generated::bpf_get_current_task_btf,
+    bpf_probe_read_kernel, bpf_probe_read_kernel_buf,
+    generated::{bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_sock_from_file},
 };
 
 use crate::{
@@ -14,7 +15,8 @@ pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 pub const AF_VSOCK: u16 = 40;
-/// `IPPROTO_MPTCP`, include/uapi/linux/in.h
+// include/uapi/linux/in.h
+const IPPROTO_TCP: u16 = 6;
 pub const IPPROTO_MPTCP: u16 = 262;
 // include/linux/net.h
 const SOCK_STREAM: u16 = 1;
@@ -40,7 +42,8 @@ pub struct Tuple {
     pub netns: u32,
 }
 
-/// A `struct sock` of which the verifier does not know the type, and the inode of its file.
+/// A `struct sock` and the inode of its file. Whether the verifier knows the type depends on where it is from: of sockets
+/// found by descriptor it does not.
 #[derive(Clone, Copy)]
 pub struct Socket {
     pub sk: *const u8,
@@ -80,8 +83,49 @@ pub fn of_file(file: *const u8) -> Option<Socket> {
     if !is_socket {
         return None;
     }
-    let inode = probed_ptr(file, &FILE_INODE);
-    Some(Socket { sk, inode: probed(inode, &INODE_NUMBER) })
+    Some(Socket { sk, inode: inode_of(file) })
+}
+
+/// The socket behind a file that the verifier knows as one, if it is one. The verifier then knows the socket, too.
+#[inline(always)]
+pub fn of_typed_file(file: *const u8) -> Option<Socket> {
+    // SAFETY: the verifier knows `file` as a struct file.
+    let socket = unsafe { bpf_sock_from_file(file as *mut _) } as *const u8;
+    if socket.is_null() {
+        return None;
+    }
+    let sk: *const u8 = typed(socket, &SOCKET_SK);
+    if sk.is_null() { None } else { Some(Socket { sk, inode: inode_of(file) }) }
+}
+
+/// The socket that the verifier knows as a struct socket, if it has one of a family yet.
+#[inline(always)]
+pub fn of_typed_socket(socket: *const u8) -> Option<Socket> {
+    let sk: *const u8 = typed(socket, &SOCKET_SK);
+    if sk.is_null() { None } else { Some(Socket { sk, inode: inode_of_socket(socket) }) }
+}
+
+/// The inode of a struct socket. What the kernel uses by itself has no file, and none that anybody can see.
+#[inline(always)]
+pub fn inode_of_socket(socket: *const u8) -> u64 {
+    let file = probed_ptr(socket, &SOCKET_FILE);
+    if file.is_null() { 0 } else { inode_of(file) }
+}
+
+#[inline(always)]
+fn inode_of(file: *const u8) -> u64 {
+    probed(probed_ptr(file, &FILE_INODE), &INODE_NUMBER)
+}
+
+/// The socket's cookie, made if it has none; the verifier knows `sk` as a socket. Never for an MPTCP main socket: the
+/// sockets that it accepts would inherit the cookie, and applications would see that.
+#[inline(always)]
+pub fn make_cookie(sk: *const u8) -> u64 {
+    if typed::<u16>(sk, &SK_PROTOCOL) == IPPROTO_MPTCP {
+        return 0;
+    }
+    // SAFETY: the verifier knows `sk` as a struct sock.
+    unsafe { bpf_get_socket_cookie(sk as *mut _) }
 }
 
 /// A family whose connections acceptd knows to describe.
@@ -97,6 +141,21 @@ pub fn can_listen(socket_type: u16) -> bool {
 }
 
 impl Socket {
+    /// No socket. What a struct on the stack holds is no `Option`: LLVM would leave the rest of a `None` uninitialised, and
+    /// copy it, which the verifier refuses.
+    pub const NONE: Self = Self { sk: core::ptr::null(), inode: 0 };
+
+    #[inline(always)]
+    pub fn exists(self) -> bool {
+        !self.sk.is_null()
+    }
+
+    /// This, or if it is none, the other.
+    #[inline(always)]
+    pub fn or(self, other: Self) -> Self {
+        if self.exists() { self } else { other }
+    }
+
     #[inline(always)]
     pub fn family(self) -> u16 {
         probed(self.sk, &SK_FAMILY)
@@ -126,6 +185,21 @@ impl Socket {
         } else {
             self.sk
         }
+    }
+
+    /// Whether it is Multipath TCP's main socket.
+    #[inline(always)]
+    pub fn is_mptcp(self) -> bool {
+        self.protocol() == IPPROTO_MPTCP
+    }
+
+    /// Whether it is a TCP socket that belongs to a Multipath TCP connection.
+    #[inline(always)]
+    pub fn is_subflow(self) -> bool {
+        TCP_IS_MPTCP.load() != ABSENT
+            && self.protocol() == IPPROTO_TCP
+            && matches!(self.family(), AF_INET | AF_INET6)
+            && probed::<u8>(self.sk, &TCP_IS_MPTCP) & TCP_IS_MPTCP_MASK.load() as u8 != 0
     }
 
     /// The cookie that the socket already has, or 0. Read, never asked for: the helper would give one to sockets
@@ -216,6 +290,15 @@ impl Socket {
             server_port: accepted.client_port,
             netns: accepted.netns,
         }
+    }
+
+    /// Whether an accept on `listener` can have brought this socket.
+    #[inline(always)]
+    pub fn may_be_of(self, listener: Self) -> bool {
+        self.family() == listener.family()
+            && self.protocol() == listener.protocol()
+            && self.local_port() == listener.local_port()
+            && self.netns() == listener.netns()
     }
 
     /// Describes the socket as a listener.

@@ -5,16 +5,17 @@
 //! CLOSE→SYN_SENT, where it is the process that connects.
 
 use acceptd_common::{Abandoned, Counter, ListenerState};
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, generated::bpf_get_socket_cookie};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 
 use crate::{
     accept::opened_by_agent,
     count, filter,
-    maps::{OWN_BY_COOKIE, OWN_BY_TUPLE, PENDING},
+    maps::{OWN_BY_COOKIE, OWN_BY_TUPLE},
     offsets::*,
+    pending,
     read::typed,
     send::send,
-    sock::{IPPROTO_MPTCP, Socket, Tuple},
+    sock::{IPPROTO_MPTCP, Socket, Tuple, make_cookie},
 };
 
 // include/net/tcp_states.h
@@ -27,40 +28,16 @@ const LISTEN: u8 = 10;
 #[inline(always)]
 pub fn changed(sk: *const u8, old: u8, new: u8) {
     match new {
-        ESTABLISHED if old == SYN_RECV => established(sk),
+        ESTABLISHED if old == SYN_RECV => pending::established(sk, make_cookie(sk)),
         ESTABLISHED if old == SYN_SENT => own_established(sk),
         SYN_SENT => connecting(sk),
         LISTEN => {
             // Gives the listener its cookie, which accept can then read.
-            cookie_of(sk);
+            make_cookie(sk);
         }
         CLOSE if old == LISTEN => listener_closed(sk),
         CLOSE => closed(sk),
         _ => {}
-    }
-}
-
-/// The socket's cookie, made if it has none. Never for an MPTCP main socket: the sockets that it accepts would
-/// inherit the cookie, and applications would see that.
-#[inline(always)]
-fn cookie_of(sk: *const u8) -> u64 {
-    if typed::<u16>(sk, &SK_PROTOCOL) == IPPROTO_MPTCP {
-        return 0;
-    }
-    // SAFETY: the verifier knows `sk` as a struct sock.
-    unsafe { bpf_get_socket_cookie(sk as *mut _) }
-}
-
-#[inline(always)]
-fn established(sk: *const u8) {
-    let cookie = cookie_of(sk);
-    if cookie == 0 {
-        return;
-    }
-    // SAFETY: the helper has no arguments.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    if PENDING.insert(&cookie, &now, 0).is_err() {
-        count::add(Counter::PendingFull);
     }
 }
 
@@ -69,7 +46,7 @@ fn connecting(sk: *const u8) {
     if bpf_get_current_pid_tgid() >> 32 != AGENT_TGID.load() {
         return;
     }
-    let cookie = cookie_of(sk);
+    let cookie = make_cookie(sk);
     // The port is not chosen yet: the addresses follow at ESTABLISHED.
     let unknown = Tuple { client: [0; 4], server: [0; 4], client_port: 0, server_port: 0, netns: 0 };
     if OWN_BY_COOKIE.insert(&cookie, &unknown, 0).is_err() {
@@ -103,7 +80,7 @@ fn listener_closed(sk: *const u8) {
     }
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    send(now, |out: &mut ListenerState| listener.describe_listener(&mut out.listener));
+    send(now, #[inline(always)] |out: &mut ListenerState| listener.describe_listener(&mut out.listener));
 }
 
 #[inline(always)]
@@ -122,27 +99,27 @@ fn closed(sk: *const u8) {
     // A connection with an error (reset by the peer, timed out) stays in the queue, and accept returns it. Without
     // one it is the queue that ends, with its listener (`inet_csk_listen_stop`, net/ipv4/inet_connection_sock.c).
     if typed::<i32>(sk, &SK_ERR) == 0 {
-        never_accepted(sk, cookie);
+        never_accepted(sk);
     }
 }
 
 /// The socket is gone for good.
 #[inline(always)]
 pub fn destroyed(sk: *const u8) {
-    let cookie: u64 = typed(sk, &SK_COOKIE);
-    if cookie != 0 {
-        never_accepted(sk, cookie);
+    // What was ever pending has a cookie.
+    if typed::<u64>(sk, &SK_COOKIE) != 0 {
+        never_accepted(sk);
     }
 }
 
 /// Tells of a connection if it is still pending.
 #[inline(always)]
-fn never_accepted(sk: *const u8, cookie: u64) {
-    let Some(since) = PENDING.get_ptr(&cookie) else { return };
-    // SAFETY: a non-null map value.
-    let since = unsafe { *since };
-    let _ = PENDING.remove(&cookie);
+fn never_accepted(sk: *const u8) {
     let connection = Socket { sk, inode: 0 };
+    let pending = pending::take(connection);
+    if !pending.waits() {
+        return;
+    }
     count::add(Counter::Other);
     if opened_by_agent(connection) && RECORD_SELF.load() == 0 {
         return count::add(Counter::SelfAccept);
@@ -152,8 +129,9 @@ fn never_accepted(sk: *const u8, cookie: u64) {
     }
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    send(now, |out: &mut Abandoned| {
+    send(now, #[inline(always)] |out: &mut Abandoned| {
         connection.describe_connection(&mut out.socket);
+        let since = pending.established_ns;
         out.queue_ns = if since == 0 { 0 } else { now.saturating_sub(since) };
     });
 }

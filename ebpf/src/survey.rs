@@ -4,49 +4,38 @@
 use core::mem::size_of;
 
 use acceptd_common::ListenerState;
-use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_seq_write, bpf_skc_to_tcp_sock, bpf_sock_from_file,
-};
+use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_skc_to_tcp_sock};
 
 use crate::{
-    maps::{PENDING, ROW},
+    maps::ROW,
     offsets::*,
-    read::{probed, probed_ptr, typed},
-    sock::{AF_INET, AF_INET6, AF_UNIX, IPPROTO_MPTCP, Socket, is_known},
+    pending,
+    send::zero,
+    read::{probed, probed_ptr},
+    sock::{self, AF_INET, AF_INET6, AF_UNIX, Socket, is_known, make_cookie},
     task,
 };
 
 // include/net/tcp_states.h
 const ESTABLISHED: u8 = 1;
 const CLOSE_WAIT: u8 = 8;
-/// `BPF_NOEXIST`, include/uapi/linux/bpf.h
-const NEW: u64 = 1;
 
 /// One open file of one process. Of a listener, a row is written to `seq`.
 #[inline(always)]
 pub fn open_file(seq: *const u8, task: *const u8, fd: u32, file: *const u8) {
-    // SAFETY: the verifier knows `file` as a struct file.
-    let socket = unsafe { bpf_sock_from_file(file as *mut _) } as *const u8;
-    if socket.is_null() {
-        return;
-    }
-    let sk: *const u8 = typed(socket, &SOCKET_SK);
-    if sk.is_null() {
-        return;
-    }
-    let listener = Socket { sk, inode: probed(probed_ptr(file, &FILE_INODE), &INODE_NUMBER) };
+    let Some(listener) = sock::of_typed_file(file) else { return };
     if !listener.listens() || !is_known(listener.family()) {
         return;
     }
     let is_inet = matches!(listener.family(), AF_INET | AF_INET6);
-    if is_inet && listener.protocol() != IPPROTO_MPTCP {
-        // So that accept can read it. SAFETY: the verifier knows `sk` as a struct sock.
-        unsafe { bpf_get_socket_cookie(sk as *mut _) };
+    if is_inet {
+        // So that accept can read it.
+        make_cookie(listener.sk);
     }
     let Some(row) = ROW.get_ptr_mut(0) else { return };
     // SAFETY: a non-null map value, of which all-zero bytes are a valid one. One survey runs at a time.
     let out = unsafe {
-        core::ptr::write_bytes(row, 0, 1);
+        zero(row);
         &mut *row
     };
     task::other(task, &mut out.owner);
@@ -71,13 +60,9 @@ fn oldest_of_inet(listener: Socket, out: &mut ListenerState) {
     if request.is_null() {
         return;
     }
-    let connection = probed_ptr(request, &REQUEST_SK);
-    out.oldest = connection as u64;
-    let cookie: u64 = probed(connection, &SK_COOKIE);
-    if let Some(established) = PENDING.get_ptr(&cookie) {
-        // SAFETY: a non-null map value.
-        out.oldest_since_ns = unsafe { *established };
-    }
+    let connection = Socket { sk: probed_ptr(request, &REQUEST_SK), inode: 0 };
+    out.oldest = connection.sk as u64;
+    out.oldest_since_ns = pending::oldest_since(listener, connection).unwrap_or_default();
 }
 
 /// What waits is a packet in the receive queue, whose end is the queue itself (`unix_accept`, net/unix/af_unix.c).
@@ -100,14 +85,11 @@ pub fn tcp_socket(skc: *const u8) {
     if sk.is_null() || !is_queued(sk) {
         return;
     }
-    // SAFETY: the verifier knows `sk` as a struct tcp_sock.
-    let cookie = unsafe { bpf_get_socket_cookie(sk as *mut _) };
-    // On the stack: of a constant in `.rodata` the map got the value of another one (seen).
-    let unknown = core::hint::black_box(0_u64);
-    let _ = PENDING.insert(&cookie, &unknown, NEW);
+    let cookie = make_cookie(sk);
+    pending::existed(sk, cookie);
     if !is_queued(sk) {
         // Accepted meanwhile, perhaps before it was remembered.
-        let _ = PENDING.remove(&cookie);
+        let _ = pending::take(Socket { sk, inode: 0 });
     }
 }
 

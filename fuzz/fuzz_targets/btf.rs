@@ -5,7 +5,7 @@ use acceptd::bpf::offsets;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    if let Err(error) = offsets::of_bytes(data, "fuzz") {
+    if let Err(error) = offsets::of_bytes(data, None, "fuzz") {
         assert!(!error.to_string().is_empty());
     }
 });

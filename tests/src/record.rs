@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use acceptd::bpf::Tier;
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
     common::v1::{KeyValue, any_value::Value},
@@ -81,6 +82,16 @@ impl Record {
     #[must_use]
     pub fn resource_int(&self, key: &str) -> Option<i64> {
         as_int(self.resource.get(key))
+    }
+
+    /// `acceptd.capture.tier`
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        let tier = self.int("acceptd.capture.tier").and_then(|tier| u8::try_from(tier).ok());
+        tier.and_then(|tier| Tier::try_from(tier).ok()).unwrap_or_else(|| panic!("no tier: {self:?}"))
     }
 
     /// Whether it is of a listener on `port`: by its own address, or the listener's where that is gone.

@@ -117,6 +117,16 @@ pub const ACCEPTD_SOCKET_TYPE: &str = "acceptd.socket.type";
 /// True when an IPv6 socket carries an IPv4 connection; absent otherwise.
 pub const ACCEPTD_SOCKET_V4_MAPPED: &str = "acceptd.socket.v4_mapped";
 
+/// Nanoseconds from the last SYN-ACK to the ACK that established the connection.
+pub const ACCEPTD_TCP_HANDSHAKE_TIME_NS: &str = "acceptd.tcp.handshake_time_ns";
+
+/// Nanoseconds of round-trip time when the connection was established (the kernel's `srtt_us`, in eighths of
+/// a microsecond).
+pub const ACCEPTD_TCP_RTT_NS: &str = "acceptd.tcp.rtt_ns";
+
+/// How often the SYN-ACK was sent again.
+pub const ACCEPTD_TCP_SYNACK_RETRANSMITS: &str = "acceptd.tcp.synack_retransmits";
+
 /// The accepting thread's kernel id (tid) in the host's pid namespace.
 pub const ACCEPTD_THREAD_ID: &str = "acceptd.thread.id";
 
@@ -231,6 +241,9 @@ pub const EVENTS: &[EventName] = &[
             ERROR_TYPE,
             OTEL_EVENT_NAME,
             ACCEPTD_ACCEPT_BLOCKED_TIME_NS,
+            ACCEPTD_TCP_HANDSHAKE_TIME_NS,
+            ACCEPTD_TCP_RTT_NS,
+            ACCEPTD_TCP_SYNACK_RETRANSMITS,
             ACCEPTD_LISTENER_ADDRESS,
             ACCEPTD_LISTENER_PORT,
             ACCEPTD_LISTENER_COOKIE,

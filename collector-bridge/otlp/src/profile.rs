@@ -58,6 +58,9 @@ attributes! {
     ThreadName = ACCEPTD_THREAD_NAME, false;
     BlockedTime = ACCEPTD_ACCEPT_BLOCKED_TIME_NS, false;
     CaptureTier = ACCEPTD_CAPTURE_TIER, false;
+    HandshakeTime = ACCEPTD_TCP_HANDSHAKE_TIME_NS, false;
+    RoundTripTime = ACCEPTD_TCP_RTT_NS, false;
+    SynackRetransmits = ACCEPTD_TCP_SYNACK_RETRANSMITS, false;
     SocketType = ACCEPTD_SOCKET_TYPE, true;
     BacklogRequested = ACCEPTD_LISTENER_BACKLOG_REQUESTED, true;
     OldestWait = ACCEPTD_LISTENER_OLDEST_WAIT_NS, true;

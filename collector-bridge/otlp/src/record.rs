@@ -10,7 +10,7 @@ pub mod event;
 
 use std::fmt;
 
-pub use accept::{Accept, encode_accept};
+pub use accept::{Accept, Handshake, encode_accept};
 pub use address::Endpoint;
 pub use event::{Event, Value, encode_event};
 
@@ -69,6 +69,8 @@ pub enum Syscall {
     Accept4,
     /// A request of io_uring.
     IoUring,
+    /// The kernel itself.
+    Kernel,
 }
 
 impl Syscall {
@@ -79,6 +81,7 @@ impl Syscall {
             Self::Accept => "accept",
             Self::Accept4 => "accept4",
             Self::IoUring => "io_uring",
+            Self::Kernel => "kernel",
         }
     }
 }

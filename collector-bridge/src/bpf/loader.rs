@@ -1,55 +1,25 @@
-//! Loads the programs with the kernel's offsets frozen into them, and attaches them.
+//! Chooses the tier by trial, loads its programs with the kernel's offsets frozen into them, and attaches them.
 
-use std::{
-    fs,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
-};
+use std::os::fd::AsFd as _;
 
 use acceptd_common::{ListenerState, SocketCall};
 use acceptd_otlp::causes::causes;
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{HashMap, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, Iter, ProgramError, tp_btf::BtfTracePointLinkId},
 };
 use zerocopy::IntoBytes as _;
 
 use super::{
+    attach::{Link, attach, iterator, load_iterator},
     counters::Counters,
     failures::FailureCounts,
+    figures::Figures,
+    hooks::{self, Hook, Tier, Wanted},
     offsets::{OffsetError, Value},
     survey::{self, SurveyError},
 };
 use crate::{filter::Filter, preflight::facts::Trial};
-
-/// One program, under the name of the tracepoint that it is attached to.
-#[derive(Debug, Clone, Copy)]
-struct Hook {
-    name: &'static str,
-    /// What is gone without it; a hook without such a word is indispensable.
-    feature: Option<&'static str>,
-    /// Only attached when attempts are captured.
-    for_attempts: bool,
-}
-
-const fn needed(name: &'static str) -> Hook {
-    Hook { name, feature: None, for_attempts: false }
-}
-
-const fn optional(name: &'static str, feature: &'static str, for_attempts: bool) -> Hook {
-    Hook { name, feature: Some(feature), for_attempts }
-}
-
-/// The table of hooks. The order is free: an accept of a connection that was not remembered yet is sent unverified.
-const HOOKS: [Hook; 7] = [
-    needed("inet_sock_set_state"),
-    needed("tcp_destroy_sock"),
-    needed("sys_exit"),
-    optional("io_uring_complete", "accepts through io_uring", false),
-    optional("io_uring_cqe_overflow", "accepts of an io_uring whose completion queue is full", false),
-    optional("sys_enter", "accept attempts and blocked times of system calls", true),
-    optional("io_uring_submit_req", "accept attempts through io_uring", true),
-];
 
 /// The iterators, each with its target.
 const LISTENERS: (&str, &str) = ("survey_listeners", "task_file");
@@ -75,6 +45,39 @@ pub enum LoadError {
     /// The kernel's own BTF could not be parsed.
     #[error("the kernel's type information cannot be parsed: {0}")]
     Btf(#[from] aya::BtfError),
+    /// The kernel has no function or tracepoint of this name.
+    #[error("the program {hook} has nothing to be attached to: this kernel has no {name}")]
+    NoFunction {
+        /// Name of the program.
+        hook: &'static str,
+        /// What it lacks.
+        name: String,
+    },
+    /// A program of the BPF security module would be attached, and never run.
+    #[error(
+        "the program {hook} needs the BPF security module, which is not active: add bpf to lsm= of the kernel's command line"
+    )]
+    SecurityModule {
+        /// Name of the program.
+        hook: &'static str,
+    },
+    /// A program that this one does harm without is not there.
+    #[error("the program {hook} needs {needed}, which is not attached")]
+    Needs {
+        /// Name of the program.
+        hook: &'static str,
+        /// Name of the other.
+        needed: &'static str,
+    },
+    /// A program was refused, and what stands in for it, too.
+    #[error("{0}; {1}")]
+    Both(String, String),
+    /// The configuration says not to attach it.
+    #[error("the program {hook} is in capture.skip_hooks")]
+    Skipped {
+        /// Name of the program.
+        hook: &'static str,
+    },
     /// One program was refused.
     #[error(
         "the kernel refused the program {hook}: {reason}; acceptd needs root, or CAP_BPF and CAP_PERFMON"
@@ -95,18 +98,18 @@ pub enum LoadError {
 /// What the agent decides about the programs before they are loaded.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// The tier; without it the first one that this kernel allows.
+    pub tier: Option<Tier>,
+    /// Programs that are treated as though the kernel refused them.
+    pub skip: Vec<String>,
     /// Bytes of the ring buffer; a power of two and a multiple of the page size.
     pub ring_bytes: u32,
     /// Whether accepts of the agent's own are recorded.
     pub record_self: bool,
     /// Failure records for each listener and second.
     pub failure_budget: u64,
-    /// Whether binds are captured. Listens are always: the agent keeps a list of listeners.
-    pub bind: bool,
-    /// Whether new sockets are captured.
-    pub create: bool,
-    /// Whether the begin of accept is captured.
-    pub attempts: bool,
+    /// What is captured beside accepts. Listens always are: the agent keeps a list of listeners.
+    pub wanted: Wanted,
     /// What is captured at all.
     pub filter: Filter,
 }
@@ -116,13 +119,17 @@ impl Settings {
     fn related(&self) -> u64 {
         [
             (SocketCall::LISTEN, true),
-            (SocketCall::BIND, self.bind),
-            (SocketCall::CREATE, self.create),
-            (SocketCall::ATTEMPT, self.attempts),
+            (SocketCall::BIND, self.wanted.bind),
+            (SocketCall::CREATE, self.wanted.create),
+            (SocketCall::ATTEMPT, self.wanted.attempts),
         ]
         .into_iter()
         .map(|(operation, wanted)| u64::from(wanted) << operation)
         .sum()
+    }
+
+    fn skips(&self, hook: &Hook) -> bool {
+        self.skip.iter().any(|name| name == hook.program)
     }
 }
 
@@ -138,12 +145,23 @@ pub struct Programs {
     pub failures: FailureCounts,
     /// The listeners that were there before.
     pub listeners: Vec<ListenerState>,
+    /// How accepts are captured.
+    pub capture: Capture,
+}
+
+/// How accepts are captured on this kernel.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Capture {
+    /// By which programs.
+    pub tier: Tier,
+    /// Why not in tier 1; absent in tier 1 and where the configuration chose.
+    pub because: Option<String>,
     /// What this kernel refused and the agent does without.
     pub missing: Vec<Missing>,
 }
 
 /// A feature that this kernel does not allow.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Missing {
     /// The program's name.
     pub hook: &'static str,
@@ -154,10 +172,9 @@ pub struct Missing {
 }
 
 /// The attached programs.
-#[derive(Debug)]
 pub struct Hooks {
     object: Ebpf,
-    links: Vec<(&'static str, BtfTracePointLinkId)>,
+    links: Vec<(&'static Hook, Link)>,
     /// Whether the survey's iterator is loaded.
     can_survey: bool,
 }
@@ -174,38 +191,51 @@ impl Hooks {
         iterator(&mut self.object, LISTENERS.0).map(survey::listeners).transpose()
     }
 
-    /// Detaches every program, and says how often the kernel did not run one because it ran on that CPU already
-    /// (recursion protection): the only loss that no counter of ours can see. `None` when the kernel does not tell.
-    /// A program that runs at this moment still finishes.
-    ///
-    /// # Errors
-    /// When the kernel refuses to detach one.
-    pub fn detach(mut self) -> Result<Option<u64>, ProgramError> {
+    /// What the kernel knows of each attached program.
+    #[must_use]
+    pub fn figures(&self) -> Vec<(&'static str, Figures)> {
+        self.links.iter().map(|(hook, _)| (hook.program, self.figures_of(hook))).collect()
+    }
+
+    /// The attached programs that an accept of ours leads to, and how often each ran.
+    #[must_use]
+    pub fn singers(&self) -> Vec<(&'static str, Option<u64>)> {
+        let singers = self.links.iter().filter(|(hook, _)| hook.sings);
+        singers.map(|(hook, _)| (hook.program, self.figures_of(hook).runs)).collect()
+    }
+
+    fn figures_of(&self, hook: &Hook) -> Figures {
+        let fd = self.object.program(hook.program).and_then(|program| program.fd().ok());
+        fd.map_or_else(Figures::default, |fd| Figures::of(fd.as_fd()))
+    }
+
+    /// Detaches every program, and says how often the kernel did not run one ([`Figures::recursion_misses`]). `None` when
+    /// the kernel does not tell. A program that runs at this moment still finishes.
+    #[must_use]
+    pub fn detach(mut self) -> Option<u64> {
         let mut missed = Some(0);
-        for (hook, link) in self.links {
-            if let Some(program) = self.object.program_mut(hook) {
-                let program: &mut BtfTracePoint = program.try_into()?;
-                program.detach(link)?;
-                let of_this_hook = recursion_misses(program.fd()?.as_fd());
-                missed = missed.zip(of_this_hook).map(|(sum, misses): (u64, u64)| sum + misses);
-            }
+        for (hook, link) in std::mem::take(&mut self.links) {
+            drop(link);
+            let of_this_hook = self.figures_of(hook).recursion_misses;
+            missed = missed.zip(of_this_hook).map(|(sum, misses): (u64, u64)| sum + misses);
         }
-        Ok(missed)
+        missed
     }
 }
 
-/// `recursion_misses` of a program (`bpf_prog_show_fdinfo`, `kernel/bpf/syscall.c`).
-fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_list().entries(self.links.iter().map(|(hook, _)| hook.program)).finish()
+    }
 }
 
-/// Loads and attaches every program, and looks at what was there before.
+/// Loads and attaches the programs of the first tier that the kernel allows, and looks at what was there before.
 ///
 /// # Errors
 /// See [`LoadError`]; nothing stays attached.
 pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadError> {
-    let mut object = open(settings, offsets)?;
+    let mut loaded = attach_first(settings, offsets)?;
+    let object = &mut loaded.hooks.object;
     let ring = object.take_map("EVENTS").ok_or(LoadError::Incomplete("map EVENTS"))?;
     let counters = object.take_map("COUNTERS").ok_or(LoadError::Incomplete("map COUNTERS"))?;
     let failures = object.take_map("FAILURES").ok_or(LoadError::Incomplete("map FAILURES"))?;
@@ -213,49 +243,151 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
     let counters =
         PerCpuArray::try_from(counters).map_err(|_| LoadError::Incomplete("per-CPU array COUNTERS"))?;
     let failures = HashMap::try_from(failures).map_err(|_| LoadError::Incomplete("hash map FAILURES"))?;
-    // Before the first program: the filter holds from the first event.
-    fill_filter(&mut object, &settings.filter)?;
-
-    let mut hooks = Hooks { object, links: Vec::with_capacity(HOOKS.len()), can_survey: false };
-    let mut missing = Vec::new();
-    let can_remember = attach_all(&mut hooks, settings, &mut missing)?;
-    let listeners = look_around(&mut hooks, can_remember, &mut missing);
+    let listeners = look_around(&mut loaded);
     Ok(Programs {
-        hooks,
+        hooks: loaded.hooks,
         ring,
         counters: Counters::new(counters),
         failures: FailureCounts::new(failures),
         listeners,
-        missing,
+        capture: loaded.capture,
     })
 }
 
-/// Loads and attaches each program by itself, and says what the kernel did with it. Nothing stays attached.
+/// Loads and attaches each program of the tier that would be chosen, and says what the kernel did with it. Nothing stays
+/// attached.
 ///
 /// # Errors
 /// When there is nothing to try: the maps were refused, or the kernel's types are not there.
-pub fn trials(settings: &Settings, offsets: &[Value]) -> Result<Vec<Trial>, LoadError> {
-    let mut object = open(settings, offsets)?;
+pub fn trials(settings: &Settings, offsets: &[Value]) -> Result<(Tier, Option<String>, Vec<Trial>), LoadError> {
     let btf = Btf::from_sys_fs()?;
     let tried = |program: &str, feature: Option<&str>, error: Option<LoadError>| Trial {
         program: program.to_owned(),
         feature: feature.map(str::to_owned),
         error: error.map(|error| error.to_string()),
     };
+    let mut because = None;
+    let tier = match settings.tier {
+        Some(tier) => tier,
+        None => match indispensable(settings, Tier::One, offsets, &btf)? {
+            None => Tier::One,
+            Some(error) => {
+                because = Some(error.to_string());
+                Tier::Two
+            }
+        },
+    };
+    let mut object = open(settings, tier, offsets)?;
     let mut trials = Vec::new();
-    for hook in HOOKS {
-        let error = attach(&mut object, hook.name, &btf).err();
-        trials.push(tried(hook.name, hook.feature, error));
+    for hook in hooks::of(tier, settings.wanted) {
+        let error = attach_or_instead(&mut object, hook, settings, &btf).err();
+        if !(hook.only_if_there && matches!(error, Some(LoadError::NoFunction { .. }))) {
+            trials.push(tried(hook.program, hook.feature, error));
+        }
     }
     for ((name, target), feature) in [(LISTENERS, LISTENERS_FEATURE), (QUEUED, QUEUED_FEATURE)] {
         let error = load_iterator(&mut object, name, target, &btf).err();
         trials.push(tried(name, Some(feature), error));
     }
-    Ok(trials)
+    Ok((tier, because, trials))
 }
 
-fn open(settings: &Settings, offsets: &[Value]) -> Result<Ebpf, LoadError> {
+/// Why a tier cannot be: the refusal of its first indispensable program.
+fn indispensable(
+    settings: &Settings,
+    tier: Tier,
+    offsets: &[Value],
+    btf: &Btf,
+) -> Result<Option<LoadError>, LoadError> {
+    let mut object = open(settings, tier, offsets)?;
+    let mut needed = hooks::of(tier, settings.wanted).filter(|hook| hook.feature.is_none());
+    Ok(needed.find_map(|hook| attach_or_instead(&mut object, hook, settings, btf).err()))
+}
+
+/// What is attached, before its maps were taken out.
+struct Loaded {
+    hooks: Hooks,
+    capture: Capture,
+    can_remember: bool,
+}
+
+/// The kernel's types, which are large, are only in memory while this runs.
+fn attach_first(settings: &Settings, offsets: &[Value]) -> Result<Loaded, LoadError> {
+    let btf = Btf::from_sys_fs()?;
+    if let Some(tier) = settings.tier {
+        return attach_all(settings, tier, offsets, &btf);
+    }
+    match attach_all(settings, Tier::One, offsets, &btf) {
+        // The maps are the same in every tier.
+        Err(error @ (LoadError::Object(_) | LoadError::Incomplete(_))) => Err(error),
+        Err(because) => {
+            let mut loaded = attach_all(settings, Tier::Two, offsets, &btf)?;
+            loaded.capture.because = Some(because.to_string());
+            Ok(loaded)
+        }
+        Ok(loaded) => Ok(loaded),
+    }
+}
+
+fn attach_all(settings: &Settings, tier: Tier, offsets: &[Value], btf: &Btf) -> Result<Loaded, LoadError> {
+    let mut object = open(settings, tier, offsets)?;
+    // Before the first program: the filter holds from the first event.
+    fill_filter(&mut object, &settings.filter)?;
+    let mut hooks = Hooks { object, links: Vec::new(), can_survey: false };
+    let mut missing: Vec<Missing> = Vec::new();
+    for hook in hooks::of(tier, settings.wanted) {
+        let lacks = missing.iter().find(|missing| hook.needs == Some(missing.hook));
+        let attached = match lacks {
+            Some(lacks) => Err(LoadError::Needs { hook: hook.program, needed: lacks.hook }),
+            None => attach_or_instead(&mut hooks.object, hook, settings, btf),
+        };
+        match (attached, hook.feature) {
+            (Ok((hook, link)), _) => hooks.links.push((hook, link)),
+            (Err(LoadError::NoFunction { .. }), Some(_)) if hook.only_if_there => {}
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(feature)) => {
+                missing.push(Missing { hook: hook.program, feature, reason: error.to_string() });
+            }
+        }
+    }
+    let mut loads = |(name, target), feature| match load_iterator(&mut hooks.object, name, target, btf) {
+        Ok(()) => true,
+        Err(error) => {
+            missing.push(Missing { hook: name, feature, reason: error.to_string() });
+            false
+        }
+    };
+    hooks.can_survey = loads(LISTENERS, LISTENERS_FEATURE);
+    let can_remember = loads(QUEUED, QUEUED_FEATURE);
+    Ok(Loaded { hooks, capture: Capture { tier, because: None, missing }, can_remember })
+}
+
+/// The hook, or what stands in for it.
+fn attach_or_instead(
+    object: &mut Ebpf,
+    hook: &'static Hook,
+    settings: &Settings,
+    btf: &Btf,
+) -> Result<(&'static Hook, Link), LoadError> {
+    let mut attach = |hook: &'static Hook| {
+        if settings.skips(hook) {
+            return Err(LoadError::Skipped { hook: hook.program });
+        }
+        attach(object, hook, btf).map(|link| (hook, link))
+    };
+    let first = match attach(hook) {
+        Ok(attached) => return Ok(attached),
+        Err(error) => error,
+    };
+    match hooks::fallback(hook.program) {
+        None => Err(first),
+        Some(fallback) => attach(fallback).map_err(|second| LoadError::Both(first.to_string(), second.to_string())),
+    }
+}
+
+fn open(settings: &Settings, tier: Tier, offsets: &[Value]) -> Result<Ebpf, LoadError> {
     let own = [
+        ("TIER", u64::from(tier.number())),
         ("AGENT_TGID", u64::from(std::process::id())),
         ("RECORD_SELF", u64::from(settings.record_self)),
         ("RELATED", settings.related()),
@@ -266,6 +398,8 @@ fn open(settings: &Settings, offsets: &[Value]) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     // The programs have no relocations against the kernel's types: those are not read for this.
     loader.btf(None);
+    // aya knows no use of task storage in user space; we have none.
+    loader.allow_unsupported_maps();
     for (global, value) in offsets.iter().chain(&own) {
         loader.override_global(global, value, true);
     }
@@ -285,42 +419,10 @@ fn fill_filter(object: &mut Ebpf, filter: &Filter) -> Result<(), LoadError> {
     Ok(())
 }
 
-fn attach(object: &mut Ebpf, hook: &'static str, btf: &Btf) -> Result<BtfTracePointLinkId, LoadError> {
-    let program: &mut BtfTracePoint = object
-        .program_mut(hook)
-        .ok_or(LoadError::Incomplete(hook))?
-        .try_into()
-        .map_err(|_| LoadError::Incomplete(hook))?;
-    program.load(hook, btf).and_then(|()| program.attach()).map_err(|error| refused(hook, &error))
-}
-
-/// Attaches the hooks and loads the iterators; says whether queued connections can be remembered. The kernel's types,
-/// which are large, are only in memory while this runs.
-fn attach_all(hooks: &mut Hooks, settings: &Settings, missing: &mut Vec<Missing>) -> Result<bool, LoadError> {
-    let btf = Btf::from_sys_fs()?;
-    for hook in HOOKS.iter().filter(|hook| settings.attempts || !hook.for_attempts) {
-        match (attach(&mut hooks.object, hook.name, &btf), hook.feature) {
-            (Ok(link), _) => hooks.links.push((hook.name, link)),
-            (Err(error), None) => return Err(error),
-            (Err(error), Some(feature)) => {
-                missing.push(Missing { hook: hook.name, feature, reason: error.to_string() });
-            }
-        }
-    }
-    let mut loads = |(name, target), feature| match load_iterator(&mut hooks.object, name, target, &btf) {
-        Ok(()) => true,
-        Err(error) => {
-            missing.push(Missing { hook: name, feature, reason: error.to_string() });
-            false
-        }
-    };
-    hooks.can_survey = loads(LISTENERS, LISTENERS_FEATURE);
-    Ok(loads(QUEUED, QUEUED_FEATURE))
-}
-
 /// The listeners that are there, and, remembered, the connections in their queues.
-fn look_around(hooks: &mut Hooks, can_remember: bool, missing: &mut Vec<Missing>) -> Vec<ListenerState> {
-    let mut lacks = |hook, feature, reason: String| missing.push(Missing { hook, feature, reason });
+fn look_around(loaded: &mut Loaded) -> Vec<ListenerState> {
+    let Loaded { hooks, capture, can_remember } = loaded;
+    let mut lacks = |hook, feature, reason: String| capture.missing.push(Missing { hook, feature, reason });
     let listeners = match hooks.survey() {
         Ok(listeners) => listeners.unwrap_or_default(),
         Err(error) => {
@@ -328,7 +430,7 @@ fn look_around(hooks: &mut Hooks, can_remember: bool, missing: &mut Vec<Missing>
             Vec::new()
         }
     };
-    let remember = iterator(&mut hooks.object, QUEUED.0).filter(|_| can_remember);
+    let remember = iterator(&mut hooks.object, QUEUED.0).filter(|_| *can_remember);
     match remember.map(|iterator| survey::remember_queued(iterator, &listeners)) {
         None | Some(Ok(0)) => {}
         Some(Ok(failed)) => {
@@ -337,32 +439,4 @@ fn look_around(hooks: &mut Hooks, can_remember: bool, missing: &mut Vec<Missing>
         Some(Err(error)) => lacks(QUEUED.0, QUEUED_FEATURE, error.to_string()),
     }
     listeners
-}
-
-fn load_iterator(
-    object: &mut Ebpf,
-    name: &'static str,
-    target: &'static str,
-    btf: &Btf,
-) -> Result<(), LoadError> {
-    let program = iterator(object, name).ok_or(LoadError::Incomplete(name))?;
-    program.load(target, btf).map_err(|error| refused(name, &error))
-}
-
-fn iterator<'a>(object: &'a mut Ebpf, name: &str) -> Option<&'a mut Iter> {
-    object.program_mut(name)?.try_into().ok()
-}
-
-fn refused(hook: &'static str, error: &ProgramError) -> LoadError {
-    let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return LoadError::Program { hook, reason: causes(error), verifier_log: String::new() };
-    };
-    let verifier_log = verifier_log.to_string();
-    let last_words =
-        verifier_log.lines().rev().find(|line| !line.is_empty() && !line.starts_with("processed "));
-    let reason = match last_words {
-        Some(words) => format!("{io_error} ({words})"),
-        None => io_error.to_string(),
-    };
-    LoadError::Program { hook, reason, verifier_log }
 }

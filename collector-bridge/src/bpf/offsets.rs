@@ -55,6 +55,7 @@ const MEMBERS: &[(&str, Path)] = &[
     ("TASK_SELF_EXEC_ID", &[("task_struct", "self_exec_id")]),
     ("TASK_CRED", &[("task_struct", "cred")]),
     ("TASK_MM", &[("task_struct", "mm")]),
+    ("TASK_FLAGS", &[("task_struct", "flags")]),
     ("TASK_COMM", &[("task_struct", "comm")]),
     ("TASK_CGROUPS", &[("task_struct", "cgroups")]),
     ("CSS_SET_CGROUP", &[("css_set", "dfl_cgrp")]),
@@ -94,6 +95,9 @@ const MEMBERS: &[(&str, Path)] = &[
     ("SK_ACK_BACKLOG", &[("sock", "sk_ack_backlog")]),
     ("SK_MAX_ACK_BACKLOG", &[("sock", "sk_max_ack_backlog")]),
     ("INET_SPORT", &[("inet_sock", "inet_sport")]),
+    ("TCP_SRTT_US", &[("tcp_sock", "srtt_us")]),
+    ("TCP_TOTAL_RETRANS", &[("tcp_sock", "total_retrans")]),
+    ("TCP_REQUEST_SNT_SYNACK", &[("tcp_request_sock", "snt_synack")]),
     (
         "ACCEPT_QUEUE_HEAD",
         &[("inet_connection_sock", "icsk_accept_queue"), ("request_sock_queue", "rskq_accept_head")],
@@ -106,7 +110,7 @@ const MEMBERS: &[(&str, Path)] = &[
     ("ITER_SEQ", &[("bpf_iter_meta", "seq")]),
 ];
 
-/// Members that a kernel may lack: one without Multipath TCP, VSOCK or io_uring, or with them as modules.
+/// Members that a kernel may lack: one without Multipath TCP, VSOCK or io_uring. VSOCK may also be a module.
 const OPTIONAL: &[(&str, Path)] = &[
     ("MPTCP_FIRST", &[("mptcp_sock", "first")]),
     ("VSOCK_LOCAL_CID", &[("vsock_sock", "local_addr"), ("sockaddr_vm", "svm_cid")]),
@@ -188,34 +192,39 @@ const AARCH64: Abi = Abi {
 /// BTF that cannot be read, or that lacks a member.
 pub fn resolve(path: &str) -> Result<Vec<Value>, OffsetError> {
     let bytes = std::fs::read(path).map_err(|cause| unreadable(path, &cause))?;
-    of_bytes(&bytes, path)
+    // Modules have files of their own beside it.
+    let vsock = std::fs::read(std::path::Path::new(path).with_file_name("vsock")).ok();
+    of_bytes(&bytes, vsock.as_deref(), path)
 }
 
-/// [`resolve`] of BTF that was read from `path`.
+/// [`resolve`] of BTF that was read from `path`, and of that of the module vsock where there is one. That it cannot be
+/// parsed costs the addresses of VSOCK, and nothing else.
 ///
 /// # Errors
 /// Likewise.
-pub fn of_bytes(bytes: &[u8], path: &str) -> Result<Vec<Value>, OffsetError> {
+pub fn of_bytes(bytes: &[u8], vsock: Option<&[u8]>, path: &str) -> Result<Vec<Value>, OffsetError> {
     let btf = Btf::from_bytes(bytes).map_err(|cause| unreadable(path, &cause))?;
+    let vsock = vsock.and_then(|bytes| Btf::from_split_bytes(bytes, &btf).ok());
     let abi = match std::env::consts::ARCH {
         "x86_64" => X86_64,
         "aarch64" => AARCH64,
         other => return Err(OffsetError::UnknownArchitecture(other)),
     };
-    values(&btf, &abi)
+    values(&btf, vsock.as_ref(), &abi)
 }
 
 fn unreadable(path: &str, cause: &dyn std::fmt::Display) -> OffsetError {
     OffsetError::Unreadable { path: path.to_owned(), cause: cause.to_string() }
 }
 
-fn values(btf: &Btf, abi: &Abi) -> Result<Vec<Value>, OffsetError> {
+fn values(btf: &Btf, vsock: Option<&Btf>, abi: &Abi) -> Result<Vec<Value>, OffsetError> {
     let mut values = Vec::with_capacity(MEMBERS.len() + OPTIONAL.len() + 24);
     for &(global, path) in MEMBERS {
         values.push((global, offset(btf, path)?));
     }
     for &(global, path) in OPTIONAL {
-        values.push((global, offset(btf, path).unwrap_or(ABSENT)));
+        let found = offset(btf, path).or_else(|absent| vsock.map_or(Err(absent), |vsock| offset(vsock, path)));
+        values.push((global, found.unwrap_or(ABSENT)));
     }
     values.push(("PT_REGS_NR", offset_of(btf, "pt_regs", abi.number)?));
     let globals = [
@@ -233,10 +242,27 @@ fn values(btf: &Btf, abi: &Abi) -> Result<Vec<Value>, OffsetError> {
     }
     values
         .push(("IO_COMPLETE_BY_CQE", u64::from(arguments_of(btf, "btf_trace_io_uring_complete") == Some(3))));
+    let (byte, mask) = flag(btf, "tcp_sock", "is_mptcp").unwrap_or((ABSENT, 0));
+    values.extend([("TCP_IS_MPTCP", byte), ("TCP_IS_MPTCP_MASK", mask)]);
     values.push(("TASK_COMPAT_FLAGS", offset(btf, abi.compat)?));
     values.push(("COMPAT_MASK", abi.compat_mask));
     values.extend(abi.numbers);
     Ok(values)
+}
+
+/// The byte that a flag is in, and its bits there: a bool of its own, or one bit of a field.
+fn flag(btf: &Btf, structure: &str, member: &str) -> Option<(u64, u64)> {
+    let types = btf.resolve_types_by_name(structure).ok()?;
+    types.iter().find_map(|candidate| {
+        let Type::Struct(found) = candidate else { return None };
+        let is_it = |field: &&btf_rs::Member| btf.resolve_name(*field).is_ok_and(|name| name == member);
+        let field = found.members.iter().find(is_it)?;
+        let mask = match field.bitfield_size() {
+            Some(bits @ 1..=7) => ((1 << bits) - 1) << (field.bit_offset() % 8),
+            _ => 0xff,
+        };
+        Some((u64::from(field.bit_offset() / 8), mask))
+    })
 }
 
 /// How many arguments the program on a tracepoint gets: those of its type, less the first, which is the kernel's own.
@@ -295,14 +321,14 @@ mod tests {
     #[test]
     fn a_missing_member_is_named() {
         let btf = Btf::from_bytes(&vmlinux_without("sk_max_ack_backlog")).expect("still valid BTF");
-        let error = values(&btf, &X86_64).expect_err("a needed member is gone");
+        let error = values(&btf, None, &X86_64).expect_err("a needed member is gone");
         assert!(error.to_string().contains("no member `sk_max_ack_backlog` in `struct sock`"), "{error}");
     }
 
     #[test]
     fn a_member_that_a_kernel_may_lack_is_absent() {
         let btf = Btf::from_bytes(&vmlinux_without("mptcp_sock")).expect("still valid BTF");
-        let values = values(&btf, &X86_64).expect("mptcp is optional");
+        let values = values(&btf, None, &X86_64).expect("mptcp is optional");
         assert!(values.contains(&("MPTCP_FIRST", ABSENT)));
     }
 

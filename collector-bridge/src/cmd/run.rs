@@ -14,7 +14,7 @@ use anyhow::{Context as _, anyhow};
 
 use super::{failed, unusable};
 use crate::{
-    bpf::{self, Programs, Settings, offsets},
+    bpf::{self, Capture, Programs, Settings, Tier, Wanted, offsets},
     clock,
     config::{Config, ConfigError, Loaded},
     drain::{Drain, Drained, Shared},
@@ -26,7 +26,7 @@ use crate::{
     listeners::Listeners,
     memory,
     output::{Console, Outputs},
-    preflight::{self, Item, Verdict, canary, gather},
+    preflight::{self, Facts, Item, Verdict, canary, facts, gather},
     recorder::{Parts, Recorder},
     stop::Stop,
     summary::Summary,
@@ -76,6 +76,7 @@ fn agent(loaded: &Loaded, profile: Profile, filter: Filter) -> anyhow::Result<Su
         tracing::warn!("{warning}");
     }
     let programs = load_checked(config, &filter)?;
+    let capture = programs.capture.clone();
     memory::give_back();
     runtime.block_on(async {
         let mut stop = Stop::listen().context("cannot catch signals")?;
@@ -101,7 +102,7 @@ fn agent(loaded: &Loaded, profile: Profile, filter: Filter) -> anyhow::Result<Su
             // The receiver is gone only when the agent is.
             _ = ended.send(drain.run());
         })?;
-        announce(config);
+        announce(config, &capture);
         ask_endpoint(config);
 
         let drained = tokio::select! {
@@ -113,24 +114,35 @@ fn agent(loaded: &Loaded, profile: Profile, filter: Filter) -> anyhow::Result<Su
             ended = &mut drain_ended => ended,
         };
         let drained = drained.context("the drain thread died")??;
-        finish(config, drained, exporter).await
+        finish(config, capture, drained, exporter).await
     })
 }
 
-async fn finish(config: &Config, drained: Drained, exporter: Option<Exporter>) -> anyhow::Result<Summary> {
+async fn finish(
+    config: &Config,
+    programs: Capture,
+    drained: Drained,
+    exporter: Option<Exporter>,
+) -> anyhow::Result<Summary> {
     let destination = match exporter {
         Some(exporter) => Some(exporter.shutdown(Instant::now() + config.shutdown.timeout).await),
         None => None,
     };
     let capture = CaptureLedger::new(&drained.kernel, &drained.drain);
-    Ok(Summary { capture, hook_missed: drained.hook_missed, export: destination, console: drained.console })
+    Ok(Summary {
+        programs,
+        capture,
+        hook_missed: drained.hook_missed,
+        export: destination,
+        console: drained.console,
+    })
 }
 
 /// Loads the programs, and says what is wrong with this host: the short form of `acceptd check`.
 fn load_checked(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
     let mut facts = gather::host(config, Path::new(offsets::VMLINUX));
-    let programs = load(config, filter).map_err(|error| {
-        let items = preflight::items(&facts);
+    let explained = |facts: &Facts, error: anyhow::Error| {
+        let items = preflight::items(facts);
         match items.iter().find(|item| item.verdict == Verdict::Failed) {
             Some(Item { looked_at, because, remedy, .. }) => {
                 tracing::debug!("{error:#}");
@@ -138,11 +150,20 @@ fn load_checked(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
             }
             None => error.context("`acceptd check` says what this host lacks"),
         }
-    })?;
-    for missing in &programs.missing {
+    };
+    let wanted = gather::chosen_tier(config);
+    let mut programs = load(config, wanted, filter).map_err(|error| explained(&facts, error))?;
+    listen_to_canary(&mut facts, &programs);
+    let is_deaf = preflight::items(&facts).iter().any(|item| item.verdict == Verdict::Failed);
+    if is_deaf && wanted.is_none() && programs.capture.tier == Tier::One {
+        let because = preflight::items(&facts).into_iter().find(|item| item.verdict == Verdict::Failed);
+        programs = load(config, Some(Tier::Two), filter)?;
+        programs.capture.because = because.map(|item| item.because);
+        listen_to_canary(&mut facts, &programs);
+    }
+    for missing in &programs.capture.missing {
         tracing::warn!("without {}: {}", missing.feature, missing.reason);
     }
-    facts.canary = Some(canary::is_counted(&programs.counters));
     // What was loaded needs no verdict any more.
     for Item { looked_at, because, remedy, verdict, .. } in preflight::items(&facts) {
         if matches!(verdict, Verdict::Failed | Verdict::Degraded) {
@@ -150,6 +171,12 @@ fn load_checked(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
         }
     }
     Ok(programs)
+}
+
+fn listen_to_canary(facts: &mut Facts, programs: &Programs) {
+    let Capture { tier, because, .. } = programs.capture.clone();
+    facts.capture = Some(facts::Capture { tier, because });
+    facts.canary = Some(canary::is_counted(programs));
 }
 
 /// Whether the Collector takes records, so that somebody who has just started the agent need not wait for the first.
@@ -171,25 +198,24 @@ fn headers(config: &Config) -> Vec<(String, String)> {
     config.export.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-fn load(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
+fn load(config: &Config, tier: Option<Tier>, filter: &Filter) -> anyhow::Result<Programs> {
     let offsets = offsets::resolve(offsets::VMLINUX)?;
     let ring_bytes =
         u32::try_from(config.capture.ring_bytes).context("capture.ring_bytes is larger than 4 GiB")?;
     let settings = Settings {
+        tier,
+        skip: config.capture.skip_hooks.clone(),
         ring_bytes,
         record_self: config.filter.own,
         failure_budget: config.capture.failure_budget as u64,
-        bind: config.events.bind,
-        create: config.events.create,
-        attempts: config.events.accept_attempt,
+        wanted: Wanted {
+            bind: config.events.bind,
+            create: config.events.create,
+            attempts: config.events.accept_attempt,
+        },
         filter: filter.clone(),
     };
-    bpf::load(&settings, &offsets).map_err(|error| {
-        if let bpf::LoadError::Program { verifier_log, .. } = &error {
-            tracing::debug!("verifier log:\n{verifier_log}");
-        }
-        anyhow!(error)
-    })
+    Ok(bpf::load(&settings, &offsets)?)
 }
 
 fn profile(config: &Config) -> Result<Profile, String> {
@@ -247,15 +273,16 @@ fn batches(config: &Config) -> (BatchBuilder, Duration) {
     (builder, timeout)
 }
 
-fn announce(config: &Config) {
+fn announce(config: &Config, capture: &Capture) {
     let to = match (&config.export.endpoint, config.output) {
         (Some(endpoint), _) => format!("sends them to {endpoint}"),
         (None, Some(_)) => "prints them".to_owned(),
         (None, None) => "only counts them (no endpoint, no output)".to_owned(),
     };
     tracing::info!(
-        "acceptd {} captures accepts (tier 2: tracepoints, ring of {} bytes) and {to}",
+        "acceptd {} captures accepts ({}, ring of {} bytes) and {to}",
         env!("CARGO_PKG_VERSION"),
+        capture.tier,
         config.capture.ring_bytes,
     );
 }

@@ -150,6 +150,21 @@ impl Named for LogLevel {
     ];
 }
 
+/// How accepts are captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaptureTier {
+    /// In the first tier that the kernel allows.
+    Auto,
+    /// With fentry and fexit, or not at all.
+    One,
+    /// With tracepoints.
+    Two,
+}
+
+impl Named for CaptureTier {
+    const ALL: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("1", Self::One), ("2", Self::Two)];
+}
+
 /// How requests travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -199,6 +214,7 @@ mod tests {
         every_name_reads_back::<OutputFormat>();
         every_name_reads_back::<Profile>();
         every_name_reads_back::<LogLevel>();
+        every_name_reads_back::<CaptureTier>();
         every_name_reads_back::<Protocol>();
         for level in [LogLevel::Off, LogLevel::Warn, LogLevel::Trace] {
             assert_ne!(level.filter(), "");

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{Choice, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol, ProtocolChoice};
+use super::choice::{CaptureTier, Choice, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol, ProtocolChoice};
 use super::endpoint::{Destination, Endpoint};
 use super::kind::{AbsolutePath, Count, Kind, Names, OptionalText, Size, Span, Toggle};
 use super::pairs::{Attributes, HeaderMap, Headers};
 use super::table::{Key, settings};
-use super::values::{Families, Family, Numbers, Texts};
+use super::values::{Families, Family, HookNames, Numbers, Texts};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -36,6 +36,11 @@ settings! {
         "capture.ring_bytes" => ring_bytes: usize = 4 * MIB, Size { min: 64 * KIB, max: GIB, power_of_two: true };
         /// Most records of failed accepts for each listener and second. The others are only counted.
         "capture.failure_budget" => failure_budget: usize = 10, Count(0, 1_000_000);
+        /// 1: with fentry and fexit, which cost nothing but accepts anything. 2: with tracepoints, which cost every system
+        /// call a little and see less. auto: 1 where the kernel allows it.
+        "capture.tier" => tier: CaptureTier = CaptureTier::Auto, Choice;
+        /// Programs to do without, as though the kernel refused them; `acceptd check` names them.
+        "capture.skip_hooks" => skip_hooks: Vec<String> = Vec::new(), HookNames;
     }
 
     /// Which events are sent besides accepts.

@@ -1,9 +1,12 @@
 //! Lists of what a filter compares: at most as many values as the kernel's map has room for.
 
+use std::collections::BTreeSet;
+
 use acceptd_common::limits::FILTER_VALUES;
 
 use super::kind::{Kind, Names};
 use super::raw::Raw;
+use crate::bpf::hooks;
 
 /// Numbers from `.0` to `.1`; in a variable or a flag separated by commas.
 pub(super) struct Numbers(pub(super) u64, pub(super) u64);
@@ -119,6 +122,31 @@ impl Kind<Vec<Family>> for Families {
             Family::ALL.iter().find(|(_, known)| known == family).map_or("", |(name, _)| *name)
         };
         value.iter().map(name).collect::<Vec<_>>().into()
+    }
+}
+
+/// Names of programs.
+pub(super) struct HookNames;
+
+impl Kind<Vec<String>> for HookNames {
+    fn expects(&self) -> String {
+        "a list of programs".to_owned()
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Vec<String>, String> {
+        let names = Names.read(raw).map_err(|_| self.mismatch(raw))?;
+        match names.iter().find(|name| !hooks::names().any(|known| known == *name)) {
+            Some(unknown) => {
+                let known: BTreeSet<_> = hooks::names().collect();
+                let known = known.into_iter().collect::<Vec<_>>().join(", ");
+                Err(format!("{unknown:?} is no program; there are {known}"))
+            }
+            None => Ok(names),
+        }
+    }
+
+    fn write(&self, value: &Vec<String>) -> toml::Value {
+        value.clone().into()
     }
 }
 

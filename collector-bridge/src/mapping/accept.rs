@@ -1,7 +1,7 @@
 //! The accept record, of each kind of sample.
 
 use acceptd_common::{Call, Header, InetAccept, Listener, Task, UnixAccept};
-use acceptd_otlp::{Accept, Endpoint, Syscall, Transport, network_type};
+use acceptd_otlp::{Accept, Endpoint, Handshake, Syscall, Transport, network_type};
 
 use super::{Context, endpoint, is_mptcp, listener_endpoint, non_zero, transport, unix_endpoint};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 /// The record of an accept on an internet or VSOCK socket.
 #[must_use]
 pub fn inet<'a>(sample: &'a InetAccept, identity: &'a Identity, context: Context<'_>) -> Accept<'a> {
-    let InetAccept { header, task, call, socket, listener } = sample;
+    let InetAccept { header, task, call, socket, listener, handshake } = sample;
     let mut record = call_of(header, task, call, non_zero(socket.cookie), identity, context);
     let listens = with_listener(&mut record, call, listener);
     let has_socket = has(call, Call::HAS_SOCKET);
@@ -34,6 +34,11 @@ pub fn inet<'a>(sample: &'a InetAccept, identity: &'a Identity, context: Context
         record.socket_inode = non_zero(socket.inode);
         record.netns_inode = socket.netns;
     }
+    record.handshake = (handshake.is_known != 0).then(|| Handshake {
+        time_ns: non_zero(handshake.time_ns),
+        rtt_ns: non_zero(handshake.rtt_ns),
+        synack_retransmits: handshake.synack_retransmits,
+    });
     record
 }
 
@@ -96,6 +101,7 @@ fn call_of<'a>(
         backlog_limit: None,
         queue_time_ns: has(call, Call::HAS_QUEUE_TIME).then_some(call.queue_ns),
         blocked_time_ns: has(call, Call::HAS_BLOCKED_TIME).then_some(call.blocked_ns),
+        handshake: None,
         syscall: syscall(call.syscall),
         verified: failed || has(call, Call::VERIFIED),
         self_accept: has(call, Call::SELF_ACCEPT),
@@ -124,6 +130,7 @@ pub(super) fn syscall(number: u8) -> Syscall {
     match number {
         Call::SYSCALL_ACCEPT => Syscall::Accept,
         Call::SYSCALL_IO_URING => Syscall::IoUring,
+        Call::SYSCALL_KERNEL => Syscall::Kernel,
         _ => Syscall::Accept4,
     }
 }

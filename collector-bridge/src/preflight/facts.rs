@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bpf::Tier;
+
 /// Everything that the verdicts are made of.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Facts {
@@ -18,7 +20,10 @@ pub struct Facts {
     pub cgroup2: Option<String>,
     /// The folder of small files.
     pub state: State,
-    /// Each program, as the kernel took it; absent when it was not tried.
+    /// How accepts would be captured; absent when nothing was tried.
+    #[serde(default)]
+    pub capture: Option<Capture>,
+    /// Each program of that tier, as the kernel took it; absent when it was not tried.
     pub programs: Option<Programs>,
     /// An accept of our own; absent when it was not tried.
     pub canary: Option<Canary>,
@@ -57,6 +62,22 @@ pub struct Btf {
     pub path: String,
     /// Why it cannot be used, if it cannot.
     pub error: Option<BtfError>,
+    /// Where VSOCK's types are.
+    #[serde(default)]
+    pub vsock: VsockTypes,
+}
+
+/// See [`Btf::vsock`].
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum VsockTypes {
+    /// The kernel has no VSOCK, or its module is not loaded.
+    #[default]
+    NotLoaded,
+    /// With the kernel's own, or the module's.
+    Found,
+    /// The module is loaded, and has none.
+    Missing,
 }
 
 /// See [`Btf::error`].
@@ -76,6 +97,15 @@ pub struct State {
     pub directory: String,
     /// Why nothing can be written there, if nothing can.
     pub error: Option<String>,
+}
+
+/// See [`Facts::capture`].
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Capture {
+    /// The tier.
+    pub tier: Tier,
+    /// Why it is not tier 1, if the kernel decided that.
+    pub because: Option<String>,
 }
 
 /// See [`Facts::programs`].
@@ -106,8 +136,8 @@ pub enum Canary {
     Seen,
     /// It was seen, but not when it was established.
     Unproven,
-    /// It was not seen.
-    Silent,
+    /// These programs are attached, and did not run; none are named when the kernel does not tell which.
+    Silent(Vec<String>),
     /// It could not be made.
     Failed(String),
 }

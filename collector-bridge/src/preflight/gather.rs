@@ -12,11 +12,14 @@ use acceptd_otlp::probe;
 
 use super::{
     canary,
-    facts::{Btf, BtfError, Canary, Endpoint, EndpointError, Facts, Kernel, Process, Programs, State},
+    facts::{
+        Btf, BtfError, Canary, Capture, Endpoint, EndpointError, Facts, Kernel, Process, Programs, State,
+        VsockTypes,
+    },
 };
 use crate::{
-    bpf::{self, Settings, loader, offsets},
-    config::Config,
+    bpf::{self, Settings, Tier, Wanted, loader, offsets},
+    config::{CaptureTier, Config},
     filter::Filter,
 };
 
@@ -37,10 +40,11 @@ pub fn host(config: &Config, btf: &Path) -> Facts {
             machine: system.machine().to_string_lossy().into_owned(),
         },
         process: process(),
-        btf: Btf { path: btf.display().to_string(), error: (!btf.exists()).then_some(BtfError::Missing) },
+        btf: Btf { path: btf.display().to_string(), error: (!btf.exists()).then_some(BtfError::Missing), vsock: vsock_types(btf) },
         lockdown: lockdown(),
         cgroup2: cgroup2(&config.host.root).map(|folder| folder.display().to_string()),
         state: state(&config.state.directory),
+        capture: None,
         programs: None,
         canary: None,
         endpoint: None,
@@ -55,10 +59,11 @@ pub fn everything(config: &Config, btf: &Path) -> Facts {
         match offsets::resolve(&facts.btf.path) {
             Ok(offsets) => {
                 let settings = trial_settings(config);
-                let programs = trials(&settings, &offsets);
+                let (capture, programs) = trials(&settings, &offsets);
                 let all_needed = programs.error.is_none()
                     && programs.trials.iter().all(|trial| trial.error.is_none() || trial.feature.is_some());
                 facts.canary = all_needed.then(|| try_canary(&settings, &offsets));
+                facts.capture = capture;
                 facts.programs = Some(programs);
             }
             Err(error) => facts.btf.error = Some(BtfError::Unusable(error.to_string())),
@@ -78,28 +83,38 @@ fn trial_settings(config: &Config) -> Settings {
     own.pids = vec![u64::from(std::process::id())];
     let filter = Filter::new(&own, &config.filter_exclude, Path::new("/")).unwrap_or_default();
     Settings {
+        tier: chosen_tier(config),
+        skip: config.capture.skip_hooks.clone(),
         ring_bytes: 64 << 10,
         record_self: true,
         failure_budget: 0,
-        bind: false,
-        create: false,
-        attempts: true,
+        wanted: Wanted { bind: true, create: true, attempts: true },
         filter,
     }
 }
 
-fn trials(settings: &Settings, offsets: &[offsets::Value]) -> Programs {
+/// The tier that the configuration asks for, if it leaves no choice.
+#[must_use]
+pub fn chosen_tier(config: &Config) -> Option<Tier> {
+    match config.capture.tier {
+        CaptureTier::Auto => None,
+        CaptureTier::One => Some(Tier::One),
+        CaptureTier::Two => Some(Tier::Two),
+    }
+}
+
+fn trials(settings: &Settings, offsets: &[offsets::Value]) -> (Option<Capture>, Programs) {
     match loader::trials(settings, offsets) {
-        Ok(trials) => Programs { error: None, trials },
-        Err(error) => Programs { error: Some(error.to_string()), trials: Vec::new() },
+        Ok((tier, because, trials)) => (Some(Capture { tier, because }), Programs { error: None, trials }),
+        Err(error) => (None, Programs { error: Some(error.to_string()), trials: Vec::new() }),
     }
 }
 
 fn try_canary(settings: &Settings, offsets: &[offsets::Value]) -> Canary {
     // Without the filter of processes: an agent in a pid namespace of its own has another id there.
-    let settings = Settings { filter: Filter::default(), attempts: false, ..settings.clone() };
+    let settings = Settings { filter: Filter::default(), wanted: Wanted::default(), ..settings.clone() };
     match bpf::load(&settings, offsets) {
-        Ok(mut programs) => canary::sing(&mut programs.ring),
+        Ok(mut programs) => canary::sing(&mut programs),
         Err(error) => Canary::Failed(error.to_string()),
     }
 }
@@ -115,6 +130,19 @@ fn process() -> Process {
         seccomp: field("Seccomp").and_then(|mode| mode.parse().ok()).unwrap_or_default(),
         in_host_user_namespace: is_namespace("user", INIT_USER_NAMESPACE),
         in_host_pid_namespace: is_namespace("pid", INIT_PID_NAMESPACE),
+    }
+}
+
+/// A module's types are a file of their own beside the kernel's.
+fn vsock_types(btf: &Path) -> VsockTypes {
+    if btf.with_file_name("vsock").exists() {
+        return VsockTypes::Found;
+    }
+    match Path::new("/sys/module/vsock").exists() {
+        // Built in, it has a folder there only for its parameters, and its types are the kernel's own.
+        true if Path::new("/sys/module/vsock/initstate").exists() => VsockTypes::Missing,
+        true => VsockTypes::Found,
+        false => VsockTypes::NotLoaded,
     }
 }
 

@@ -52,12 +52,12 @@ impl fmt::Display for Report {
                 writeln!(out, "          do      {remedy}")?;
             }
         }
-        let words = match self.verdict {
-            Verdict::Ok | Verdict::Skipped => "acceptd works on this host, with tracepoints (tier 2)",
-            Verdict::Degraded => "acceptd works on this host, without what is marked",
-            Verdict::Failed => "acceptd does not work on this host",
-        };
-        writeln!(out, "{}: {words}", word(self.verdict))
+        let how = self.facts.capture.as_ref().map(|capture| format!(" in {}", capture.tier)).unwrap_or_default();
+        match self.verdict {
+            Verdict::Ok | Verdict::Skipped => writeln!(out, "ok: acceptd works on this host{how}"),
+            Verdict::Degraded => writeln!(out, "degraded: acceptd works on this host{how}, without what is marked"),
+            Verdict::Failed => writeln!(out, "FAILED: acceptd does not work on this host"),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::facts::{BtfError, Canary, EndpointError, Facts, Trial};
+use super::facts::{BtfError, Canary, EndpointError, Facts, Trial, VsockTypes};
+use crate::bpf::{Tier, hooks};
 
 /// How one item stands.
 #[derive(Debug, Clone, Copy, Serialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,8 +54,10 @@ const HTTP_PORT: &str = ":4318";
 pub fn items(facts: &Facts) -> Vec<Item> {
     let mut items = vec![kernel(facts), privileges(facts), lockdown(facts), btf(facts)];
     let blocked = items.iter().any(|item| item.verdict == Verdict::Failed);
+    items.extend(tier(facts));
     items.extend(programs(facts, blocked));
     items.extend(canary(facts));
+    items.extend(vsock(facts));
     items.push(processes(facts));
     items.push(pid_namespace(facts));
     items.push(cgroups(facts));
@@ -151,6 +154,36 @@ fn btf(facts: &Facts) -> Item {
     }
 }
 
+/// What tier 2 costs is measured by `cargo xtask bench`, docs/results/bench.md.
+fn tier(facts: &Facts) -> Option<Item> {
+    let capture = facts.capture.as_ref()?;
+    let item = ok("tier", format!("capture in {}", capture.tier));
+    Some(match &capture.because {
+        None => item,
+        Some(because) => item.is(
+            Verdict::Degraded,
+            format!(
+                "{because}; so every system call of this host pays some 90 ns, UNIX, SCTP and VSOCK accepts are unverified and without queue time, accepts by the kernel itself are not seen, and blocked times are absent"
+            ),
+            "to have tier 1, use a kernel with BPF trampolines (x86_64, or arm64 from 6.4 on) on a host that allows them",
+        ),
+    })
+}
+
+/// Their addresses are in a struct of their own.
+fn vsock(facts: &Facts) -> Option<Item> {
+    let item = ok("vsock", "type information of VSOCK".to_owned());
+    match facts.btf.vsock {
+        VsockTypes::NotLoaded => None,
+        VsockTypes::Found => Some(item),
+        VsockTypes::Missing => Some(item.is(
+            Verdict::Degraded,
+            "the module vsock is loaded, and there is no /sys/kernel/btf/vsock: the addresses of VSOCK connections are absent",
+            "use a kernel with CONFIG_DEBUG_INFO_BTF_MODULES whose modules are of the same build",
+        )),
+    }
+}
+
 fn programs(facts: &Facts, blocked: bool) -> Vec<Item> {
     let id = |name: &str| format!("program.{name}");
     if blocked {
@@ -197,20 +230,48 @@ fn canary(facts: &Facts) -> Option<Item> {
         Canary::Seen => item,
         Canary::Unproven => item.is(
             Verdict::Degraded,
-            "it was seen by sys_exit but not by inet_sock_set_state, so queue times are absent and records unverified",
-            "see whether another program on that tracepoint overrides it, and report this",
+            "it was seen when it was accepted, but not when it was established, so queue times are absent and records unverified",
+            "see whether another program on the tracepoint inet_sock_set_state overrides it, and report this",
         ),
-        Canary::Silent => item.is(
-            Verdict::Failed,
-            "the programs are attached, but no event came within two seconds: tracepoints are switched off on this host, or this process has another network or pid namespace than the programs see",
-            "see whether /proc/sys/kernel/ftrace_enabled is 1; run acceptd in the host's namespaces",
-        ),
+        Canary::Silent(programs) => silent(facts, item, programs),
         Canary::Failed(reason) => item.is(
             Verdict::Degraded,
             format!("it could not be made: {reason}"),
             "bring up the loopback interface: ip link set lo up",
         ),
     })
+}
+
+/// Attached, and never run.
+fn silent(facts: &Facts, item: Item, programs: &[String]) -> Item {
+    let tier = facts.capture.as_ref().map_or(Tier::Two, |capture| capture.tier);
+    let features: Option<Vec<_>> = programs.iter().map(|program| hooks::feature(tier, program)).collect();
+    let remedy = "see whether /proc/sys/kernel/ftrace_enabled is 1, and run acceptd in the host's namespaces; if both are so, report this";
+    match features {
+        Some(features) if !features.is_empty() => item.is(
+            Verdict::Degraded,
+            format!(
+                "{} attached, and did not run when it should; acceptd does without {}",
+                are(programs),
+                features.join(", and ")
+            ),
+            remedy,
+        ),
+        _ if programs.is_empty() => item.is(
+            Verdict::Failed,
+            "the programs are attached, but no event came within two seconds; which of them is silent cannot be told without CAP_SYS_ADMIN",
+            remedy,
+        ),
+        _ => item.is(
+            Verdict::Failed,
+            format!("{} attached, and did not run when it should, so accepts are not seen", are(programs)),
+            remedy,
+        ),
+    }
+}
+
+fn are(programs: &[String]) -> String {
+    format!("{} {}", programs.join(" and "), if programs.len() == 1 { "is" } else { "are" })
 }
 
 /// To complete what is known of processes of other users.

@@ -61,6 +61,8 @@ pub struct Accept<'a> {
     pub queue_time_ns: Option<u64>,
     /// Nanoseconds that the thread sat in the call.
     pub blocked_time_ns: Option<u64>,
+    /// How the connection was established.
+    pub handshake: Option<Handshake>,
     /// Which call.
     pub syscall: Syscall,
     /// False when nothing proves that the socket is the one that the call returned.
@@ -79,6 +81,17 @@ pub struct Accept<'a> {
     pub process_name: &'a [u8],
     /// Process id for the body.
     pub pid: u32,
+}
+
+/// What the server's side of a TCP connection measured until it was established.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handshake {
+    /// Nanoseconds from the last SYN-ACK to the final ACK.
+    pub time_ns: Option<u64>,
+    /// Nanoseconds of round-trip time at ESTABLISHED.
+    pub rtt_ns: Option<u64>,
+    /// SYN-ACKs that were sent again.
+    pub synack_retransmits: u32,
 }
 
 /// Appends one `LogRecord` message: its fields, without tag and length of its own.
@@ -182,6 +195,11 @@ fn attributes(to: &mut Attributes<'_>, accept: &Accept<'_>, texts: &Texts<'_>) {
     to.int(Attribute::BacklogLimit, accept.backlog_limit.map(u64::from));
     to.int(Attribute::QueueTime, accept.queue_time_ns);
     to.int(Attribute::BlockedTime, accept.blocked_time_ns);
+    if let Some(Handshake { time_ns, rtt_ns, synack_retransmits }) = accept.handshake {
+        to.int(Attribute::HandshakeTime, time_ns);
+        to.int(Attribute::RoundTripTime, rtt_ns);
+        to.int(Attribute::SynackRetransmits, Some(u64::from(synack_retransmits)));
+    }
     to.text(Attribute::Syscall, accept.syscall.as_str());
     to.flag(Attribute::Verified, !accept.verified, false);
     to.flag(Attribute::Mptcp, accept.mptcp, true);

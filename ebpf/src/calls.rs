@@ -1,0 +1,296 @@
+//! Tier 1: calls of accept that are under way. `__sys_accept4` knows the descriptors, `do_accept` the sockets: what is known
+//! of a call is kept with its task until both have returned.
+
+use core::mem::size_of;
+
+use acceptd_common::{Call, Counter, InetAccept, Kind, UnixAccept};
+use aya_ebpf::helpers::{
+    bpf_ktime_get_boot_ns, bpf_probe_read_kernel,
+    generated::{bpf_get_current_task_btf, bpf_task_pt_regs, bpf_task_storage_get},
+};
+
+use crate::{
+    accept::{self, Accept, EAGAIN, NO_FD, Returned},
+    count,
+    maps::CALLS,
+    pending::{self, Pending},
+    send::{Sample, send_kept, zero},
+    sock::{self, Socket},
+    syscall::{self, SystemCall, What},
+};
+
+/// `BPF_LOCAL_STORAGE_GET_F_CREATE`, include/uapi/linux/bpf.h
+const CREATE: u64 = 1;
+/// `MAX_ERRNO`, include/linux/err.h
+const LAST_ERROR: u64 = 0_u64.wrapping_sub(4095);
+
+/// What is known of the call that a task is in. It stays with the task, for its next call.
+#[repr(C)]
+pub struct Ongoing {
+    /// Boot time at which `__sys_accept4` began.
+    began_ns: u64,
+    listener_fd: i32,
+    /// 1 between the begin and the end of `__sys_accept4`.
+    in_syscall: u8,
+    /// 1 between the begin and the end of `do_accept`.
+    inside: u8,
+    /// What `do_accept` left: one of the constants below, or the kind of the sample.
+    outcome: u8,
+    /// One of `Call::SYSCALL_…`.
+    syscall: u8,
+    /// A sample without the new descriptor.
+    sample: [u64; size_of::<UnixAccept>() / 8],
+}
+
+impl Ongoing {
+    /// `do_accept` did not return.
+    const NOTHING: u8 = 0;
+    /// It returned, and all was said.
+    const TOLD: u8 = u8::MAX;
+}
+
+#[inline(always)]
+fn of_current_task(flags: u64) -> Option<&'static mut Ongoing> {
+    let map = (&raw const CALLS).cast_mut().cast();
+    // SAFETY: the map is one of task storage, and the task the current one.
+    let ongoing: *mut Ongoing = unsafe {
+        bpf_task_storage_get(map, bpf_get_current_task_btf(), core::ptr::null_mut(), flags).cast()
+    };
+    // SAFETY: a storage that is not null stays while the program runs, and only its own task uses it.
+    unsafe { ongoing.as_mut() }
+}
+
+/// The call that the current thread is in, if it is one that acceptd looks at.
+#[inline(always)]
+pub fn current() -> Option<SystemCall> {
+    // SAFETY: the helpers take the current task, and return its registers at the entry of the kernel.
+    let regs = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as *const u8;
+    syscall::of(regs)
+}
+
+/// By which of accept and accept4 the current thread accepts, and on which descriptor; nothing if by neither.
+#[inline(always)]
+pub fn by_syscall() -> Option<(u8, i32)> {
+    match current()? {
+        SystemCall { what: What::Accept(syscall), arguments } => Some((syscall, arguments[0] as i32)),
+        SystemCall { what: What::Related(_), .. } => None,
+    }
+}
+
+/// Whether the current task is in `do_accept`, and its begin was seen.
+#[inline(always)]
+pub fn is_inside() -> bool {
+    of_current_task(0).is_some_and(|ongoing| ongoing.inside == 1)
+}
+
+/// `__sys_accept4` begins.
+#[inline(always)]
+pub fn began(listener_fd: i32) {
+    let Some(ongoing) = of_current_task(CREATE) else { return count::add(Counter::BlockedFull) };
+    // SAFETY: the helper has no arguments.
+    ongoing.began_ns = unsafe { bpf_ktime_get_boot_ns() };
+    ongoing.listener_fd = listener_fd;
+    // No other system call leads here.
+    ongoing.syscall = by_syscall().map_or(Call::SYSCALL_ACCEPT4, |(syscall, _)| syscall);
+    ongoing.inside = 0;
+    ongoing.outcome = Ongoing::NOTHING;
+    ongoing.in_syscall = 1;
+}
+
+/// `do_accept` begins.
+#[inline(always)]
+pub fn entered() {
+    if let Some(ongoing) = of_current_task(CREATE) {
+        ongoing.inside = 1;
+    }
+}
+
+/// `do_accept` returned: the file of the accepted socket, or an error in place of a pointer.
+#[inline(always)]
+pub fn left(listener_file: *const u8, result: u64) {
+    // SAFETY: the helper has no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let ongoing = match of_current_task(0) {
+        Some(ongoing) => {
+            ongoing.inside = 0;
+            if ongoing.in_syscall == 1 { Some(ongoing) } else { None }
+        }
+        None => None,
+    };
+    let (syscall, listener_fd, blocked_ns) = match &ongoing {
+        Some(ongoing) => {
+            (ongoing.syscall, ongoing.listener_fd, now.saturating_sub(ongoing.began_ns))
+        }
+        // By a ring, or the begin was not seen.
+        None => match by_syscall() {
+            Some((syscall, fd)) => (syscall, fd, 0),
+            None => (Call::SYSCALL_IO_URING, NO_FD, 0),
+        },
+    };
+    if result >= LAST_ERROR {
+        let returned = Returned { syscall, result: error(result), is_fd: true, listener_fd };
+        return failed(ongoing, returned, now, blocked_ns, listener_file);
+    }
+    let Some(accepted) = sock::of_typed_file(result as *const u8) else { return };
+    sock::make_cookie(accepted.sk);
+    let pending = pending::take(accepted);
+    if pending.is_told() {
+        if let Some(ongoing) = ongoing {
+            ongoing.outcome = Ongoing::TOLD;
+        }
+        return;
+    }
+    let listener = of_file(listener_file).unwrap_or(Socket::NONE);
+    let returned = Returned { syscall, result: 0, is_fd: false, listener_fd };
+    let mut accept = Accept {
+        returned,
+        now,
+        blocked_ns,
+        accepted,
+        listener,
+        verified: true,
+        pending,
+        is_self: false,
+    };
+    succeeded(ongoing, &mut accept);
+}
+
+#[inline(always)]
+fn failed(
+    ongoing: Option<&mut Ongoing>,
+    returned: Returned,
+    now: u64,
+    blocked_ns: u64,
+    listener_file: *const u8,
+) {
+    if returned.syscall == Call::SYSCALL_IO_URING && returned.result == -EAGAIN {
+        // The request now waits for the listener to be readable; nobody is told that it could not accept yet.
+        return;
+    }
+    if let Some(ongoing) = ongoing {
+        ongoing.outcome = Ongoing::TOLD;
+    }
+    count::add(Counter::Seen);
+    accept::failed(returned, now, blocked_ns, || of_file(listener_file));
+}
+
+#[inline(always)]
+fn succeeded(ongoing: Option<&mut Ongoing>, accept: &mut Accept) {
+    let passes = accept::passes(accept);
+    let Some(ongoing) = ongoing else {
+        count::add(Counter::Seen);
+        if passes {
+            accept::submit(accept);
+        }
+        return;
+    };
+    if passes {
+        keep(ongoing, accept);
+    } else {
+        count::add(Counter::Seen);
+        ongoing.outcome = Ongoing::TOLD;
+    }
+}
+
+/// `__sys_accept4` returned.
+#[inline(always)]
+pub fn ended(result: i32) {
+    let Some(ongoing) = of_current_task(0) else { return };
+    if ongoing.in_syscall == 0 {
+        return;
+    }
+    ongoing.in_syscall = 0;
+    if ongoing.outcome == Ongoing::TOLD {
+        return;
+    }
+    count::add(Counter::Seen);
+    if ongoing.outcome == Kind::UnixAccept as u8 {
+        finish::<UnixAccept>(ongoing, result, |sample| &mut sample.call);
+    } else if ongoing.outcome == Kind::InetAccept as u8 {
+        finish::<InetAccept>(ongoing, result, |sample| &mut sample.call);
+    } else {
+        without_do_accept(ongoing, result);
+    }
+}
+
+/// Makes the sample, and keeps it until the descriptor is known.
+#[inline(always)]
+fn keep(ongoing: &mut Ongoing, accept: &Accept) {
+    if accept.is_unix() {
+        let sample: &mut UnixAccept = zeroed(ongoing);
+        accept::unix(sample, accept);
+        sample.header.boot_ns = accept.now;
+        ongoing.outcome = Kind::UnixAccept as u8;
+    } else {
+        let sample: &mut InetAccept = zeroed(ongoing);
+        accept::inet(sample, accept);
+        sample.header.boot_ns = accept.now;
+        ongoing.outcome = Kind::InetAccept as u8;
+    }
+}
+
+#[inline(always)]
+fn zeroed<S: Sample>(ongoing: &mut Ongoing) -> &mut S {
+    const { assert!(size_of::<S>() <= size_of::<UnixAccept>() && align_of::<S>() <= 8) };
+    let sample = ongoing.sample.as_mut_ptr().cast::<S>();
+    // SAFETY: there is room for one, and all-zero bytes are a valid one.
+    unsafe {
+        zero(sample);
+        &mut *sample
+    }
+}
+
+/// Completes the sample that was kept, and sends it.
+#[inline(always)]
+fn finish<S: Sample>(ongoing: &mut Ongoing, fd: i32, call: impl FnOnce(&mut S) -> &mut Call) {
+    // SAFETY: `keep` left one of this kind there.
+    let sample = unsafe { &mut *ongoing.sample.as_mut_ptr().cast::<S>() };
+    let call = call(sample);
+    call.result = fd;
+    call.flags |= Call::HAS_FD;
+    send_kept(sample);
+}
+
+/// No descriptor was free, or the one given is none: `do_accept` was never called. Or its return was not seen.
+#[inline(always)]
+fn without_do_accept(ongoing: &Ongoing, result: i32) {
+    // SAFETY: the helper has no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let blocked_ns = now.saturating_sub(ongoing.began_ns);
+    let listener_fd = ongoing.listener_fd;
+    let returned =
+        Returned { syscall: ongoing.syscall, result, is_fd: true, listener_fd };
+    if result < 0 {
+        return accept::failed(returned, now, blocked_ns, || sock::of_fd(listener_fd));
+    }
+    let mut accept = Accept {
+        returned,
+        now,
+        blocked_ns,
+        accepted: sock::of_fd(result).unwrap_or(Socket::NONE),
+        listener: sock::of_fd(listener_fd).unwrap_or(Socket::NONE),
+        verified: false,
+        pending: Pending::UNKNOWN,
+        is_self: false,
+    };
+    if accept::passes(&mut accept) {
+        count::add(Counter::FdGone);
+        accept::submit(&accept);
+    }
+}
+
+/// The socket of a file that the verifier knows, with a cookie.
+#[inline(always)]
+fn of_file(file: *const u8) -> Option<Socket> {
+    let socket = sock::of_typed_file(file)?;
+    sock::make_cookie(socket.sk);
+    Some(socket)
+}
+
+/// The number of an error that stands in place of a pointer, which the verifier still takes for one: read as memory.
+#[inline(always)]
+fn error(pointer: u64) -> i32 {
+    // SAFETY: the helper reads the stack.
+    let number = unsafe { bpf_probe_read_kernel(&raw const pointer) };
+    number.unwrap_or_default() as i32
+}

@@ -1,0 +1,67 @@
+//! Tier 1's backstop: an accepted socket gets its `struct socket` (`security_sock_graft`, called by every family's accept).
+//! Seen there and nowhere else: accepts by the kernel itself, and by threads that were in accept already when the programs
+//! were attached.
+
+use acceptd_common::{Call, Counter};
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_boot_ns};
+
+use crate::{
+    accept::{self, Accept, NO_FD, Returned},
+    calls, count,
+    offsets::*,
+    pending,
+    read::typed,
+    sock::{self, Socket},
+};
+
+/// `PF_IO_WORKER`, include/linux/sched.h
+const IO_WORKER: u32 = 0x10;
+
+/// `sk` becomes that of `socket` (struct socket).
+#[inline(always)]
+pub fn grafted(sk: *const u8, socket: *const u8) {
+    // `do_accept` tells of this one, when it knows more.
+    if calls::is_inside() {
+        return;
+    }
+    // The socket may have no file yet, or none ever.
+    let accepted = Socket { sk, inode: sock::inode_of_socket(socket) };
+    count::add(Counter::Seen);
+    sock::make_cookie(sk);
+    // SAFETY: the helper has no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let (syscall, fd) = match calls::by_syscall() {
+        Some(by_syscall) => by_syscall,
+        None if is_io_worker() => (Call::SYSCALL_IO_URING, NO_FD),
+        None => (Call::SYSCALL_KERNEL, NO_FD),
+    };
+    // What the descriptor is now need not be what it was when the thread entered accept.
+    let listener = sock::of_fd(fd).filter(|listener| accepted.may_be_of(*listener)).unwrap_or(Socket::NONE);
+    let listener_fd = if listener.exists() { fd } else { NO_FD };
+    let pending = pending::take(accepted);
+    if syscall != Call::SYSCALL_KERNEL {
+        // Between the attachments of the programs a call may be seen to return that was not seen to begin.
+        pending::tell(accepted);
+    }
+    let mut accept = Accept {
+        returned: Returned { syscall, result: 0, is_fd: false, listener_fd },
+        now,
+        blocked_ns: 0,
+        accepted,
+        listener,
+        verified: true,
+        pending,
+        is_self: false,
+    };
+    if accept::passes(&mut accept) {
+        accept::submit(&accept);
+    }
+}
+
+/// A worker of io_uring may have been blocked in accept, too.
+#[inline(always)]
+fn is_io_worker() -> bool {
+    // SAFETY: the helper has no arguments and always returns the current task.
+    let task = unsafe { bpf_get_current_task_btf() } as *const u8;
+    typed::<u32>(task, &TASK_FLAGS) & IO_WORKER != 0
+}

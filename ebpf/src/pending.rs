@@ -1,0 +1,245 @@
+//! Connections that are established and wait to be accepted, and since when. Tier 1 keeps that in the sockets themselves,
+//! where it dies with them. A bounded hash keyed by cookie has it where the verifier does not know the type of the socket
+//! that an accept finds: all of tier 2's, and the first subflow of a Multipath TCP connection.
+
+use acceptd_common::{Counter, Handshake};
+use aya_ebpf::helpers::generated::{
+    bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_sk_storage_delete, bpf_sk_storage_get,
+    bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock,
+};
+
+use crate::{
+    count,
+    maps::{PENDING, WAITING},
+    offsets::*,
+    read::{probed_ptr, typed},
+    sock::Socket,
+};
+
+/// `BPF_SK_STORAGE_GET_F_CREATE`, include/uapi/linux/bpf.h
+const CREATE: u64 = 1;
+/// `BPF_NOEXIST`, include/uapi/linux/bpf.h
+const NEW: u64 = 1;
+
+/// One connection.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Pending {
+    /// Boot time of ESTABLISHED; 0 when that was before the programs were loaded.
+    pub established_ns: u64,
+    /// Microseconds, the unit of the kernel's clock for it; 0 when unknown. See [`Handshake`].
+    handshake_us: u32,
+    /// Eighths of a microsecond, as in `tcp_sock.srtt_us`; 0 when unknown.
+    rtt: u32,
+    synack_retransmits: u32,
+    /// One of the constants below.
+    state: u32,
+}
+
+impl Pending {
+    /// It does not wait; at most its handshake is known.
+    const NO: u32 = 0;
+    /// It waits.
+    const WAITS: u32 = 1;
+    /// It was accepted, and told of by the backstop.
+    const TOLD: u32 = 2;
+
+    /// What is known of a connection that is not known to wait. No `Option`: LLVM would leave the rest of a `None`
+    /// uninitialised, and copy it, which the verifier refuses.
+    pub const UNKNOWN: Self =
+        Self { established_ns: 0, handshake_us: 0, rtt: 0, synack_retransmits: 0, state: Self::NO };
+
+    const fn since(established_ns: u64) -> Self {
+        Self { established_ns, state: Self::WAITS, ..Self::UNKNOWN }
+    }
+
+    /// Whether it was waiting to be accepted.
+    #[inline(always)]
+    pub fn waits(&self) -> bool {
+        self.state == Self::WAITS
+    }
+
+    /// Whether the backstop told that it was accepted.
+    #[inline(always)]
+    pub fn is_told(&self) -> bool {
+        self.state == Self::TOLD
+    }
+
+    /// Fills `out`, which is zero. Of what was not seen to be established nothing is known.
+    #[inline(always)]
+    pub fn describe_handshake(&self, out: &mut Handshake) {
+        if self.established_ns != 0 && self.rtt != 0 {
+            out.time_ns = u64::from(self.handshake_us) * 1000;
+            out.rtt_ns = u64::from(self.rtt) * 125;
+            out.synack_retransmits = self.synack_retransmits;
+            out.is_known = 1;
+        }
+    }
+}
+
+/// Whether the socket itself keeps it. The verifier must know the socket, or it is not in tier 1.
+#[inline(always)]
+fn is_kept_in(socket: Socket) -> bool {
+    TIER.load() == 1 && !socket.is_mptcp() && !socket.is_subflow()
+}
+
+/// What a socket keeps; the verifier knows `sk` as one.
+#[inline(always)]
+fn of_socket(sk: *const u8, flags: u64) -> Option<&'static mut Pending> {
+    let map = (&raw const WAITING).cast_mut().cast();
+    // SAFETY: the map is one of socket storage, and `sk` a socket.
+    let kept: *mut Pending =
+        unsafe { bpf_sk_storage_get(map, sk as *mut _, core::ptr::null_mut(), flags) }.cast();
+    // SAFETY: a storage that is not null stays while the program runs. A connection is established and accepted once,
+    // one after the other.
+    unsafe { kept.as_mut() }
+}
+
+/// `child` is about to be established by the final ACK to `request` (`inet_csk_complete_hashdance`). Tier 1 only.
+#[inline(always)]
+pub fn handshake(child: *const u8, request: *const u8) {
+    // SAFETY: the verifier knows `request` as a request_sock.
+    let tcp = unsafe { bpf_skc_to_tcp_request_sock(request as *mut _) } as *const u8;
+    if tcp.is_null() {
+        return;
+    }
+    // Microseconds on CLOCK_MONOTONIC; 0 for a SYN cookie.
+    let sent: u64 = typed(tcp, &TCP_REQUEST_SNT_SYNACK);
+    if sent == 0 {
+        return;
+    }
+    if let Some(kept) = of_socket(child, CREATE) {
+        // SAFETY: the helper has no arguments.
+        let now = unsafe { bpf_ktime_get_ns() } / 1000;
+        // Within one tick of the clock it took less than that, and is not unknown.
+        kept.handshake_us = (now.saturating_sub(sent) as u32).max(1);
+    }
+}
+
+/// `sk` reached its listener's queue.
+#[inline(always)]
+pub fn established(sk: *const u8, cookie: u64) {
+    let connection = Socket { sk, inode: 0 };
+    // A connection of TCP fast open can be accepted before it is established.
+    if !probed_ptr(sk, &SK_SOCKET).is_null() {
+        return;
+    }
+    // SAFETY: the helper has no arguments.
+    let mut pending = Pending::since(unsafe { bpf_ktime_get_boot_ns() });
+    // SAFETY: the verifier knows `sk` as a socket.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as *const u8;
+    if !tcp.is_null() {
+        pending.rtt = typed(tcp, &TCP_SRTT_US);
+        // Begins as the count of the request's (`tcp_create_openreq_child`, net/ipv4/tcp_minisocks.c).
+        pending.synack_retransmits = typed(tcp, &TCP_TOTAL_RETRANS);
+    }
+    if TIER.load() == 1 {
+        // Also of a subflow, whose handshake was kept there.
+        let Some(kept) = of_socket(sk, CREATE) else { return count::add(Counter::PendingFull) };
+        pending.handshake_us = kept.handshake_us;
+        if is_kept_in(connection) {
+            *kept = pending;
+            return;
+        }
+    } else if pending.synack_retransmits == 0 {
+        // Without a retransmission the first sample of the round-trip time is that of SYN-ACK and ACK.
+        pending.handshake_us = pending.rtt.div_ceil(8);
+    }
+    if cookie != 0 && PENDING.insert(&cookie, &pending, 0).is_err() {
+        count::add(Counter::PendingFull);
+    }
+}
+
+/// A UNIX client connects, and `sk` will be the server's end. Tier 1 only.
+#[inline(always)]
+pub fn connected_unix(sk: *const u8) {
+    match of_socket(sk, CREATE) {
+        // SAFETY: the helper has no arguments.
+        Some(kept) => *kept = Pending::since(unsafe { bpf_ktime_get_boot_ns() }),
+        None => count::add(Counter::PendingFull),
+    }
+}
+
+/// `sk` waits since before the programs were loaded.
+#[inline(always)]
+pub fn existed(sk: *const u8, cookie: u64) {
+    // On the stack: of a constant in `.rodata` the map got the value of another one (seen).
+    let unknown = core::hint::black_box(Pending::since(0));
+    if !is_kept_in(Socket { sk, inode: 0 }) {
+        let _ = PENDING.insert(&cookie, &unknown, NEW);
+    } else if let Some(kept) = of_socket(sk, CREATE)
+        && kept.state == Pending::NO
+    {
+        *kept = unknown;
+    }
+}
+
+/// Forgets a connection, and says what was known of it. In tier 1 the verifier knows `socket`.
+#[inline(always)]
+pub fn take(socket: Socket) -> Pending {
+    if !is_kept_in(socket) {
+        return take_by_cookie(socket.cookie());
+    }
+    let Some(kept) = of_socket(socket.sk, 0) else { return Pending::UNKNOWN };
+    let pending = *kept;
+    if pending.waits() {
+        let map = (&raw const WAITING).cast_mut().cast();
+        // SAFETY: the map is one of socket storage, and the verifier knows the socket.
+        unsafe { bpf_sk_storage_delete(map, socket.sk as *mut _) };
+    }
+    pending
+}
+
+#[inline(always)]
+fn take_by_cookie(cookie: u64) -> Pending {
+    let Some(pending) = PENDING.get_ptr(&cookie) else { return Pending::UNKNOWN };
+    // SAFETY: a non-null map value.
+    let pending = unsafe { *pending };
+    let _ = PENDING.remove(&cookie);
+    pending
+}
+
+/// The backstop tells of `accepted`. Tier 1 only.
+#[inline(always)]
+pub fn tell(accepted: Socket) {
+    // On the stack, as above.
+    let told = core::hint::black_box(Pending { state: Pending::TOLD, ..Pending::UNKNOWN });
+    if !is_kept_in(accepted) {
+        let _ = PENDING.insert(&accepted.cookie(), &told, 0);
+    } else if let Some(kept) = of_socket(accepted.sk, CREATE) {
+        *kept = told;
+    }
+}
+
+/// Whether a connection is known to wait, without forgetting it. Tier 2 only.
+#[inline(always)]
+pub fn is_known(accepted: Socket) -> bool {
+    PENDING.get_ptr(&accepted.cookie()).is_some()
+}
+
+/// Since when the connection waits that the next accept on `listener` takes; nothing when that is not known. In tier 1
+/// the verifier knows `listener`.
+#[inline(always)]
+pub fn oldest_since(listener: Socket, oldest: Socket) -> Option<u64> {
+    if !is_kept_in(listener) {
+        let pending = PENDING.get_ptr(&oldest.cookie())?;
+        // SAFETY: a non-null map value.
+        return Some(unsafe { (*pending).established_ns });
+    }
+    // The same way once more, with types. It may be accepted or closed meanwhile; its memory stays that of a TCP socket
+    // as long as this program runs (`SLAB_TYPESAFE_BY_RCU`, `tcp_prot`).
+    // SAFETY: the verifier knows the listener as a socket.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(listener.sk as *mut _) } as *const u8;
+    if tcp.is_null() {
+        return None;
+    }
+    let request: *const u8 = typed(tcp, &ACCEPT_QUEUE_HEAD);
+    if request.is_null() {
+        return None;
+    }
+    let connection: *const u8 = typed(request, &REQUEST_SK);
+    if connection.is_null() {
+        return None;
+    }
+    Some(of_socket(connection, 0)?.established_ns)
+}
