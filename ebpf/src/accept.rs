@@ -56,7 +56,7 @@ pub struct Accept {
 
 /// Tier 2: `listener` is only asked for when it is needed, half of all calls find an empty queue.
 #[inline(always)]
-pub fn returned(returned: Returned, listener: impl FnOnce() -> Option<Socket>) {
+pub fn returned(returned: Returned, listener: impl FnOnce() -> Socket) {
     count::add(Counter::Seen);
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
@@ -64,9 +64,8 @@ pub fn returned(returned: Returned, listener: impl FnOnce() -> Option<Socket>) {
     if returned.result < 0 {
         failed(returned, now, blocked_ns, listener);
     } else {
-        let accepted = if returned.is_fd { sock::of_fd(returned.result) } else { None };
-        let (accepted, listener) = (accepted.unwrap_or(Socket::NONE), listener().unwrap_or(Socket::NONE));
-        succeeded(returned, now, blocked_ns, accepted, listener);
+        let accepted = if returned.is_fd { sock::of_fd(returned.result) } else { Socket::NONE };
+        succeeded(returned, now, blocked_ns, accepted, listener());
     }
 }
 
@@ -74,7 +73,10 @@ pub fn returned(returned: Returned, listener: impl FnOnce() -> Option<Socket>) {
 /// connection.
 #[inline(always)]
 pub fn may_have_returned(returned: Returned) {
-    let Some(accepted) = sock::of_fd(returned.result) else { return };
+    let accepted = sock::of_fd(returned.result);
+    if !accepted.exists() {
+        return;
+    }
     if !pending::is_known(accepted) {
         return count::add(Counter::Unproven);
     }
@@ -90,7 +92,7 @@ pub fn failed(
     returned: Returned,
     now: u64,
     blocked_ns: u64,
-    listener: impl FnOnce() -> Option<Socket>,
+    listener: impl FnOnce() -> Socket,
 ) {
     match -returned.result {
         EAGAIN => return count::add(Counter::Eagain),
@@ -104,7 +106,7 @@ pub fn failed(
         now,
         blocked_ns,
         accepted: Socket::NONE,
-        listener: listener().unwrap_or(Socket::NONE),
+        listener: listener(),
         verified: false,
         pending: Pending::UNKNOWN,
         is_self: by_agent(),
@@ -128,7 +130,7 @@ fn may_be_record(failed: &Accept) -> bool {
             count::add(Counter::Filtered);
             return false;
         }
-        failure::count(errno, None);
+        failure::count(errno, Socket::NONE);
         count::add(Counter::FailureNoListener);
         return false;
     }
@@ -140,7 +142,7 @@ fn may_be_record(failed: &Accept) -> bool {
         count::add(Counter::Filtered);
         return false;
     }
-    failure::count(errno, Some(listener));
+    failure::count(errno, listener);
     if !failure::in_budget(listener, failed.now) {
         count::add(Counter::FailureOverBudget);
         return false;

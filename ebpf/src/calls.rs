@@ -5,7 +5,7 @@ use core::mem::size_of;
 
 use acceptd_common::{Call, Counter, InetAccept, Kind, UnixAccept};
 use aya_ebpf::helpers::{
-    bpf_ktime_get_boot_ns, bpf_probe_read_kernel,
+    bpf_ktime_get_boot_ns,
     generated::{bpf_get_current_task_btf, bpf_task_pt_regs, bpf_task_storage_get},
 };
 
@@ -14,6 +14,7 @@ use crate::{
     count,
     maps::CALLS,
     pending::{self, Pending},
+    read,
     send::{Sample, send_kept, zero},
     sock::{self, Socket},
     syscall::{self, SystemCall, What},
@@ -131,7 +132,10 @@ pub fn left(listener_file: *const u8, result: u64) {
         let returned = Returned { syscall, result: error(result), is_fd: true, listener_fd };
         return failed(ongoing, returned, now, blocked_ns, listener_file);
     }
-    let Some(accepted) = sock::of_typed_file(result as *const u8) else { return };
+    let accepted = sock::of_typed_file(result as *const u8);
+    if !accepted.exists() {
+        return;
+    }
     sock::make_cookie(accepted.sk);
     let pending = pending::take(accepted);
     if pending.is_told() {
@@ -140,7 +144,7 @@ pub fn left(listener_file: *const u8, result: u64) {
         }
         return;
     }
-    let listener = of_file(listener_file).unwrap_or(Socket::NONE);
+    let listener = of_file(listener_file);
     let returned = Returned { syscall, result: 0, is_fd: false, listener_fd };
     let mut accept = Accept {
         returned,
@@ -267,8 +271,8 @@ fn without_do_accept(ongoing: &Ongoing, result: i32) {
         returned,
         now,
         blocked_ns,
-        accepted: sock::of_fd(result).unwrap_or(Socket::NONE),
-        listener: sock::of_fd(listener_fd).unwrap_or(Socket::NONE),
+        accepted: sock::of_fd(result),
+        listener: sock::of_fd(listener_fd),
         verified: false,
         pending: Pending::UNKNOWN,
         is_self: false,
@@ -281,16 +285,16 @@ fn without_do_accept(ongoing: &Ongoing, result: i32) {
 
 /// The socket of a file that the verifier knows, with a cookie.
 #[inline(always)]
-fn of_file(file: *const u8) -> Option<Socket> {
-    let socket = sock::of_typed_file(file)?;
-    sock::make_cookie(socket.sk);
-    Some(socket)
+fn of_file(file: *const u8) -> Socket {
+    let socket = sock::of_typed_file(file);
+    if socket.exists() {
+        sock::make_cookie(socket.sk);
+    }
+    socket
 }
 
 /// The number of an error that stands in place of a pointer, which the verifier still takes for one: read as memory.
 #[inline(always)]
 fn error(pointer: u64) -> i32 {
-    // SAFETY: the helper reads the stack.
-    let number = unsafe { bpf_probe_read_kernel(&raw const pointer) };
-    number.unwrap_or_default() as i32
+    read::at(&raw const pointer) as i32
 }

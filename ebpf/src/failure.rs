@@ -40,7 +40,7 @@ pub fn in_budget(listener: Socket, now: u64) -> bool {
 
 /// A function of its own: the description would not fit into its caller's stack.
 #[inline(never)]
-fn describe_first(key: &FailureKey, listener: Option<&Socket>) {
+fn describe_first(key: &FailureKey, listener: &Socket) {
     let mut first = core::mem::MaybeUninit::<Failures>::uninit();
     // SAFETY: integers, of which zero is a valid one.
     let first = unsafe {
@@ -48,7 +48,7 @@ fn describe_first(key: &FailureKey, listener: Option<&Socket>) {
         first.assume_init_mut()
     };
     task::current(&mut first.task);
-    if let Some(listener) = listener {
+    if listener.exists() {
         listener.describe_listener(&mut first.socket);
     }
     // Another CPU may have added it since.
@@ -57,14 +57,14 @@ fn describe_first(key: &FailureKey, listener: Option<&Socket>) {
 
 /// Counts one failure of the current process.
 #[inline(always)]
-pub fn count(errno: u32, listener: Option<Socket>) {
+pub fn count(errno: u32, listener: Socket) {
     let key = FailureKey {
-        listener: listener.map_or(0, |listener| listener.inode),
+        listener: listener.inode,
         tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
         errno,
     };
     if FAILURES.get_ptr_mut(&key).is_none() {
-        describe_first(&key, listener.as_ref());
+        describe_first(&key, &listener);
     }
     match FAILURES.get_ptr_mut(&key) {
         // SAFETY: a non-null map value that begins with eight bytes of count.

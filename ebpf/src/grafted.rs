@@ -36,8 +36,11 @@ pub fn grafted(sk: *const u8, socket: *const u8) {
         None => (Call::SYSCALL_KERNEL, NO_FD),
     };
     // What the descriptor is now need not be what it was when the thread entered accept.
-    let listener = sock::of_fd(fd).filter(|listener| accepted.may_be_of(*listener)).unwrap_or(Socket::NONE);
-    let listener_fd = if listener.exists() { fd } else { NO_FD };
+    let mut listener = sock::of_fd(fd);
+    let mut listener_fd = fd;
+    if !listener.exists() || !accepted.may_be_of(listener) {
+        (listener, listener_fd) = (Socket::NONE, NO_FD);
+    }
     let pending = pending::take(accepted);
     if syscall != Call::SYSCALL_KERNEL {
         // Between the attachments of the programs a call may be seen to return that was not seen to begin.

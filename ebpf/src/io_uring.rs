@@ -33,7 +33,8 @@ pub fn submitted(request: *const u8) {
         return;
     }
     let fd: i32 = probed(request, &IO_FD);
-    if let Some(socket) = sock::of_fd(fd) {
+    let socket = sock::of_fd(fd);
+    if socket.exists() {
         related::attempted(socket, fd, Call::SYSCALL_IO_URING);
     }
 }
@@ -79,13 +80,14 @@ fn returned(result: i32, is_fd: bool) -> Returned {
 
 #[inline(always)]
 fn related_call(request: *const u8, operation: u8, result: i32) {
-    if let Some(socket) = listener(request) {
+    let socket = listener(request);
+    if socket.exists() {
         related::completed(operation, socket, result);
     }
 }
 
 /// The socket that the request is on.
 #[inline(always)]
-fn listener(request: *const u8) -> Option<Socket> {
+fn listener(request: *const u8) -> Socket {
     sock::of_file(probed_ptr(request, &IO_FILE))
 }

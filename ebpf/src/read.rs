@@ -1,6 +1,6 @@
 //! The two ways to read kernel memory, and what each is for.
 
-use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
+use aya_ebpf::{Global, helpers::generated::bpf_probe_read_kernel};
 
 /// Argument `index` of a tracepoint.
 ///
@@ -23,9 +23,20 @@ pub fn typed<T: Copy>(base: *const u8, offset: &Global<u64>) -> T {
 /// A load from an address whose type the verifier does not know. A fault yields zero.
 #[inline(always)]
 pub fn probed<T: Copy + Default>(base: *const u8, offset: &Global<u64>) -> T {
-    // SAFETY: bpf_probe_read_kernel takes any address, and fails on one that cannot be read.
-    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset.load() as usize).cast::<T>()) }
-        .unwrap_or_default()
+    at(base.wrapping_add(offset.load() as usize).cast())
+}
+
+/// The value at an address of which the verifier knows nothing. A fault yields zero: the helper fills with zeros what it
+/// could not read (`bpf_probe_read_kernel_common`, kernel/trace/bpf_trace.c). So nobody has to ask, and the verifier, which
+/// follows each answer, does not have twice the paths with every load.
+#[inline(always)]
+pub fn at<T: Copy + Default>(address: *const T) -> T {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the helper takes any address, and always fills the value.
+    unsafe {
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address.cast());
+        value.assume_init()
+    }
 }
 
 /// [`probed`] for a pointer.

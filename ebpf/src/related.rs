@@ -26,7 +26,10 @@ pub fn returned(call: &SystemCall, operation: u8, result: i32) {
         return created(call.arguments[0] as u16, call.arguments[1], result);
     }
     let fd = call.arguments[0] as i32;
-    let Some(socket) = sock::of_fd(fd) else { return };
+    let socket = sock::of_fd(fd);
+    if !socket.exists() {
+        return;
+    }
     used(operation, socket, fd, call.arguments, result);
 }
 
@@ -40,7 +43,8 @@ pub fn completed(operation: u8, socket: Socket, result: i32) {
 #[inline(always)]
 pub fn happened(operation: u8, socket: *const u8, result: i32) {
     let by_syscall = calls::current().is_some_and(|call| call.what == What::Related(operation));
-    if !by_syscall && let Some(socket) = sock::of_typed_socket(socket) {
+    let socket = sock::of_typed_socket(socket);
+    if !by_syscall && socket.exists() {
         completed(operation, socket, result);
     }
 }
@@ -48,7 +52,10 @@ pub fn happened(operation: u8, socket: *const u8, result: i32) {
 /// Tier 1: accept begins on `socket`, which the verifier knows.
 #[inline(always)]
 pub fn accept_begins(socket: *const u8) {
-    let Some(socket) = sock::of_typed_socket(socket) else { return };
+    let socket = sock::of_typed_socket(socket);
+    if !socket.exists() {
+        return;
+    }
     sock::make_cookie(socket.sk);
     let (syscall, fd) = calls::by_syscall().unwrap_or((Call::SYSCALL_IO_URING, -1));
     attempted(socket, fd, syscall);
@@ -64,7 +71,8 @@ pub fn entered(call: &SystemCall) {
         count::add(Counter::BlockedFull);
     }
     let fd = call.arguments[0] as i32;
-    if let Some(socket) = sock::of_fd(fd) {
+    let socket = sock::of_fd(fd);
+    if socket.exists() {
         attempted(socket, fd, syscall);
     }
 }
@@ -85,7 +93,7 @@ fn used(operation: u8, socket: Socket, fd: i32, arguments: [u64; 3], result: i32
 #[inline(always)]
 fn created(family: u16, type_and_flags: u64, result: i32) {
     let socket_type = (type_and_flags & SOCK_TYPE_MASK) as u16;
-    let operation = Operation::new(SocketCall::CREATE, sock::of_fd(result).unwrap_or(Socket::NONE), result);
+    let operation = Operation::new(SocketCall::CREATE, sock::of_fd(result), result);
     tell(&Operation { family, socket_type, fd: result, ..operation });
 }
 

@@ -2,13 +2,13 @@
 
 use acceptd_common::{Connection, Listener, UnixName, limits::UNIX_NAME_LEN};
 use aya_ebpf::helpers::{
-    bpf_probe_read_kernel, bpf_probe_read_kernel_buf,
+    bpf_probe_read_kernel_buf,
     generated::{bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_sock_from_file},
 };
 
 use crate::{
     offsets::*,
-    read::{probed, probed_ptr, typed},
+    read::{self, probed, probed_ptr, typed},
 };
 
 pub const AF_UNIX: u16 = 1;
@@ -50,30 +50,28 @@ pub struct Socket {
     pub inode: u64,
 }
 
-/// The socket behind a descriptor of the current process, if it is one. A sibling thread may have closed or
+/// The socket behind a descriptor of the current process; [`Socket::NONE`] if it is none. A sibling thread may have closed or
 /// replaced the descriptor since: only the pending cookie proves that this is the socket that accept returned.
 #[inline(always)]
-pub fn of_fd(fd: i32) -> Option<Socket> {
+pub fn of_fd(fd: i32) -> Socket {
     // SAFETY: the helper has no arguments and always returns the current task.
     let task = unsafe { bpf_get_current_task_btf() } as *const u8;
     let files: *const u8 = typed(task, &TASK_FILES);
     let table: *const u8 = typed(files, &FILES_FDT);
     // A negative descriptor is beyond every table.
     if fd as u32 >= typed::<u32>(table, &FDT_MAX_FDS) {
-        return None;
+        return Socket::NONE;
     }
     let array: u64 = typed(table, &FDT_FD);
     let slot = (array as *const u64).wrapping_add(fd as usize);
-    // SAFETY: the helper takes any address, and fails on one that cannot be read.
-    let file = unsafe { bpf_probe_read_kernel(slot) }.unwrap_or(0) as *const u8;
-    of_file(file)
+    of_file(read::at(slot) as *const u8)
 }
 
 /// The socket behind a file, if it is one.
 #[inline(always)]
-pub fn of_file(file: *const u8) -> Option<Socket> {
+pub fn of_file(file: *const u8) -> Socket {
     if file.is_null() {
-        return None;
+        return Socket::NONE;
     }
     let socket = probed_ptr(file, &FILE_PRIVATE_DATA);
     let sk = probed_ptr(socket, &SOCKET_SK);
@@ -81,28 +79,28 @@ pub fn of_file(file: *const u8) -> Option<Socket> {
     let is_socket =
         !sk.is_null() && probed_ptr(socket, &SOCKET_FILE) == file && probed_ptr(sk, &SK_SOCKET) == socket;
     if !is_socket {
-        return None;
+        return Socket::NONE;
     }
-    Some(Socket { sk, inode: inode_of(file) })
+    Socket { sk, inode: inode_of(file) }
 }
 
 /// The socket behind a file that the verifier knows as one, if it is one. The verifier then knows the socket, too.
 #[inline(always)]
-pub fn of_typed_file(file: *const u8) -> Option<Socket> {
+pub fn of_typed_file(file: *const u8) -> Socket {
     // SAFETY: the verifier knows `file` as a struct file.
     let socket = unsafe { bpf_sock_from_file(file as *mut _) } as *const u8;
     if socket.is_null() {
-        return None;
+        return Socket::NONE;
     }
     let sk: *const u8 = typed(socket, &SOCKET_SK);
-    if sk.is_null() { None } else { Some(Socket { sk, inode: inode_of(file) }) }
+    if sk.is_null() { Socket::NONE } else { Socket { sk, inode: inode_of(file) } }
 }
 
 /// The socket that the verifier knows as a struct socket, if it has one of a family yet.
 #[inline(always)]
-pub fn of_typed_socket(socket: *const u8) -> Option<Socket> {
+pub fn of_typed_socket(socket: *const u8) -> Socket {
     let sk: *const u8 = typed(socket, &SOCKET_SK);
-    if sk.is_null() { None } else { Some(Socket { sk, inode: inode_of_socket(socket) }) }
+    if sk.is_null() { Socket::NONE } else { Socket { sk, inode: inode_of_socket(socket) } }
 }
 
 /// The inode of a struct socket. What the kernel uses by itself has no file, and none that anybody can see.

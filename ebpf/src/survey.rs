@@ -23,8 +23,8 @@ const CLOSE_WAIT: u8 = 8;
 /// One open file of one process. Of a listener, a row is written to `seq`.
 #[inline(always)]
 pub fn open_file(seq: *const u8, task: *const u8, fd: u32, file: *const u8) {
-    let Some(listener) = sock::of_typed_file(file) else { return };
-    if !listener.listens() || !is_known(listener.family()) {
+    let listener = sock::of_typed_file(file);
+    if !listener.exists() || !listener.listens() || !is_known(listener.family()) {
         return;
     }
     let is_inet = matches!(listener.family(), AF_INET | AF_INET6);

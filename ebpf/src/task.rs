@@ -2,7 +2,7 @@
 
 use acceptd_common::Task;
 use aya_ebpf::helpers::{
-    bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
+    bpf_probe_read_kernel_str_bytes,
     generated::{bpf_get_current_cgroup_id, bpf_get_current_task_btf},
 };
 
@@ -57,9 +57,7 @@ pub fn current_leader_comm() -> [u8; 16] {
 
 #[inline(always)]
 fn comm(task: *const u8) -> [u8; 16] {
-    let comm = task.wrapping_add(TASK_COMM.load() as usize).cast();
-    // SAFETY: the helper takes any address, and fails on one that cannot be read.
-    unsafe { bpf_probe_read_kernel(comm) }.unwrap_or_default()
+    probed(task, &TASK_COMM)
 }
 
 /// The basename of the executable, from the directory entry of `mm->exe_file`: comm is a thread's name.

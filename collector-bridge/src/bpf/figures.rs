@@ -1,7 +1,7 @@
 //! What the kernel knows of a loaded program: how often it ran, for how long, how often it could not.
 
 use std::{
-    fs,
+    fmt, fs,
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
@@ -39,6 +39,15 @@ impl Figures {
             run_time_ns: number("run_time_ns"),
             recursion_misses: number("recursion_misses"),
             verified_instructions: number("verified_insns"),
+        }
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.verified_instructions {
+            Some(count) => write!(out, "the verifier looked at {count} instructions"),
+            None => out.write_str("the kernel does not say what the verifier looked at"),
         }
     }
 }

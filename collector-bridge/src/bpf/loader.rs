@@ -243,6 +243,9 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
     let counters =
         PerCpuArray::try_from(counters).map_err(|_| LoadError::Incomplete("per-CPU array COUNTERS"))?;
     let failures = HashMap::try_from(failures).map_err(|_| LoadError::Incomplete("hash map FAILURES"))?;
+    for (program, figures) in loaded.hooks.figures() {
+        tracing::debug!("{program} is attached: {figures}");
+    }
     let listeners = look_around(&mut loaded);
     Ok(Programs {
         hooks: loaded.hooks,
