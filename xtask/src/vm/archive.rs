@@ -1,0 +1,109 @@
+//! An apt of our own under target/vm: other suites and architectures than the host's, which stays as it is.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail};
+
+use super::mirror;
+use crate::command;
+
+/// From the oldest kernel to the newest.
+const SUITES: [&str; 6] = ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"];
+
+/// How long package lists are believed; kernels are replaced every few days.
+const FRESH: Duration = Duration::from_secs(24 * 3600);
+
+/// The lists of packages, and what was downloaded.
+pub(super) struct Archive {
+    config: PathBuf,
+    packages: PathBuf,
+    names: Vec<String>,
+}
+
+impl Archive {
+    /// Sets it up under `folder`, with lists that are not older than a day.
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        let own = folder.join("apt");
+        let packages = folder.join("packages");
+        for needed in [own.join("lists/partial"), own.join("cache/archives/partial"), packages.clone()] {
+            std::fs::create_dir_all(&needed).with_context(|| format!("making {}", needed.display()))?;
+        }
+        let config = own.join("apt.conf");
+        let path = own.display();
+        // Not as the user _apt, who may not be let into the checkout.
+        let settings = format!(
+            "Dir::Etc::sourcelist \"{path}/sources.list\";\nDir::Etc::sourceparts \"/dev/null\";\n\
+             Dir::State::lists \"{path}/lists\";\nDir::Cache \"{path}/cache\";\n\
+             APT::Architectures \"amd64,arm64\";\nAPT::Sandbox::User \"root\";\n"
+        );
+        std::fs::write(&config, settings).context("writing apt's settings")?;
+        std::fs::write(own.join("sources.list"), mirror::sources(&mirror::find()?, &SUITES))
+            .context("writing apt's sources")?;
+        let mut archive = Self { config, packages, names: Vec::new() };
+        archive.update(&own.join("updated"))?;
+        let mut ask = archive.apt("apt-cache");
+        ask.args(["pkgnames", "linux-"]);
+        archive.names = command::capture(ask)?.lines().map(str::to_owned).collect();
+        Ok(archive)
+    }
+
+    fn update(&self, stamp: &Path) -> Result<()> {
+        let age = std::fs::metadata(stamp)
+            .and_then(|file| file.modified())
+            .map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
+        if age.is_ok_and(|age| age < FRESH) {
+            return Ok(());
+        }
+        eprintln!("downloading the package lists of {} (about 90 MB)", SUITES.join(", "));
+        let mut update = self.apt("apt-get");
+        update.args(["-qq", "update"]);
+        // A suite that was archived fails alone: what is missing is said when a kernel of it is looked for.
+        if let Err(error) = command::run(update) {
+            eprintln!("not all package lists could be had: {error:#}");
+            return Ok(());
+        }
+        std::fs::write(stamp, "").context("writing the time of the update")
+    }
+
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("APT_CONFIG", &self.config).current_dir(&self.packages);
+        command
+    }
+
+    /// The names of all packages of kernels.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Downloads a package unless it is there; its file.
+    pub(super) fn download(&self, name: &str, architecture: &str) -> Result<PathBuf> {
+        let mut ask = self.apt("apt-get");
+        ask.args(["download", "-qq", "--print-uris", &format!("{name}:{architecture}")]);
+        let answer = command::capture(ask)?;
+        // 'URI' FILE SIZE HASH
+        let mut words = answer.split_whitespace().skip(1);
+        let (Some(file), Some(size)) = (words.next(), words.next().and_then(|size| size.parse::<u64>().ok()))
+        else {
+            bail!("apt does not say where {name} is: {answer:?}");
+        };
+        let path = self.packages.join(file);
+        if std::fs::metadata(&path).is_ok_and(|found| found.len() == size) {
+            return Ok(path);
+        }
+        eprintln!("downloading {file}, {} MB", size.div_ceil(1_000_000));
+        let mut get = self.apt("apt-get");
+        get.args(["download", "-qq", &format!("{name}:{architecture}")]);
+        command::run(get)?;
+        Ok(path)
+    }
+}
+
+/// Unpacks a package into `folder`.
+pub(super) fn unpack(package: &Path, folder: &Path) -> Result<()> {
+    let mut unpack = Command::new("dpkg-deb");
+    unpack.arg("-x").arg(package).arg(folder);
+    command::capture(unpack).map(drop)
+}
