@@ -20,14 +20,15 @@ pub(super) fn build(workspace: &Workspace, arch: Arch) -> Result<PathBuf> {
     add_target(workspace, target)?;
     eprintln!("building the programs for {target} (the first time takes some four minutes)");
     let started = Instant::now();
-    let mut build = command::cargo(workspace, &["build", "--profile", "vm", "--locked", "--target", target]);
+    let mut build =
+        command::cargo(workspace, &["build", "--profile", "guest", "--locked", "--target", target]);
     build.args(["--package", "acceptd", "--package", "acceptd-tests"]);
     build.args(NAMES.iter().flat_map(|name| ["--bin", name]));
     // Rust's own linker: it needs no C toolchain of the other architecture.
     build.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
     command::run(build)?;
     eprintln!("built in {} s", started.elapsed().as_secs());
-    Ok(workspace.target().join(target).join("vm"))
+    Ok(workspace.target().join(target).join("guest"))
 }
 
 fn add_target(workspace: &Workspace, target: &str) -> Result<()> {
