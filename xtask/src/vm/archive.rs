@@ -13,7 +13,7 @@ use crate::command;
 const SUITES: [&str; 6] = ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"];
 
 /// How long package lists are believed; kernels are replaced every few days.
-const FRESH: Duration = Duration::from_secs(24 * 3600);
+const FRESH: Duration = Duration::from_hours(24);
 
 /// The lists of packages, and what was downloaded.
 pub(super) struct Archive {
@@ -82,6 +82,8 @@ impl Archive {
     pub(super) fn download(&self, name: &str, architecture: &str) -> Result<PathBuf> {
         let mut ask = self.apt("apt-get");
         ask.args(["download", "-qq", "--print-uris", &format!("{name}:{architecture}")]);
+        // It says nothing of a file that it finds where it runs.
+        ask.current_dir(self.config.parent().unwrap_or(&self.packages));
         let answer = command::capture(ask)?;
         // 'URI' FILE SIZE HASH
         let mut words = answer.split_whitespace().skip(1);
@@ -103,6 +105,7 @@ impl Archive {
 
 /// Unpacks a package into `folder`.
 pub(super) fn unpack(package: &Path, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     let mut unpack = Command::new("dpkg-deb");
     unpack.arg("-x").arg(package).arg(folder);
     command::capture(unpack).map(drop)

@@ -38,7 +38,8 @@ pub(super) fn make(workspace: &Workspace, folder: &Path, parts: &Parts<'_>) -> R
     for module in &parts.kernel.modules {
         let name = module.file_name().unwrap_or_default();
         copy(module, &folder.join("modules").join(name))?;
-        order += &format!("{}\n", name.to_string_lossy());
+        order += &name.to_string_lossy();
+        order.push('\n');
     }
     for (name, text) in [
         ("modules/order", order.as_str()),

@@ -145,7 +145,7 @@ fn options(config: &str) -> BTreeSet<String> {
     config.lines().filter(|line| line.starts_with("CONFIG_")).filter_map(on).collect()
 }
 
-/// The version in a package's file name, NAME_VERSION_ARCHITECTURE.deb.
+/// The version in a package's file name, `NAME_VERSION_ARCHITECTURE.deb`.
 fn version_of(file: &Path) -> Option<String> {
     Some(file.file_name()?.to_str()?.split('_').nth(1)?.replace("%3a", ":"))
 }

@@ -41,7 +41,8 @@ pub(super) fn find() -> Result<String> {
 
 /// A sources.list of our own with these suites of that mirror.
 pub(super) fn sources(uri: &str, suites: &[&str]) -> String {
-    suites.iter().map(|suite| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n")).collect()
+    let line = |suite: &&str| format!("deb [signed-by={KEYRING}] {uri} {suite} main");
+    suites.iter().map(line).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// The form of `*.sources` (deb822): fields, which go on in lines that are indented.

@@ -47,10 +47,10 @@ pub(super) fn read(log: &str) -> Said {
                 entry.0.push('\n');
             }
             // A message of the kernel: at the end, or as it dies.
-            _ if word == "dmesg:" || word.starts_with('[') => {
-                if FAULTS.iter().any(|fault| rest.contains(fault)) {
-                    said.faults.push(rest.to_owned());
-                }
+            _ if (word == "dmesg:" || word.starts_with('['))
+                && FAULTS.iter().any(|fault| rest.contains(fault)) =>
+            {
+                said.faults.push(rest.to_owned());
             }
             _ => {}
         }
