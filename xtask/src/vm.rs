@@ -220,7 +220,9 @@ fn busybox(place: &Place<'_>, arch: Arch) -> Result<PathBuf> {
     if let Some(found) = find() {
         return Ok(found);
     }
-    unpack(&place.archive.download("busybox-static", arch.debian())?, &folder)?;
+    for package in place.archive.download(&["busybox-static".to_owned()], arch.debian())? {
+        unpack(&package, &folder)?;
+    }
     find().context("the package busybox-static has no busybox")
 }
 

@@ -78,29 +78,40 @@ impl Archive {
         &self.names
     }
 
-    /// Downloads a package unless it is there; its file.
-    pub(super) fn download(&self, name: &str, architecture: &str) -> Result<PathBuf> {
+    /// Downloads packages unless they are there; their files. One call for all: apt takes seconds to read its lists.
+    pub(super) fn download(&self, names: &[String], architecture: &str) -> Result<Vec<PathBuf>> {
+        let wanted: Vec<String> = names.iter().map(|name| format!("{name}:{architecture}")).collect();
         let mut ask = self.apt("apt-get");
-        ask.args(["download", "-qq", "--print-uris", &format!("{name}:{architecture}")]);
+        ask.args(["download", "-qq", "--print-uris"]).args(&wanted);
         // It says nothing of a file that it finds where it runs.
         ask.current_dir(self.config.parent().unwrap_or(&self.packages));
-        let answer = command::capture(ask)?;
-        // 'URI' FILE SIZE HASH
-        let mut words = answer.split_whitespace().skip(1);
-        let (Some(file), Some(size)) = (words.next(), words.next().and_then(|size| size.parse::<u64>().ok()))
-        else {
-            bail!("apt does not say where {name} is: {answer:?}");
-        };
-        let path = self.packages.join(file);
-        if std::fs::metadata(&path).is_ok_and(|found| found.len() == size) {
-            return Ok(path);
+        let found = files(&command::capture(ask)?);
+        if found.len() != names.len() {
+            bail!("apt does not say where {} are, but only {found:?}", names.join(", "));
         }
-        eprintln!("downloading {file}, {} MB", size.div_ceil(1_000_000));
-        let mut get = self.apt("apt-get");
-        get.args(["download", "-qq", &format!("{name}:{architecture}")]);
-        command::run(get)?;
-        Ok(path)
+        let is_there = |(file, size): &(String, u64)| {
+            std::fs::metadata(self.packages.join(file)).is_ok_and(|there| there.len() == *size)
+        };
+        let missing: Vec<&(String, u64)> = found.iter().filter(|package| !is_there(package)).collect();
+        for (file, size) in &missing {
+            eprintln!("downloading {file}, {} MB", size.div_ceil(1_000_000));
+        }
+        if !missing.is_empty() {
+            let mut get = self.apt("apt-get");
+            get.args(["download", "-qq"]).args(&wanted);
+            command::run(get)?;
+        }
+        Ok(found.iter().map(|(file, _)| self.packages.join(file)).collect())
     }
+}
+
+/// Files and sizes in the answer of `--print-uris`: 'URI' FILE SIZE HASH, one a line.
+fn files(answer: &str) -> Vec<(String, u64)> {
+    let of_line = |line: &str| {
+        let mut words = line.split_whitespace().skip(1);
+        Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
+    };
+    answer.lines().filter_map(of_line).collect()
 }
 
 /// Unpacks a package into `folder`.
@@ -109,4 +120,18 @@ pub(super) fn unpack(package: &Path, folder: &Path) -> Result<()> {
     let mut unpack = Command::new("dpkg-deb");
     unpack.arg("-x").arg(package).arg(folder);
     command::capture(unpack).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::files;
+
+    #[test]
+    fn a_line_for_each_package() {
+        let answer = "'http://mirror.example/a_1_amd64.deb' a_1_amd64.deb 1928 SHA256:00\n\
+            'http://mirror.example/b.deb' b_1%3a2_amd64.deb 7 SHA256:00\n";
+        let expected = [("a_1_amd64.deb".to_owned(), 1928), ("b_1%3a2_amd64.deb".to_owned(), 7)];
+        assert_eq!(files(answer), expected);
+        assert_eq!(files(""), []);
+    }
 }

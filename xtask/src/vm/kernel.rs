@@ -66,16 +66,13 @@ fn flavour(
     let release =
         if flavour == "cloud" { format!("{version}-cloud-{debian}") } else { format!("{version}-{debian}") };
     let tree = folder.join("kernels").join(&release);
-    let mut package_version = String::new();
-    let mut packages = Vec::new();
-    for part in PARTS {
-        let name = format!("linux-{part}-{release}");
-        if archive.names().contains(&name) {
-            let file = archive.download(&name, debian)?;
-            package_version = version_of(&file).unwrap_or(package_version);
-            packages.push(file);
-        }
-    }
+    let names: Vec<String> = PARTS
+        .iter()
+        .map(|part| format!("linux-{part}-{release}"))
+        .filter(|name| archive.names().contains(name))
+        .collect();
+    let packages = archive.download(&names, debian)?;
+    let package_version = packages.last().and_then(|file| version_of(file)).unwrap_or_default();
     let whole = tree.join("unpacked");
     if !whole.exists() {
         for package in &packages {
