@@ -60,7 +60,10 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn pack(folder: &Path) -> Result<PathBuf> {
-    let archive = folder.with_extension("cpio");
+    // Not `with_extension`: what follows the dot of 6.12 is not one.
+    let mut archive = folder.as_os_str().to_owned();
+    archive.push(".cpio");
+    let archive = PathBuf::from(archive);
     let file = std::fs::File::create(&archive).with_context(|| format!("making {}", archive.display()))?;
     let mut find = Command::new("find").arg(".").current_dir(folder).stdout(Stdio::piped()).spawn()?;
     let names = find.stdout.take().context("find's output")?;
