@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod i386;
 pub mod record;
+pub mod runner;
 pub mod scenarios;
 pub mod truth;
 pub mod uring;

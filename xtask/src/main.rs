@@ -18,6 +18,7 @@ mod records;
 mod results;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ struct Cli {
     task: Task,
 }
 
-#[derive(Subcommand, Clone, Copy)]
+#[derive(Subcommand)]
 enum Task {
     /// Install what is missing to build: the eBPF crate's toolchain and bpf-linker
     Setup,
@@ -47,6 +48,8 @@ enum Task {
     E2e(Extent),
     /// Measure the agent (root)
     Bench(Extent),
+    /// Run the scenarios on other kernels, in virtual machines
+    Vm(vm::Options),
     /// Feed every parser with what libFuzzer makes up
     Fuzz(Extent),
     /// Generate names.rs and docs/attributes.md from otel-config/registry
@@ -94,6 +97,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test => test::run(&workspace),
         Task::E2e(extent) => e2e::run(&workspace, extent),
         Task::Bench(extent) => bench::run(&workspace, extent),
+        Task::Vm(options) => vm::run(&workspace, &options),
         Task::Fuzz(extent) => fuzz::run(&workspace, extent),
         Task::Codegen { check } => codegen::run(&workspace, check),
         Task::Ci => ci::run(&workspace),

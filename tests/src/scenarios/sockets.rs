@@ -7,11 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    agent::{ACCEPT, Agent},
-    truth::Truth,
-    wait,
-};
+use crate::{agent::Agent, truth::Truth, wait};
 use rustix::{
     io::Errno,
     net::{
@@ -272,7 +268,7 @@ fn mptcp_cookies(agent: Option<&Agent>) -> Vec<u64> {
 /// A 32-bit program accepts by other numbers, and 43 means times(2) to it, not accept.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn i386() {
-    use crate::i386;
+    use crate::{agent::ACCEPT, i386};
 
     let agent = Agent::start();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

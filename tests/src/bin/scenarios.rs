@@ -1,0 +1,17 @@
+//! The scenarios as a program, for a machine without cargo: `scenarios --tier 1|2 [--only PART]… [--skip NAME]…`.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use acceptd_tests::runner::{self, Plan};
+
+fn main() -> ExitCode {
+    match Plan::parse(std::env::args().skip(1)) {
+        Ok(plan) if runner::run(&plan) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("scenarios: {message}");
+            ExitCode::from(64)
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! `cargo xtask vm`: the scenarios on other kernels and on arm64, in virtual machines.
+
+mod archive;
+mod image;
+mod kernel;
+mod machine;
+mod matrix;
+mod mirror;
+mod modules;
+mod orders;
+mod programs;
+mod serial;
+mod table;
+mod verdict;
+mod version;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::apt;
+use crate::workspace::Workspace;
+use archive::{Archive, unpack};
+use kernel::Unpacked;
+use matrix::{Arch, Kernel, Matrix, NotApplicable};
+use serial::Said;
+use table::Column;
+
+/// The tiers of the agent.
+const TIERS: [u8; 2] = [1, 2];
+
+/// Lines of a log that are shown when its machine failed.
+const SHOWN: usize = 30;
+
+/// Which kernels and scenarios: without --quick and --full, what the filters leave of the whole list.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only kernels of this series: 6.1, or newest
+    #[arg(long, value_name = "SERIES")]
+    kernel: Vec<String>,
+    /// Only this architecture
+    #[arg(long, value_enum)]
+    arch: Vec<Arch>,
+    /// Only this tier of the agent
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2))]
+    tier: Vec<u8>,
+    /// Only scenarios with this in their name
+    #[arg(long, value_name = "PART")]
+    only: Vec<String>,
+    /// Other parameters for the kernel than Debian's choice of security modules
+    #[arg(long, value_name = "PARAMETERS", default_value = machine::CMDLINE)]
+    cmdline: String,
+    /// What CI runs: an old kernel, the newest, and the newest on arm64
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// Everything; writes docs/kernels.md
+    #[arg(long, conflicts_with_all = ["kernel", "arch", "tier", "only"])]
+    full: bool,
+}
+
+/// Where things of the run are.
+struct Place<'a> {
+    workspace: &'a Workspace,
+    /// target/vm
+    folder: PathBuf,
+    archive: Archive,
+    /// The folder of the programs.
+    programs: BTreeMap<&'static str, PathBuf>,
+}
+
+/// One kernel that was booted.
+struct Booted {
+    kernel: Kernel,
+    unpacked: Unpacked,
+    said: Said,
+}
+
+/// Boots the chosen kernels, and ends with the line `N passed, N failed`.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let matrix = matrix::read(workspace)?;
+    let kernels = matrix::select(&matrix.kernels, options.quick, &options.kernel, &options.arch)?;
+    let tiers = if options.tier.is_empty() { TIERS.to_vec() } else { options.tier.clone() };
+    let place = prepare(workspace, &kernels)?;
+    let mut count = Count::default();
+    let mut booted = Vec::new();
+    for kernel in kernels {
+        match boot(&place, &matrix, kernel.clone(), &tiers, options) {
+            Ok(done) => {
+                judge(&place, &matrix, &done, &tiers, options, &mut count);
+                booted.push(done);
+            }
+            Err(error) => {
+                count.line(&format!("{}: {error:#}", kernel.id()), &["it was not run".to_owned()], 0);
+            }
+        }
+    }
+    for line in &count.lines {
+        println!("{line}");
+    }
+    println!("{} passed, {} failed", count.passed, count.failed);
+    if count.failed > 0 {
+        bail!("not every kernel is as tests/kernels.toml says; the logs are in {}", logs(&place).display());
+    }
+    if options.full {
+        let columns: Vec<Column<'_>> = booted
+            .iter()
+            .map(|done| Column { kernel: &done.kernel, unpacked: &done.unpacked, said: &done.said })
+            .collect();
+        std::fs::write(
+            workspace.path("docs/kernels.md"),
+            table::render(&columns, &matrix.not_applicable, &tiers),
+        )
+        .context("writing docs/kernels.md")?;
+        println!("wrote docs/kernels.md");
+    }
+    Ok(())
+}
+
+/// The end of the run, gathered.
+#[derive(Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+    lines: Vec<String>,
+}
+
+impl Count {
+    fn line(&mut self, line: &str, differences: &[String], passed: usize) {
+        self.passed += passed;
+        self.failed += differences.len();
+        self.lines.push(line.to_owned());
+        self.lines.extend(differences.iter().map(|difference| format!("    {difference}")));
+        println!("{line}");
+    }
+}
+
+fn prepare<'a>(workspace: &'a Workspace, kernels: &[Kernel]) -> Result<Place<'a>> {
+    apt::require("cpio", "--version", "cpio")?;
+    apt::require("xz", "--version", "xz-utils")?;
+    apt::require("zstd", "--version", "zstd")?;
+    let mut programs = BTreeMap::new();
+    for arch in [Arch::X86_64, Arch::Arm64] {
+        if kernels.iter().any(|kernel| kernel.arch == arch) {
+            match arch {
+                Arch::X86_64 => apt::require("qemu-system-x86_64", "--version", "qemu-system-x86")?,
+                Arch::Arm64 => apt::require("qemu-system-aarch64", "--version", "qemu-system-arm")?,
+            }
+            programs.insert(arch.name(), programs::build(workspace, arch)?);
+        }
+    }
+    let folder = workspace.path("target/vm");
+    std::fs::create_dir_all(folder.join("logs")).context("making target/vm/logs")?;
+    let archive = Archive::open(&folder)?;
+    Ok(Place { workspace, folder, archive, programs })
+}
+
+fn logs(place: &Place<'_>) -> PathBuf {
+    place.folder.join("logs")
+}
+
+fn exceptions<'a>(matrix: &'a Matrix, kernel: &Kernel, tier: u8) -> Vec<&'a NotApplicable> {
+    matrix.not_applicable.iter().filter(|exception| exception.covers(kernel, tier)).collect()
+}
+
+fn boot(
+    place: &Place<'_>,
+    matrix: &Matrix,
+    kernel: Kernel,
+    tiers: &[u8],
+    options: &Options,
+) -> Result<Booted> {
+    let unpacked = kernel::fetch(&place.archive, &kernel, &place.folder)?;
+    let orders = if kernel.refused.is_some() {
+        orders::refusal()
+    } else {
+        let skipped = |tier| {
+            exceptions(matrix, &kernel, tier).iter().map(|exception| exception.scenario.as_str()).collect()
+        };
+        let tiers: Vec<(u8, Vec<&str>)> = tiers.iter().map(|tier| (*tier, skipped(*tier))).collect();
+        orders::scenarios(&tiers, &options.only)
+    };
+    let id = kernel.id();
+    let parts = image::Parts {
+        busybox: &busybox(place, kernel.arch)?,
+        programs: place.programs.get(kernel.arch.name()).context("its programs were not built")?,
+        kernel: &unpacked,
+        orders: &orders,
+    };
+    let initrd = image::make(place.workspace, &place.folder.join("guests").join(&id), &parts)?;
+    let log = logs(place).join(format!("{id}.log"));
+    let started = Instant::now();
+    let ended = machine::boot(kernel.arch, &unpacked.image, &initrd, &options.cmdline, &log);
+    let bytes = std::fs::read(&log).with_context(|| format!("reading {}", log.display()))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let said = serial::read(&text);
+    println!("{id}: {} {}, {} s", unpacked.release, unpacked.flavour, started.elapsed().as_secs());
+    if ended.is_err() || !said.is_done {
+        println!("the end of {}:", log.display());
+        let lines: Vec<&str> = text.lines().collect();
+        for line in &lines[lines.len().saturating_sub(SHOWN)..] {
+            println!("| {line}");
+        }
+    }
+    if let Err(error) = ended {
+        eprintln!("{error:#}");
+    }
+    Ok(Booted { kernel, unpacked, said })
+}
+
+/// Busybox for the guest from the archive: the host's own may not be static.
+fn busybox(place: &Place<'_>, arch: Arch) -> Result<PathBuf> {
+    let folder = place.folder.join("busybox").join(arch.name());
+    let find = || {
+        let paths = ["bin/busybox", "usr/bin/busybox"].map(|path| folder.join(path));
+        paths.into_iter().find(|path| path.exists())
+    };
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    for package in place.archive.download(&["busybox-static".to_owned()], arch.debian())? {
+        unpack(&package, &folder)?;
+    }
+    find().context("the package busybox-static has no busybox")
+}
+
+/// Adds the lines of one kernel.
+fn judge(
+    place: &Place<'_>,
+    matrix: &Matrix,
+    done: &Booted,
+    tiers: &[u8],
+    options: &Options,
+    count: &mut Count,
+) {
+    let Booted { kernel, unpacked, said } = done;
+    let id = kernel.id();
+    let about = format!("{id} ({} {})", unpacked.release, unpacked.package_version);
+    if let Some(words) = &kernel.refused {
+        let differences = verdict::refusal(said, words);
+        count.line(&format!("{about}: refused"), &differences, usize::from(differences.is_empty()));
+    } else {
+        for tier in tiers {
+            let exceptions = exceptions(matrix, kernel, *tier);
+            let mut verdict = verdict::compare(*tier, said, &exceptions, options.only.is_empty());
+            verdict.differences.extend(exceptions.iter().filter_map(|exception| {
+                let why = verdict::refute(&exception.because, kernel, &unpacked.facts)?;
+                Some(format!("{}: said not to apply, but {why}", exception.scenario))
+            }));
+            let seconds = said.seconds.get(tier).map_or("?".to_owned(), u64::to_string);
+            let line = format!(
+                "{about} tier {tier}: {} passed, {} failed, {} n/a, {seconds} s",
+                verdict.passed,
+                verdict.differences.len(),
+                verdict.not_applicable
+            );
+            count.line(&line, &verdict.differences, verdict.passed);
+        }
+    }
+    let mut faults = said.faults.clone();
+    if !said.is_done {
+        faults.push(format!(
+            "the machine did not come to its end: {}",
+            logs(place).join(format!("{id}.log")).display()
+        ));
+    }
+    if !faults.is_empty() {
+        count.line(&format!("{about}: the machine itself"), &faults, 0);
+    }
+}

@@ -1,0 +1,196 @@
+//! tests/kernels.toml: which kernels, and what does not apply to them.
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use serde::Deserialize;
+
+use crate::workspace::Workspace;
+
+/// An architecture of the matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Arch {
+    /// `x86_64`
+    #[value(name = "x86_64")]
+    #[serde(rename = "x86_64")]
+    X86_64,
+    /// arm64
+    Arm64,
+}
+
+impl Arch {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// Debian's name of it.
+    pub(super) fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// Rust's target with a static C library.
+    pub(super) fn target(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-unknown-linux-musl",
+            Self::Arm64 => "aarch64-unknown-linux-musl",
+        }
+    }
+}
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Matrix {
+    #[serde(rename = "kernel")]
+    pub(super) kernels: Vec<Kernel>,
+    #[serde(default)]
+    pub(super) not_applicable: Vec<NotApplicable>,
+}
+
+/// A kernel that is booted.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kernel {
+    pub(super) arch: Arch,
+    /// `6.1`, or `newest`.
+    pub(super) series: String,
+    /// Part of `--quick`.
+    #[serde(default)]
+    pub(super) quick: bool,
+    /// acceptd does not run there, and says so with these words.
+    pub(super) refused: Option<String>,
+}
+
+impl Kernel {
+    /// The name of its log and of its column.
+    pub(super) fn id(&self) -> String {
+        format!("{}-{}", self.arch.name(), self.series)
+    }
+}
+
+/// A scenario that cannot run on some kernels, and why.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NotApplicable {
+    pub(super) scenario: String,
+    pub(super) tiers: Vec<u8>,
+    /// Of these series only; without any, of all.
+    #[serde(default)]
+    pub(super) kernels: Vec<String>,
+    /// On these architectures only; without any, on all.
+    #[serde(default)]
+    pub(super) archs: Vec<Arch>,
+    pub(super) because: Because,
+}
+
+impl NotApplicable {
+    /// Whether it speaks of this scenario's kernel and tier.
+    pub(super) fn covers(&self, kernel: &Kernel, tier: u8) -> bool {
+        self.tiers.contains(&tier)
+            && (self.kernels.is_empty() || self.kernels.contains(&kernel.series))
+            && (self.archs.is_empty() || self.archs.contains(&kernel.arch))
+    }
+}
+
+/// A reason that can be checked against the kernel's package.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Because {
+    /// This option is off.
+    Config(String),
+    /// This module is neither in the package nor built in.
+    Module(String),
+    /// The kernel is older than this version.
+    OlderThan(String),
+    /// The scenario exists on this architecture only.
+    Arch(Arch),
+}
+
+/// Reads the file.
+pub(super) fn read(workspace: &Workspace) -> Result<Matrix> {
+    const FILE: &str = "tests/kernels.toml";
+    let text = std::fs::read_to_string(workspace.path(FILE)).with_context(|| format!("reading {FILE}"))?;
+    toml::from_str(&text).with_context(|| FILE.to_owned())
+}
+
+/// What of the list a run is about; an empty filter lets everything pass.
+pub(super) fn select(
+    kernels: &[Kernel],
+    quick: bool,
+    series: &[String],
+    archs: &[Arch],
+) -> Result<Vec<Kernel>> {
+    let selected: Vec<Kernel> = kernels
+        .iter()
+        .filter(|kernel| !quick || kernel.quick)
+        .filter(|kernel| series.is_empty() || series.contains(&kernel.series))
+        .filter(|kernel| archs.is_empty() || archs.contains(&kernel.arch))
+        .cloned()
+        .collect();
+    if selected.is_empty() {
+        let all: Vec<String> = kernels.iter().map(Kernel::id).collect();
+        bail!("no kernel of tests/kernels.toml is left: it has {}", all.join(", "));
+    }
+    Ok(selected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Arch, Because, Matrix, select};
+
+    const TEXT: &str = r#"
+        [[kernel]]
+        arch = "x86_64"
+        series = "5.10"
+        refused = "Linux 5.15"
+        [[kernel]]
+        arch = "x86_64"
+        series = "newest"
+        quick = true
+        [[kernel]]
+        arch = "arm64"
+        series = "newest"
+        quick = true
+        [[not_applicable]]
+        scenario = "sockets::i386"
+        tiers = [1, 2]
+        archs = ["arm64"]
+        because = { arch = "x86_64" }
+        [[not_applicable]]
+        scenario = "families::sctp"
+        tiers = [2]
+        kernels = ["newest"]
+        because = { module = "sctp" }
+    "#;
+
+    #[test]
+    fn selects_by_each_filter() {
+        let matrix: Matrix = toml::from_str(TEXT).unwrap();
+        let ids = |quick, series: &[&str], archs: &[Arch]| {
+            let series: Vec<String> = series.iter().map(|series| (*series).to_owned()).collect();
+            select(&matrix.kernels, quick, &series, archs)
+                .map(|kernels| kernels.iter().map(super::Kernel::id).collect::<Vec<_>>())
+                .unwrap_or_default()
+        };
+        assert_eq!(ids(false, &[], &[]), ["x86_64-5.10", "x86_64-newest", "arm64-newest"]);
+        assert_eq!(ids(true, &[], &[]), ["x86_64-newest", "arm64-newest"]);
+        assert_eq!(ids(false, &["newest"], &[Arch::Arm64]), ["arm64-newest"]);
+        assert_eq!(ids(true, &["5.10"], &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_exception_covers_what_it_names() {
+        let matrix: Matrix = toml::from_str(TEXT).unwrap();
+        let [i386, sctp] = &matrix.not_applicable[..] else { panic!("two") };
+        let [old, x86, arm] = &matrix.kernels[..] else { panic!("three") };
+        assert_eq!(i386.because, Because::Arch(Arch::X86_64));
+        assert!(i386.covers(arm, 1) && i386.covers(arm, 2) && !i386.covers(x86, 2));
+        assert!(sctp.covers(x86, 2) && sctp.covers(arm, 2) && !sctp.covers(x86, 1) && !sctp.covers(old, 2));
+    }
+}

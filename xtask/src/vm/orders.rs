@@ -1,0 +1,66 @@
+//! What a guest is told to do: a few lines of shell for its init.
+
+use std::fmt::Write as _;
+
+/// A guest's CPU is some twenty times slower than the host's.
+const PATIENCE: u32 = 10;
+
+/// Scenarios at a time: they wait as often as they compute.
+const JOBS: u32 = 3;
+
+/// Runs scenarios with each tier; those of `skip` are left out.
+pub(super) fn scenarios(tiers: &[(u8, Vec<&str>)], only: &[String]) -> String {
+    let mut script = format!("export ACCEPTD_TEST_PATIENCE={PATIENCE}\n");
+    for (tier, skip) in tiers {
+        let mut words = format!("--tier {tier} --jobs {JOBS}");
+        for (flag, names) in [("--only", only.iter().map(String::as_str).collect()), ("--skip", skip.clone())]
+        {
+            for name in names {
+                _ = write!(words, " {flag} {}", quote(name));
+            }
+        }
+        _ = writeln!(
+            script,
+            "begun=$(date +%s)\nACCEPTD_TEST_TIER={tier} scenarios {words} 2> /dev/null\n\
+             echo \"guest: tier {tier} took $(($(date +%s) - begun))\""
+        );
+    }
+    script
+}
+
+/// Lets a kernel refuse acceptd.
+pub(super) fn refusal() -> String {
+    let of = |command: &str, arguments: &str| {
+        format!(
+            "timeout 600 acceptd {command} {arguments} > /tmp/said 2>&1\ncode=$?\n\
+             sed 's/^/refused: {command} /' /tmp/said\necho \"guest: {command} ended with $code\"\n"
+        )
+    };
+    let settings = "--config /dev/null --set state.directory=/tmp";
+    of("check", settings) + &of("run", &format!("{settings} --endpoint 127.0.0.1:4317"))
+}
+
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{refusal, scenarios};
+
+    #[test]
+    fn each_tier_with_what_it_skips() {
+        let script = scenarios(&[(1, vec!["a::b"]), (2, vec![])], &["x'y".to_owned()]);
+        assert!(
+            script
+                .contains("ACCEPTD_TEST_TIER=1 scenarios --tier 1 --jobs 3 --only 'x'\\''y' --skip 'a::b' ")
+        );
+        assert!(script.contains("ACCEPTD_TEST_TIER=2 scenarios --tier 2 --jobs 3 --only 'x'\\''y' 2>"));
+    }
+
+    #[test]
+    fn a_refusal_says_how_both_ended() {
+        let script = refusal();
+        assert!(script.contains("guest: check ended with") && script.contains("guest: run ended with"));
+    }
+}
