@@ -40,7 +40,8 @@ pub fn is_wanted(operation: u8) -> bool {
 /// The call that `regs` (struct pt_regs) describes, if it is one of those.
 #[inline(always)]
 pub fn of(regs: *const u8) -> Option<SystemCall> {
-    let number: u64 = typed(regs, &PT_REGS_NR);
+    // `int` on arm64, `unsigned long` on x86_64: the lower half of both.
+    let number = u64::from(typed::<u32>(regs, &PT_REGS_NR));
     // Cheap refusal of nearly every system call of the host, before anything else is read.
     let native = by_number(number, &NR_ACCEPT, &NR_ACCEPT4, &NR_LISTEN, &NR_BIND, &NR_SOCKET);
     let compat = by_number(

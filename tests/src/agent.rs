@@ -11,6 +11,7 @@ use std::{
     thread,
 };
 
+use acceptd::bpf::Tier;
 use acceptd_otlp::{Received, names::EVENTS, receiver};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use rustix::process::{Pid, Signal, kill_process};
@@ -105,6 +106,23 @@ pub fn unseen_events() -> Vec<&'static str> {
     EVENTS.iter().map(|event| event.name).filter(|name| !seen.contains(*name)).collect()
 }
 
+/// The tier that the scenarios are to see: `ACCEPTD_TEST_TIER`, or 2, which every machine allows.
+///
+/// # Panics
+/// When the variable names no tier.
+#[must_use]
+pub fn tier() -> Tier {
+    let set = std::env::var("ACCEPTD_TEST_TIER").unwrap_or_else(|_| "2".to_owned());
+    let number: u8 = set.parse().unwrap_or_else(|_| panic!("ACCEPTD_TEST_TIER={set}"));
+    Tier::try_from(number).unwrap_or_else(|error| panic!("ACCEPTD_TEST_TIER: {error}"))
+}
+
+/// [`tier`] as the agent reads it.
+#[must_use]
+pub fn tier_setting() -> String {
+    format!("capture.tier={}", tier().number())
+}
+
 /// The event of an accept.
 pub const ACCEPT: &str = "acceptd.socket.accept";
 
@@ -156,6 +174,7 @@ impl Agent {
             .args(["--set", &state])
             .args(["--set", "batch.timeout=50ms", "--set", "export.backoff_initial=50ms"])
             .args(["--set", "export.backoff_max=200ms"])
+            .args(["--set", &tier_setting()])
             .args(flags)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())

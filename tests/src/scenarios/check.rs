@@ -8,7 +8,8 @@ use std::{
 
 use serde_json::Value as Json;
 
-use crate::agent::binary;
+use crate::agent::{binary, tier, tier_setting};
+use acceptd::bpf::Tier;
 
 /// Runs `command`, which ends with `acceptd check`'s own arguments; its exit code and report.
 fn report(mut command: Command) -> (Option<i32>, Json) {
@@ -31,7 +32,7 @@ fn wrong(report: &Json) -> Vec<[&str; 4]> {
 
 fn check() -> Command {
     let mut command = Command::new(binary("acceptd"));
-    command.env_clear().args(["check", "--set", "state.directory=/tmp"]);
+    command.env_clear().args(["check", "--set", "state.directory=/tmp", "--set", &tier_setting()]);
     command
 }
 
@@ -39,7 +40,7 @@ fn check() -> Command {
 fn check_after(prepare: &str, wrapper: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     let script =
-        format!("{prepare} exec {} check --set state.directory=/tmp \"$@\"", binary("acceptd").display());
+        format!("{prepare} exec {} check --set state.directory=/tmp --set {} \"$@\"", binary("acceptd").display(), tier_setting());
     command.args(wrapper).args(["sh", "-c", &script, "sh"]);
     // The harness's own variables begin with ACCEPTD_, too; the shell needs its path.
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -50,6 +51,22 @@ pub(super) fn as_root_everything_is_ok() {
     let (code, report) = report(check());
     assert_eq!((code, wrong(&report)), (Some(0), vec![]), "{report}");
     assert_eq!(report["facts"]["canary"], "seen", "{report}");
+}
+
+/// Without a word of the configuration the kernel decides: tier 1 where it allows that, else tier 2 with the reason.
+pub(super) fn the_kernel_chooses_the_tier() {
+    let mut command = check();
+    command.args(["--set", "capture.tier=auto"]);
+    let (code, report) = report(command);
+    let chosen = report["facts"]["capture"]["tier"].as_u64();
+    if chosen == Some(1) {
+        assert_eq!((code, wrong(&report)), (Some(0), vec![]), "{report}");
+    } else {
+        assert_eq!((tier(), chosen), (Tier::Two, Some(2)), "this kernel has tier 1: {report}");
+        let wrong = wrong(&report);
+        assert_eq!((code, wrong.len(), wrong[0][0]), (Some(2), 1, "tier"), "{report}");
+        assert!(wrong[0][2].contains("do_accept_exit") && wrong[0][2].contains("system call"), "{report}");
+    }
 }
 
 pub(super) fn as_nobody() {

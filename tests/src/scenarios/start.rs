@@ -29,8 +29,10 @@ pub(super) fn a_thread_that_already_waits_in_accept() {
     let _client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
     let truth = acceptor.join().expect("it accepts");
     let records = agent.inbox.of_port(port, 1);
+    assert_eq!(records.len(), 1);
     assert_tells(&records[0], &truth);
     assert_eq!(records[0].attributes.get("acceptd.accept.verified"), None);
+    assert!(records[0].int("acceptd.accept.queue_time_ns").is_some_and(|nanos| nanos > 0));
     let _ = agent.stop();
 }
 
