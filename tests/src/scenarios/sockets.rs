@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{agent::Agent, truth::Truth, wait};
+use crate::{
+    agent::{Agent, tier},
+    truth::Truth,
+    wait,
+};
 use rustix::{
     io::Errno,
     net::{
