@@ -5,15 +5,15 @@
 use acceptd_common::{Counter, Handshake};
 use aya_ebpf::helpers::generated::{
     bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_sk_storage_delete, bpf_sk_storage_get,
-    bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock,
+    bpf_skc_to_tcp_sock,
 };
 
 use crate::{
     count,
     maps::{PENDING, WAITING},
     offsets::*,
-    read::{probed_ptr, typed},
-    sock::Socket,
+    read::{probed, probed_ptr, typed},
+    sock::{IPPROTO_TCP, Socket},
 };
 
 /// `BPF_SK_STORAGE_GET_F_CREATE`, include/uapi/linux/bpf.h
@@ -98,13 +98,12 @@ fn of_socket(sk: *const u8, flags: u64) -> Option<&'static mut Pending> {
 /// `child` is about to be established by the final ACK to `request` (`inet_csk_complete_hashdance`). Tier 1 only.
 #[inline(always)]
 pub fn handshake(child: *const u8, request: *const u8) {
-    // SAFETY: the verifier knows `request` as a request_sock.
-    let tcp = unsafe { bpf_skc_to_tcp_request_sock(request as *mut _) } as *const u8;
-    if tcp.is_null() {
+    // Not by bpf_skc_to_tcp_request_sock, which does not know the requests of Multipath TCP (their `sk_prot` is another).
+    if (Socket { sk: child, inode: 0 }).protocol() != IPPROTO_TCP {
         return;
     }
     // Microseconds on CLOCK_MONOTONIC; 0 for a SYN cookie.
-    let sent: u64 = typed(tcp, &TCP_REQUEST_SNT_SYNACK);
+    let sent: u64 = probed(request, &TCP_REQUEST_SNT_SYNACK);
     if sent == 0 {
         return;
     }

@@ -16,7 +16,7 @@ pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 pub const AF_VSOCK: u16 = 40;
 // include/uapi/linux/in.h
-const IPPROTO_TCP: u16 = 6;
+pub const IPPROTO_TCP: u16 = 6;
 pub const IPPROTO_MPTCP: u16 = 262;
 // include/linux/net.h
 const SOCK_STREAM: u16 = 1;
