@@ -131,11 +131,7 @@ pub fn presence(attribute: &str, case: Case, tier: Tier) -> Option<Presence> {
 }
 
 /// What differs between the keys of a record and the table: nothing, or a line for each.
-pub fn differences<'a>(
-    keys: impl Iterator<Item = &'a str> + Clone,
-    case: Case,
-    tier: Tier,
-) -> Vec<String> {
+pub fn differences<'a>(keys: impl Iterator<Item = &'a str> + Clone, case: Case, tier: Tier) -> Vec<String> {
     let mut found = Vec::new();
     for (name, ..) in TABLE {
         let is_there = keys.clone().any(|key| key == name);
@@ -160,7 +156,8 @@ pub fn markdown() -> String {
     _ = writeln!(text, "| attribute | {} |", CASES.join(" | "));
     _ = writeln!(text, "|---|{}", "---|".repeat(CASES.len()));
     for (name, in_tier_1, in_tier_2) in TABLE {
-        let cell = |(one, two): (char, char)| if one == two { one.to_string() } else { format!("{one} {two}") };
+        let cell =
+            |(one, two): (char, char)| if one == two { one.to_string() } else { format!("{one} {two}") };
         let cells: Vec<String> = in_tier_1.chars().zip(in_tier_2.chars()).map(cell).collect();
         _ = writeln!(text, "| `{name}` | {} |", cells.join(" | "));
     }

@@ -88,12 +88,7 @@ pub fn may_have_returned(returned: Returned) {
 
 /// A call that returned an error: counted, left out, or a record within its listener's budget.
 #[inline(always)]
-pub fn failed(
-    returned: Returned,
-    now: u64,
-    blocked_ns: u64,
-    listener: impl FnOnce() -> Socket,
-) {
+pub fn failed(returned: Returned, now: u64, blocked_ns: u64, listener: impl FnOnce() -> Socket) {
     match -returned.result {
         EAGAIN => return count::add(Counter::Eagain),
         EINTR | ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK => {
@@ -152,16 +147,11 @@ fn may_be_record(failed: &Accept) -> bool {
 
 /// Tier 2: the pending connections say whether `accepted`, found by its descriptor, is what the call returned.
 #[inline(always)]
-fn succeeded(
-    returned: Returned,
-    now: u64,
-    blocked_ns: u64,
-    accepted: Socket,
-    listener: Socket,
-) {
+fn succeeded(returned: Returned, now: u64, blocked_ns: u64, accepted: Socket, listener: Socket) {
     let pending = if accepted.exists() { pending::take(accepted) } else { Pending::UNKNOWN };
     let verified = pending.waits();
-    let mut accept = Accept { returned, now, blocked_ns, accepted, listener, verified, pending, is_self: false };
+    let mut accept =
+        Accept { returned, now, blocked_ns, accepted, listener, verified, pending, is_self: false };
     if passes(&mut accept) {
         if !verified {
             count::add(unverified_because(accepted));
@@ -244,9 +234,17 @@ pub fn submit(accept: &Accept) {
 #[inline(never)]
 fn submit_once(accept: &Accept) -> u32 {
     if accept.is_unix() {
-        send(accept.now, #[inline(always)] |out| unix(out, accept));
+        send(
+            accept.now,
+            #[inline(always)]
+            |out| unix(out, accept),
+        );
     } else {
-        send(accept.now, #[inline(always)] |out| inet(out, accept));
+        send(
+            accept.now,
+            #[inline(always)]
+            |out| inet(out, accept),
+        );
     }
     0
 }

@@ -54,9 +54,8 @@ impl Ongoing {
 fn of_current_task(flags: u64) -> Option<&'static mut Ongoing> {
     let map = (&raw const CALLS).cast_mut().cast();
     // SAFETY: the map is one of task storage, and the task the current one.
-    let ongoing: *mut Ongoing = unsafe {
-        bpf_task_storage_get(map, bpf_get_current_task_btf(), core::ptr::null_mut(), flags).cast()
-    };
+    let ongoing: *mut Ongoing =
+        unsafe { bpf_task_storage_get(map, bpf_get_current_task_btf(), core::ptr::null_mut(), flags).cast() };
     // SAFETY: a storage that is not null stays while the program runs, and only its own task uses it.
     unsafe { ongoing.as_mut() }
 }
@@ -119,9 +118,7 @@ pub fn left(listener_file: *const u8, result: u64) {
         None => None,
     };
     let (syscall, listener_fd, blocked_ns) = match &ongoing {
-        Some(ongoing) => {
-            (ongoing.syscall, ongoing.listener_fd, now.saturating_sub(ongoing.began_ns))
-        }
+        Some(ongoing) => (ongoing.syscall, ongoing.listener_fd, now.saturating_sub(ongoing.began_ns)),
         // By a ring, or the begin was not seen.
         None => match by_syscall() {
             Some((syscall, fd)) => (syscall, fd, 0),
@@ -146,16 +143,8 @@ pub fn left(listener_file: *const u8, result: u64) {
     }
     let listener = of_file(listener_file);
     let returned = Returned { syscall, result: 0, is_fd: false, listener_fd };
-    let mut accept = Accept {
-        returned,
-        now,
-        blocked_ns,
-        accepted,
-        listener,
-        verified: true,
-        pending,
-        is_self: false,
-    };
+    let mut accept =
+        Accept { returned, now, blocked_ns, accepted, listener, verified: true, pending, is_self: false };
     succeeded(ongoing, &mut accept);
 }
 
@@ -262,8 +251,7 @@ fn without_do_accept(ongoing: &Ongoing, result: i32) {
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let blocked_ns = now.saturating_sub(ongoing.began_ns);
     let listener_fd = ongoing.listener_fd;
-    let returned =
-        Returned { syscall: ongoing.syscall, result, is_fd: true, listener_fd };
+    let returned = Returned { syscall: ongoing.syscall, result, is_fd: true, listener_fd };
     if result < 0 {
         return accept::failed(returned, now, blocked_ns, || sock::of_fd(listener_fd));
     }

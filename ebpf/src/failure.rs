@@ -58,11 +58,7 @@ fn describe_first(key: &FailureKey, listener: &Socket) {
 /// Counts one failure of the current process.
 #[inline(always)]
 pub fn count(errno: u32, listener: Socket) {
-    let key = FailureKey {
-        listener: listener.inode,
-        tgid: (bpf_get_current_pid_tgid() >> 32) as u32,
-        errno,
-    };
+    let key = FailureKey { listener: listener.inode, tgid: (bpf_get_current_pid_tgid() >> 32) as u32, errno };
     if FAILURES.get_ptr_mut(&key).is_none() {
         describe_first(&key, &listener);
     }

@@ -4,8 +4,7 @@
 
 use acceptd_common::{Counter, Handshake};
 use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_sk_storage_delete, bpf_sk_storage_get,
-    bpf_skc_to_tcp_sock,
+    bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
 };
 
 use crate::{

@@ -147,7 +147,11 @@ fn tell_once(call: &Operation) -> u32 {
     }
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    send(now, #[inline(always)] |out: &mut SocketCall| describe(out, call));
+    send(
+        now,
+        #[inline(always)]
+        |out: &mut SocketCall| describe(out, call),
+    );
     0
 }
 

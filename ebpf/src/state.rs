@@ -80,7 +80,11 @@ fn listener_closed(sk: *const u8) {
     }
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    send(now, #[inline(always)] |out: &mut ListenerState| listener.describe_listener(&mut out.listener));
+    send(
+        now,
+        #[inline(always)]
+        |out: &mut ListenerState| listener.describe_listener(&mut out.listener),
+    );
 }
 
 #[inline(always)]
@@ -129,9 +133,13 @@ fn never_accepted(sk: *const u8) {
     }
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    send(now, #[inline(always)] |out: &mut Abandoned| {
-        connection.describe_connection(&mut out.socket);
-        let since = pending.established_ns;
-        out.queue_ns = if since == 0 { 0 } else { now.saturating_sub(since) };
-    });
+    send(
+        now,
+        #[inline(always)]
+        |out: &mut Abandoned| {
+            connection.describe_connection(&mut out.socket);
+            let since = pending.established_ns;
+            out.queue_ns = if since == 0 { 0 } else { now.saturating_sub(since) };
+        },
+    );
 }

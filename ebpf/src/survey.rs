@@ -10,8 +10,8 @@ use crate::{
     maps::ROW,
     offsets::*,
     pending,
-    send::zero,
     read::{probed, probed_ptr},
+    send::zero,
     sock::{self, AF_INET, AF_INET6, AF_UNIX, Socket, is_known, make_cookie},
     task,
 };

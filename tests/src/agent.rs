@@ -9,6 +9,7 @@ use std::{
     process::{Child, ChildStderr, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::{Duration, Instant},
 };
 
 use acceptd::bpf::Tier;
@@ -125,6 +126,9 @@ pub fn tier_setting() -> String {
 
 /// The event of an accept.
 pub const ACCEPT: &str = "acceptd.socket.accept";
+
+/// How long the agent of a test that failed may take to end by itself.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// A running agent.
 #[derive(Debug)]
@@ -246,7 +250,15 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // Of a test that failed; after `stop` there is nothing left to end.
+        // Of a test that failed; after `stop` there is nothing left to end. Its last words may say why.
+        if thread::panicking() && matches!(self.child.try_wait(), Ok(None)) {
+            _ = kill_process(self.pid(), Signal::TERM);
+            let patience = Instant::now() + LAST_WORDS;
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < patience {
+                thread::sleep(Duration::from_millis(50));
+            }
+            eprintln!("the agent said:\n{}", self.said.text());
+        }
         _ = self.child.kill();
         _ = self.child.wait();
     }

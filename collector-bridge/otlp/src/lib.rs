@@ -32,8 +32,8 @@ pub use print::{Output, Printer};
 pub use profile::{Attribute, Profile, UnknownAttribute};
 pub use receiver::Received;
 pub use record::{
-    Accept, Handshake, Endpoint, Event, NetworkType, RecordUid, Syscall, Transport, Value, encode_accept, encode_event,
-    network_type,
+    Accept, Endpoint, Event, Handshake, NetworkType, RecordUid, Syscall, Transport, Value, encode_accept,
+    encode_event, network_type,
 };
 pub use resource::{EncodedResource, Host, Process};
 

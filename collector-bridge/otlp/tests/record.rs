@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use acceptd_otlp::{
-    Accept, BatchBuilder, BatchLimits, EncodedResource, Endpoint, Handshake, Host, NetworkType, Process, Profile, Push,
-    RecordUid, Syscall, Transport, encode_accept,
+    Accept, BatchBuilder, BatchLimits, EncodedResource, Endpoint, Handshake, Host, NetworkType, Process,
+    Profile, Push, RecordUid, Syscall, Transport, encode_accept,
 };
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
@@ -71,11 +71,7 @@ fn nginx() -> Accept<'static> {
         thread_id: 813,
         thread_name: b"nginx",
         netns_inode: 4_026_531_840,
-        handshake: Some(Handshake {
-            time_ns: Some(310_000),
-            rtt_ns: Some(305_125),
-            synack_retransmits: 1,
-        }),
+        handshake: Some(Handshake { time_ns: Some(310_000), rtt_ns: Some(305_125), synack_retransmits: 1 }),
         capture_tier: 2,
         process_name: b"nginx",
         pid: 812,

@@ -86,7 +86,11 @@ fn refused(hook: &'static str, error: &ProgramError) -> LoadError {
     };
     let verifier_log = verifier_log.to_string();
     // Behind what is wrong the verifier says what it took to see that.
-    let is_epilogue = |line: &str| ["processed ", "stack depth ", "verification time ", "subprog "].iter().any(|begin| line.starts_with(begin));
+    let is_epilogue = |line: &str| {
+        ["processed ", "stack depth ", "verification time ", "subprog "]
+            .iter()
+            .any(|begin| line.starts_with(begin))
+    };
     let last_words = verifier_log.lines().rev().find(|line| !line.is_empty() && !is_epilogue(line));
     let reason = match last_words {
         Some(words) => format!("{io_error} ({words})"),

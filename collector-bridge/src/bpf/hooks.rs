@@ -144,7 +144,8 @@ impl Hook {
 const QUEUE_TIMES: &str =
     "queue and handshake times, abandoned connections, closed listeners and knowing the agent's own";
 const DESCRIPTORS: &str = "new descriptors, blocked times and accepts that fail for want of a descriptor";
-const BACKSTOP: &str = "accepts by the kernel itself, and by threads that already waited in accept at the start";
+const BACKSTOP: &str =
+    "accepts by the kernel itself, and by threads that already waited in accept at the start";
 const RESETS: &str = "connections that were reset in the queue and never accepted";
 const ATTEMPTS: &str = "accept attempts";
 

@@ -262,7 +262,10 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
 ///
 /// # Errors
 /// When there is nothing to try: the maps were refused, or the kernel's types are not there.
-pub fn trials(settings: &Settings, offsets: &[Value]) -> Result<(Tier, Option<String>, Vec<Trial>), LoadError> {
+pub fn trials(
+    settings: &Settings,
+    offsets: &[Value],
+) -> Result<(Tier, Option<String>, Vec<Trial>), LoadError> {
     let btf = Btf::from_sys_fs()?;
     let tried = |program: &str, feature: Option<&str>, error: Option<LoadError>| Trial {
         program: program.to_owned(),
@@ -384,7 +387,9 @@ fn attach_or_instead(
     };
     match hooks::fallback(hook.program) {
         None => Err(first),
-        Some(fallback) => attach(fallback).map_err(|second| LoadError::Both(first.to_string(), second.to_string())),
+        Some(fallback) => {
+            attach(fallback).map_err(|second| LoadError::Both(first.to_string(), second.to_string()))
+        }
     }
 }
 

@@ -223,7 +223,8 @@ fn values(btf: &Btf, vsock: Option<&Btf>, abi: &Abi) -> Result<Vec<Value>, Offse
         values.push((global, offset(btf, path)?));
     }
     for &(global, path) in OPTIONAL {
-        let found = offset(btf, path).or_else(|absent| vsock.map_or(Err(absent), |vsock| offset(vsock, path)));
+        let found =
+            offset(btf, path).or_else(|absent| vsock.map_or(Err(absent), |vsock| offset(vsock, path)));
         values.push((global, found.unwrap_or(ABSENT)));
     }
     values.push(("PT_REGS_NR", offset_of(btf, "pt_regs", abi.number)?));

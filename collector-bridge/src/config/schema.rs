@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::choice::{CaptureTier, Choice, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol, ProtocolChoice};
+use super::choice::{
+    CaptureTier, Choice, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol, ProtocolChoice,
+};
 use super::endpoint::{Destination, Endpoint};
 use super::kind::{AbsolutePath, Count, Kind, Names, OptionalText, Size, Span, Toggle};
 use super::pairs::{Attributes, HeaderMap, Headers};

@@ -40,7 +40,11 @@ pub fn host(config: &Config, btf: &Path) -> Facts {
             machine: system.machine().to_string_lossy().into_owned(),
         },
         process: process(),
-        btf: Btf { path: btf.display().to_string(), error: (!btf.exists()).then_some(BtfError::Missing), vsock: vsock_types(btf) },
+        btf: Btf {
+            path: btf.display().to_string(),
+            error: (!btf.exists()).then_some(BtfError::Missing),
+            vsock: vsock_types(btf),
+        },
         lockdown: lockdown(),
         cgroup2: cgroup2(&config.host.root).map(|folder| folder.display().to_string()),
         state: state(&config.state.directory),

@@ -52,10 +52,13 @@ impl fmt::Display for Report {
                 writeln!(out, "          do      {remedy}")?;
             }
         }
-        let how = self.facts.capture.as_ref().map(|capture| format!(" in {}", capture.tier)).unwrap_or_default();
+        let how =
+            self.facts.capture.as_ref().map(|capture| format!(" in {}", capture.tier)).unwrap_or_default();
         match self.verdict {
             Verdict::Ok | Verdict::Skipped => writeln!(out, "ok: acceptd works on this host{how}"),
-            Verdict::Degraded => writeln!(out, "degraded: acceptd works on this host{how}, without what is marked"),
+            Verdict::Degraded => {
+                writeln!(out, "degraded: acceptd works on this host{how}, without what is marked")
+            }
             Verdict::Failed => writeln!(out, "FAILED: acceptd does not work on this host"),
         }
     }
