@@ -96,6 +96,7 @@ scenarios! {
         create
         attempt_and_blocked_time
         through_a_ring
+        attempt_through_a_ring
     }
     filters {
         one_port

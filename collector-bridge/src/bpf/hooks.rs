@@ -175,11 +175,12 @@ const TIER_1: [Hook; 15] = [
     hook("sock_graft", Point::Entry("security_sock_graft")).gives(BACKSTOP).needs("do_accept_entry"),
 ];
 
-/// Stands in for a hook of tier 1.
-const FALLBACKS: [Hook; 1] = [hook("socket_accept_lsm", Point::Security("socket_accept"))
-    .gives(ATTEMPTS)
-    .when(When::Attempts)
-    .instead_of("socket_accept")];
+/// What stands in for a hook that is not to be had.
+const FALLBACKS: [Hook; 2] = [
+    hook("socket_accept_lsm", Point::Security("socket_accept")).instead_of("socket_accept"),
+    // Its name until 6.2, with the same first argument.
+    hook("io_uring_submit_req", Point::Tracepoint("io_uring_submit_sqe")).instead_of("io_uring_submit_req").silent(),
+];
 
 /// The order is free: an accept of a connection that was not remembered yet is sent unverified.
 const TIER_2: [Hook; 7] = [
@@ -222,7 +223,7 @@ pub fn feature(tier: Tier, program: &str) -> Option<&'static str> {
     all(tier).iter().find(|hook| hook.program == program)?.feature
 }
 
-/// The name of every program of a tier, for those who name one.
+/// The name of every program, for those who name one.
 pub fn names() -> impl Iterator<Item = &'static str> {
     TIER_1.iter().chain(&FALLBACKS).chain(&TIER_2).map(|hook| hook.program)
 }

@@ -148,7 +148,14 @@ fn load_checked(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
                 tracing::debug!("{error:#}");
                 anyhow!("{looked_at}: {because}; {remedy}")
             }
-            None => error.context("`acceptd check` says what this host lacks"),
+            None => {
+                let error = error.context("`acceptd check` says what this host lacks");
+                // An old kernel may have what is needed; this one has not.
+                match items.iter().find(|item| item.id == "kernel" && item.verdict != Verdict::Ok) {
+                    Some(Item { looked_at, because, .. }) => error.context(format!("{looked_at}: {because}")),
+                    None => error,
+                }
+            }
         }
     };
     let wanted = gather::chosen_tier(config);

@@ -171,19 +171,28 @@ pub(super) fn attempt_and_blocked_time() {
     let _ = agent.stop();
 }
 
-/// Attempt, bind and listen through a ring.
+/// io_uring can listen since 6.11.
 pub(super) fn through_a_ring() {
-    let agent = Agent::with(&["--set", "events.accept_attempt=true"]);
+    let agent = Agent::start();
     let server = tcp();
     let mut ring = uring::new(8);
     bind(&server, &any_port()).expect("a free port");
     uring::submit(&mut ring, &opcode::Listen::new(types::Fd(server.as_raw_fd()), 9).build());
-    assert_eq!(uring::completion(&mut ring).result(), 0, "io_uring can listen since 6.11");
+    assert_eq!(uring::completion(&mut ring).result(), 0, "the kernel listens");
     let listens = of(&agent, LISTEN, &server);
     assert_eq!(listens.int("acceptd.listener.backlog_limit"), Some(9));
     for absent in ["acceptd.listener.fd", "acceptd.listener.backlog_requested"] {
         assert_eq!(listens.attributes.get(absent), None, "{absent}: the request does not keep it");
     }
+    let _ = agent.stop();
+}
+
+pub(super) fn attempt_through_a_ring() {
+    let agent = Agent::with(&["--set", "events.accept_attempt=true"]);
+    let server = tcp();
+    let mut ring = uring::new(8);
+    bind(&server, &any_port()).expect("a free port");
+    listen(&server, 9).expect("bound");
     let request =
         opcode::Accept::new(types::Fd(server.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
     uring::submit(&mut ring, &request.build());
