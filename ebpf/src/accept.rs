@@ -184,6 +184,15 @@ pub fn passes(accept: &mut Accept) -> bool {
     true
 }
 
+/// Whether an accept would be told; counts nothing. The agent's own are left to the hook that sees them return.
+#[inline(never)]
+pub fn passes_silently(accepted: Socket) -> bool {
+    sock::is_known(accepted.family())
+        && !by_agent()
+        && !opened_by_agent(accepted)
+        && filter::passes(&accepted)
+}
+
 /// How long the current thread was in the call; 0 if its begin was not seen.
 #[inline(always)]
 fn take_entered(now: u64) -> u64 {

@@ -77,16 +77,36 @@ pub fn by_syscall() -> Option<(u8, i32)> {
     }
 }
 
-/// Whether the current task is in `do_accept`, and its begin was seen.
+/// The call of the current task, if it is in `do_accept` and its begin was seen.
 #[inline(always)]
-pub fn is_inside() -> bool {
-    of_current_task(0).is_some_and(|ongoing| ongoing.inside == 1)
+pub fn inside() -> Option<&'static mut Ongoing> {
+    let ongoing = of_current_task(0)?;
+    if ongoing.inside == 1 { Some(ongoing) } else { None }
+}
+
+impl Ongoing {
+    /// How long it waits by now, if it is a system call.
+    #[inline(always)]
+    pub fn waited_ns(&self, now: u64) -> u64 {
+        if self.in_syscall == 1 { now.saturating_sub(self.began_ns) } else { 0 }
+    }
+
+    #[inline(always)]
+    pub fn listener_fd(&self) -> i32 {
+        if self.in_syscall == 1 { self.listener_fd } else { NO_FD }
+    }
+
+    #[inline(always)]
+    pub fn syscall(&self) -> u8 {
+        if self.in_syscall == 1 { self.syscall } else { Call::SYSCALL_IO_URING }
+    }
 }
 
 /// `__sys_accept4` begins.
 #[inline(always)]
 pub fn began(listener_fd: i32) {
     let Some(ongoing) = of_current_task(CREATE) else { return count::add(Counter::BlockedFull) };
+    send_unended(ongoing);
     // SAFETY: the helper has no arguments.
     ongoing.began_ns = unsafe { bpf_ktime_get_boot_ns() };
     ongoing.listener_fd = listener_fd;
@@ -101,8 +121,31 @@ pub fn began(listener_fd: i32) {
 #[inline(always)]
 pub fn entered() {
     if let Some(ongoing) = of_current_task(CREATE) {
+        if ongoing.in_syscall == 0 {
+            send_unended(ongoing);
+        }
         ongoing.inside = 1;
     }
+}
+
+/// The current thread ends.
+#[inline(always)]
+pub fn exited() {
+    if let Some(ongoing) = of_current_task(0) {
+        send_unended(ongoing);
+    }
+}
+
+/// The end of the call that the backstop kept a sample of was not seen: whoever attaches a program to a function, or detaches
+/// one, makes the kernel skip the exit programs for all that are inside (`bpf_tramp_image_put`, kernel/bpf/trampoline.c).
+#[inline(always)]
+fn send_unended(ongoing: &mut Ongoing) {
+    if ongoing.inside == 1 {
+        send_kept_of(ongoing, NO_FD);
+    }
+    ongoing.inside = 0;
+    ongoing.in_syscall = 0;
+    ongoing.outcome = Ongoing::NOTHING;
 }
 
 /// `do_accept` returned: the file of the accepted socket, or an error in place of a pointer.
@@ -113,6 +156,7 @@ pub fn left(listener_file: *const u8, result: u64) {
     let ongoing = match of_current_task(0) {
         Some(ongoing) => {
             ongoing.inside = 0;
+            ongoing.outcome = Ongoing::NOTHING;
             if ongoing.in_syscall == 1 { Some(ongoing) } else { None }
         }
         None => None,
@@ -193,22 +237,33 @@ pub fn ended(result: i32) {
         return;
     }
     ongoing.in_syscall = 0;
+    ongoing.inside = 0;
     if ongoing.outcome == Ongoing::TOLD {
         return;
     }
-    count::add(Counter::Seen);
-    if ongoing.outcome == Kind::UnixAccept as u8 {
-        finish::<UnixAccept>(ongoing, result, |sample| &mut sample.call);
-    } else if ongoing.outcome == Kind::InetAccept as u8 {
-        finish::<InetAccept>(ongoing, result, |sample| &mut sample.call);
-    } else {
+    if !send_kept_of(ongoing, result) {
+        count::add(Counter::Seen);
         without_do_accept(ongoing, result);
     }
+    ongoing.outcome = Ongoing::NOTHING;
+}
+
+/// Sends the sample that was kept, if one was. `fd` is negative when it is not known.
+#[inline(always)]
+fn send_kept_of(ongoing: &mut Ongoing, fd: i32) -> bool {
+    if ongoing.outcome == Kind::UnixAccept as u8 {
+        finish::<UnixAccept>(ongoing, fd, |sample| &mut sample.call);
+    } else if ongoing.outcome == Kind::InetAccept as u8 {
+        finish::<InetAccept>(ongoing, fd, |sample| &mut sample.call);
+    } else {
+        return false;
+    }
+    true
 }
 
 /// Makes the sample, and keeps it until the descriptor is known.
 #[inline(always)]
-fn keep(ongoing: &mut Ongoing, accept: &Accept) {
+pub fn keep(ongoing: &mut Ongoing, accept: &Accept) {
     if accept.is_unix() {
         let sample: &mut UnixAccept = zeroed(ongoing);
         accept::unix(sample, accept);
@@ -239,8 +294,11 @@ fn finish<S: Sample>(ongoing: &mut Ongoing, fd: i32, call: impl FnOnce(&mut S) -
     // SAFETY: `keep` left one of this kind there.
     let sample = unsafe { &mut *ongoing.sample.as_mut_ptr().cast::<S>() };
     let call = call(sample);
-    call.result = fd;
-    call.flags |= Call::HAS_FD;
+    if fd >= 0 {
+        call.result = fd;
+        call.flags |= Call::HAS_FD;
+    }
+    count::add(Counter::Seen);
     send_kept(sample);
 }
 

@@ -7,12 +7,16 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_boot_
 
 use crate::{
     accept::{self, Accept, NO_FD, Returned},
-    calls, count,
+    calls::{self, Ongoing},
+    count,
     offsets::*,
     pending,
     read::typed,
     sock::{self, Socket},
 };
+
+/// How long somebody has to wait in accept for the backstop to keep what it knows.
+const LONG_NS: u64 = 100_000_000;
 
 /// `PF_IO_WORKER`, include/linux/sched.h
 const IO_WORKER: u32 = 0x10;
@@ -20,12 +24,12 @@ const IO_WORKER: u32 = 0x10;
 /// `sk` becomes that of `socket` (struct socket).
 #[inline(always)]
 pub fn grafted(sk: *const u8, socket: *const u8) {
-    // `do_accept` tells of this one, when it knows more.
-    if calls::is_inside() {
-        return;
-    }
     // The socket may have no file yet, or none ever.
     let accepted = Socket { sk, inode: sock::inode_of_socket(socket) };
+    // `do_accept` tells of this one, when it knows more.
+    if let Some(ongoing) = calls::inside() {
+        return keep_in_case(ongoing, accepted);
+    }
     count::add(Counter::Seen);
     sock::make_cookie(sk);
     // SAFETY: the helper has no arguments.
@@ -59,6 +63,36 @@ pub fn grafted(sk: *const u8, socket: *const u8) {
     if accept::passes(&mut accept) {
         accept::submit(&accept);
     }
+}
+
+/// Who waited for long may not be seen to return (see `calls::send_unended`): what is known by now is kept. Of a busy server
+/// nobody waits so long.
+#[inline(always)]
+fn keep_in_case(ongoing: &mut Ongoing, accepted: Socket) {
+    // SAFETY: the helper has no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let waited_ns = ongoing.waited_ns(now);
+    if waited_ns < LONG_NS || !accept::passes_silently(accepted) {
+        return;
+    }
+    sock::make_cookie(accepted.sk);
+    let listener_fd = ongoing.listener_fd();
+    let mut listener = sock::of_fd(listener_fd);
+    if !listener.exists() || !accepted.may_be_of(listener) {
+        listener = Socket::NONE;
+    }
+    let returned = Returned { syscall: ongoing.syscall(), result: 0, is_fd: false, listener_fd };
+    let accept = Accept {
+        returned,
+        now,
+        blocked_ns: waited_ns,
+        accepted,
+        listener,
+        verified: true,
+        pending: pending::graft(accepted),
+        is_self: false,
+    };
+    calls::keep(ongoing, &accept);
 }
 
 /// A worker of io_uring may have been blocked in accept, too.

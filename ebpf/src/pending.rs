@@ -42,6 +42,8 @@ impl Pending {
     const WAITS: u32 = 1;
     /// It was accepted, and told of by the backstop.
     const TOLD: u32 = 2;
+    /// It is being accepted.
+    const GRAFTED: u32 = 3;
 
     /// What is known of a connection that is not known to wait. No `Option`: LLVM would leave the rest of a `None`
     /// uninitialised, and copy it, which the verifier refuses.
@@ -180,7 +182,7 @@ pub fn take(socket: Socket) -> Pending {
     }
     let Some(kept) = of_socket(socket.sk, 0) else { return Pending::UNKNOWN };
     let pending = *kept;
-    if pending.waits() {
+    if pending.waits() || pending.state == Pending::GRAFTED {
         let map = (&raw const WAITING).cast_mut().cast();
         // SAFETY: the map is one of socket storage, and the verifier knows the socket.
         unsafe { bpf_sk_storage_delete(map, socket.sk as *mut _) };
@@ -194,6 +196,26 @@ fn take_by_cookie(cookie: u64) -> Pending {
     // SAFETY: a non-null map value.
     let pending = unsafe { *pending };
     let _ = PENDING.remove(&cookie);
+    pending
+}
+
+/// `accepted` is being accepted, and is not abandoned whatever happens; what is known of it stays. Tier 1 only.
+#[inline(always)]
+pub fn graft(accepted: Socket) -> Pending {
+    let kept = if is_kept_in(accepted) {
+        match of_socket(accepted.sk, 0) {
+            Some(kept) => kept,
+            None => return Pending::UNKNOWN,
+        }
+    } else {
+        match PENDING.get_ptr_mut(&accepted.cookie()) {
+            // SAFETY: a non-null map value.
+            Some(kept) => unsafe { &mut *kept },
+            None => return Pending::UNKNOWN,
+        }
+    };
+    let pending = *kept;
+    kept.state = Pending::GRAFTED;
     pending
 }
 

@@ -1,11 +1,11 @@
-//! The entry points at tracepoints. `inet_sock_set_state` and `tcp_destroy_sock` serve both tiers; the others are tier
-//! 2's way to see accepts, and are not attached in tier 1.
+//! The entry points at tracepoints. `inet_sock_set_state` and `tcp_destroy_sock` serve both tiers, `sched_process_exit` tier
+//! 1; the others are tier 2's way to see accepts.
 
 use aya_ebpf::{EbpfContext as _, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
     accept::{self, Returned},
-    io_uring,
+    calls, io_uring,
     offsets::*,
     read, related, sock, state,
     syscall::{self, What},
@@ -27,6 +27,13 @@ pub fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the tracepoint has one argument; the verifier checks it.
     let sk = unsafe { read::slot(ctx.as_ptr().cast(), 0) };
     state::destroyed(sk as *const u8);
+    0
+}
+
+/// `TP_PROTO(struct task_struct *p)`, include/trace/events/sched.h; tier 1 only.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn sched_process_exit(_: BtfTracePointContext) -> i32 {
+    calls::exited();
     0
 }
 

@@ -120,6 +120,7 @@ scenarios! {
     }
     start {
         a_thread_that_already_waits_in_accept
+        another_tracer_comes_and_goes
         connections_that_were_already_queued
     }
     processes {

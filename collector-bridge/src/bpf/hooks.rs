@@ -146,12 +146,13 @@ const QUEUE_TIMES: &str =
 const DESCRIPTORS: &str = "new descriptors, blocked times and accepts that fail for want of a descriptor";
 const BACKSTOP: &str =
     "accepts by the kernel itself, and by threads that already waited in accept at the start";
+const UNENDED: &str = "the last accept of a thread that waited in it while somebody else attached a program to the same function";
 const RESETS: &str = "connections that were reset in the queue and never accepted";
 const ATTEMPTS: &str = "accept attempts";
 
 /// Exits before entries: a call that is seen to begin is seen to end. The backstop last: it tells of what is not known to
 /// be in `do_accept`.
-const TIER_1: [Hook; 15] = [
+const TIER_1: [Hook; 16] = [
     hook("do_accept_exit", Point::Exit("do_accept")),
     hook("inet_sock_set_state", Point::Tracepoint("inet_sock_set_state")).gives(QUEUE_TIMES),
     hook("tcp_destroy_sock", Point::Tracepoint("tcp_destroy_sock")).gives(RESETS),
@@ -172,6 +173,7 @@ const TIER_1: [Hook; 15] = [
     hook("socket_exit", Point::Exit("__sys_socket")).gives("new sockets").when(When::Sockets),
     hook("socket_accept", Point::Entry("security_socket_accept")).gives(ATTEMPTS).when(When::Attempts),
     hook("do_accept_entry", Point::Entry("do_accept")).gives(BACKSTOP),
+    hook("sched_process_exit", Point::Tracepoint("sched_process_exit")).gives(UNENDED).silent(),
     hook("sock_graft", Point::Entry("security_sock_graft")).gives(BACKSTOP).needs("do_accept_entry"),
 ];
 
@@ -179,7 +181,9 @@ const TIER_1: [Hook; 15] = [
 const FALLBACKS: [Hook; 2] = [
     hook("socket_accept_lsm", Point::Security("socket_accept")).instead_of("socket_accept"),
     // Its name until 6.2, with the same first argument.
-    hook("io_uring_submit_req", Point::Tracepoint("io_uring_submit_sqe")).instead_of("io_uring_submit_req").silent(),
+    hook("io_uring_submit_req", Point::Tracepoint("io_uring_submit_sqe"))
+        .instead_of("io_uring_submit_req")
+        .silent(),
 ];
 
 /// The order is free: an accept of a connection that was not remembered yet is sent unverified.

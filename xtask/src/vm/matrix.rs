@@ -51,6 +51,15 @@ pub(super) struct Matrix {
     pub(super) kernels: Vec<Kernel>,
     #[serde(default)]
     pub(super) not_applicable: Vec<NotApplicable>,
+    pub(super) quick: Quick,
+}
+
+/// What `--quick` runs of each tier: parts of names.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quick {
+    pub(super) tier_1: Vec<String>,
+    pub(super) tier_2: Vec<String>,
 }
 
 /// A kernel that is booted.
@@ -145,6 +154,9 @@ mod tests {
     use super::{Arch, Because, Matrix, select};
 
     const TEXT: &str = r#"
+        [quick]
+        tier_1 = ["sockets::"]
+        tier_2 = []
         [[kernel]]
         arch = "x86_64"
         series = "5.10"

@@ -8,10 +8,19 @@ const PATIENCE: u32 = 10;
 /// Scenarios at a time: they wait as often as they compute.
 const JOBS: u32 = 3;
 
+/// What a guest runs of one tier.
+pub(super) struct Tier<'a> {
+    pub(super) number: u8,
+    /// Parts of names; without any, every scenario.
+    pub(super) only: &'a [String],
+    /// Whole names.
+    pub(super) skip: Vec<&'a str>,
+}
+
 /// Runs scenarios with each tier; those of `skip` are left out.
-pub(super) fn scenarios(tiers: &[(u8, Vec<&str>)], only: &[String]) -> String {
+pub(super) fn scenarios(tiers: &[Tier<'_>]) -> String {
     let mut script = format!("export ACCEPTD_TEST_PATIENCE={PATIENCE}\n");
-    for (tier, skip) in tiers {
+    for Tier { number: tier, only, skip } in tiers {
         let mut words = format!("--tier {tier} --jobs {JOBS}");
         for (flag, names) in [("--only", only.iter().map(String::as_str).collect()), ("--skip", skip.clone())]
         {
@@ -46,11 +55,13 @@ fn quote(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{refusal, scenarios};
+    use super::{Tier, refusal, scenarios};
 
     #[test]
     fn each_tier_with_what_it_skips() {
-        let script = scenarios(&[(1, vec!["a::b"]), (2, vec![])], &["x'y".to_owned()]);
+        let only = ["x'y".to_owned()];
+        let tier = |number, skip| Tier { number, only: &only, skip };
+        let script = scenarios(&[tier(1, vec!["a::b"]), tier(2, vec![])]);
         assert!(
             script
                 .contains("ACCEPTD_TEST_TIER=1 scenarios --tier 1 --jobs 3 --only 'x'\\''y' --skip 'a::b' ")
