@@ -51,7 +51,7 @@ const SWITCHES: [Switch; 9] = [
         event: names::EVENT_ACCEPTD_SOCKET_ACCEPT_ATTEMPT,
         key: Some("events.accept_attempt"),
         default: |events| events.accept_attempt,
-        cost: "a hook on the begin of every system call of the host; one record a call, empty queues too",
+        cost: "in tier 2 a hook on the begin of every system call of the host; one record a call, empty queues too",
     },
     Switch {
         event: names::EVENT_ACCEPTD_LISTENER_FAILURES,
@@ -86,7 +86,7 @@ struct Row {
     brief: &'static str,
     default: bool,
     switch: Option<&'static str>,
-    tiers: [u8; 1],
+    tiers: [u8; 2],
     cost: &'static str,
     attributes: &'static [&'static str],
 }
@@ -100,8 +100,8 @@ fn catalogue() -> Vec<Row> {
             brief,
             default: (switch.default)(&defaults),
             switch: switch.key,
-            // The only one that is built.
-            tiers: [2],
+            // Which parts of it are where: docs/fields.md.
+            tiers: [1, 2],
             cost: switch.cost,
             attributes,
         })
@@ -138,7 +138,7 @@ fn print(out: &mut impl io::Write, row: &Row) -> io::Result<()> {
         Some(key) => writeln!(out, "    default {default}; {key} switches it")?,
         None => writeln!(out, "    always {default}")?,
     }
-    writeln!(out, "    tier    2 (tracepoints)")?;
+    writeln!(out, "    tiers   1 (fentry, fexit) and 2 (tracepoints)")?;
     writeln!(out, "    costs   {cost}")?;
     writeln!(out, "    carries {}\n", attributes.join(", "))
 }

@@ -143,19 +143,16 @@ fn load_checked(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
     let mut facts = gather::host(config, Path::new(offsets::VMLINUX));
     let explained = |facts: &Facts, error: anyhow::Error| {
         let items = preflight::items(facts);
-        match items.iter().find(|item| item.verdict == Verdict::Failed) {
-            Some(Item { looked_at, because, remedy, .. }) => {
-                tracing::debug!("{error:#}");
-                anyhow!("{looked_at}: {because}; {remedy}")
-            }
-            None => {
-                let error = error.context("`acceptd check` says what this host lacks");
-                // An old kernel may have what is needed; this one has not.
-                match items.iter().find(|item| item.id == "kernel" && item.verdict != Verdict::Ok) {
-                    Some(Item { looked_at, because, .. }) => error.context(format!("{looked_at}: {because}")),
-                    None => error,
-                }
-            }
+        if let Some(failed) = items.iter().find(|item| item.verdict == Verdict::Failed) {
+            let Item { looked_at, because, remedy, .. } = failed;
+            tracing::debug!("{error:#}");
+            return anyhow!("{looked_at}: {because}; {remedy}");
+        }
+        let error = error.context("`acceptd check` says what this host lacks");
+        // An old kernel may have what is needed; this one has not.
+        match items.iter().find(|item| item.id == "kernel" && item.verdict != Verdict::Ok) {
+            Some(Item { looked_at, because, .. }) => error.context(format!("{looked_at}: {because}")),
+            None => error,
         }
     };
     let wanted = gather::chosen_tier(config);

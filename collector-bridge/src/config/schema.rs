@@ -53,8 +53,8 @@ settings! {
         "events.bind" => bind: bool = true, Toggle;
         /// A process makes a socket.
         "events.create" => create: bool = false, Toggle;
-        /// A process begins to accept; what comes of it is not known yet. Also gives accepts their blocked time.
-        /// Costs every system call of the host a little more.
+        /// A process begins to accept; what comes of it is not known yet. In tier 2 it also gives accepts their blocked
+        /// time, and costs every system call of the host a little more.
         "events.accept_attempt" => accept_attempt: bool = false, Toggle;
         /// Counts of failed accepts for each listener, process and errno.
         "events.failures" => failures: bool = false, Toggle;
