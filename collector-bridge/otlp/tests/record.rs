@@ -19,7 +19,10 @@ use prost::Message as _;
 const LIMIT: usize = 1024;
 
 /// What only the full profile sends of an accept that succeeded.
-const FULL_ONLY: [&str; 10] = [
+const FULL_ONLY: [&str; 13] = [
+    "acceptd.tcp.handshake_time_ns",
+    "acceptd.tcp.rtt_ns",
+    "acceptd.tcp.synack_retransmits",
     "acceptd.listener.address",
     "acceptd.listener.port",
     "acceptd.listener.cookie",
@@ -155,6 +158,9 @@ fn golden_full_record() {
         r#"acceptd.socket.cookie="4660""#,
         "acceptd.socket.fd=13",
         "acceptd.socket.inode=483920",
+        "acceptd.tcp.handshake_time_ns=310000",
+        "acceptd.tcp.rtt_ns=305125",
+        "acceptd.tcp.synack_retransmits=1",
         "acceptd.thread.id=813",
         r#"acceptd.thread.name="nginx""#,
         r#"log.record.uid="0123456789ABCDEF-0003-00000000002A""#,
