@@ -39,8 +39,11 @@ fn check() -> Command {
 /// `acceptd check` behind `sh -c`, for what has to be arranged before.
 fn check_after(prepare: &str, wrapper: &[&str]) -> Command {
     let mut command = Command::new("unshare");
-    let script =
-        format!("{prepare} exec {} check --set state.directory=/tmp --set {} \"$@\"", binary("acceptd").display(), tier_setting());
+    let script = format!(
+        "{prepare} exec {} check --set state.directory=/tmp --set {} \"$@\"",
+        binary("acceptd").display(),
+        tier_setting()
+    );
     command.args(wrapper).args(["sh", "-c", &script, "sh"]);
     // The harness's own variables begin with ACCEPTD_, too; the shell needs its path.
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
