@@ -69,13 +69,20 @@ impl Inbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits until `count` accepts with this local port are there, and returns them in the order of arrival.
+    /// How many records arrived.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Waits until `count` accepts with this local port are there, and returns them in the order in which they happened.
     #[must_use]
     pub fn of_port(&self, port: u16, count: usize) -> Vec<Record> {
         self.of_event(ACCEPT, count, |record| record.is_of_port(port))
     }
 
-    /// Waits until `count` records of an event that `of` knows are there, and returns them in the order of arrival.
+    /// Waits until `count` records of an event that `of` knows are there, and returns them in the order in which they
+    /// happened.
     #[must_use]
     pub fn of_event(&self, name: &str, count: usize, of: impl Fn(&Record) -> bool) -> Vec<Record> {
         wait::until(&format!("{count} records of {name}"), || {
@@ -84,10 +91,14 @@ impl Inbox {
         })
     }
 
-    /// The records of an event that are there by now and that `of` knows.
+    /// The records of an event that are there by now and that `of` knows. The agent has two requests under way at a time
+    /// (`export.concurrency`), so they arrive in any order; here they are in that in which they happened.
     #[must_use]
     pub fn found(&self, name: &str, of: impl Fn(&Record) -> bool) -> Vec<Record> {
-        self.records().into_iter().filter(|record| record.log.event_name == name && of(record)).collect()
+        let is_wanted = |record: &Record| record.log.event_name == name && of(record);
+        let mut found: Vec<_> = self.records().into_iter().filter(is_wanted).collect();
+        found.sort_by_key(|record| record.log.time_unix_nano);
+        found
     }
 }
 
@@ -207,6 +218,12 @@ impl Agent {
             assert!(ended.is_none(), "the agent ended: {ended:?}\n{said}");
             said.contains(words).then_some(())
         });
+    }
+
+    /// Everything that the agent said so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.said.text()
     }
 
     /// The numbers that follow `words` in the agent's messages, in order.

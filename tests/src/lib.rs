@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod i386;
+pub mod raw;
 pub mod record;
 pub mod runner;
 pub mod scenarios;

@@ -1,4 +1,5 @@
-//! Runs scenarios where there is no cargo: one line for each on stdout, for whoever reads the serial line of a VM.
+//! Runs scenarios where there is no cargo: one line for each on stdout, for whoever reads the serial line of a VM. It runs
+//! what it is told to: what does not apply to a kernel is said by tests/kernels.toml, not found out here.
 
 use std::{
     cell::RefCell,
@@ -92,22 +93,25 @@ pub fn run(plan: &Plan) -> bool {
     for scenario in ALL.iter().filter(|scenario| plan.wants(scenario.name)) {
         println!("planned {} {}", plan.tier, scenario.name);
     }
-    let waiting: Mutex<VecDeque<&Scenario>> =
-        Mutex::new(ALL.iter().filter(|scenario| plan.takes(scenario.name)).collect());
+    let (alone, together): (Vec<&Scenario>, Vec<&Scenario>) =
+        ALL.iter().filter(|scenario| plan.takes(scenario.name)).partition(|scenario| scenario.alone);
     let counts = Mutex::new((0, 0));
-    thread::scope(|scope| {
-        for _ in 0..plan.jobs {
-            scope.spawn(|| {
-                while let Some(scenario) = next(&waiting) {
-                    let outcome = run_one(plan.tier, scenario);
-                    println!("{outcome}");
-                    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-                    counts.0 += usize::from(outcome.failure.is_none());
-                    counts.1 += usize::from(outcome.failure.is_some());
-                }
-            });
-        }
-    });
+    for (scenarios, jobs) in [(together, plan.jobs), (alone, 1)] {
+        let waiting: Mutex<VecDeque<&Scenario>> = Mutex::new(scenarios.into());
+        thread::scope(|scope| {
+            for _ in 0..jobs {
+                scope.spawn(|| {
+                    while let Some(scenario) = next(&waiting) {
+                        let outcome = run_one(plan.tier, scenario);
+                        println!("{outcome}");
+                        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+                        counts.0 += usize::from(outcome.failure.is_none());
+                        counts.1 += usize::from(outcome.failure.is_some());
+                    }
+                });
+            }
+        });
+    }
     let (passed, failed) = *counts.lock().unwrap_or_else(PoisonError::into_inner);
     println!("scenarios {}: {passed} passed, {failed} failed", plan.tier);
     failed == 0

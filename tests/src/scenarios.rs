@@ -4,8 +4,12 @@
 
 mod check;
 mod delivery;
+mod failures;
 mod families;
 mod filters;
+mod handshakes;
+mod hooks;
+mod kernel;
 mod listeners;
 mod processes;
 mod related;
@@ -13,14 +17,19 @@ mod rings;
 mod sockets;
 mod start;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use acceptd::{
     bpf::Tier,
     presence::{Case, differences},
 };
 
-use crate::{record::Record, truth::Truth};
+use rustix::thread::Pid;
+
+use crate::{record::Record, truth::Truth, wait};
 
 /// One scenario.
 #[derive(Debug, Clone, Copy)]
@@ -29,19 +38,56 @@ pub struct Scenario {
     pub name: &'static str,
     /// Panics when it fails.
     pub run: fn(),
+    /// What not every host has.
+    pub needs: &'static [Need],
+    /// Whether nothing else may run at the same time.
+    pub alone: bool,
 }
 
+/// What a scenario needs and a host may not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A way of VSOCK that leads back to the same machine.
+    VsockLoopback,
+    /// SCTP.
+    Sctp,
+    /// The kernel's own server, which is one for the whole machine.
+    Nfsd,
+}
+
+impl Need {
+    /// What is missing on the host of the tests. A virtual machine is not asked: tests/kernels.toml says what it lacks.
+    #[must_use]
+    pub fn is_missing_here(self) -> Option<&'static str> {
+        let (is_there, missing) = match self {
+            Self::VsockLoopback => {
+                (Path::new("/sys/module/vsock_loopback").exists(), "the module vsock_loopback is not loaded")
+            }
+            Self::Sctp => (families::sctp_socket().is_ok(), "the kernel has no SCTP"),
+            Self::Nfsd => (false, "nfsd is one for the whole machine"),
+        };
+        (!is_there).then_some(missing)
+    }
+}
+
+/// Each by its name, then in brackets what it needs ([`Need`]), and in parentheses that it runs alone.
 macro_rules! scenarios {
-    ($($module:ident { $($(#[$only:meta])? $function:ident)* })*) => {
+    ($($module:ident {
+        $($(#[$only:meta])? $function:ident $([needs $need:ident])? $(($alone:ident))?)*
+    })*) => {
         /// Every scenario. Each starts an agent of its own and needs root.
         pub const ALL: &[Scenario] = &[$($(
             $(#[$only])?
             Scenario {
                 name: concat!(stringify!($module), "::", stringify!($function)),
                 run: $module::$function,
+                needs: &[$(Need::$need)?],
+                alone: scenarios!(@$($alone)?),
             },
         )*)*];
     };
+    (@alone) => { true };
+    (@) => { false };
 }
 
 scenarios! {
@@ -59,12 +105,28 @@ scenarios! {
         mptcp
         #[cfg(target_arch = "x86_64")] i386
     }
+    failures {
+        bad_address
+        interrupted
+        no_descriptor
+    }
+    handshakes {
+        round_trip
+        fast_open
+        syn_cookies
+    }
     families {
         unix_by_path
         unix_abstract_with_nul_inside
         unix_unnamed_listener
         unix_seqpacket
+        unix_queue_time
         vsock_failure
+        vsock_loopback [needs VsockLoopback]
+        sctp [needs Sctp]
+    }
+    kernel {
+        nfsd [needs Nfsd] (alone)
     }
     rings {
         single
@@ -78,6 +140,8 @@ scenarios! {
         other_multishot_completions_are_no_accepts
         a_failed_request_is_a_record
         many_threads_that_wait_elsewhere
+        unix_single
+        a_worker_that_already_waits
     }
     listeners {
         failures_are_counted_beyond_the_budget
@@ -95,6 +159,7 @@ scenarios! {
         a_bind_that_fails
         create
         attempt_and_blocked_time
+        blocked_time_without_attempts
         through_a_ring
         attempt_through_a_ring
     }
@@ -121,7 +186,14 @@ scenarios! {
     start {
         a_thread_that_already_waits_in_accept
         another_tracer_comes_and_goes
+        a_thread_that_already_waits_on_a_unix_socket
         connections_that_were_already_queued
+    }
+    hooks {
+        the_agent_does_without_one
+        the_next_tier_without_an_indispensable_one
+        no_other_tier_when_it_was_chosen
+        the_security_module_stands_in
     }
     processes {
         two_processes_have_two_resources_in_one_request
@@ -178,4 +250,13 @@ fn assert_fields(record: &Record, case: Case) {
 /// An address as a record shows it: an IPv4 connection is IPv4 on any socket.
 fn shown(address: SocketAddr) -> (IpAddr, u16) {
     (address.ip().to_canonical(), address.port())
+}
+
+/// Waits until a thread of this process sleeps in accept or accept4.
+fn until_in_accept(tid: Pid) {
+    const NUMBERS: [&str; 2] = if cfg!(target_arch = "x86_64") { ["43", "288"] } else { ["202", "242"] };
+    wait::until("the thread sleeps in accept", || {
+        let call = std::fs::read_to_string(format!("/proc/self/task/{tid}/syscall")).ok()?;
+        NUMBERS.contains(&call.split(' ').next()?).then_some(())
+    });
 }

@@ -5,14 +5,23 @@ use acceptd_tests::scenarios::ALL;
 use libtest_mimic::{Arguments, Trial, run};
 
 fn main() {
+    let arguments = Arguments::from_args();
     let trial = |scenario: &acceptd_tests::scenarios::Scenario| {
         let run = scenario.run;
-        Trial::test(scenario.name, move || {
+        let missing = scenario.needs.iter().find_map(|need| need.is_missing_here());
+        let is_asked_for = arguments.filter.as_ref().is_none_or(|filter| scenario.name.contains(filter));
+        if let Some(missing) = missing
+            && is_asked_for
+            && !arguments.list
+        {
+            eprintln!("not applicable here: {}: {missing}; `cargo xtask vm` runs it", scenario.name);
+        }
+        let trial = Trial::test(scenario.name, move || {
             run();
             Ok(())
-        })
+        });
+        trial.with_ignored_flag(missing.is_some())
     };
-    let arguments = Arguments::from_args();
     let all = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list;
     let conclusion = run(&arguments, ALL.iter().map(trial).collect());
     if all && !conclusion.has_failed() {

@@ -53,7 +53,7 @@ pub(crate) struct Options {
     /// Other parameters for the kernel than Debian's choice of security modules
     #[arg(long, value_name = "PARAMETERS", default_value = machine::CMDLINE)]
     cmdline: String,
-    /// What CI runs: on an old kernel, the newest, and the newest on arm64 the scenarios that tests/kernels.toml names
+    /// What CI runs: on some kernels the scenarios that tests/kernels.toml names
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// Everything; writes docs/kernels.md

@@ -2,6 +2,9 @@
 //!
 //! `acceptor COUNT [PROGRAM ARGUMENTS…]`: after COUNT accepts it waits until the last client closes its connection,
 //! and then ends, or becomes PROGRAM with the same listener.
+//!
+//! `acceptor full COUNT`: may have no descriptor beyond the first three until its parent says otherwise (prlimit(2)). It
+//! prints the errno of its first accept.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::expect_used,
@@ -15,13 +18,25 @@ use std::{
     process::Command,
 };
 
-use acceptd_tests::truth::Truth;
-use rustix::{io::read, net::accept};
+use acceptd_tests::{truth::Truth, wait};
+use rustix::{
+    io::read,
+    net::accept,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
+
+/// Standard input, output and error.
+const STANDARD: u64 = 3;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let count: usize = arguments.next().and_then(|count| count.parse().ok()).expect("acceptor COUNT");
+    let mut count = arguments.next();
     let listener = io::stdin();
+    if count.as_deref() == Some("full") {
+        without_descriptors(&listener);
+        count = arguments.next();
+    }
+    let count: usize = count.and_then(|count| count.parse().ok()).expect("acceptor COUNT");
     let mut last = None;
     for _ in 0..count {
         let accepted = accept(&listener).expect("a connection");
@@ -37,4 +52,13 @@ fn main() {
         let error = Command::new(program).args(arguments).exec();
         panic!("exec failed: {error}");
     }
+}
+
+fn without_descriptors(listener: &io::Stdin) {
+    let before = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(STANDARD), ..before }).expect("a lower limit");
+    let error = accept(listener).expect_err("there is no descriptor for it");
+    println!("{}", error.raw_os_error());
+    io::stdout().flush().expect("a reader");
+    wait::until("a higher limit", || (getrlimit(Resource::Nofile).current != Some(STANDARD)).then_some(()));
 }

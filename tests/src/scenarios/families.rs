@@ -1,26 +1,32 @@
 //! Families beside TCP: UNIX sockets with every kind of name, and VSOCK.
 
-use std::os::{
-    fd::{AsRawFd as _, OwnedFd},
-    linux::net::SocketAddrExt as _,
-    unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream},
+use std::{
+    net::SocketAddr,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr as UnixAddress, UnixListener, UnixStream},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::{
     fs::fstat,
     io::Errno,
     net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, accept_with, bind, connect, listen,
-        socket, socket_with, sockopt::socket_cookie,
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept, accept_with, bind, connect,
+        getpeername, getsockname, ipproto, listen, socket, socket_with, sockopt::socket_cookie,
     },
     process::getpid,
 };
 
 use acceptd::{bpf::Tier, presence::Case};
 
-use super::assert_fields;
+use super::{assert_fields, shown};
 use crate::{
     agent::{ACCEPT, Agent},
+    raw,
     record::Record,
 };
 
@@ -140,6 +146,36 @@ pub(super) fn unix_seqpacket() {
     let _ = agent.stop();
 }
 
+/// Tier 1 sees the client connect; tier 2 does not know since when a connection waits.
+pub(super) fn unix_queue_time() {
+    const WAIT: Duration = Duration::from_millis(200);
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("server.sock");
+    let listener = OwnedFd::from(UnixListener::bind(&path).expect("a new path"));
+    let before = Instant::now();
+    let _clients = [0, 1].map(|_| UnixStream::connect(&path).expect("somebody listens"));
+    let connected = Instant::now();
+    thread::sleep(WAIT);
+    let lower = connected.elapsed();
+    let accepted = [0, 1].map(|_| accept(&listener).expect("queued"));
+    let upper = before.elapsed();
+    for accepted in &accepted {
+        let record = record_of(&agent, accepted);
+        assert_tells_unix(&record, accepted, &listener);
+        let queued = record.int("acceptd.accept.queue_time_ns");
+        match record.tier() {
+            Tier::One => {
+                let queued = queued.and_then(|nanos| u64::try_from(nanos).ok()).expect("a queue time");
+                let queued = Duration::from_nanos(queued);
+                assert!(lower <= queued && queued <= upper, "{lower:?} <= {queued:?} <= {upper:?}");
+            }
+            Tier::Two => assert_eq!(queued, None, "unknown, not 0"),
+        }
+    }
+    let _ = agent.stop();
+}
+
 /// This kernel has VSOCK, and no transport that leads back to itself: what a listener fails with is seen.
 pub(super) fn vsock_failure() {
     let agent = Agent::start();
@@ -157,4 +193,72 @@ pub(super) fn vsock_failure() {
         assert_eq!(failed[0].attributes.get(absent), None, "{absent}");
     }
     let _ = agent.stop();
+}
+
+/// `VMADDR_CID_LOCAL` and `VMADDR_PORT_ANY`, `include/uapi/linux/vm_sockets.h`
+const LOCAL: u32 = 1;
+const ANY_PORT: u32 = u32::MAX;
+
+pub(super) fn vsock_loopback() {
+    let agent = Agent::start();
+    let stream = || socket(AddressFamily::VSOCK, SocketType::STREAM, None).expect("VSOCK");
+    let (listener, client) = (stream(), stream());
+    bind(&listener, &raw::vsock(LOCAL, ANY_PORT)).expect("a free port");
+    listen(&listener, 5).expect("bound");
+    let at = raw::of_vsock(&getsockname(&listener).expect("bound"));
+    connect(&client, &raw::vsock(LOCAL, at.1)).expect("somebody listens");
+    let accepted = accept(&listener).expect("a connection");
+    let local = raw::of_vsock(&getsockname(&accepted).expect("connected"));
+    let peer = raw::of_vsock(&getpeername(&accepted).expect("connected").expect("a peer"));
+    assert_eq!((local.0, local.1), (LOCAL, at.1));
+    let record = record_of(&agent, &accepted);
+    assert_eq!(record.text("network.transport"), Some("vsock"), "{record:?}");
+    for (side, (cid, port)) in [("network.local", local), ("network.peer", peer), ("acceptd.listener", at)] {
+        let shown = (record.text(&format!("{side}.address")), record.int(&format!("{side}.port")));
+        assert_eq!(shown, (Some(cid.to_string().as_str()), Some(i64::from(port))), "{side}: {record:?}");
+    }
+    assert_eq!(record.attributes.get("network.type"), None, "{record:?}");
+    assert_no_tcp(&record);
+    let _ = agent.stop();
+}
+
+/// A socket of SCTP that is used as one of TCP is.
+pub(super) fn sctp_socket() -> rustix::io::Result<OwnedFd> {
+    socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::SCTP))
+}
+
+pub(super) fn sctp() {
+    let agent = Agent::start();
+    let [listener, client] = [0, 1].map(|_| sctp_socket().expect("SCTP"));
+    bind(&listener, &"127.0.0.1:0".parse::<SocketAddr>().expect("an address")).expect("a free port");
+    listen(&listener, 5).expect("bound");
+    let at = SocketAddr::try_from(getsockname(&listener).expect("bound")).expect("an internet address");
+    connect(&client, &at).expect("somebody listens");
+    let accepted = accept(&listener).expect("a connection");
+    let local =
+        SocketAddr::try_from(getsockname(&accepted).expect("connected")).expect("an internet address");
+    let peer = getpeername(&accepted).expect("connected").expect("a peer");
+    let peer = SocketAddr::try_from(peer).expect("an internet address");
+    let record = record_of(&agent, &accepted);
+    assert_eq!(record.text("network.transport"), Some("sctp"), "{record:?}");
+    assert_eq!(record.text("network.type"), Some("ipv4"), "{record:?}");
+    assert_eq!(record.endpoint("local"), Some(shown(local)), "{record:?}");
+    assert_eq!(record.endpoint("peer"), Some(shown(peer)), "{record:?}");
+    assert_eq!(record.int("acceptd.listener.port"), Some(i64::from(at.port())), "{record:?}");
+    assert_no_tcp(&record);
+    let _ = agent.stop();
+}
+
+/// What only TCP has; and tier 1 knows the socket that `do_accept` returned, while nothing proves it in tier 2.
+fn assert_no_tcp(record: &Record) {
+    for absent in [
+        "acceptd.accept.queue_time_ns",
+        "acceptd.tcp.handshake_time_ns",
+        "acceptd.tcp.rtt_ns",
+        "acceptd.tcp.synack_retransmits",
+    ] {
+        assert_eq!(record.attributes.get(absent), None, "{absent}: {record:?}");
+    }
+    let verified = (record.tier() == Tier::Two).then_some(false);
+    assert_eq!(record.bool("acceptd.accept.verified"), verified, "{record:?}");
 }

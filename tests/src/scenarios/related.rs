@@ -3,6 +3,7 @@
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsRawFd as _, OwnedFd},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use rustix::{
 
 use acceptd::bpf::Tier;
 
+use super::until_in_accept;
 use crate::{
     agent::{ACCEPT, Agent, tier},
     record::Record,
@@ -168,6 +170,40 @@ pub(super) fn attempt_and_blocked_time() {
     assert!((100_000_000..=upper).contains(&blocked), "{blocked} of {upper}");
     assert!(attempt.log.time_unix_nano < record.log.time_unix_nano);
     drop((accepted, client));
+    let _ = agent.stop();
+}
+
+/// Tier 1 knows how long a thread sat in the call without being asked for attempts; tier 2 does not.
+pub(super) fn blocked_time_without_attempts() {
+    const WAIT: Duration = Duration::from_millis(150);
+    let agent = Agent::start();
+    let server = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let at = server.local_addr().expect("an address");
+    let (send, receive) = mpsc::channel();
+    let acceptor = thread::spawn(move || {
+        let before = Instant::now();
+        send.send(gettid()).expect("the test waits");
+        let accepted = accept(&server).expect("a connection");
+        (before.elapsed(), accepted, server)
+    });
+    until_in_accept(receive.recv().expect("the thread says"));
+    let in_accept = Instant::now();
+    thread::sleep(WAIT);
+    let lower = in_accept.elapsed();
+    let _client = TcpStream::connect(at).expect("somebody listens");
+    let (upper, accepted, server) = acceptor.join().expect("it accepts");
+    let record = &agent.inbox.of_port(at.port(), 1)[0];
+    let blocked = record.int("acceptd.accept.blocked_time_ns");
+    match record.tier() {
+        Tier::One => {
+            let blocked = blocked.and_then(|nanos| u64::try_from(nanos).ok()).expect("its begin was seen");
+            let blocked = Duration::from_nanos(blocked);
+            assert!(lower <= blocked && blocked <= upper, "{lower:?} <= {blocked:?} <= {upper:?}");
+        }
+        Tier::Two => assert_eq!(blocked, None, "{record:?}"),
+    }
+    assert!(agent.inbox.found(ATTEMPT, |_| true).is_empty(), "{ATTEMPT} is off");
+    drop((accepted, server));
     let _ = agent.stop();
 }
 

@@ -2,14 +2,17 @@
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
     thread,
 };
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use crate::{
-    agent::{Agent, tier},
+    agent::{ACCEPT, Agent, tier},
     record::Record,
     truth::Truth,
     uring, wait,
@@ -270,4 +273,64 @@ pub(super) fn many_threads_that_wait_elsewhere() {
         assert_eq!(agent.inbox.of_port(address.port(), 1).len(), 1);
     }
     let _ = agent.stop();
+}
+
+/// Nothing in a completion says that it is of an accept, but the request's kind is known when it is not a multishot one.
+pub(super) fn unix_single() {
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("server.sock");
+    let listener = OwnedFd::from(UnixListener::bind(&path).expect("a new path"));
+    let mut ring = uring::new(8);
+    let accept =
+        opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
+    uring::submit(&mut ring, &accept.build());
+    let _client = UnixStream::connect(&path).expect("somebody listens");
+    let accepted = uring::descriptor(&mut ring);
+    let inode = |fd: &OwnedFd| i64::try_from(rustix::fs::fstat(fd).expect("fstat").st_ino).ok();
+    let is_of = |record: &Record| record.int("acceptd.socket.inode") == inode(&accepted);
+    let records = agent.inbox.of_event(ACCEPT, 1, is_of);
+    let record = &records[0];
+    assert_eq!(record.text("network.transport"), Some("unix"), "{record:?}");
+    assert_eq!(record.text("network.local.address"), path.to_str(), "{record:?}");
+    assert_eq!(record.text("acceptd.accept.syscall"), Some("io_uring"), "{record:?}");
+    assert_eq!(record.int("acceptd.listener.inode"), inode(&listener), "{record:?}");
+    assert_eq!(record.attributes.get("acceptd.listener.fd"), None, "{record:?}");
+    match record.tier() {
+        Tier::One => {
+            let cookie = rustix::net::sockopt::socket_cookie(&accepted).expect("SO_COOKIE").to_string();
+            assert_eq!(record.text("acceptd.socket.cookie"), Some(cookie.as_str()), "{record:?}");
+            assert!(record.int("acceptd.accept.queue_time_ns").is_some_and(|nanos| nanos > 0), "{record:?}");
+            assert_eq!(record.attributes.get("acceptd.accept.verified"), None, "{record:?}");
+        }
+        Tier::Two => {
+            assert_eq!(record.bool("acceptd.accept.verified"), Some(false), "{record:?}");
+            assert_eq!(record.int("acceptd.socket.fd"), Some(i64::from(accepted.as_raw_fd())), "{record:?}");
+        }
+    }
+    let inbox = agent.inbox.clone();
+    let _ = agent.stop();
+    assert_eq!(inbox.found(ACCEPT, is_of).len(), 1, "once");
+}
+
+/// A request that was given to a worker before the programs were attached.
+pub(super) fn a_worker_that_already_waits() {
+    let (listener, address) = listener();
+    let mut ring = uring::new(8);
+    let accept =
+        opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
+    uring::submit(&mut ring, &accept.build().flags(squeue::Flags::ASYNC));
+    let agent = Agent::start();
+    let client = TcpStream::connect(address).expect("somebody listens");
+    let accepted = uring::descriptor(&mut ring);
+    let truth = Truth::of(&accepted, &listener);
+    let records = agent.inbox.of_port(address.port(), 1);
+    assert_tells_connection(&records[0], &truth);
+    assert_eq!(records[0].endpoint("peer"), Some(shown(client.local_addr().expect("connected"))));
+    assert_eq!(records[0].text("acceptd.accept.syscall"), Some("io_uring"), "{:?}", records[0]);
+    assert_eq!(records[0].attributes.get("acceptd.accept.verified"), None, "{:?}", records[0]);
+    assert!(records[0].int("acceptd.accept.queue_time_ns").is_some_and(|nanos| nanos > 0));
+    let inbox = agent.inbox.clone();
+    let _ = agent.stop();
+    assert_eq!(inbox.of_port(address.port(), 1).len(), 1, "once");
 }

@@ -2,27 +2,32 @@
 
 use std::{
     net::{TcpListener, TcpStream},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
+    sync::mpsc,
     thread,
     time::Duration,
 };
 
-use crate::{agent::Agent, truth::Truth, wait};
-use rustix::{net::accept, process::Pid, thread::gettid};
+use acceptd::bpf::Tier;
+use rustix::{
+    fs::fstat,
+    net::{accept, sockopt::socket_cookie},
+    thread::gettid,
+};
 
-use super::assert_tells;
-
-fn until_in_accept(thread: Pid) {
-    wait::until("the thread sleeps in accept", || {
-        let call = std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).ok()?;
-        // 43: accept, x86_64; 202: accept, arm64
-        (call.starts_with("43 ") || call.starts_with("202 ")).then_some(())
-    });
-}
+use super::{assert_tells, until_in_accept};
+use crate::{
+    agent::{ACCEPT, Agent},
+    truth::Truth,
+};
 
 pub(super) fn a_thread_that_already_waits_in_accept() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
-    let (send, receive) = std::sync::mpsc::channel();
+    let (send, receive) = mpsc::channel();
     let acceptor = thread::spawn(move || {
         send.send(gettid()).expect("the test waits");
         let accepted = accept(&listener).expect("a connection");
@@ -49,7 +54,7 @@ pub(super) fn another_tracer_comes_and_goes() {
     for accepts in [1, 2] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let (send, receive) = std::sync::mpsc::channel();
+        let (send, receive) = mpsc::channel();
         let acceptor = thread::spawn(move || {
             send.send(gettid()).expect("the test waits");
             let accepted: Vec<_> = (0..accepts).map(|_| accept(&listener).expect("a connection")).collect();
@@ -93,4 +98,50 @@ pub(super) fn connections_that_were_already_queued() {
     drop(clients);
     // The ledger's own count is of the whole host: other scenarios' connections may have been queued, too.
     let _ = agent.stop();
+}
+
+/// Tier 1 sees it through `security_sock_graft`, which has no descriptors.
+pub(super) fn a_thread_that_already_waits_on_a_unix_socket() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("server.sock");
+    let listener = OwnedFd::from(UnixListener::bind(&path).expect("a new path"));
+    let listener_inode = i64::try_from(fstat(&listener).expect("fstat").st_ino).ok();
+    let (send, receive) = mpsc::channel();
+    let acceptor = thread::spawn(move || {
+        send.send(gettid()).expect("the test waits");
+        let accepted = accept(&listener).expect("a connection");
+        let inode = fstat(&accepted).expect("fstat").st_ino;
+        (inode, socket_cookie(&accepted).expect("SO_COOKIE"), accepted, listener)
+    });
+    let tid = receive.recv().expect("the thread says");
+    until_in_accept(tid);
+    let agent = Agent::start();
+    let _client = UnixStream::connect(&path).expect("somebody listens");
+    let (inode, cookie, accepted, _listener) = acceptor.join().expect("it accepts");
+    let inode = i64::try_from(inode).ok();
+    let of = |record: &crate::record::Record| record.int("acceptd.listener.inode") == listener_inode;
+    let records = agent.inbox.of_event(ACCEPT, 1, of);
+    let record = &records[0];
+    assert_eq!(record.int("acceptd.socket.inode"), inode, "{record:?}");
+    assert_eq!(record.int("acceptd.thread.id"), Some(i64::from(tid.as_raw_nonzero().get())));
+    assert_eq!(record.text("network.local.address"), path.to_str());
+    assert_eq!(record.text("network.transport"), Some("unix"));
+    assert_eq!(record.text("acceptd.accept.syscall"), Some("accept"));
+    assert_eq!(record.attributes.get("acceptd.accept.blocked_time_ns"), None, "its begin was not seen");
+    let fd = i64::from(std::os::fd::AsRawFd::as_raw_fd(&accepted));
+    match record.tier() {
+        Tier::One => {
+            assert_eq!(record.text("acceptd.socket.cookie"), Some(cookie.to_string().as_str()));
+            assert!(record.int("acceptd.accept.queue_time_ns").is_some_and(|nanos| nanos > 0), "{record:?}");
+            assert_eq!(record.attributes.get("acceptd.accept.verified"), None, "{record:?}");
+            assert_eq!(record.int("acceptd.socket.fd"), None, "{record:?}");
+        }
+        Tier::Two => {
+            assert_eq!(record.bool("acceptd.accept.verified"), Some(false), "{record:?}");
+            assert_eq!(record.int("acceptd.socket.fd"), Some(fd), "{record:?}");
+        }
+    }
+    let inbox = agent.inbox.clone();
+    let _ = agent.stop();
+    assert_eq!(inbox.found(ACCEPT, of).len(), 1, "once");
 }

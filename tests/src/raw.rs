@@ -1,0 +1,112 @@
+//! What no safe wrapper offers: an accept with a bad address, signals that interrupt, addresses of VSOCK.
+#![allow(unsafe_code, reason = "the C library's functions have no safe wrapper")]
+
+use std::{
+    ffi::{c_int, c_void},
+    io,
+    mem::size_of,
+    os::{
+        fd::{AsRawFd, FromRawFd as _, OwnedFd},
+        unix::thread::{JoinHandleExt as _, RawPthread},
+    },
+    thread::JoinHandle,
+};
+
+use rustix::{
+    net::{AddressFamily, SocketAddrAny},
+    process::Signal,
+    thread::{UnshareFlags, unshare_unsafe},
+};
+
+unsafe extern "C" {
+    fn accept(listener: c_int, address: *mut c_void, length: *mut u32) -> c_int;
+    fn signal(number: c_int, handler: extern "C" fn(c_int)) -> *mut c_void;
+    fn siginterrupt(number: c_int, interrupts: c_int) -> c_int;
+    fn pthread_kill(thread: RawPthread, number: c_int) -> c_int;
+}
+
+/// accept(2) with an address that is no memory of this process.
+///
+/// # Errors
+/// The system call's.
+pub fn accept_with_a_bad_address(listener: &impl AsRawFd) -> io::Result<OwnedFd> {
+    let mut length = 128;
+    // SAFETY: the kernel refuses to write to an address that is not mapped; nothing of ours is there.
+    let result =
+        unsafe { accept(listener.as_raw_fd(), std::ptr::without_provenance_mut(1), &raw mut length) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+extern "C" fn nothing(_: c_int) {}
+
+/// From now on `number` does nothing in this process but to interrupt a call that blocks; `restarts` says whether the call
+/// then goes on (`SA_RESTART`).
+///
+/// # Panics
+/// When there is no such signal.
+pub fn set_interrupting(number: Signal, restarts: bool) {
+    // SAFETY: the handler does nothing, and so nothing that is forbidden in one.
+    let done = unsafe {
+        signal(number.as_raw(), nothing);
+        siginterrupt(number.as_raw(), c_int::from(!restarts))
+    };
+    assert_eq!(done, 0, "{}", io::Error::last_os_error());
+}
+
+/// Sends a signal to one thread.
+///
+/// # Panics
+/// When it is gone.
+pub fn interrupt<T>(thread: &JoinHandle<T>, number: Signal) {
+    // SAFETY: a thread that was not joined has its id.
+    assert_eq!(unsafe { pthread_kill(thread.as_pthread_t(), number.as_raw()) }, 0);
+}
+
+/// The calling thread leaves its network namespace for a new one.
+///
+/// # Panics
+/// When it may not.
+pub fn leave_the_network() {
+    // SAFETY: no descriptor and no memory is unshared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("root may");
+}
+
+/// `struct sockaddr_vm`, `include/uapi/linux/vm_sockets.h`
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Vsock {
+    family: u16,
+    reserved: u16,
+    port: u32,
+    cid: u32,
+    rest: u32,
+}
+
+/// An address of VSOCK.
+///
+/// # Panics
+/// Never.
+#[must_use]
+pub fn vsock(cid: u32, port: u32) -> SocketAddrAny {
+    let address = Vsock { family: AddressFamily::VSOCK.as_raw(), reserved: 0, port, cid, rest: 0 };
+    let length = u32::try_from(size_of::<Vsock>()).expect("short");
+    // SAFETY: so many bytes are there, and they begin with the family.
+    unsafe { SocketAddrAny::read((&raw const address).cast(), length) }
+}
+
+/// Context id and port of an address of VSOCK.
+///
+/// # Panics
+/// When it is of another family.
+#[must_use]
+pub fn of_vsock(address: &SocketAddrAny) -> (u32, u32) {
+    assert_eq!(address.address_family(), AddressFamily::VSOCK);
+    assert!(address.addr_len() as usize >= size_of::<Vsock>());
+    // SAFETY: it is an address of this family, and as long as one.
+    let address = unsafe { address.as_ptr().cast::<Vsock>().read_unaligned() };
+    (address.cid, address.port)
+}

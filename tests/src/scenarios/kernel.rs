@@ -1,0 +1,109 @@
+//! Accepts by the kernel itself.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+    process::Command,
+};
+
+use acceptd::bpf::Tier;
+
+use super::shown;
+use crate::{
+    agent::{ACCEPT, Agent, tier},
+    record::Record,
+    wait,
+};
+
+const NFSD: &str = "/proc/fs/nfsd";
+
+/// The kernel's server is stopped again, whatever happens.
+struct Server;
+
+impl Server {
+    fn start(listener: &TcpListener) -> Self {
+        if fs::read_dir(NFSD).expect("the module nfsd is loaded").next().is_none() {
+            let mounted = Command::new("mount").args(["-t", "nfsd", "nfsd", NFSD]).status();
+            assert!(mounted.expect("mount").success());
+        }
+        let write = |file: &str, text: &str| {
+            fs::write(format!("{NFSD}/{file}"), text).unwrap_or_else(|error| panic!("{file}: {error}"));
+        };
+        // Version 4 alone: the others want a portmapper and a lock manager. A kernel without them refuses the word.
+        for version in ["-2", "-3"] {
+            _ = fs::write(format!("{NFSD}/versions"), format!("{version}\n"));
+        }
+        let server = Self;
+        write("portlist", &format!("{}\n", listener.as_raw_fd()));
+        write("threads", "1\n");
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = fs::write(format!("{NFSD}/threads"), "0\n");
+    }
+}
+
+/// The kernel's file server accepts without a system call, in a thread of its own.
+pub(super) fn nfsd() {
+    let agent = Agent::start();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let server = Server::start(&listener);
+    let client = TcpStream::connect(address).expect("somebody listens");
+    let is_of = |record: &Record| record.is_of_port(address.port());
+    if tier() == Tier::One {
+        let record = agent.inbox.of_event(ACCEPT, 1, is_of).remove(0);
+        assert_eq!(record.text("acceptd.accept.syscall"), Some("kernel"), "{record:?}");
+        assert_eq!(record.endpoint("local"), Some(shown(address)));
+        assert_eq!(record.endpoint("peer"), Some(shown(client.local_addr().expect("connected"))));
+        let pid = record.resource_int("process.pid").expect("a thread of the kernel");
+        let comm = fs::read_to_string(format!("/proc/{pid}/comm")).expect("it lives");
+        // As ps(1) shows it.
+        let name = format!("[{}]", comm.trim());
+        let service = format!("unknown_service:{name}");
+        assert_eq!(record.resource_text("service.name"), Some(service.as_str()), "{record:?}");
+        let executable = record.resource_text("process.executable.name");
+        assert!(executable.is_none_or(|executable| executable == name), "it has no file: {record:?}");
+        assert_eq!(record.resource.get("process.executable.path"), None, "it has no file: {record:?}");
+        let command_line = fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        assert!(command_line.is_ok_and(|line| line.is_empty()), "it is the kernel's");
+        assert_eq!(record.int("acceptd.thread.id"), Some(pid));
+        assert!(record.int("acceptd.accept.queue_time_ns").is_some_and(|nanos| nanos > 0), "{record:?}");
+        assert!(record.text("acceptd.socket.cookie").is_some(), "{record:?}");
+        for absent in [
+            "acceptd.listener.fd",
+            "acceptd.socket.fd",
+            "acceptd.accept.blocked_time_ns",
+            "acceptd.accept.verified",
+        ] {
+            assert_eq!(record.attributes.get(absent), None, "{absent}: {record:?}");
+        }
+    } else {
+        let queue = || {
+            let text = fs::read_to_string("/proc/net/tcp").expect("sockets");
+            let of = |line: &&str| {
+                let mut words = line.split_whitespace().skip(1);
+                let port = format!("0100007F:{:04X}", address.port());
+                // State 0A is LISTEN; its receive queue is the number of connections that wait.
+                words.next() == Some(port.as_str()) && words.nth(1) == Some("0A")
+            };
+            let line = text.lines().find(of).expect("it listens").to_owned();
+            line.split_whitespace().nth(4).expect("queues").to_owned()
+        };
+        wait::until("the kernel accepts", || (queue() == "00000000:00000000").then_some(()));
+    }
+    // A later accept is told, so that what came before it would be, too.
+    let later = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = later.local_addr().expect("an address").port();
+    let _client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
+    later.accept().expect("a connection");
+    assert_eq!(agent.inbox.of_port(port, 1).len(), 1);
+    let expected = usize::from(tier() == Tier::One);
+    assert_eq!(agent.inbox.found(ACCEPT, is_of).len(), expected, "tier 2 does not see the kernel's accepts");
+    drop(server);
+    let _ = agent.stop();
+}
