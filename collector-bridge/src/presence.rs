@@ -96,10 +96,11 @@ const NOTES: &str = "
 - `acceptd.socket.v4_mapped` is there, and true, when an IPv6 socket carries an IPv4 connection.
 - `acceptd.accept.queue_time_ns` and `acceptd.tcp.*` are absent too for connections that were queued before the agent
   started, and for those of TCP fast open that are accepted before they are established.
-- `acceptd.tcp.handshake_time_ns` is absent with SYN cookies; in tier 2 also when a SYN-ACK was sent again.
+- `acceptd.tcp.handshake_time_ns` is absent with SYN cookies in tier 1, and in tier 2 when a SYN-ACK was sent again. With SYN
+  cookies it is in tier 2, as `acceptd.tcp.rtt_ns` is in both, what the kernel makes of time stamps, and may be wrong.
 - Tier 1 does not know the new descriptor of an accept through io_uring: the ring installs it later.
-- `acceptd.listener.fd`, `acceptd.socket.fd` and `acceptd.accept.blocked_time_ns` are absent for accepts by the kernel
-  itself, and the last two for a thread that waited in accept since before the agent's start. Both are tier 1's; tier 2 does
+- `acceptd.listener.*`, `acceptd.socket.fd`, `acceptd.socket.inode` and `acceptd.accept.blocked_time_ns` are absent for
+  accepts by the kernel itself, `acceptd.socket.fd` and the blocked time also for a thread that waited in accept since before the agent's start. Both are tier 1's; tier 2 does
   not see the kernel's own accepts.
 - `acceptd.self` is there, and true, on the agent's own when `filter.self` is on.
 - An accept on a VSOCK or SCTP socket has what TCP has, but for `acceptd.tcp.*` and the queue time; VSOCK has the context id
