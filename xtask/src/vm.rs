@@ -15,7 +15,10 @@ mod verdict;
 mod version;
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -91,10 +94,18 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let kernels = matrix::select(&matrix.kernels, options.quick, &options.kernel, &options.arch)?;
     let tiers = if options.tier.is_empty() { TIERS.to_vec() } else { options.tier.clone() };
     let place = prepare(workspace, &kernels)?;
+    let fetched: Vec<_> =
+        kernels.iter().map(|kernel| kernel::fetch(&place.archive, kernel, &place.folder)).collect();
+    let runs = at_once(kernels.iter().zip(fetched), |(kernel, unpacked)| {
+        (
+            kernel,
+            unpacked.and_then(|unpacked| boot(&place, &matrix, kernel.clone(), unpacked, &tiers, options)),
+        )
+    });
     let mut count = Count::default();
     let mut booted = Vec::new();
-    for kernel in kernels {
-        match boot(&place, &matrix, kernel.clone(), &tiers, options) {
+    for (kernel, run) in runs {
+        match run {
             Ok(done) => {
                 judge(&place, &matrix, &done, &tiers, options, &mut count);
                 booted.push(done);
@@ -103,9 +114,6 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
                 count.line(&format!("{}: {error:#}", kernel.id()), &["it was not run".to_owned()], 0);
             }
         }
-    }
-    for line in &count.lines {
-        println!("{line}");
     }
     println!("{} passed, {} failed", count.passed, count.failed);
     if count.failed > 0 {
@@ -126,21 +134,41 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Does all, as many at a time as there are CPUs (a machine takes one), and returns what came of them in their order.
+fn at_once<T: Send, R: Send>(all: impl Iterator<Item = T>, job: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let jobs: Vec<T> = all.collect();
+    let workers = thread::available_parallelism().map_or(1, NonZero::get);
+    let done = Mutex::new(jobs.iter().map(|_| None).collect::<Vec<Option<R>>>());
+    let waiting = Mutex::new(jobs.into_iter().enumerate());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some((place, work)) = next() {
+                    let result = job(work);
+                    done.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(result);
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
+}
+
 /// The end of the run, gathered.
 #[derive(Default)]
 struct Count {
     passed: usize,
     failed: usize,
-    lines: Vec<String>,
 }
 
 impl Count {
     fn line(&mut self, line: &str, differences: &[String], passed: usize) {
         self.passed += passed;
         self.failed += differences.len();
-        self.lines.push(line.to_owned());
-        self.lines.extend(differences.iter().map(|difference| format!("    {difference}")));
         println!("{line}");
+        for difference in differences {
+            println!("    {difference}");
+        }
     }
 }
 
@@ -185,10 +213,10 @@ fn boot(
     place: &Place<'_>,
     matrix: &Matrix,
     kernel: Kernel,
+    unpacked: Unpacked,
     tiers: &[u8],
     options: &Options,
 ) -> Result<Booted> {
-    let unpacked = kernel::fetch(&place.archive, &kernel, &place.folder)?;
     let orders = if kernel.refused.is_some() {
         orders::refusal()
     } else {
