@@ -157,12 +157,15 @@ impl Drain {
         if let Err(error) = forgotten {
             self.look_refused(&error);
         }
+        if let Some(Err(error)) = self.hooks.as_mut().map(Hooks::find_unended) {
+            self.look_refused(&error);
+        }
     }
 
     fn look_refused(&mut self, error: &dyn std::fmt::Display) {
         if !std::mem::replace(&mut self.look_failed, true) {
             tracing::warn!(
-                "listeners cannot be looked at: {error}; their stalls and overflows may be missed"
+                "listeners and threads cannot be looked at: {error}; stalls and overflows may be missed"
             );
         }
     }

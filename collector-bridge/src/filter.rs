@@ -40,6 +40,14 @@ impl Filter {
         Ok(filter)
     }
 
+    /// Lets only what this process does pass.
+    #[must_use]
+    pub fn of_process(pid: u32) -> Self {
+        let mut filter = Self::default();
+        filter.include(numbers(FilterKey::Pid, &[u64::from(pid)]));
+        filter
+    }
+
     fn include(&mut self, values: impl Iterator<Item = FilterValue>) {
         for value in values {
             self.includes |= 1 << value.key;

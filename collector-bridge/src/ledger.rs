@@ -95,6 +95,8 @@ pub struct Lost {
     pub ring: u64,
     /// Both sockets were gone before the hook could look.
     pub sockets_gone: u64,
+    /// The kernel did not show the end of the call.
+    pub unended: u64,
 }
 
 /// See [`CaptureLedger::unverified`].
@@ -126,6 +128,14 @@ pub struct Forgotten {
     pub listeners: u64,
 }
 
+impl Lost {
+    /// All of them.
+    #[must_use]
+    pub const fn sum(&self) -> u64 {
+        self.ring + self.sockets_gone + self.unended
+    }
+}
+
 impl CaptureLedger {
     /// The ledger of these counts. While the programs run, `kernel` must have been read after `drain`.
     #[must_use]
@@ -148,6 +158,7 @@ impl CaptureLedger {
             lost: Lost {
                 ring: kernel.get(Counter::LostRing),
                 sockets_gone: kernel.get(Counter::SocketsGone),
+                unended: kernel.get(Counter::Unended),
             },
             submitted,
             in_ring: submitted.saturating_sub(drain.read),
@@ -181,7 +192,7 @@ impl CaptureLedger {
         let Self { aggregated, lost, .. } = self;
         let aggregated =
             aggregated.again + aggregated.interrupted + aggregated.failure_budget + aggregated.no_listener;
-        let lost = lost.ring + lost.sockets_gone;
+        let lost = lost.sum();
         equal(
             "seen + other = filtered + self + aggregated + lost + submitted",
             self.seen + self.other,

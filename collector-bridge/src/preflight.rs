@@ -4,6 +4,7 @@
 pub mod canary;
 pub mod facts;
 pub mod gather;
+pub mod heard;
 pub mod report;
 pub mod verdict;
 

@@ -70,7 +70,7 @@ impl fmt::Display for Summary {
             capture.filtered.family + capture.filtered.filter,
             capture.aggregated.again + capture.aggregated.interrupted,
             capture.aggregated.failure_budget + capture.aggregated.no_listener,
-            capture.lost.ring + capture.lost.sockets_gone + capture.malformed + capture.too_large,
+            capture.lost.sum() + capture.malformed + capture.too_large,
         )?;
         if let Some(missed @ 1..) = self.hook_missed {
             writeln!(

@@ -47,14 +47,17 @@ pub enum Counter {
     FailureUntold = 18,
     /// Calls whose begin could not be remembered: their blocked time is absent.
     BlockedFull = 19,
+    /// Accepts whose end the kernel did not show, because somebody attached a program to the same function or detached one,
+    /// and of which nothing was kept.
+    Unended = 20,
 }
 
 impl Counter {
     /// Number of counters: the size of the map.
-    pub const COUNT: u32 = 20;
+    pub const COUNT: u32 = 21;
 
     /// The terms that add up to [`Counter::Seen`] and [`Counter::Other`].
-    pub const PARTS_OF_SEEN: [Self; 10] = [
+    pub const PARTS_OF_SEEN: [Self; 11] = [
         Self::Submitted,
         Self::LostRing,
         Self::SelfAccept,
@@ -65,5 +68,6 @@ impl Counter {
         Self::Filtered,
         Self::FailureNoListener,
         Self::SocketsGone,
+        Self::Unended,
     ];
 }

@@ -269,7 +269,10 @@ pub fn inet(out: &mut InetAccept, accept: &Accept) {
     if accept.listener.exists() {
         accept.listener.describe_listener(&mut out.listener);
     }
-    accept.pending.describe_handshake(&mut out.handshake);
+    // Tier 1 knows it of each connection.
+    if TIER.load() == 1 || !accept.listener.sent_cookies() {
+        accept.pending.describe_handshake(&mut out.handshake);
+    }
 }
 
 /// Fills a sample, which is zero.

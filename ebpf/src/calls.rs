@@ -28,17 +28,17 @@ const LAST_ERROR: u64 = 0_u64.wrapping_sub(4095);
 /// What is known of the call that a task is in. It stays with the task, for its next call.
 #[repr(C)]
 pub struct Ongoing {
-    /// Boot time at which `__sys_accept4` began.
-    began_ns: u64,
-    listener_fd: i32,
+    /// Boot time at which `__sys_accept4` began, or `do_accept` when a ring called it.
+    pub began_ns: u64,
+    pub listener_fd: i32,
     /// 1 between the begin and the end of `__sys_accept4`.
     in_syscall: u8,
-    /// 1 between the begin and the end of `do_accept`.
+    /// Between the begin and the end of `do_accept`: how far it came, one of the constants below.
     inside: u8,
     /// What `do_accept` left: one of the constants below, or the kind of the sample.
     outcome: u8,
     /// One of `Call::SYSCALL_…`.
-    syscall: u8,
+    pub syscall: u8,
     /// A sample without the new descriptor.
     sample: [u64; size_of::<UnixAccept>() / 8],
 }
@@ -46,17 +46,33 @@ pub struct Ongoing {
 impl Ongoing {
     /// `do_accept` did not return.
     const NOTHING: u8 = 0;
-    /// It returned, and all was said.
+    /// All was said that there is to say.
     const TOLD: u8 = u8::MAX;
+
+    const OUTSIDE: u8 = 0;
+    /// It began.
+    const WAITS: u8 = 1;
+    /// It has a connection: its end is a matter of microseconds.
+    const GRAFTED: u8 = 2;
+    /// So it was already when [`look_at`] came by.
+    const OVERDUE: u8 = 3;
 }
 
 #[inline(always)]
 fn of_current_task(flags: u64) -> Option<&'static mut Ongoing> {
+    // SAFETY: the helper has no arguments and always returns the current task.
+    of_task(unsafe { bpf_get_current_task_btf() } as *const u8, flags)
+}
+
+/// The verifier knows `task` as one.
+#[inline(always)]
+fn of_task(task: *const u8, flags: u64) -> Option<&'static mut Ongoing> {
     let map = (&raw const CALLS).cast_mut().cast();
-    // SAFETY: the map is one of task storage, and the task the current one.
+    // SAFETY: the map is one of task storage, and `task` a task.
     let ongoing: *mut Ongoing =
-        unsafe { bpf_task_storage_get(map, bpf_get_current_task_btf(), core::ptr::null_mut(), flags).cast() };
-    // SAFETY: a storage that is not null stays while the program runs, and only its own task uses it.
+        unsafe { bpf_task_storage_get(map, task as *mut _, core::ptr::null_mut(), flags).cast() };
+    // SAFETY: a storage that is not null stays while the program runs. Only its own task uses it, and `look_at`, which
+    // touches only what the task is done with.
     unsafe { ongoing.as_mut() }
 }
 
@@ -77,28 +93,22 @@ pub fn by_syscall() -> Option<(u8, i32)> {
     }
 }
 
-/// The call of the current task, if it is in `do_accept` and its begin was seen.
+/// The call of the current task got its connection: nothing if it is not in `do_accept`, or its begin was not seen.
 #[inline(always)]
-pub fn inside() -> Option<&'static mut Ongoing> {
+pub fn grafted() -> Option<&'static mut Ongoing> {
     let ongoing = of_current_task(0)?;
-    if ongoing.inside == 1 { Some(ongoing) } else { None }
+    if ongoing.inside == Ongoing::OUTSIDE {
+        return None;
+    }
+    ongoing.inside = Ongoing::GRAFTED;
+    Some(ongoing)
 }
 
 impl Ongoing {
-    /// How long it waits by now, if it is a system call.
+    /// There is nothing to tell, even if the end of the call is not seen.
     #[inline(always)]
-    pub fn waited_ns(&self, now: u64) -> u64 {
-        if self.in_syscall == 1 { now.saturating_sub(self.began_ns) } else { 0 }
-    }
-
-    #[inline(always)]
-    pub fn listener_fd(&self) -> i32 {
-        if self.in_syscall == 1 { self.listener_fd } else { NO_FD }
-    }
-
-    #[inline(always)]
-    pub fn syscall(&self) -> u8 {
-        if self.in_syscall == 1 { self.syscall } else { Call::SYSCALL_IO_URING }
+    pub fn is_left_out(&mut self) {
+        self.outcome = Self::TOLD;
     }
 }
 
@@ -112,8 +122,6 @@ pub fn began(listener_fd: i32) {
     ongoing.listener_fd = listener_fd;
     // No other system call leads here.
     ongoing.syscall = by_syscall().map_or(Call::SYSCALL_ACCEPT4, |(syscall, _)| syscall);
-    ongoing.inside = 0;
-    ongoing.outcome = Ongoing::NOTHING;
     ongoing.in_syscall = 1;
 }
 
@@ -123,8 +131,12 @@ pub fn entered() {
     if let Some(ongoing) = of_current_task(CREATE) {
         if ongoing.in_syscall == 0 {
             send_unended(ongoing);
+            // SAFETY: the helper has no arguments.
+            ongoing.began_ns = unsafe { bpf_ktime_get_boot_ns() };
+            ongoing.listener_fd = NO_FD;
+            ongoing.syscall = Call::SYSCALL_IO_URING;
         }
-        ongoing.inside = 1;
+        ongoing.inside = Ongoing::WAITS;
     }
 }
 
@@ -136,14 +148,26 @@ pub fn exited() {
     }
 }
 
-/// The end of the call that the backstop kept a sample of was not seen: whoever attaches a program to a function, or detaches
-/// one, makes the kernel skip the exit programs for all that are inside (`bpf_tramp_image_put`, kernel/bpf/trampoline.c).
+/// Any thread, some time or other: one that got its connection a whole pass ago has long left accept.
+#[inline(always)]
+pub fn look_at(task: *const u8) {
+    let Some(ongoing) = of_task(task, 0) else { return };
+    match ongoing.inside {
+        Ongoing::GRAFTED => ongoing.inside = Ongoing::OVERDUE,
+        Ongoing::OVERDUE => send_unended(ongoing),
+        _ => {}
+    }
+}
+
+/// The end of a call was not seen: whoever attaches a program to a function, or detaches one, makes the kernel skip the exit
+/// programs for all that are inside (`bpf_tramp_image_put`, kernel/bpf/trampoline.c). Sends what the backstop kept of it.
 #[inline(always)]
 fn send_unended(ongoing: &mut Ongoing) {
-    if ongoing.inside == 1 {
-        send_kept_of(ongoing, NO_FD);
+    if ongoing.inside >= Ongoing::GRAFTED && ongoing.outcome != Ongoing::TOLD && !send_kept_of(ongoing, NO_FD) {
+        count::add(Counter::Seen);
+        count::add(Counter::Unended);
     }
-    ongoing.inside = 0;
+    ongoing.inside = Ongoing::OUTSIDE;
     ongoing.in_syscall = 0;
     ongoing.outcome = Ongoing::NOTHING;
 }
@@ -155,7 +179,7 @@ pub fn left(listener_file: *const u8, result: u64) {
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let ongoing = match of_current_task(0) {
         Some(ongoing) => {
-            ongoing.inside = 0;
+            ongoing.inside = Ongoing::OUTSIDE;
             ongoing.outcome = Ongoing::NOTHING;
             if ongoing.in_syscall == 1 { Some(ongoing) } else { None }
         }
@@ -237,11 +261,12 @@ pub fn ended(result: i32) {
         return;
     }
     ongoing.in_syscall = 0;
-    ongoing.inside = 0;
+    ongoing.inside = Ongoing::OUTSIDE;
     if ongoing.outcome == Ongoing::TOLD {
         return;
     }
-    if !send_kept_of(ongoing, result) {
+    // The backstop may have kept a connection that then could not be handed over.
+    if result < 0 || !send_kept_of(ongoing, result) {
         count::add(Counter::Seen);
         without_do_accept(ongoing, result);
     }

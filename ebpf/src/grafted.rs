@@ -27,7 +27,7 @@ pub fn grafted(sk: *const u8, socket: *const u8) {
     // The socket may have no file yet, or none ever.
     let accepted = Socket { sk, inode: sock::inode_of_socket(socket) };
     // `do_accept` tells of this one, when it knows more.
-    if let Some(ongoing) = calls::inside() {
+    if let Some(ongoing) = calls::grafted() {
         return keep_in_case(ongoing, accepted);
     }
     count::add(Counter::Seen);
@@ -66,22 +66,25 @@ pub fn grafted(sk: *const u8, socket: *const u8) {
 }
 
 /// Who waited for long may not be seen to return (see `calls::send_unended`): what is known by now is kept. Of a busy server
-/// nobody waits so long.
+/// nobody waits so long, and it need not pay for this: there a call that is not seen to return is counted as lost.
 #[inline(always)]
 fn keep_in_case(ongoing: &mut Ongoing, accepted: Socket) {
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let waited_ns = ongoing.waited_ns(now);
-    if waited_ns < LONG_NS || !accept::passes_silently(accepted) {
+    let waited_ns = now.saturating_sub(ongoing.began_ns);
+    if waited_ns < LONG_NS {
         return;
     }
+    if !accept::passes_silently(accepted) {
+        return ongoing.is_left_out();
+    }
     sock::make_cookie(accepted.sk);
-    let listener_fd = ongoing.listener_fd();
+    let listener_fd = ongoing.listener_fd;
     let mut listener = sock::of_fd(listener_fd);
     if !listener.exists() || !accepted.may_be_of(listener) {
         listener = Socket::NONE;
     }
-    let returned = Returned { syscall: ongoing.syscall(), result: 0, is_fd: false, listener_fd };
+    let returned = Returned { syscall: ongoing.syscall, result: 0, is_fd: false, listener_fd };
     let accept = Accept {
         returned,
         now,

@@ -1,8 +1,8 @@
-//! The entry points of iterators, which both tiers use.
+//! The entry points of iterators. Both tiers use them, `iter/task` only tier 1.
 
 use core::ffi::c_void;
 
-use crate::{offsets::*, read, survey};
+use crate::{calls, offsets::*, read, survey};
 
 /// `struct bpf_iter__task_file`: meta, task, fd, file; the last three are null at the end. kernel/bpf/task_iter.c
 #[unsafe(no_mangle)]
@@ -27,6 +27,18 @@ pub extern "C" fn remember_queued(ctx: *mut c_void) -> i32 {
     let skc = unsafe { read::slot(ctx.cast(), 1) };
     if skc != 0 {
         survey::tcp_socket(skc as *const u8);
+    }
+    0
+}
+
+/// `struct bpf_iter__task`: meta, task; task is null at the end. kernel/bpf/task_iter.c
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub extern "C" fn find_unended(ctx: *mut c_void) -> i32 {
+    // SAFETY: the iterator has these arguments, each in a slot of eight bytes; the verifier checks it.
+    let task = unsafe { read::slot(ctx.cast(), 1) };
+    if task != 0 {
+        calls::look_at(task as *const u8);
     }
     0
 }

@@ -106,6 +106,10 @@ globals! {
     TCP_SRTT_US;
     TCP_TOTAL_RETRANS;
     TCP_REQUEST_SNT_SYNACK;
+    /// `tcp_sock.rx_opt.ts_recent_stamp`: of a listener, when it last had to send SYN cookies.
+    TCP_OVERFLOW_STAMP;
+    SK_REUSEPORT;
+    REUSEPORT_OVERFLOW_STAMP;
     /// `inet_connection_sock.icsk_accept_queue.rskq_accept_head`
     ACCEPT_QUEUE_HEAD;
     REQUEST_SK;

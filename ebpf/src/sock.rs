@@ -185,6 +185,20 @@ impl Socket {
         }
     }
 
+    /// Whether this listener, or its group, ever had to answer with SYN cookies: then any of its connections may be one of those
+    /// (`tcp_synq_overflow`, include/net/tcp.h). When that was is known in jiffies only.
+    #[inline(always)]
+    pub fn sent_cookies(self) -> bool {
+        let tcp = self.identity();
+        let group = probed_ptr(tcp, &SK_REUSEPORT);
+        let stamp: u32 = if group.is_null() {
+            probed(tcp, &TCP_OVERFLOW_STAMP)
+        } else {
+            probed(group, &REUSEPORT_OVERFLOW_STAMP)
+        };
+        stamp != 0
+    }
+
     /// Whether it is Multipath TCP's main socket.
     #[inline(always)]
     pub fn is_mptcp(self) -> bool {

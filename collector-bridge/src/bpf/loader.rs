@@ -7,6 +7,7 @@ use acceptd_otlp::causes::causes;
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{HashMap, PerCpuArray, RingBuf},
+    programs::Iter,
 };
 use zerocopy::IntoBytes as _;
 
@@ -19,15 +20,17 @@ use super::{
     offsets::{OffsetError, Value},
     survey::{self, SurveyError},
 };
-use crate::{filter::Filter, preflight::facts::Trial};
+use crate::filter::Filter;
 
 /// The iterators, each with its target.
 const LISTENERS: (&str, &str) = ("survey_listeners", "task_file");
 const QUEUED: (&str, &str) = ("remember_queued", "tcp");
+const UNENDED: (&str, &str) = ("find_unended", "task");
 
 /// What is gone without them.
 const LISTENERS_FEATURE: &str = "listeners from before the start, and the state of listeners between accepts";
 const QUEUED_FEATURE: &str = "the proof of connections that were queued before the start";
+const UNENDED_FEATURE: &str = "the last accept of a living thread that waited in it while somebody else attached a program to the same function";
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ACCEPTD_EBPF_OBJECT"));
 
@@ -71,7 +74,7 @@ pub enum LoadError {
     },
     /// A program was refused, and what stands in for it, too.
     #[error("{0}; {1}")]
-    Both(String, String),
+    Both(Box<LoadError>, Box<LoadError>),
     /// The configuration says not to attach it.
     #[error("the program {hook} is in capture.skip_hooks")]
     Skipped {
@@ -160,6 +163,22 @@ pub struct Capture {
     pub missing: Vec<Missing>,
 }
 
+impl LoadError {
+    /// The program that was refused, if it was one.
+    #[must_use]
+    pub fn hook(&self) -> Option<&'static str> {
+        match self {
+            Self::NoFunction { hook, .. }
+            | Self::SecurityModule { hook }
+            | Self::Needs { hook, .. }
+            | Self::Skipped { hook }
+            | Self::Program { hook, .. } => Some(hook),
+            Self::Both(_, second) => second.hook(),
+            Self::Offsets(_) | Self::Object(_) | Self::Btf(_) | Self::Incomplete(_) => None,
+        }
+    }
+}
+
 /// A feature that this kernel does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Missing {
@@ -175,8 +194,8 @@ pub struct Missing {
 pub struct Hooks {
     object: Ebpf,
     links: Vec<(&'static Hook, Link)>,
-    /// Whether the survey's iterator is loaded.
-    can_survey: bool,
+    /// The iterators that are loaded.
+    iterators: Vec<&'static str>,
 }
 
 impl Hooks {
@@ -185,10 +204,25 @@ impl Hooks {
     /// # Errors
     /// When the kernel refuses the pass.
     pub fn survey(&mut self) -> Result<Option<Vec<ListenerState>>, SurveyError> {
-        if !self.can_survey {
-            return Ok(None);
-        }
-        iterator(&mut self.object, LISTENERS.0).map(survey::listeners).transpose()
+        self.loaded(LISTENERS.0).map(survey::listeners).transpose()
+    }
+
+    /// Looks for accepts whose end was not seen, and has what is known of them sent (tier 1).
+    ///
+    /// # Errors
+    /// When the kernel refuses the pass.
+    pub fn find_unended(&mut self) -> Result<(), SurveyError> {
+        self.loaded(UNENDED.0).map_or(Ok(()), survey::pass)
+    }
+
+    /// An iterator, if the kernel took it.
+    fn loaded(&mut self, name: &'static str) -> Option<&mut Iter> {
+        self.iterators.contains(&name).then(|| iterator(&mut self.object, name)).flatten()
+    }
+
+    /// The names of the programs that are attached, or loaded for passes.
+    pub fn programs(&self) -> impl Iterator<Item = &'static str> {
+        self.links.iter().map(|(hook, _)| hook.program).chain(self.iterators.iter().copied())
     }
 
     /// What the kernel knows of each attached program.
@@ -257,64 +291,10 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
     })
 }
 
-/// Loads and attaches each program of the tier that would be chosen, and says what the kernel did with it. Nothing stays
-/// attached.
-///
-/// # Errors
-/// When there is nothing to try: the maps were refused, or the kernel's types are not there.
-pub fn trials(
-    settings: &Settings,
-    offsets: &[Value],
-) -> Result<(Tier, Option<String>, Vec<Trial>), LoadError> {
-    let btf = Btf::from_sys_fs()?;
-    let tried = |program: &str, feature: Option<&str>, error: Option<LoadError>| Trial {
-        program: program.to_owned(),
-        feature: feature.map(str::to_owned),
-        error: error.map(|error| error.to_string()),
-    };
-    let mut because = None;
-    let tier = match settings.tier {
-        Some(tier) => tier,
-        None => match indispensable(settings, Tier::One, offsets, &btf)? {
-            None => Tier::One,
-            Some(error) => {
-                because = Some(error.to_string());
-                Tier::Two
-            }
-        },
-    };
-    let mut object = open(settings, tier, offsets)?;
-    let mut trials = Vec::new();
-    for hook in hooks::of(tier, settings.wanted) {
-        let error = attach_or_instead(&mut object, hook, settings, &btf).err();
-        if !(hook.only_if_there && matches!(error, Some(LoadError::NoFunction { .. }))) {
-            trials.push(tried(hook.program, hook.feature, error));
-        }
-    }
-    for ((name, target), feature) in [(LISTENERS, LISTENERS_FEATURE), (QUEUED, QUEUED_FEATURE)] {
-        let error = load_iterator(&mut object, name, target, &btf).err();
-        trials.push(tried(name, Some(feature), error));
-    }
-    Ok((tier, because, trials))
-}
-
-/// Why a tier cannot be: the refusal of its first indispensable program.
-fn indispensable(
-    settings: &Settings,
-    tier: Tier,
-    offsets: &[Value],
-    btf: &Btf,
-) -> Result<Option<LoadError>, LoadError> {
-    let mut object = open(settings, tier, offsets)?;
-    let mut needed = hooks::of(tier, settings.wanted).filter(|hook| hook.feature.is_none());
-    Ok(needed.find_map(|hook| attach_or_instead(&mut object, hook, settings, btf).err()))
-}
-
 /// What is attached, before its maps were taken out.
 struct Loaded {
     hooks: Hooks,
     capture: Capture,
-    can_remember: bool,
 }
 
 /// The kernel's types, which are large, are only in memory while this runs.
@@ -327,7 +307,10 @@ fn attach_first(settings: &Settings, offsets: &[Value]) -> Result<Loaded, LoadEr
         // The maps are the same in every tier.
         Err(error @ (LoadError::Object(_) | LoadError::Incomplete(_))) => Err(error),
         Err(because) => {
-            let mut loaded = attach_all(settings, Tier::Two, offsets, &btf)?;
+            let mut loaded = match attach_all(settings, Tier::Two, offsets, &btf) {
+                Ok(loaded) => loaded,
+                Err(error) => return Err(LoadError::Both(Box::new(because), Box::new(error))),
+            };
             loaded.capture.because = Some(because.to_string());
             Ok(loaded)
         }
@@ -339,7 +322,7 @@ fn attach_all(settings: &Settings, tier: Tier, offsets: &[Value], btf: &Btf) -> 
     let mut object = open(settings, tier, offsets)?;
     // Before the first program: the filter holds from the first event.
     fill_filter(&mut object, &settings.filter)?;
-    let mut hooks = Hooks { object, links: Vec::new(), can_survey: false };
+    let mut hooks = Hooks { object, links: Vec::new(), iterators: Vec::new() };
     let mut missing: Vec<Missing> = Vec::new();
     for hook in hooks::of(tier, settings.wanted) {
         let lacks = missing.iter().find(|missing| hook.needs == Some(missing.hook));
@@ -356,16 +339,17 @@ fn attach_all(settings: &Settings, tier: Tier, offsets: &[Value], btf: &Btf) -> 
             }
         }
     }
-    let mut loads = |(name, target), feature| match load_iterator(&mut hooks.object, name, target, btf) {
-        Ok(()) => true,
-        Err(error) => {
-            missing.push(Missing { hook: name, feature, reason: error.to_string() });
-            false
+    let passes = [(LISTENERS, LISTENERS_FEATURE), (QUEUED, QUEUED_FEATURE), (UNENDED, UNENDED_FEATURE)];
+    for ((name, target), feature) in passes {
+        if (name, tier) == (UNENDED.0, Tier::Two) {
+            continue;
         }
-    };
-    hooks.can_survey = loads(LISTENERS, LISTENERS_FEATURE);
-    let can_remember = loads(QUEUED, QUEUED_FEATURE);
-    Ok(Loaded { hooks, capture: Capture { tier, because: None, missing }, can_remember })
+        match load_iterator(&mut hooks.object, name, target, btf) {
+            Ok(()) => hooks.iterators.push(name),
+            Err(error) => missing.push(Missing { hook: name, feature, reason: error.to_string() }),
+        }
+    }
+    Ok(Loaded { hooks, capture: Capture { tier, because: None, missing } })
 }
 
 /// The hook, or what stands in for it.
@@ -388,7 +372,7 @@ fn attach_or_instead(
     match hooks::fallback(hook.program) {
         None => Err(first),
         Some(fallback) => {
-            attach(fallback).map_err(|second| LoadError::Both(first.to_string(), second.to_string()))
+            attach(fallback).map_err(|second| LoadError::Both(Box::new(first), Box::new(second)))
         }
     }
 }
@@ -429,7 +413,7 @@ fn fill_filter(object: &mut Ebpf, filter: &Filter) -> Result<(), LoadError> {
 
 /// The listeners that are there, and, remembered, the connections in their queues.
 fn look_around(loaded: &mut Loaded) -> Vec<ListenerState> {
-    let Loaded { hooks, capture, can_remember } = loaded;
+    let Loaded { hooks, capture } = loaded;
     let mut lacks = |hook, feature, reason: String| capture.missing.push(Missing { hook, feature, reason });
     let listeners = match hooks.survey() {
         Ok(listeners) => listeners.unwrap_or_default(),
@@ -438,8 +422,7 @@ fn look_around(loaded: &mut Loaded) -> Vec<ListenerState> {
             Vec::new()
         }
     };
-    let remember = iterator(&mut hooks.object, QUEUED.0).filter(|_| *can_remember);
-    match remember.map(|iterator| survey::remember_queued(iterator, &listeners)) {
+    match hooks.loaded(QUEUED.0).map(|iterator| survey::remember_queued(iterator, &listeners)) {
         None | Some(Ok(0)) => {}
         Some(Ok(failed)) => {
             lacks(QUEUED.0, QUEUED_FEATURE, format!("{failed} network namespaces could not be entered"));

@@ -98,6 +98,9 @@ const MEMBERS: &[(&str, Path)] = &[
     ("TCP_SRTT_US", &[("tcp_sock", "srtt_us")]),
     ("TCP_TOTAL_RETRANS", &[("tcp_sock", "total_retrans")]),
     ("TCP_REQUEST_SNT_SYNACK", &[("tcp_request_sock", "snt_synack")]),
+    ("TCP_OVERFLOW_STAMP", &[("tcp_sock", "rx_opt"), ("tcp_options_received", "ts_recent_stamp")]),
+    ("SK_REUSEPORT", &[("sock", "sk_reuseport_cb")]),
+    ("REUSEPORT_OVERFLOW_STAMP", &[("sock_reuseport", "synq_overflow_ts")]),
     (
         "ACCEPT_QUEUE_HEAD",
         &[("inet_connection_sock", "icsk_accept_queue"), ("request_sock_queue", "rskq_accept_head")],

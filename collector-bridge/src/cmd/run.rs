@@ -14,7 +14,7 @@ use anyhow::{Context as _, anyhow};
 
 use super::{failed, unusable};
 use crate::{
-    bpf::{self, Capture, Programs, Settings, Tier, Wanted, offsets},
+    bpf::{Capture, Programs, Settings, Wanted, offsets},
     clock,
     config::{Config, ConfigError, Loaded},
     drain::{Drain, Drained, Shared},
@@ -26,7 +26,7 @@ use crate::{
     listeners::Listeners,
     memory,
     output::{Console, Outputs},
-    preflight::{self, Facts, Item, Verdict, canary, facts, gather},
+    preflight::{self, Facts, Item, Verdict, canary, gather, heard},
     recorder::{Parts, Recorder},
     stop::Stop,
     summary::Summary,
@@ -155,16 +155,9 @@ fn load_checked(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
             None => error,
         }
     };
-    let wanted = gather::chosen_tier(config);
-    let mut programs = load(config, wanted, filter).map_err(|error| explained(&facts, error))?;
-    listen_to_canary(&mut facts, &programs);
-    let is_deaf = preflight::items(&facts).iter().any(|item| item.verdict == Verdict::Failed);
-    if is_deaf && wanted.is_none() && programs.capture.tier == Tier::One {
-        let because = preflight::items(&facts).into_iter().find(|item| item.verdict == Verdict::Failed);
-        programs = load(config, Some(Tier::Two), filter)?;
-        programs.capture.because = because.map(|item| item.because);
-        listen_to_canary(&mut facts, &programs);
-    }
+    let settings = settings(config, filter)?;
+    let programs = heard::load(&mut facts, &settings, |programs| canary::is_counted(programs))
+        .map_err(|error| explained(&facts, error.into()))?;
     for missing in &programs.capture.missing {
         tracing::warn!("without {}: {}", missing.feature, missing.reason);
     }
@@ -175,12 +168,6 @@ fn load_checked(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
         }
     }
     Ok(programs)
-}
-
-fn listen_to_canary(facts: &mut Facts, programs: &Programs) {
-    let Capture { tier, because, .. } = programs.capture.clone();
-    facts.capture = Some(facts::Capture { tier, because });
-    facts.canary = Some(canary::is_counted(programs));
 }
 
 /// Whether the Collector takes records, so that somebody who has just started the agent need not wait for the first.
@@ -202,12 +189,11 @@ fn headers(config: &Config) -> Vec<(String, String)> {
     config.export.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-fn load(config: &Config, tier: Option<Tier>, filter: &Filter) -> anyhow::Result<Programs> {
-    let offsets = offsets::resolve(offsets::VMLINUX)?;
+fn settings(config: &Config, filter: &Filter) -> anyhow::Result<Settings> {
     let ring_bytes =
         u32::try_from(config.capture.ring_bytes).context("capture.ring_bytes is larger than 4 GiB")?;
-    let settings = Settings {
-        tier,
+    Ok(Settings {
+        tier: gather::chosen_tier(config),
         skip: config.capture.skip_hooks.clone(),
         ring_bytes,
         record_self: config.filter.own,
@@ -218,8 +204,7 @@ fn load(config: &Config, tier: Option<Tier>, filter: &Filter) -> anyhow::Result<
             attempts: config.events.accept_attempt,
         },
         filter: filter.clone(),
-    };
-    Ok(bpf::load(&settings, &offsets)?)
+    })
 }
 
 fn profile(config: &Config) -> Result<Profile, String> {

@@ -13,12 +13,12 @@ use acceptd_otlp::probe;
 use super::{
     canary,
     facts::{
-        Btf, BtfError, Canary, Capture, Endpoint, EndpointError, Facts, Kernel, Process, Programs, State,
-        VsockTypes,
+        Btf, BtfError, Endpoint, EndpointError, Facts, Kernel, Process, Programs, State, Trial, VsockTypes,
     },
+    heard,
 };
 use crate::{
-    bpf::{self, Settings, Tier, Wanted, loader, offsets},
+    bpf::{self, LoadError, Settings, Tier, Wanted},
     config::{CaptureTier, Config},
     filter::Filter,
 };
@@ -60,17 +60,13 @@ pub fn host(config: &Config, btf: &Path) -> Facts {
 pub fn everything(config: &Config, btf: &Path) -> Facts {
     let mut facts = host(config, btf);
     if facts.btf.error.is_none() {
-        match offsets::resolve(&facts.btf.path) {
-            Ok(offsets) => {
-                let settings = trial_settings(config);
-                let (capture, programs) = trials(&settings, &offsets);
-                let all_needed = programs.error.is_none()
-                    && programs.trials.iter().all(|trial| trial.error.is_none() || trial.feature.is_some());
-                facts.canary = all_needed.then(|| try_canary(&settings, &offsets));
-                facts.capture = capture;
-                facts.programs = Some(programs);
+        let settings = trial_settings(config, facts.process.in_host_pid_namespace == Some(true));
+        match heard::load(&mut facts, &settings, canary::sing) {
+            Ok(programs) => facts.programs = Some(Programs { error: None, trials: trials(&programs) }),
+            Err(LoadError::Offsets(error)) => {
+                facts.btf.error = Some(BtfError::Unusable(error.to_string()));
             }
-            Err(error) => facts.btf.error = Some(BtfError::Unusable(error.to_string())),
+            Err(error) => facts.programs = Some(refusal(&error)),
         }
     }
     facts.endpoint = config.export.endpoint.as_ref().map(|endpoint| {
@@ -81,15 +77,13 @@ pub fn everything(config: &Config, btf: &Path) -> Facts {
     facts
 }
 
-/// All programs, and nothing but this process's own events.
-fn trial_settings(config: &Config) -> Settings {
-    let mut own = config.filter.clone();
-    own.pids = vec![u64::from(std::process::id())];
-    let filter = Filter::new(&own, &config.filter_exclude, Path::new("/")).unwrap_or_default();
+/// All programs. They tell of nothing but this process's own accepts where they know it by the id that it knows itself by.
+fn trial_settings(config: &Config, knows_its_pid: bool) -> Settings {
+    let filter = if knows_its_pid { Filter::of_process(std::process::id()) } else { Filter::default() };
     Settings {
         tier: chosen_tier(config),
         skip: config.capture.skip_hooks.clone(),
-        ring_bytes: 64 << 10,
+        ring_bytes: 1 << 20,
         record_self: true,
         failure_budget: 0,
         wanted: Wanted { bind: true, create: true, attempts: true },
@@ -107,19 +101,29 @@ pub fn chosen_tier(config: &Config) -> Option<Tier> {
     }
 }
 
-fn trials(settings: &Settings, offsets: &[offsets::Value]) -> (Option<Capture>, Programs) {
-    match loader::trials(settings, offsets) {
-        Ok((tier, because, trials)) => (Some(Capture { tier, because }), Programs { error: None, trials }),
-        Err(error) => (None, Programs { error: Some(error.to_string()), trials: Vec::new() }),
-    }
+fn trials(programs: &bpf::Programs) -> Vec<Trial> {
+    let attached = programs.hooks.programs().map(|program| Trial {
+        program: program.to_owned(),
+        feature: None,
+        error: None,
+    });
+    let missing = programs.capture.missing.iter().map(|missing| Trial {
+        program: missing.hook.to_owned(),
+        feature: Some(missing.feature.to_owned()),
+        error: Some(missing.reason.clone()),
+    });
+    attached.chain(missing).collect()
 }
 
-fn try_canary(settings: &Settings, offsets: &[offsets::Value]) -> Canary {
-    // Without the filter of processes: an agent in a pid namespace of its own has another id there.
-    let settings = Settings { filter: Filter::default(), wanted: Wanted::default(), ..settings.clone() };
-    match bpf::load(&settings, offsets) {
-        Ok(mut programs) => canary::sing(&mut programs),
-        Err(error) => Canary::Failed(error.to_string()),
+/// Without one indispensable program there are none; or not even the maps could be made.
+fn refusal(error: &LoadError) -> Programs {
+    let reason = Some(error.to_string());
+    match error.hook() {
+        Some(hook) => {
+            let trial = Trial { program: hook.to_owned(), feature: None, error: reason };
+            Programs { error: None, trials: vec![trial] }
+        }
+        None => Programs { error: reason, trials: Vec::new() },
     }
 }
 
