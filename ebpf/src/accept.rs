@@ -269,10 +269,7 @@ pub fn inet(out: &mut InetAccept, accept: &Accept) {
     if accept.listener.exists() {
         accept.listener.describe_listener(&mut out.listener);
     }
-    // Tier 1 knows it of each connection.
-    if TIER.load() == 1 || !accept.listener.sent_cookies() {
-        accept.pending.describe_handshake(&mut out.handshake);
-    }
+    accept.pending.describe_handshake(accept.listener, &mut out.handshake);
 }
 
 /// Fills a sample, which is zero.

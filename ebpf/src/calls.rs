@@ -35,6 +35,8 @@ pub struct Ongoing {
     in_syscall: u8,
     /// Between the begin and the end of `do_accept`: how far it came, one of the constants below.
     inside: u8,
+    /// 1: what is due was due already when [`look_at`] came by.
+    overdue: u8,
     /// What `do_accept` left: one of the constants below, or the kind of the sample.
     outcome: u8,
     /// One of `Call::SYSCALL_…`.
@@ -54,8 +56,17 @@ impl Ongoing {
     const WAITS: u8 = 1;
     /// It has a connection: its end is a matter of microseconds.
     const GRAFTED: u8 = 2;
-    /// So it was already when [`look_at`] came by.
-    const OVERDUE: u8 = 3;
+
+    #[inline(always)]
+    fn has_sample(&self) -> bool {
+        self.outcome == Kind::UnixAccept as u8 || self.outcome == Kind::InetAccept as u8
+    }
+
+    /// Whether it has a connection that was not told yet.
+    #[inline(always)]
+    fn is_due(&self) -> bool {
+        self.has_sample() || self.inside == Self::GRAFTED && self.outcome == Self::NOTHING
+    }
 }
 
 #[inline(always)]
@@ -152,24 +163,26 @@ pub fn exited() {
 #[inline(always)]
 pub fn look_at(task: *const u8) {
     let Some(ongoing) = of_task(task, 0) else { return };
-    match ongoing.inside {
-        Ongoing::GRAFTED => ongoing.inside = Ongoing::OVERDUE,
-        Ongoing::OVERDUE => send_unended(ongoing),
-        _ => {}
+    if ongoing.is_due() {
+        if ongoing.overdue == 1 {
+            return send_unended(ongoing);
+        }
+        ongoing.overdue = 1;
     }
 }
 
 /// The end of a call was not seen: whoever attaches a program to a function, or detaches one, makes the kernel skip the exit
-/// programs for all that are inside (`bpf_tramp_image_put`, kernel/bpf/trampoline.c). Sends what the backstop kept of it.
+/// programs for all that are inside (`bpf_tramp_image_put`, kernel/bpf/trampoline.c). Sends what is known of it.
 #[inline(always)]
 fn send_unended(ongoing: &mut Ongoing) {
-    if ongoing.inside >= Ongoing::GRAFTED && ongoing.outcome != Ongoing::TOLD && !send_kept_of(ongoing, NO_FD) {
+    if ongoing.is_due() && !send_kept_of(ongoing, NO_FD) {
         count::add(Counter::Seen);
         count::add(Counter::Unended);
     }
     ongoing.inside = Ongoing::OUTSIDE;
     ongoing.in_syscall = 0;
     ongoing.outcome = Ongoing::NOTHING;
+    ongoing.overdue = 0;
 }
 
 /// `do_accept` returned: the file of the accepted socket, or an error in place of a pointer.

@@ -26,7 +26,7 @@ const NEW: u64 = 1;
 pub struct Pending {
     /// Boot time of ESTABLISHED; 0 when that was before the programs were loaded.
     pub established_ns: u64,
-    /// Microseconds, the unit of the kernel's clock for it; 0 when unknown, or [`Self::BY_COOKIE`]. See [`Handshake`].
+    /// Microseconds, the unit of the kernel's clock for it; 0 when unknown. See [`Handshake`].
     handshake_us: u32,
     /// Eighths of a microsecond, as in `tcp_sock.srtt_us`; 0 when unknown.
     rtt: u32,
@@ -44,10 +44,6 @@ impl Pending {
     const TOLD: u32 = 2;
     /// It is being accepted.
     const GRAFTED: u32 = 3;
-
-    /// The kernel kept nothing of the connection before the last packet of its handshake: its round-trip time then comes from
-    /// a time stamp that has the connection's options in its low bits (`cookie_init_timestamp`, net/ipv4/syncookies.c).
-    const BY_COOKIE: u32 = u32::MAX;
 
     /// What is known of a connection that is not known to wait. No `Option`: LLVM would leave the rest of a `None`
     /// uninitialised, and copy it, which the verifier refuses.
@@ -70,10 +66,13 @@ impl Pending {
         self.state == Self::TOLD
     }
 
-    /// Fills `out`, which is zero. Of what was not seen to be established nothing is known.
+    /// Fills `out`, which is zero. Of what was not seen to be established nothing is known. Of a connection by SYN cookies the
+    /// kernel has a round-trip time from a time stamp that has options in its low bits (`cookie_init_timestamp`,
+    /// net/ipv4/syncookies.c): only a handshake that tier 1 saw proves that it is none.
     #[inline(always)]
-    pub fn describe_handshake(&self, out: &mut Handshake) {
-        if self.established_ns != 0 && self.rtt != 0 && self.handshake_us != Self::BY_COOKIE {
+    pub fn describe_handshake(&self, listener: Socket, out: &mut Handshake) {
+        let is_seen = TIER.load() == 1 && self.handshake_us != 0;
+        if self.established_ns != 0 && self.rtt != 0 && (is_seen || !listener.sent_cookies()) {
             out.time_ns = u64::from(self.handshake_us) * 1000;
             out.rtt_ns = u64::from(self.rtt) * 125;
             out.synack_retransmits = self.synack_retransmits;
@@ -107,14 +106,16 @@ pub fn handshake(child: *const u8, request: *const u8) {
     if (Socket { sk: child, inode: 0 }).protocol() != IPPROTO_TCP {
         return;
     }
-    // Microseconds on CLOCK_MONOTONIC; 0 for a SYN cookie.
+    // Microseconds on CLOCK_MONOTONIC.
     let sent: u64 = probed(request, &TCP_REQUEST_SNT_SYNACK);
+    if sent == 0 {
+        return;
+    }
     if let Some(kept) = of_socket(child, CREATE) {
         // SAFETY: the helper has no arguments.
         let now = unsafe { bpf_ktime_get_ns() } / 1000;
         // Within one tick of the clock it took less than that, and is not unknown.
-        let took = (now.saturating_sub(sent) as u32).clamp(1, Pending::BY_COOKIE - 1);
-        kept.handshake_us = if sent == 0 { Pending::BY_COOKIE } else { took };
+        kept.handshake_us = (now.saturating_sub(sent) as u32).max(1);
     }
 }
 

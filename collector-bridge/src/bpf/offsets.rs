@@ -1,10 +1,12 @@
 //! Where the kernel keeps what the programs read: member offsets from its BTF, system call numbers of its ABI.
 //!
-//! Each offset becomes a frozen constant of the programs (ebpf/src/offsets.rs), and the verifier checks those of
-//! typed loads: a wrong one is refused at load instead of reading garbage.
+//! Each offset becomes a frozen constant of the programs (ebpf/src/offsets.rs). A member of another type than the programs
+//! read is refused here; of typed loads the verifier checks the offset, too.
 
-use btf_rs::{Btf, Struct, Type};
+use btf_rs::{Btf, Member, Struct, Type};
 use thiserror::Error;
+
+use Holds::{Array, AtLeast, Bytes, Pointer};
 
 /// The running kernel's own types.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -27,13 +29,31 @@ pub enum OffsetError {
     },
     /// The BTF has no such member, so the programs would not know where to read.
     #[error(
-        "the kernel's type information has no member `{member}` in `struct {structure}`; this kernel is not supported yet, please report it with `uname -r`"
+        "Linux {kernel} has no member `{member}` in `struct {structure}`, by its type information; this kernel is not supported yet, please report it"
     )]
     MissingMember {
+        /// Its release.
+        kernel: String,
         /// Name of the struct.
         structure: &'static str,
         /// Name of the member.
         member: &'static str,
+    },
+    /// At the offset of the member is not what the programs read there.
+    #[error(
+        "Linux {kernel} has {found} as member `{member}` of `struct {structure}`, by its type information, where acceptd reads {expected}; this kernel is not supported yet, please report it"
+    )]
+    OtherType {
+        /// Its release.
+        kernel: String,
+        /// Name of the struct.
+        structure: &'static str,
+        /// Name of the member.
+        member: &'static str,
+        /// What the member is.
+        found: String,
+        /// What it should be.
+        expected: String,
     },
     /// Programs exist for this architecture's register layout only.
     #[error("no system call layout is known for {0}; acceptd runs on x86_64 and aarch64")]
@@ -46,87 +66,111 @@ pub type Value = (&'static str, u64);
 /// A path of members: the offset of the last within the first, through embedded structs.
 type Path = &'static [(&'static str, &'static str)];
 
-const MEMBERS: &[(&str, Path)] = &[
-    ("TASK_FILES", &[("task_struct", "files")]),
-    ("TASK_PID", &[("task_struct", "pid")]),
-    ("TASK_TGID", &[("task_struct", "tgid")]),
-    ("TASK_GROUP_LEADER", &[("task_struct", "group_leader")]),
-    ("TASK_START_BOOTTIME", &[("task_struct", "start_boottime")]),
-    ("TASK_SELF_EXEC_ID", &[("task_struct", "self_exec_id")]),
-    ("TASK_CRED", &[("task_struct", "cred")]),
-    ("TASK_MM", &[("task_struct", "mm")]),
-    ("TASK_FLAGS", &[("task_struct", "flags")]),
-    ("TASK_COMM", &[("task_struct", "comm")]),
-    ("TASK_CGROUPS", &[("task_struct", "cgroups")]),
-    ("CSS_SET_CGROUP", &[("css_set", "dfl_cgrp")]),
-    ("CGROUP_NODE", &[("cgroup", "kn")]),
-    ("NODE_ID", &[("kernfs_node", "id")]),
-    ("CRED_UID", &[("cred", "uid")]),
-    ("CRED_EUID", &[("cred", "euid")]),
-    ("CRED_EGID", &[("cred", "egid")]),
-    ("MM_EXE_FILE", &[("mm_struct", "exe_file")]),
-    ("FILE_DENTRY", &[("file", "f_path"), ("path", "dentry")]),
-    ("DENTRY_NAME", &[("dentry", "d_name"), ("qstr", "name")]),
-    ("FILES_FDT", &[("files_struct", "fdt")]),
-    ("FDT_FD", &[("fdtable", "fd")]),
-    ("FDT_MAX_FDS", &[("fdtable", "max_fds")]),
-    ("FILE_PRIVATE_DATA", &[("file", "private_data")]),
-    ("FILE_INODE", &[("file", "f_inode")]),
-    ("INODE_NUMBER", &[("inode", "i_ino")]),
-    ("SOCKET_FILE", &[("socket", "file")]),
-    ("SOCKET_SK", &[("socket", "sk")]),
-    ("SK_SOCKET", &[("sock", "sk_socket")]),
-    ("SK_FAMILY", &[("sock_common", "skc_family")]),
-    ("SK_PROTOCOL", &[("sock", "sk_protocol")]),
-    ("SK_TYPE", &[("sock", "sk_type")]),
-    ("SK_STATE", &[("sock_common", "skc_state")]),
-    ("SK_ERR", &[("sock", "sk_err")]),
-    ("SK_DROPS", &[("sock", "sk_drops")]),
-    ("SK_RECEIVE_NEXT", &[("sock", "sk_receive_queue"), ("sk_buff_head", "next")]),
-    ("SK_RECEIVE_LENGTH", &[("sock", "sk_receive_queue"), ("sk_buff_head", "qlen")]),
-    ("SK_COOKIE", &[("sock_common", "skc_cookie")]),
-    ("SK_NET", &[("sock_common", "skc_net")]),
-    ("NET_INUM", &[("net", "ns"), ("ns_common", "inum")]),
-    ("SK_DPORT", &[("sock_common", "skc_dport")]),
-    ("SK_DADDR", &[("sock_common", "skc_daddr")]),
-    ("SK_RCV_SADDR", &[("sock_common", "skc_rcv_saddr")]),
-    ("SK_V6_DADDR", &[("sock_common", "skc_v6_daddr")]),
-    ("SK_V6_RCV_SADDR", &[("sock_common", "skc_v6_rcv_saddr")]),
-    ("SK_ACK_BACKLOG", &[("sock", "sk_ack_backlog")]),
-    ("SK_MAX_ACK_BACKLOG", &[("sock", "sk_max_ack_backlog")]),
-    ("INET_SPORT", &[("inet_sock", "inet_sport")]),
-    ("TCP_SRTT_US", &[("tcp_sock", "srtt_us")]),
-    ("TCP_TOTAL_RETRANS", &[("tcp_sock", "total_retrans")]),
-    ("TCP_REQUEST_SNT_SYNACK", &[("tcp_request_sock", "snt_synack")]),
-    ("TCP_OVERFLOW_STAMP", &[("tcp_sock", "rx_opt"), ("tcp_options_received", "ts_recent_stamp")]),
-    ("SK_REUSEPORT", &[("sock", "sk_reuseport_cb")]),
-    ("REUSEPORT_OVERFLOW_STAMP", &[("sock_reuseport", "synq_overflow_ts")]),
+/// What the programs read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Pointer,
+    /// A number, or a struct around one.
+    Bytes(usize),
+    /// Likewise: its lower half serves.
+    AtLeast(usize),
+    Array,
+}
+
+impl std::fmt::Display for Holds {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Pointer => out.write_str("a pointer"),
+            Bytes(size) => write!(out, "{size} bytes"),
+            AtLeast(size) => write!(out, "at least {size} bytes"),
+            Array => out.write_str("an array"),
+        }
+    }
+}
+
+/// The global, what it is the offset of, and where that is.
+const MEMBERS: &[(&str, Holds, Path)] = &[
+    ("TASK_FILES", Pointer, &[("task_struct", "files")]),
+    ("TASK_PID", Bytes(4), &[("task_struct", "pid")]),
+    ("TASK_TGID", Bytes(4), &[("task_struct", "tgid")]),
+    ("TASK_GROUP_LEADER", Pointer, &[("task_struct", "group_leader")]),
+    ("TASK_START_BOOTTIME", Bytes(8), &[("task_struct", "start_boottime")]),
+    ("TASK_SELF_EXEC_ID", Bytes(8), &[("task_struct", "self_exec_id")]),
+    ("TASK_CRED", Pointer, &[("task_struct", "cred")]),
+    ("TASK_MM", Pointer, &[("task_struct", "mm")]),
+    ("TASK_FLAGS", Bytes(4), &[("task_struct", "flags")]),
+    ("TASK_COMM", Array, &[("task_struct", "comm")]),
+    ("TASK_CGROUPS", Pointer, &[("task_struct", "cgroups")]),
+    ("CSS_SET_CGROUP", Pointer, &[("css_set", "dfl_cgrp")]),
+    ("CGROUP_NODE", Pointer, &[("cgroup", "kn")]),
+    ("NODE_ID", Bytes(8), &[("kernfs_node", "id")]),
+    ("CRED_UID", Bytes(4), &[("cred", "uid")]),
+    ("CRED_EUID", Bytes(4), &[("cred", "euid")]),
+    ("CRED_EGID", Bytes(4), &[("cred", "egid")]),
+    ("MM_EXE_FILE", Pointer, &[("mm_struct", "exe_file")]),
+    ("FILE_DENTRY", Pointer, &[("file", "f_path"), ("path", "dentry")]),
+    ("DENTRY_NAME", Pointer, &[("dentry", "d_name"), ("qstr", "name")]),
+    ("FILES_FDT", Pointer, &[("files_struct", "fdt")]),
+    ("FDT_FD", Pointer, &[("fdtable", "fd")]),
+    ("FDT_MAX_FDS", Bytes(4), &[("fdtable", "max_fds")]),
+    ("FILE_PRIVATE_DATA", Pointer, &[("file", "private_data")]),
+    ("FILE_INODE", Pointer, &[("file", "f_inode")]),
+    ("INODE_NUMBER", Bytes(8), &[("inode", "i_ino")]),
+    ("SOCKET_FILE", Pointer, &[("socket", "file")]),
+    ("SOCKET_SK", Pointer, &[("socket", "sk")]),
+    ("SK_SOCKET", Pointer, &[("sock", "sk_socket")]),
+    ("SK_FAMILY", Bytes(2), &[("sock_common", "skc_family")]),
+    ("SK_PROTOCOL", Bytes(2), &[("sock", "sk_protocol")]),
+    ("SK_TYPE", Bytes(2), &[("sock", "sk_type")]),
+    ("SK_STATE", Bytes(1), &[("sock_common", "skc_state")]),
+    ("SK_ERR", Bytes(4), &[("sock", "sk_err")]),
+    ("SK_DROPS", Bytes(4), &[("sock", "sk_drops")]),
+    ("SK_RECEIVE_NEXT", Pointer, &[("sock", "sk_receive_queue"), ("sk_buff_head", "next")]),
+    ("SK_RECEIVE_LENGTH", Bytes(4), &[("sock", "sk_receive_queue"), ("sk_buff_head", "qlen")]),
+    ("SK_COOKIE", Bytes(8), &[("sock_common", "skc_cookie")]),
+    ("SK_NET", Bytes(8), &[("sock_common", "skc_net")]),
+    ("NET_INUM", Bytes(4), &[("net", "ns"), ("ns_common", "inum")]),
+    ("SK_DPORT", Bytes(2), &[("sock_common", "skc_dport")]),
+    ("SK_DADDR", Bytes(4), &[("sock_common", "skc_daddr")]),
+    ("SK_RCV_SADDR", Bytes(4), &[("sock_common", "skc_rcv_saddr")]),
+    ("SK_V6_DADDR", Bytes(16), &[("sock_common", "skc_v6_daddr")]),
+    ("SK_V6_RCV_SADDR", Bytes(16), &[("sock_common", "skc_v6_rcv_saddr")]),
+    ("SK_ACK_BACKLOG", Bytes(4), &[("sock", "sk_ack_backlog")]),
+    ("SK_MAX_ACK_BACKLOG", Bytes(4), &[("sock", "sk_max_ack_backlog")]),
+    ("INET_SPORT", Bytes(2), &[("inet_sock", "inet_sport")]),
+    ("TCP_SRTT_US", Bytes(4), &[("tcp_sock", "srtt_us")]),
+    ("TCP_TOTAL_RETRANS", Bytes(4), &[("tcp_sock", "total_retrans")]),
+    ("TCP_REQUEST_SNT_SYNACK", Bytes(8), &[("tcp_request_sock", "snt_synack")]),
+    ("TCP_OVERFLOW_STAMP", Bytes(4), &[("tcp_sock", "rx_opt"), ("tcp_options_received", "ts_recent_stamp")]),
+    ("SK_REUSEPORT", Pointer, &[("sock", "sk_reuseport_cb")]),
+    ("REUSEPORT_OVERFLOW_STAMP", Bytes(4), &[("sock_reuseport", "synq_overflow_ts")]),
     (
         "ACCEPT_QUEUE_HEAD",
+        Pointer,
         &[("inet_connection_sock", "icsk_accept_queue"), ("request_sock_queue", "rskq_accept_head")],
     ),
-    ("REQUEST_SK", &[("request_sock", "sk")]),
-    ("UNIX_ADDR", &[("unix_sock", "addr")]),
-    ("UNIX_PEER", &[("unix_sock", "peer")]),
-    ("UNIX_ADDRESS_LEN", &[("unix_address", "len")]),
-    ("UNIX_ADDRESS_PATH", &[("unix_address", "name"), ("sockaddr_un", "sun_path")]),
-    ("ITER_SEQ", &[("bpf_iter_meta", "seq")]),
+    ("REQUEST_SK", Pointer, &[("request_sock", "sk")]),
+    ("UNIX_ADDR", Pointer, &[("unix_sock", "addr")]),
+    ("UNIX_PEER", Pointer, &[("unix_sock", "peer")]),
+    ("UNIX_ADDRESS_LEN", Bytes(4), &[("unix_address", "len")]),
+    ("UNIX_ADDRESS_PATH", Array, &[("unix_address", "name"), ("sockaddr_un", "sun_path")]),
+    ("ITER_SEQ", Pointer, &[("bpf_iter_meta", "seq")]),
 ];
 
 /// Members that a kernel may lack: one without Multipath TCP, VSOCK or io_uring. VSOCK may also be a module.
-const OPTIONAL: &[(&str, Path)] = &[
-    ("MPTCP_FIRST", &[("mptcp_sock", "first")]),
-    ("VSOCK_LOCAL_CID", &[("vsock_sock", "local_addr"), ("sockaddr_vm", "svm_cid")]),
-    ("VSOCK_LOCAL_PORT", &[("vsock_sock", "local_addr"), ("sockaddr_vm", "svm_port")]),
-    ("VSOCK_REMOTE_CID", &[("vsock_sock", "remote_addr"), ("sockaddr_vm", "svm_cid")]),
-    ("VSOCK_REMOTE_PORT", &[("vsock_sock", "remote_addr"), ("sockaddr_vm", "svm_port")]),
-    ("IO_OPCODE", &[("io_kiocb", "opcode")]),
-    ("IO_FD", &[("io_kiocb", "cqe"), ("io_cqe", "fd")]),
-    ("IO_FLAGS", &[("io_kiocb", "flags")]),
-    ("IO_FILE", &[("io_kiocb", "file")]),
-    ("IO_ACCEPT_FILE_SLOT", &[("io_accept", "file_slot")]),
-    ("IO_CQE_RES", &[("io_uring_cqe", "res")]),
-    ("IO_CQE_FLAGS", &[("io_uring_cqe", "flags")]),
+const OPTIONAL: &[(&str, Holds, Path)] = &[
+    ("MPTCP_FIRST", Pointer, &[("mptcp_sock", "first")]),
+    ("VSOCK_LOCAL_CID", Bytes(4), &[("vsock_sock", "local_addr"), ("sockaddr_vm", "svm_cid")]),
+    ("VSOCK_LOCAL_PORT", Bytes(4), &[("vsock_sock", "local_addr"), ("sockaddr_vm", "svm_port")]),
+    ("VSOCK_REMOTE_CID", Bytes(4), &[("vsock_sock", "remote_addr"), ("sockaddr_vm", "svm_cid")]),
+    ("VSOCK_REMOTE_PORT", Bytes(4), &[("vsock_sock", "remote_addr"), ("sockaddr_vm", "svm_port")]),
+    ("IO_OPCODE", Bytes(1), &[("io_kiocb", "opcode")]),
+    ("IO_FD", Bytes(4), &[("io_kiocb", "cqe"), ("io_cqe", "fd")]),
+    ("IO_FLAGS", AtLeast(4), &[("io_kiocb", "flags")]),
+    ("IO_FILE", Pointer, &[("io_kiocb", "file")]),
+    ("IO_ACCEPT_FILE_SLOT", Bytes(4), &[("io_accept", "file_slot")]),
+    ("IO_CQE_RES", Bytes(4), &[("io_uring_cqe", "res")]),
+    ("IO_CQE_FLAGS", Bytes(4), &[("io_uring_cqe", "flags")]),
 ];
 
 /// How one architecture passes system calls.
@@ -222,15 +266,16 @@ fn unreadable(path: &str, cause: &dyn std::fmt::Display) -> OffsetError {
 
 fn values(btf: &Btf, vsock: Option<&Btf>, abi: &Abi) -> Result<Vec<Value>, OffsetError> {
     let mut values = Vec::with_capacity(MEMBERS.len() + OPTIONAL.len() + 24);
-    for &(global, path) in MEMBERS {
-        values.push((global, offset(btf, path)?));
+    for &(global, holds, path) in MEMBERS {
+        values.push((global, offset(btf, holds, path)?));
     }
-    for &(global, path) in OPTIONAL {
-        let found =
-            offset(btf, path).or_else(|absent| vsock.map_or(Err(absent), |vsock| offset(vsock, path)));
+    for &(global, holds, path) in OPTIONAL {
+        let found = offset(btf, holds, path)
+            .or_else(|absent| vsock.map_or(Err(absent), |vsock| offset(vsock, holds, path)));
         values.push((global, found.unwrap_or(ABSENT)));
     }
-    values.push(("PT_REGS_NR", offset_of(btf, "pt_regs", abi.number)?));
+    let register = |member| offset(btf, AtLeast(4), &[("pt_regs", member)]);
+    values.push(("PT_REGS_NR", register(abi.number)?));
     let globals = [
         "PT_REGS_ARG0",
         "PT_REGS_ARG1",
@@ -242,13 +287,14 @@ fn values(btf: &Btf, vsock: Option<&Btf>, abi: &Abi) -> Result<Vec<Value>, Offse
     for (global, (member, beyond)) in
         globals.into_iter().zip(abi.arguments.into_iter().chain(abi.compat_arguments))
     {
-        values.push((global, offset_of(btf, "pt_regs", member)? + beyond));
+        // An array of them on arm64.
+        values.push((global, offset_of(btf, "pt_regs", member)?.0 + beyond));
     }
     values
         .push(("IO_COMPLETE_BY_CQE", u64::from(arguments_of(btf, "btf_trace_io_uring_complete") == Some(3))));
     let (byte, mask) = flag(btf, "tcp_sock", "is_mptcp").unwrap_or((ABSENT, 0));
     values.extend([("TCP_IS_MPTCP", byte), ("TCP_IS_MPTCP_MASK", mask)]);
-    values.push(("TASK_COMPAT_FLAGS", offset(btf, abi.compat)?));
+    values.push(("TASK_COMPAT_FLAGS", offset(btf, AtLeast(4), abi.compat)?));
     values.push(("COMPAT_MASK", abi.compat_mask));
     values.extend(abi.numbers);
     Ok(values)
@@ -259,7 +305,7 @@ fn flag(btf: &Btf, structure: &str, member: &str) -> Option<(u64, u64)> {
     let types = btf.resolve_types_by_name(structure).ok()?;
     types.iter().find_map(|candidate| {
         let Type::Struct(found) = candidate else { return None };
-        let is_it = |field: &&btf_rs::Member| btf.resolve_name(*field).is_ok_and(|name| name == member);
+        let is_it = |field: &&Member| btf.resolve_name(*field).is_ok_and(|name| name == member);
         let field = found.members.iter().find(is_it)?;
         let mask = match field.bitfield_size() {
             Some(bits @ 1..=7) => ((1 << bits) - 1) << (field.bit_offset() % 8),
@@ -280,11 +326,52 @@ fn arguments_of(btf: &Btf, tracepoint: &str) -> Option<usize> {
     prototype.parameters.len().checked_sub(1)
 }
 
-fn offset(btf: &Btf, path: Path) -> Result<u64, OffsetError> {
-    path.iter().map(|&(structure, member)| offset_of(btf, structure, member)).sum()
+fn offset(btf: &Btf, holds: Holds, path: &[(&'static str, &'static str)]) -> Result<u64, OffsetError> {
+    let mut sum = 0;
+    let mut last = None;
+    for &(structure, member) in path {
+        let (offset, found) = offset_of(btf, structure, member)?;
+        sum += offset;
+        last = Some((structure, member, found));
+    }
+    if let Some((structure, member, found)) = last {
+        let found = what(btf, &found);
+        let is_it = match (holds, found) {
+            (AtLeast(least), Some(Bytes(size))) => size >= least,
+            (holds, found) => Some(holds) == found,
+        };
+        if !is_it {
+            return Err(OffsetError::OtherType {
+                kernel: release(),
+                structure,
+                member,
+                found: found.map_or("something else".to_owned(), |found| found.to_string()),
+                expected: holds.to_string(),
+            });
+        }
+    }
+    Ok(sum)
 }
 
-fn offset_of(btf: &Btf, structure: &'static str, member: &'static str) -> Result<u64, OffsetError> {
+/// What a member is, through typedefs and qualifiers.
+fn what(btf: &Btf, member: &Member) -> Option<Holds> {
+    /// More is a loop.
+    const LONGEST: usize = 16;
+    btf.chained_type_iter(member).take(LONGEST).find_map(|candidate| match candidate {
+        Type::Ptr(_) => Some(Pointer),
+        Type::Array(_) => Some(Array),
+        Type::Int(found) => Some(Bytes(found.size())),
+        Type::Enum(found) => Some(Bytes(found.size())),
+        Type::Struct(found) | Type::Union(found) => Some(Bytes(found.size())),
+        _ => None,
+    })
+}
+
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+fn offset_of(btf: &Btf, structure: &'static str, member: &'static str) -> Result<(u64, Member), OffsetError> {
     btf.resolve_types_by_name(structure)
         .unwrap_or_default()
         .iter()
@@ -292,17 +379,20 @@ fn offset_of(btf: &Btf, structure: &'static str, member: &'static str) -> Result
             Type::Struct(found) => find(btf, found, member),
             _ => None,
         })
-        .ok_or(OffsetError::MissingMember { structure, member })
+        .ok_or_else(|| OffsetError::MissingMember { kernel: release(), structure, member })
 }
 
-/// Byte offset of `member` in `structure`, looking into its anonymous structs and unions.
-fn find(btf: &Btf, structure: &Struct, member: &str) -> Option<u64> {
+/// `member` in `structure` and its byte offset, looking into anonymous structs and unions.
+fn find(btf: &Btf, structure: &Struct, member: &str) -> Option<(u64, Member)> {
     structure.members.iter().find_map(|candidate| {
         let at = u64::from(candidate.bit_offset() / 8);
         match btf.resolve_name(candidate).unwrap_or_default() {
-            name if name == member => Some(at),
+            name if name == member => Some((at, candidate.clone())),
             name if name.is_empty() => match btf.resolve_chained_type(candidate) {
-                Ok(Type::Struct(inner) | Type::Union(inner)) => Some(at + find(btf, &inner, member)?),
+                Ok(Type::Struct(inner) | Type::Union(inner)) => {
+                    let (within, found) = find(btf, &inner, member)?;
+                    Some((at + within, found))
+                }
                 _ => None,
             },
             _ => None,
@@ -314,12 +404,34 @@ fn find(btf: &Btf, structure: &Struct, member: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    /// Where the name begins.
+    fn position(bytes: &[u8], name: &str) -> usize {
+        let needle = [b"\0", name.as_bytes(), b"\0"].concat();
+        let at = bytes.windows(needle.len()).position(|window| window == needle);
+        at.expect("the name is there") + 1
+    }
+
     fn vmlinux_without(name: &str) -> Vec<u8> {
         let mut bytes = std::fs::read(VMLINUX).expect("the test machine has BTF");
-        let needle = [b"\0", name.as_bytes(), b"\0"].concat();
-        let at = bytes.windows(needle.len()).position(|window| window == needle).expect("the name is there");
-        bytes[at + 1] = b'X';
+        let at = position(&bytes, name);
+        bytes[at] = b'X';
         bytes
+    }
+
+    #[test]
+    fn a_member_at_the_offset_of_another_is_named() {
+        let mut bytes = std::fs::read(VMLINUX).expect("the test machine has BTF");
+        // As long as each other.
+        let (one, other) = ("group_leader", "self_exec_id");
+        let (at, at_other) = (position(&bytes, one), position(&bytes, other));
+        bytes[at..at + other.len()].copy_from_slice(other.as_bytes());
+        bytes[at_other..at_other + one.len()].copy_from_slice(one.as_bytes());
+        let btf = Btf::from_bytes(&bytes).expect("still valid BTF");
+        let error = values(&btf, None, &X86_64).expect_err("a number is no pointer").to_string();
+        let release = release();
+        let words =
+            [release.as_str(), "8 bytes", "`group_leader`", "`struct task_struct`", "reads a pointer"];
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
 
     #[test]
