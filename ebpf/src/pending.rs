@@ -72,7 +72,9 @@ impl Pending {
     #[inline(always)]
     pub fn describe_handshake(&self, listener: Socket, out: &mut Handshake) {
         let is_seen = TIER.load() == 1 && self.handshake_us != 0;
-        if self.established_ns != 0 && self.rtt != 0 && (is_seen || !listener.sent_cookies()) {
+        // What was sent twice has no round-trip time.
+        let is_known = self.established_ns != 0 && (self.rtt != 0 || self.synack_retransmits != 0);
+        if is_known && (is_seen || !listener.sent_cookies()) {
             out.time_ns = u64::from(self.handshake_us) * 1000;
             out.rtt_ns = u64::from(self.rtt) * 125;
             out.synack_retransmits = self.synack_retransmits;
@@ -122,11 +124,25 @@ pub fn handshake(child: *const u8, request: *const u8) {
 /// `sk` reached its listener's queue.
 #[inline(always)]
 pub fn established(sk: *const u8, cookie: u64) {
-    let connection = Socket { sk, inode: 0 };
     // A connection of TCP fast open can be accepted before it is established.
-    if !probed_ptr(sk, &SK_SOCKET).is_null() {
+    if is_accepted(sk) {
         return;
     }
+    remember(sk, cookie);
+    if is_accepted(sk) {
+        // Meanwhile, perhaps before it was remembered.
+        let _ = take(Socket { sk, inode: 0 });
+    }
+}
+
+#[inline(always)]
+fn is_accepted(sk: *const u8) -> bool {
+    !probed_ptr(sk, &SK_SOCKET).is_null()
+}
+
+#[inline(always)]
+fn remember(sk: *const u8, cookie: u64) {
+    let connection = Socket { sk, inode: 0 };
     // SAFETY: the helper has no arguments.
     let mut pending = Pending::since(unsafe { bpf_ktime_get_boot_ns() });
     // SAFETY: the verifier knows `sk` as a socket.

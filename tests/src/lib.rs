@@ -12,3 +12,4 @@ pub mod scenarios;
 pub mod truth;
 pub mod uring;
 pub mod wait;
+pub mod wire;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "the C library's functions have no safe wrapper")]
 
 use std::{
-    ffi::{c_int, c_void},
+    ffi::{c_int, c_ulong, c_void},
     io,
     mem::size_of,
     os::{
@@ -22,6 +22,7 @@ unsafe extern "C" {
     fn accept(listener: c_int, address: *mut c_void, length: *mut u32) -> c_int;
     fn signal(number: c_int, handler: extern "C" fn(c_int)) -> *mut c_void;
     fn siginterrupt(number: c_int, interrupts: c_int) -> c_int;
+    fn ioctl(descriptor: c_int, request: c_ulong, ...) -> c_int;
     fn pthread_kill(thread: RawPthread, number: c_int) -> c_int;
 }
 
@@ -73,6 +74,35 @@ pub fn interrupt<T>(thread: &JoinHandle<T>, number: Signal) {
 pub fn leave_the_network() {
     // SAFETY: no descriptor and no memory is unshared.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("root may");
+}
+
+/// `struct ifreq`, `include/uapi/linux/if.h`: a name and what the request is about.
+#[repr(C)]
+struct InterfaceRequest {
+    name: [u8; 16],
+    flags: u16,
+    rest: [u8; 22],
+}
+
+/// Makes the network interface `name` of an open `/dev/net/tun`: each packet is one read or write.
+///
+/// # Errors
+/// The system call's.
+///
+/// # Panics
+/// With a name that is too long.
+pub fn make_tun(device: &impl AsRawFd, name: &str) -> io::Result<()> {
+    // include/uapi/linux/if_tun.h
+    const TUNSETIFF: c_ulong = 0x4004_54CA;
+    const IFF_TUN: u16 = 1;
+    const IFF_NO_PI: u16 = 0x1000;
+    let mut request = InterfaceRequest { name: [0; 16], flags: IFF_TUN | IFF_NO_PI, rest: [0; 22] };
+    request.name[..name.len()].copy_from_slice(name.as_bytes());
+    // SAFETY: the kernel reads and writes one `struct ifreq`.
+    match unsafe { ioctl(device.as_raw_fd(), TUNSETIFF, &raw mut request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// `struct sockaddr_vm`, `include/uapi/linux/vm_sockets.h`

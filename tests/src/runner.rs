@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    scenarios::{ALL, Scenario},
+    scenarios::{ALL, Need, Scenario},
     wait,
 };
 
@@ -56,12 +56,16 @@ impl Plan {
         Ok(plan)
     }
 
-    fn wants(&self, name: &str) -> bool {
+    /// What needs a machine of its own is only wanted by its whole name.
+    fn wants(&self, Scenario { name, needs, .. }: &Scenario) -> bool {
+        if needs.contains(&Need::OwnGuest) {
+            return self.only.iter().any(|part| part == name);
+        }
         self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
     }
 
-    fn takes(&self, name: &str) -> bool {
-        self.wants(name) && !self.skip.iter().any(|skipped| skipped == name)
+    fn takes(&self, scenario: &Scenario) -> bool {
+        self.wants(scenario) && !self.skip.iter().any(|skipped| skipped == scenario.name)
     }
 }
 
@@ -90,11 +94,11 @@ impl fmt::Display for Outcome {
 pub fn run(plan: &Plan) -> bool {
     panic::set_hook(Box::new(note_panic));
     // Those that are skipped, too: whoever reads this knows then what there is on this architecture.
-    for scenario in ALL.iter().filter(|scenario| plan.wants(scenario.name)) {
+    for scenario in ALL.iter().filter(|scenario| plan.wants(scenario)) {
         println!("planned {} {}", plan.tier, scenario.name);
     }
     let (alone, together): (Vec<&Scenario>, Vec<&Scenario>) =
-        ALL.iter().filter(|scenario| plan.takes(scenario.name)).partition(|scenario| scenario.alone);
+        ALL.iter().filter(|scenario| plan.takes(scenario)).partition(|scenario| scenario.alone);
     let counts = Mutex::new((0, 0));
     for (scenarios, jobs) in [(together, plan.jobs), (alone, 1)] {
         let waiting: Mutex<VecDeque<&Scenario>> = Mutex::new(scenarios.into());
@@ -168,7 +172,11 @@ fn one_line(message: &str) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::{Outcome, Plan, one_line};
+    use super::{Need, Outcome, Plan, Scenario, one_line};
+
+    fn scenario(name: &'static str, needs: &'static [Need]) -> Scenario {
+        Scenario { name, needs, run: || (), alone: false }
+    }
 
     fn plan(words: &str) -> Result<Plan, String> {
         Plan::parse(words.split_whitespace().map(str::to_owned))
@@ -179,8 +187,15 @@ mod tests {
         let plan = plan("--tier 2 --only rings:: --only ipv4 --skip rings::single --jobs 2").unwrap();
         assert_eq!((plan.tier, plan.jobs), (2, 2));
         let taken = ["rings::single", "rings::multishot", "sockets::ipv4", "sockets::ipv6"]
-            .map(|name| plan.takes(name));
+            .map(|name| plan.takes(&scenario(name, &[])));
         assert_eq!(taken, [false, true, true, false]);
+    }
+
+    #[test]
+    fn what_needs_a_machine_of_its_own_is_named() {
+        let own = scenario("settings::lockdown", &[Need::OwnGuest]);
+        let takes = |words: &str| plan(&format!("--tier 1 {words}")).unwrap().takes(&own);
+        assert_eq!(["", "--only settings", "--only settings::lockdown"].map(takes), [false, false, true]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod listeners;
 mod processes;
 mod related;
 mod rings;
+mod settings;
 mod sockets;
 mod start;
 
@@ -51,8 +52,12 @@ pub enum Need {
     VsockLoopback,
     /// SCTP.
     Sctp,
-    /// The kernel's own server, which is one for the whole machine.
-    Nfsd,
+    /// A network interface that a program makes.
+    Tun,
+    /// A machine that is nobody else's: the scenario changes it as a whole.
+    Guest,
+    /// A machine that was booted for this scenario.
+    OwnGuest,
 }
 
 impl Need {
@@ -64,7 +69,9 @@ impl Need {
                 (Path::new("/sys/module/vsock_loopback").exists(), "the module vsock_loopback is not loaded")
             }
             Self::Sctp => (families::sctp_socket().is_ok(), "the kernel has no SCTP"),
-            Self::Nfsd => (false, "nfsd is one for the whole machine"),
+            Self::Tun => (Path::new("/dev/net/tun").exists(), "there is no /dev/net/tun"),
+            Self::Guest => (false, "it changes the whole machine"),
+            Self::OwnGuest => (false, "it needs a machine that was booted for it"),
         };
         (!is_there).then_some(missing)
     }
@@ -109,9 +116,12 @@ scenarios! {
         bad_address
         interrupted
         no_descriptor
+        no_file [needs Guest] (alone)
     }
     handshakes {
         round_trip
+        delayed [needs Tun]
+        repeated_answers [needs Tun]
         fast_open
         syn_cookies
     }
@@ -126,7 +136,7 @@ scenarios! {
         sctp [needs Sctp]
     }
     kernel {
-        nfsd [needs Nfsd] (alone)
+        nfsd [needs Guest] (alone)
     }
     rings {
         single
@@ -179,6 +189,9 @@ scenarios! {
         the_kernel_chooses_the_tier
         as_nobody
         with_another_btf
+        without_a_member_or_a_struct
+        with_a_wrong_offset
+        without_the_types_of_vsock [needs VsockLoopback]
         with_the_endpoint_closed
         with_another_server_at_the_endpoint
         in_a_container_without_the_hosts_pid_namespace
@@ -188,12 +201,17 @@ scenarios! {
         another_tracer_comes_and_goes
         a_thread_that_already_waits_on_a_unix_socket
         connections_that_were_already_queued
+        many_threads_that_already_wait (alone)
     }
     hooks {
         the_agent_does_without_one
         the_next_tier_without_an_indispensable_one
         no_other_tier_when_it_was_chosen
         the_security_module_stands_in
+    }
+    settings {
+        lockdown [needs OwnGuest]
+        ftrace_switched_off [needs OwnGuest]
     }
     processes {
         two_processes_have_two_resources_in_one_request

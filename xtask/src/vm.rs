@@ -53,9 +53,9 @@ pub(crate) struct Options {
     /// Only scenarios with this in their name
     #[arg(long, value_name = "PART")]
     only: Vec<String>,
-    /// Other parameters for the kernel than Debian's choice of security modules
-    #[arg(long, value_name = "PARAMETERS", default_value = machine::CMDLINE)]
-    cmdline: String,
+    /// Other parameters for the kernel than tests/kernels.toml has, or Debian's choice of security modules
+    #[arg(long, value_name = "PARAMETERS")]
+    cmdline: Option<String>,
     /// What CI runs: on some kernels the scenarios that tests/kernels.toml names
     #[arg(long, conflicts_with = "full")]
     quick: bool,
@@ -84,8 +84,7 @@ struct Booted {
 /// What CI runs.
 pub(crate) fn quick(workspace: &Workspace) -> Result<()> {
     let (kernel, arch, tier, only) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let cmdline = machine::CMDLINE.to_owned();
-    run(workspace, &Options { kernel, arch, tier, only, cmdline, quick: true, full: false })
+    run(workspace, &Options { kernel, arch, tier, only, cmdline: None, quick: true, full: false })
 }
 
 /// Boots the chosen kernels, and ends with the line `N passed, N failed`.
@@ -197,11 +196,14 @@ fn logs(place: &Place<'_>) -> PathBuf {
 }
 
 /// Parts of the names of the scenarios that run; none: all of them.
-fn parts<'a>(matrix: &'a Matrix, tier: u8, options: &'a Options) -> &'a [String] {
-    match (options.quick && options.only.is_empty(), tier) {
+fn parts<'a>(matrix: &'a Matrix, kernel: &'a Kernel, tier: u8, options: &'a Options) -> &'a [String] {
+    if !options.only.is_empty() {
+        return &options.only;
+    }
+    match (options.quick && kernel.machine.is_none(), tier) {
         (true, 1) => &matrix.quick.tier_1,
         (true, _) => &matrix.quick.tier_2,
-        (false, _) => &options.only,
+        (false, _) => &kernel.only,
     }
 }
 
@@ -225,7 +227,7 @@ fn boot(
         };
         let tier = |number: &u8| orders::Tier {
             number: *number,
-            only: parts(matrix, *number, options),
+            only: parts(matrix, &kernel, *number, options),
             skip: skipped(*number),
         };
         orders::scenarios(&tiers.iter().map(tier).collect::<Vec<_>>())
@@ -240,7 +242,9 @@ fn boot(
     let initrd = image::make(place.workspace, &place.folder.join("guests").join(&id), &parts)?;
     let log = logs(place).join(format!("{id}.log"));
     let started = Instant::now();
-    let ended = machine::boot(kernel.arch, &unpacked.image, &initrd, &options.cmdline, &log);
+    let cmdline =
+        options.cmdline.as_ref().or(kernel.cmdline.as_ref()).map_or(machine::CMDLINE, String::as_str);
+    let ended = machine::boot(kernel.arch, &unpacked.image, &initrd, cmdline, &log);
     let bytes = std::fs::read(&log).with_context(|| format!("reading {}", log.display()))?;
     let text = String::from_utf8_lossy(&bytes);
     let said = serial::read(&text);
@@ -293,7 +297,7 @@ fn judge(
         for tier in tiers {
             let exceptions = exceptions(matrix, kernel, *tier);
             let mut verdict =
-                verdict::compare(*tier, said, &exceptions, parts(matrix, *tier, options).is_empty());
+                verdict::compare(*tier, said, &exceptions, parts(matrix, kernel, *tier, options).is_empty());
             verdict.differences.extend(exceptions.iter().filter_map(|exception| {
                 let why = verdict::refute(&exception.because, kernel, &unpacked.facts)?;
                 Some(format!("{}: said not to apply, but {why}", exception.scenario))

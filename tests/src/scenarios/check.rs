@@ -8,11 +8,12 @@ use std::{
 
 use serde_json::Value as Json;
 
+use acceptd::bpf::{Tier, offsets::VMLINUX};
+
 use crate::agent::{binary, tier, tier_setting};
-use acceptd::bpf::Tier;
 
 /// Runs `command`, which ends with `acceptd check`'s own arguments; its exit code and report.
-fn report(mut command: Command) -> (Option<i32>, Json) {
+pub(super) fn report(mut command: Command) -> (Option<i32>, Json) {
     let output = command.args(["--output", "json", "--config", "/dev/null"]).output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let report = serde_json::from_str(&text)
@@ -21,7 +22,7 @@ fn report(mut command: Command) -> (Option<i32>, Json) {
 }
 
 /// Ids of the items that are not ok, each with its verdict, reason and remedy.
-fn wrong(report: &Json) -> Vec<[&str; 4]> {
+pub(super) fn wrong(report: &Json) -> Vec<[&str; 4]> {
     let items = report["items"].as_array().expect("items");
     items
         .iter()
@@ -30,7 +31,7 @@ fn wrong(report: &Json) -> Vec<[&str; 4]> {
         .collect()
 }
 
-fn check() -> Command {
+pub(super) fn check() -> Command {
     let mut command = Command::new(binary("acceptd"));
     command.env_clear().args(["check", "--set", "state.directory=/tmp", "--set", &tier_setting()]);
     command
@@ -96,6 +97,61 @@ pub(super) fn with_another_btf() {
     assert_eq!((code, wrong[0][0], wrong[0][1]), (Some(1), "btf", "failed"), "{report}");
     assert!(wrong[0][2].contains("/sys/kernel/btf/vmlinux"), "{report}");
     assert_eq!(wrong[1][..2], ["programs", "skipped"], "what follows from it is not called another fault");
+}
+
+/// The kernel's type information with other names in it, each as long as the one that it replaces.
+fn check_with_names(names: &[(&str, &str)]) -> (Option<i32>, Json) {
+    let mut types = fs::read(VMLINUX).expect("the kernel has types");
+    let begin = |bytes: &[u8], name: &str| {
+        let whole = [b"\0", name.as_bytes(), b"\0"].concat();
+        let at = bytes.windows(whole.len()).position(|window| window == whole);
+        at.unwrap_or_else(|| panic!("there is no {name}")) + 1
+    };
+    let places: Vec<_> = names.iter().map(|(name, _)| begin(&types, name)).collect();
+    for ((name, other), at) in names.iter().zip(places) {
+        assert_eq!(name.len(), other.len());
+        types[at..at + other.len()].copy_from_slice(other.as_bytes());
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("vmlinux");
+    fs::write(&path, types).expect("there is room");
+    report(check_after(&format!("mount --bind {} {VMLINUX} &&", path.display()), &["--mount"]))
+}
+
+/// What acceptd needs is not there.
+pub(super) fn without_a_member_or_a_struct() {
+    for (name, other, words) in [
+        ("sk_max_ack_backlog", "Xk_max_ack_backlog", ["`sk_max_ack_backlog`", "`struct sock`"]),
+        ("fdtable", "Xdtable", ["`fd`", "`struct fdtable`"]),
+    ] {
+        let (code, report) = check_with_names(&[(name, other)]);
+        let wrong = wrong(&report);
+        assert_eq!((code, wrong[0][0], wrong[0][1]), (Some(1), "btf", "failed"), "{report}");
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        assert!(words.iter().all(|word| wrong[0][2].contains(word)), "{report}");
+        assert!(wrong[0][2].contains(&release), "{report}");
+        assert_eq!(wrong[1][..2], ["programs", "skipped"], "{report}");
+    }
+}
+
+/// Two members change their places: the offset of each is that of the other.
+pub(super) fn with_a_wrong_offset() {
+    let names = [("group_leader", "self_exec_id"), ("self_exec_id", "group_leader")];
+    let (code, report) = check_with_names(&names);
+    let wrong = wrong(&report);
+    assert_eq!((code, wrong[0][0], wrong[0][1]), (Some(1), "btf", "failed"), "{report}");
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let words = [release.as_str(), "`group_leader`", "`struct task_struct`", "8 bytes", "a pointer"];
+    assert!(words.iter().all(|word| wrong[0][2].contains(word)), "{report}");
+}
+
+/// Of a module that is loaded: its addresses are gone, and nothing else.
+pub(super) fn without_the_types_of_vsock() {
+    let prepare = "mkdir -p /tmp/acceptd-btf && cp /sys/kernel/btf/vmlinux /tmp/acceptd-btf && mount --bind /tmp/acceptd-btf /sys/kernel/btf &&";
+    let (code, report) = report(check_after(prepare, &["--mount"]));
+    let wrong = wrong(&report);
+    assert_eq!((code, wrong.len(), wrong[0][0], wrong[0][1]), (Some(2), 1, "vsock", "degraded"), "{report}");
+    assert!(wrong[0][2].contains("/sys/kernel/btf/vsock"), "{report}");
 }
 
 pub(super) fn with_the_endpoint_closed() {

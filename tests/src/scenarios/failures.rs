@@ -1,6 +1,7 @@
 //! Accepts that fail although there is a connection, or that are interrupted before there is one.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     net::{TcpListener, TcpStream},
     os::fd::OwnedFd,
@@ -13,7 +14,7 @@ use rustix::{
     io::Errno,
     net::{accept, sockopt},
     process::{Pid, Resource, Signal, getrlimit, prlimit},
-    thread::gettid,
+    thread::{CapabilitySet, capabilities, gettid, set_capabilities},
 };
 
 use acceptd::presence::Case;
@@ -91,7 +92,7 @@ pub(super) fn interrupted() {
         raw::interrupt(&acceptor, number);
         // The signal is gone from the thread when it was handled.
         crate::wait::until("the signal is handled", || {
-            let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status")).ok()?;
+            let status = fs::read_to_string(format!("/proc/self/task/{tid}/status")).ok()?;
             let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:"))?;
             pending.trim().chars().all(|digit| digit == '0').then_some(())
         });
@@ -106,6 +107,40 @@ pub(super) fn interrupted() {
     }
     let ledger = agent.stop();
     assert!(ledger["capture"]["aggregated"]["interrupted"].as_u64() >= Some(2), "{ledger}");
+}
+
+/// The machine has no file left, which only those are told who lack `CAP_SYS_ADMIN` (`alloc_empty_file`, fs/file_table.c).
+pub(super) fn no_file() {
+    const LIMIT: &str = "/proc/sys/fs/file-max";
+    let agent = Agent::start();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
+    let limit = fs::read_to_string(LIMIT).expect("a limit");
+    let truth = thread::scope(|scope| {
+        let accepting = scope.spawn(|| {
+            // Of this thread only.
+            let mut sets = capabilities(None).expect("of ourselves");
+            sets.effective.remove(CapabilitySet::SYS_ADMIN);
+            set_capabilities(None, sets).expect("less is always allowed");
+            assert_eq!(accept(&listener).expect_err("there is no file"), Errno::NFILE);
+            fs::write(LIMIT, &limit).expect("root's file");
+            let accepted = accept(&listener).expect("a connection");
+            Truth::of(&accepted, &listener)
+        });
+        fs::write(LIMIT, "0").expect("root may");
+        let ended = accepting.join();
+        fs::write(LIMIT, &limit).expect("root may");
+        ended.expect("it accepts")
+    });
+    let records = agent.inbox.of_port(port, 2);
+    assert_fields(&records[0], Case::Failed);
+    assert_eq!(records[0].text("error.type"), Some("ENFILE"), "{:?}", records[0]);
+    assert_eq!(records[0].log.severity_number, 17);
+    assert_eq!(records[0].int("acceptd.listener.backlog_length"), Some(1), "it stays in the queue");
+    assert_tells_connection(&records[1], &truth);
+    drop(client);
+    let _ = agent.stop();
 }
 
 /// A process without a free descriptor: the connection stays in the queue, and is accepted when there is one.

@@ -23,6 +23,7 @@ use crate::{
     raw,
     record::Record,
     truth::Truth,
+    wire::{Handshake, Wire},
 };
 
 /// `MSG_FASTOPEN`, include/linux/socket.h
@@ -92,6 +93,54 @@ pub(super) fn round_trip() {
     let _ = agent.stop();
 }
 
+/// A handshake over a wire of ours, in a network of its own: its record, and what the wire knows.
+fn over_a_wire(lost: usize, delay: Duration, check: impl FnOnce(&Record, Handshake) + Send) {
+    let agent = Agent::start();
+    in_a_network_of_its_own(&[], || {
+        let mut wire = Wire::new();
+        let listener = TcpListener::bind(Wire::server()).expect("the interface is up");
+        let port = listener.local_addr().expect("an address").port();
+        let handshake = wire.connect(port, lost, delay);
+        let accepted = accept(&listener).expect("a connection");
+        let record = record_of(&agent, &accepted);
+        assert_tells(&record, &Truth::of(&accepted, &listener));
+        assert_eq!(record.endpoint("peer"), Some(shown(Wire::client())), "{record:?}");
+        check(&record, handshake);
+    });
+    let _ = agent.stop();
+}
+
+/// A client that is slow with the last packet: all of that is handshake, and round trip.
+pub(super) fn delayed() {
+    over_a_wire(0, Duration::from_millis(150), |record, handshake| {
+        let lower = handshake.before_last - handshake.answers[0];
+        let upper = handshake.ended - handshake.began;
+        for key in ["acceptd.tcp.handshake_time_ns", "acceptd.tcp.rtt_ns"] {
+            let time = nanos(record, key).expect("it is known");
+            assert!(lower <= time && time <= upper, "{key}: {lower:?} <= {time:?} <= {upper:?}");
+        }
+        assert_eq!(record.int("acceptd.tcp.synack_retransmits"), Some(0), "{record:?}");
+    });
+}
+
+/// The first answers are lost. The kernel keeps when it sent the first (`tcp_make_synack`, net/ipv4/tcp_output.c), and takes
+/// no round-trip time from what was sent twice.
+pub(super) fn repeated_answers() {
+    over_a_wire(1, Duration::from_millis(50), |record, handshake| {
+        assert_eq!(record.int("acceptd.tcp.synack_retransmits"), Some(1), "{record:?}");
+        assert_eq!(record.attributes.get("acceptd.tcp.rtt_ns"), None, "{record:?}");
+        let time = nanos(record, "acceptd.tcp.handshake_time_ns");
+        if record.tier() == Tier::One {
+            let lower = handshake.before_last - handshake.answers[0];
+            let upper = handshake.ended - handshake.began;
+            let time = time.expect("it is known");
+            assert!(lower <= time && time <= upper, "{lower:?} <= {time:?} <= {upper:?}");
+        } else {
+            assert_eq!(time, None, "nothing measured it");
+        }
+    });
+}
+
 fn fast_open_client(to: SocketAddr) -> OwnedFd {
     let client = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
     assert_eq!(sendto(&client, b"x", FAST_OPEN, &to), Ok(1));
@@ -103,9 +152,11 @@ fn fast_open_client(to: SocketAddr) -> OwnedFd {
 pub(super) fn fast_open() {
     const CONNECTIONS: u64 = 20;
     let agent = Agent::start();
+    let mut port = 0;
     // Client and server, without cookies, on every listener (Documentation/networking/ip-sysctl.rst).
     in_a_network_of_its_own(&[("tcp_fastopen", "1543")], || {
         let (listener, address) = listener();
+        port = address.port();
         let connected = |client: &OwnedFd| {
             SocketAddr::try_from(getsockname(client).expect("connected")).expect("an internet address")
         };
@@ -155,9 +206,7 @@ pub(super) fn fast_open() {
     });
     let inbox = agent.inbox.clone();
     let _ = agent.stop();
-    let own = i64::from(std::process::id().cast_signed());
-    let is_own = |record: &Record| record.resource_int("process.pid") == Some(own);
-    let abandoned = inbox.found("acceptd.listener.abandoned", is_own);
+    let abandoned = inbox.found("acceptd.listener.abandoned", |record| record.is_of_port(port));
     assert!(abandoned.is_empty(), "all were accepted: {abandoned:?}");
 }
 

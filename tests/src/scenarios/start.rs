@@ -1,27 +1,30 @@
 //! What was there before the agent.
 
 use std::{
+    collections::{HashMap, HashSet},
+    fs,
     net::{TcpListener, TcpStream},
     os::{
         fd::OwnedFd,
         unix::net::{UnixListener, UnixStream},
     },
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use acceptd::bpf::Tier;
 use rustix::{
     fs::fstat,
     net::{accept, sockopt::socket_cookie},
-    thread::gettid,
+    thread::{Pid, gettid},
 };
 
 use super::{assert_tells, until_in_accept};
 use crate::{
     agent::{ACCEPT, Agent},
     truth::Truth,
+    wait,
 };
 
 pub(super) fn a_thread_that_already_waits_in_accept() {
@@ -144,4 +147,78 @@ pub(super) fn a_thread_that_already_waits_on_a_unix_socket() {
     let inbox = agent.inbox.clone();
     let _ = agent.stop();
     assert_eq!(inbox.found(ACCEPT, of).len(), 1, "once");
+}
+
+/// So many threads as the machine may have, 10,000 at most.
+fn many() -> usize {
+    let limit = |name: &str| -> usize {
+        let text = fs::read_to_string(format!("/proc/sys/{name}")).expect("a limit");
+        text.trim().parse().expect("a number")
+    };
+    // Each has a stack and a page that guards it.
+    (limit("vm/max_map_count") / 30).min(limit("kernel/threads-max") / 20).min(10_000)
+}
+
+/// Each of so many threads is blocked in accept when the programs are attached, and then gets one connection.
+pub(super) fn many_threads_that_already_wait() {
+    const LISTENERS: usize = 100;
+    let listeners: Vec<_> =
+        (0..LISTENERS).map(|_| Arc::new(TcpListener::bind("127.0.0.1:0").expect("a free port"))).collect();
+    let (begins, begun) = mpsc::channel();
+    let (accepts, accepted) = mpsc::channel();
+    let count = many() / LISTENERS * LISTENERS;
+    for listener in listeners.iter().cycle().take(count) {
+        let (listener, begins, accepts) = (Arc::clone(listener), begins.clone(), accepts.clone());
+        let body = move || {
+            begins.send(gettid()).expect("the test waits");
+            let connection = accept(&*listener).expect("a connection");
+            let cookie = socket_cookie(&connection).expect("SO_COOKIE");
+            accepts.send((cookie, gettid())).expect("the test waits");
+        };
+        thread::Builder::new().stack_size(64 << 10).spawn(body).expect("a thread");
+    }
+    for tid in begun.iter().take(count) {
+        until_in_accept(tid);
+    }
+    let agent = Agent::start();
+    let addresses: Vec<_> =
+        listeners.iter().map(|listener| listener.local_addr().expect("an address")).collect();
+    for address in addresses.iter().cycle().take(count) {
+        drop(TcpStream::connect(address).expect("somebody listens"));
+    }
+    let truths: HashMap<u64, Pid> = accepted.iter().take(count).collect();
+    assert_eq!(truths.len(), count, "every connection has a cookie of its own");
+    let ports: Vec<_> = addresses.iter().map(|address| i64::from(address.port())).collect();
+    let is_of = |record: &crate::record::Record| {
+        record.log.event_name == ACCEPT
+            && record.int("network.local.port").is_some_and(|port| ports.contains(&port))
+    };
+    // Not of this scenario alone, so that it may be too early; what is missing at the end is said with the agent's ledger.
+    let since = Instant::now();
+    while agent.inbox.count() < count && since.elapsed() < wait::deadline() / 2 {
+        thread::sleep(Duration::from_millis(50));
+    }
+    // The agent's last word is behind every record: a second one of a connection would be there.
+    let inbox = agent.inbox.clone();
+    let ledger = agent.end();
+    let mut told = HashSet::new();
+    let mut without_cookie = 0;
+    for record in inbox.records().into_iter().filter(is_of) {
+        let Some(cookie) = record.text("acceptd.socket.cookie").and_then(|cookie| cookie.parse().ok()) else {
+            without_cookie += 1;
+            continue;
+        };
+        let tid = truths.get(&cookie).unwrap_or_else(|| panic!("nobody accepted it: {record:?}"));
+        assert_eq!(
+            record.int("acceptd.thread.id"),
+            Some(i64::from(tid.as_raw_nonzero().get())),
+            "{record:?}"
+        );
+        assert!(told.insert(cookie), "twice: {record:?}");
+    }
+    // A program that is preempted is not run for whoever comes next on that CPU: the kernel counts that, and so do we.
+    let missed = ledger["hook_missed"].as_u64().expect("the kernel tells");
+    let lacking = (count - told.len()) as u64;
+    assert!(lacking <= missed, "{lacking} of {count} connections, {missed} missed: {ledger}");
+    assert!(without_cookie <= missed, "{without_cookie} without a cookie, {missed} missed: {ledger}");
 }

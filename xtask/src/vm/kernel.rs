@@ -12,10 +12,10 @@ use super::{modules, version};
 use crate::command;
 
 /// What scenarios use beyond what is built in; what the package lacks is left out and is `not_applicable`.
-const WANTED: [&str; 4] = ["crc32c_generic", "sctp", "vsock_loopback", "nfsd"];
+const WANTED: [&str; 5] = ["crc32c_generic", "sctp", "vsock_loopback", "nfsd", "tun"];
 
 /// Those by which a flavour is chosen: the first is no module any more on newer kernels.
-const DECISIVE: [&str; 3] = ["sctp", "vsock_loopback", "nfsd"];
+const DECISIVE: [&str; 4] = ["sctp", "vsock_loopback", "nfsd", "tun"];
 
 /// Since Linux 6.19 in parts: the kernel, its config and its modules.
 const PARTS: [&str; 4] = ["image", "base", "binary", "modules"];

@@ -74,12 +74,18 @@ pub(super) struct Kernel {
     pub(super) quick: bool,
     /// acceptd does not run there, and says so with these words.
     pub(super) refused: Option<String>,
+    /// A name for what is special about its boot, with the parameters of the kernel for it, and the scenarios that it is for.
+    pub(super) machine: Option<String>,
+    pub(super) cmdline: Option<String>,
+    #[serde(default)]
+    pub(super) only: Vec<String>,
 }
 
 impl Kernel {
     /// The name of its log and of its column.
     pub(super) fn id(&self) -> String {
-        format!("{}-{}", self.arch.name(), self.series)
+        let id = format!("{}-{}", self.arch.name(), self.series);
+        self.machine.as_ref().map_or(id.clone(), |machine| format!("{id}-{machine}"))
     }
 }
 

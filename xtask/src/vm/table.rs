@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::kernel::Unpacked;
+use super::machine::CMDLINE;
 use super::matrix::{Because, Kernel, NotApplicable};
 use super::serial::Said;
 
@@ -29,7 +30,10 @@ pub(super) fn render(columns: &[Column<'_>], exceptions: &[NotApplicable], tiers
         _ = writeln!(text, "| {} | {release} | {flavour} | {package_version} | {ran} |", column.kernel.id());
     }
     let mut notes = Notes::default();
-    let ran: Vec<&Column<'_>> = columns.iter().filter(|column| column.kernel.refused.is_none()).collect();
+    let ran: Vec<&Column<'_>> = columns
+        .iter()
+        .filter(|column| column.kernel.refused.is_none() && column.kernel.machine.is_none())
+        .collect();
     for tier in tiers {
         let ids: Vec<String> = ran.iter().map(|column| column.kernel.id()).collect();
         _ = write!(text, "\n## Tier {tier}\n\n| scenario | {} |\n|---|", ids.join(" | "));
@@ -51,6 +55,18 @@ pub(super) fn render(columns: &[Column<'_>], exceptions: &[NotApplicable], tiers
                 _ = write!(text, " {cell} |");
             }
             text.push('\n');
+        }
+    }
+    for column in columns.iter().filter(|column| column.kernel.machine.is_some()) {
+        let cmdline = column.kernel.cmdline.as_deref().unwrap_or(CMDLINE);
+        _ = writeln!(
+            text,
+            "\n## {}\n\nBooted with `{cmdline}`.\n\n| scenario | tier | |\n|---|---|---|",
+            column.kernel.id()
+        );
+        for ((tier, name), ended) in &column.said.ended {
+            let word = if ended.failure.is_none() { "pass" } else { "FAILED" };
+            _ = writeln!(text, "| {name} | {tier} | {word} |");
         }
     }
     text + &notes.to_string()
@@ -97,7 +113,15 @@ mod tests {
 
     #[test]
     fn a_row_for_each_scenario_and_a_column_for_each_kernel() {
-        let kernel = |arch| Kernel { arch, series: "6.1".to_owned(), quick: false, refused: None };
+        let kernel = |arch, machine: Option<&str>| Kernel {
+            arch,
+            series: "6.1".to_owned(),
+            quick: false,
+            refused: None,
+            machine: machine.map(str::to_owned),
+            cmdline: machine.map(|_| "lockdown=confidentiality".to_owned()),
+            only: Vec::new(),
+        };
         let unpacked = Unpacked {
             release: "6.1.0-50".to_owned(),
             package_version: "6.1.176-1".to_owned(),
@@ -106,10 +130,12 @@ mod tests {
             facts: Facts::default(),
             modules: Vec::new(),
         };
-        let kernels = [kernel(Arch::X86_64), kernel(Arch::Arm64)];
+        let kernels =
+            [kernel(Arch::X86_64, None), kernel(Arch::Arm64, None), kernel(Arch::X86_64, Some("lockdown"))];
         let said = [
             read("planned 2 a\nplanned 2 i386\nscenario 2 a ok 1\nscenario 2 i386 ok 1\n"),
             read("planned 2 a\nscenario 2 a FAILED 1 x\n"),
+            read("planned 2 b\nscenario 2 b ok 1\n"),
         ];
         let columns: Vec<Column<'_>> = kernels
             .iter()
@@ -127,6 +153,11 @@ mod tests {
         assert!(text.contains("| x86_64-6.1 | 6.1.0-50 | cloud | 6.1.176-1 | 2 |\n"), "{text}");
         assert!(text.contains("| scenario | x86_64-6.1 | arm64-6.1 |\n|---|---|---|\n"), "{text}");
         assert!(text.contains("| a | pass | FAILED |\n| i386 | pass | n/a (1) |\n"), "{text}");
+        assert!(
+            text.contains("## x86_64-6.1-lockdown\n\nBooted with `lockdown=confidentiality`.\n")
+                && text.contains("| b | 2 | pass |\n"),
+            "{text}"
+        );
         assert!(text.ends_with("1. exists on x86_64 only\n"), "{text}");
     }
 }

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn a_claim_is_held_against_the_package() {
-        let kernel = Kernel { arch: Arch::Arm64, series: "6.1".to_owned(), quick: false, refused: None };
+        let text = "arch = \"arm64\"\nseries = \"6.1\"";
+        let kernel: Kernel = toml::from_str(text).unwrap();
         let facts = Facts {
             release: "6.1.0-50-cloud-arm64".to_owned(),
             config: ["CONFIG_ON".to_owned()].into(),
