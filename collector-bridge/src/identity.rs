@@ -37,7 +37,7 @@ pub struct Identity {
     pub key: u64,
     /// The encoded Resource.
     pub resource: EncodedResource,
-    /// `process.executable.name`, raw bytes; of a kernel thread its name in brackets.
+    /// `process.executable.name`, raw bytes; of a kernel thread, which has none, its name in brackets.
     pub name: Vec<u8>,
 }
 

@@ -148,7 +148,7 @@ impl Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Handshake {
-    /// Nanoseconds from the last SYN-ACK that was sent to the final ACK; 0 when unknown (SYN cookies, fast open).
+    /// Nanoseconds from the first SYN-ACK to the final ACK; 0 when unknown (SYN cookies, fast open).
     pub time_ns: u64,
     /// Smoothed round-trip time at ESTABLISHED, nanoseconds (`tcp_sock.srtt_us`, an eighth of it); 0 when unknown.
     pub rtt_ns: u64,

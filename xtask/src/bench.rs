@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{Extent, build, command, host, results};
+use crate::{Extent, build, command, host, results, vm};
 
 /// Runs the benchmarks; with `--full` writes docs/results/bench.md, also when a figure misses its floor.
 pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
@@ -19,9 +19,17 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
         figures.push('\n');
     })?;
     if extent.full {
+        for line in vm::costs(workspace)? {
+            println!("{line}");
+            figures.push_str(&line);
+            figures.push('\n');
+        }
         let machine = std::thread::available_parallelism().map_or(0, std::num::NonZeroUsize::get);
         let facts = [("CPUs", machine.to_string())];
         results::write(workspace, "bench", "What acceptd costs", &facts, &figures)?;
+    }
+    if !extent.full {
+        println!("cost of tier 1: by --full, in a virtual machine");
     }
     if !good {
         bail!("the bench failed, see above");

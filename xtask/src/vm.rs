@@ -171,6 +171,27 @@ impl Count {
     }
 }
 
+/// Lines that say what each program of tier 1 costs on the newest kernel: its times are those of an emulated CPU.
+pub(crate) fn costs(workspace: &Workspace) -> Result<Vec<String>> {
+    let kernels =
+        matrix::select(&matrix::read(workspace)?.kernels, true, &["newest".to_owned()], &[Arch::X86_64])?;
+    let place = prepare(workspace, &kernels)?;
+    let kernel = kernels.first().context("tests/kernels.toml has no newest kernel")?;
+    let unpacked = kernel::fetch(&place.archive, kernel, &place.folder)?;
+    let log = run_guest(&place, kernel, "costs", &unpacked, &orders::costs(), machine::CMDLINE)?;
+    let lines: Vec<String> =
+        log.lines().map(str::trim_end).filter(|line| line.starts_with("cost: ")).map(str::to_owned).collect();
+    if !log.contains("guest: cost ended with 0") || lines.is_empty() {
+        bail!("the guest measured nothing: {}", logs(&place).join("costs.log").display());
+    }
+    let mut all = vec![format!(
+        "cost of tier 1 on {}, in a virtual machine: an emulated CPU takes its own time",
+        unpacked.release
+    )];
+    all.extend(lines);
+    Ok(all)
+}
+
 fn prepare<'a>(workspace: &'a Workspace, kernels: &[Kernel]) -> Result<Place<'a>> {
     apt::require("cpio", "--version", "cpio")?;
     apt::require("xz", "--version", "xz-utils")?;
@@ -188,7 +209,12 @@ fn prepare<'a>(workspace: &'a Workspace, kernels: &[Kernel]) -> Result<Place<'a>
     let folder = workspace.path("target/vm");
     std::fs::create_dir_all(folder.join("logs")).context("making target/vm/logs")?;
     let archive = Archive::open(&folder)?;
-    Ok(Place { workspace, folder, archive, programs })
+    let place = Place { workspace, folder, archive, programs };
+    // Before several machines want it at once.
+    for kernel in kernels {
+        busybox(&place, kernel.arch)?;
+    }
+    Ok(place)
 }
 
 fn logs(place: &Place<'_>) -> PathBuf {
@@ -233,33 +259,45 @@ fn boot(
         orders::scenarios(&tiers.iter().map(tier).collect::<Vec<_>>())
     };
     let id = kernel.id();
-    let parts = image::Parts {
-        busybox: &busybox(place, kernel.arch)?,
-        programs: place.programs.get(kernel.arch.name()).context("its programs were not built")?,
-        kernel: &unpacked,
-        orders: &orders,
-    };
-    let initrd = image::make(place.workspace, &place.folder.join("guests").join(&id), &parts)?;
-    let log = logs(place).join(format!("{id}.log"));
-    let started = Instant::now();
     let cmdline =
         options.cmdline.as_ref().or(kernel.cmdline.as_ref()).map_or(machine::CMDLINE, String::as_str);
-    let ended = machine::boot(kernel.arch, &unpacked.image, &initrd, cmdline, &log);
-    let bytes = std::fs::read(&log).with_context(|| format!("reading {}", log.display()))?;
-    let text = String::from_utf8_lossy(&bytes);
+    let started = Instant::now();
+    let text = run_guest(place, &kernel, &id, &unpacked, &orders, cmdline)?;
     let said = serial::read(&text);
     println!("{id}: {} {}, {} s", unpacked.release, unpacked.flavour, started.elapsed().as_secs());
-    if ended.is_err() || !said.is_done {
-        println!("the end of {}:", log.display());
+    if !said.is_done {
+        println!("the end of its log:");
         let lines: Vec<&str> = text.lines().collect();
         for line in &lines[lines.len().saturating_sub(SHOWN)..] {
             println!("| {line}");
         }
     }
-    if let Err(error) = ended {
+    Ok(Booted { kernel, unpacked, said })
+}
+
+/// Boots a guest that does `orders`, and returns what it said; `id` names its files.
+fn run_guest(
+    place: &Place<'_>,
+    kernel: &Kernel,
+    id: &str,
+    unpacked: &Unpacked,
+    orders: &str,
+    cmdline: &str,
+) -> Result<String> {
+    let parts = image::Parts {
+        busybox: &busybox(place, kernel.arch)?,
+        programs: place.programs.get(kernel.arch.name()).context("its programs were not built")?,
+        kernel: unpacked,
+        orders,
+    };
+    let initrd = image::make(place.workspace, &place.folder.join("guests").join(id), &parts)?;
+    let log = logs(place).join(format!("{id}.log"));
+    if let Err(error) = machine::boot(kernel.arch, &unpacked.image, &initrd, cmdline, &log) {
+        // What it said is judged all the same.
         eprintln!("{error:#}");
     }
-    Ok(Booted { kernel, unpacked, said })
+    let bytes = std::fs::read(&log).with_context(|| format!("reading {}", log.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Busybox for the guest from the archive: the host's own may not be static.

@@ -117,7 +117,7 @@ pub const ACCEPTD_SOCKET_TYPE: &str = "acceptd.socket.type";
 /// True when an IPv6 socket carries an IPv4 connection; absent otherwise.
 pub const ACCEPTD_SOCKET_V4_MAPPED: &str = "acceptd.socket.v4_mapped";
 
-/// Nanoseconds from the last SYN-ACK to the ACK that established the connection.
+/// Nanoseconds from the first SYN-ACK to the ACK that established the connection.
 pub const ACCEPTD_TCP_HANDSHAKE_TIME_NS: &str = "acceptd.tcp.handshake_time_ns";
 
 /// Nanoseconds of round-trip time when the connection was established (the kernel's `srtt_us`, in eighths of

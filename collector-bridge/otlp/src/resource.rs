@@ -34,7 +34,7 @@ pub struct Process {
     pub pid: u32,
     /// `process.creation.time`, RFC 3339 with milliseconds.
     pub creation_time: Option<String>,
-    /// `process.executable.name`; of a kernel thread its name in brackets.
+    /// `process.executable.name`; of a kernel thread, which has none, its name in brackets.
     pub executable_name: Vec<u8>,
     /// `process.executable.path`
     pub executable_path: Option<Vec<u8>>,

@@ -1,11 +1,20 @@
 //! What the kernel knows of a loaded program: how often it ran, for how long, how often it could not.
 
 use std::{
-    fmt, fs,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    fmt, fs, io,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
+use aya::sys::{Stats, enable_stats};
 use serde::Serialize;
+
+/// Has the kernel count the runs of all programs until the descriptor is closed.
+///
+/// # Errors
+/// Without `CAP_SYS_ADMIN`.
+pub fn count_runs() -> io::Result<OwnedFd> {
+    enable_stats(Stats::RunTime).map_err(|error| error.io_error)
+}
 
 /// Figures of one program; each is absent when the kernel does not tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

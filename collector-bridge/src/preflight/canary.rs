@@ -12,11 +12,10 @@ use std::{
 };
 
 use acceptd_common::{Call, Counter, InetAccept};
-use aya::sys::{Stats, enable_stats};
 
 use super::facts::Canary;
 use crate::{
-    bpf::{Programs, ring},
+    bpf::{Programs, figures, ring},
     event::{Event, decode},
 };
 
@@ -67,7 +66,7 @@ pub fn is_counted(programs: &Programs) -> Canary {
 /// Accepts a TCP and a UNIX connection: the port of the first, and the programs that should have run then and did not.
 /// Nobody knows which these are where statistics may not be switched on (`CAP_SYS_ADMIN`).
 fn accepts(programs: &Programs) -> io::Result<(u16, Vec<String>)> {
-    let statistics = enable_stats(Stats::RunTime);
+    let statistics = figures::count_runs();
     let before = programs.hooks.singers();
     let port = accept_one()?;
     accept_unix()?;

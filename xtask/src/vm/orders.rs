@@ -49,6 +49,11 @@ pub(super) fn refusal() -> String {
     of("check", settings) + &of("run", &format!("{settings} --endpoint 127.0.0.1:4317"))
 }
 
+/// Measures what each program of tier 1 costs.
+pub(super) fn costs() -> String {
+    "cost 1 > /tmp/said 2>&1; code=$?; cat /tmp/said; echo \"guest: cost ended with $code\"\n".to_owned()
+}
+
 fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -10,8 +10,8 @@ use super::matrix::Arch;
 use crate::workspace::Workspace;
 use crate::{command, setup};
 
-/// The agent, the scenarios, and the program that they start.
-pub(super) const NAMES: [&str; 3] = ["acceptd", "scenarios", "acceptor"];
+/// The agent, the scenarios, the program that they start, and the one that measures.
+pub(super) const NAMES: [&str; 4] = ["acceptd", "scenarios", "acceptor", "cost"];
 
 /// Builds them for an architecture; the folder that they are in.
 pub(super) fn build(workspace: &Workspace, arch: Arch) -> Result<PathBuf> {

@@ -86,7 +86,7 @@ pub struct Accept<'a> {
 /// What the server's side of a TCP connection measured until it was established.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handshake {
-    /// Nanoseconds from the last SYN-ACK to the final ACK.
+    /// Nanoseconds from the first SYN-ACK to the final ACK.
     pub time_ns: Option<u64>,
     /// Nanoseconds of round-trip time at ESTABLISHED.
     pub rtt_ns: Option<u64>,

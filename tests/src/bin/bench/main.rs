@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, reason = "a measurement that cannot be made says so and fails")]
 
 mod pipeline;
+mod programs;
 mod sample;
 mod sdk;
 mod storm;
@@ -39,7 +40,15 @@ fn measure(full: bool) -> ExitCode {
     let storm = storm::measure(full);
     let tax = tax::measure();
     let survey = survey::measure();
-    let report = json!({ "full": full, "pipeline": pipeline, "storm": storm, "tax": tax, "survey": survey });
+    let programs = programs::measure();
+    let report = json!({
+        "full": full,
+        "pipeline": pipeline,
+        "storm": storm,
+        "tax": tax,
+        "survey": survey,
+        "programs": programs,
+    });
     println!("json: {report}");
     let ratio = pipeline["ratio"].as_f64().unwrap_or_default();
     let lost = storm["lost"].as_u64();
