@@ -223,13 +223,13 @@ fn logs(place: &Place<'_>) -> PathBuf {
 
 /// Parts of the names of the scenarios that run; none: all of them.
 fn parts<'a>(matrix: &'a Matrix, kernel: &'a Kernel, tier: u8, options: &'a Options) -> &'a [String] {
-    if !options.only.is_empty() {
-        return &options.only;
+    if kernel.machine.is_some() {
+        return &kernel.only;
     }
-    match (options.quick && kernel.machine.is_none(), tier) {
+    match (options.quick && options.only.is_empty(), tier) {
         (true, 1) => &matrix.quick.tier_1,
         (true, _) => &matrix.quick.tier_2,
-        (false, _) => &kernel.only,
+        (false, _) => &options.only,
     }
 }
 

@@ -117,18 +117,21 @@ pub(super) fn no_file() {
     let port = listener.local_addr().expect("an address").port();
     let client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
     let limit = fs::read_to_string(LIMIT).expect("a limit");
+    fs::write(LIMIT, "0").expect("root may");
     let truth = thread::scope(|scope| {
         let accepting = scope.spawn(|| {
             // Of this thread only.
-            let mut sets = capabilities(None).expect("of ourselves");
-            sets.effective.remove(CapabilitySet::SYS_ADMIN);
-            set_capabilities(None, sets).expect("less is always allowed");
-            assert_eq!(accept(&listener).expect_err("there is no file"), Errno::NFILE);
-            fs::write(LIMIT, &limit).expect("root's file");
+            let all = capabilities(None).expect("of ourselves");
+            let mut fewer = all;
+            fewer.effective.remove(CapabilitySet::SYS_ADMIN);
+            set_capabilities(None, fewer).expect("less is always allowed");
+            let refused = accept(&listener);
+            set_capabilities(None, all).expect("they are permitted");
+            fs::write(LIMIT, &limit).expect("root may");
+            assert_eq!(refused.expect_err("there is no file"), Errno::NFILE);
             let accepted = accept(&listener).expect("a connection");
             Truth::of(&accepted, &listener)
         });
-        fs::write(LIMIT, "0").expect("root may");
         let ended = accepting.join();
         fs::write(LIMIT, &limit).expect("root may");
         ended.expect("it accepts")

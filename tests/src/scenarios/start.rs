@@ -51,27 +51,35 @@ pub(super) fn a_thread_that_already_waits_in_accept() {
 
 /// Another agent, or any other tracer, attaches to the same functions and leaves again while a thread waits in accept: then
 /// the kernel runs no exit program for that thread's call. The thread's last accept is told when the thread ends, another
-/// one when it accepts again.
+/// one when it accepts again; that of a thread that does neither, when the agent looks around for the second time.
 pub(super) fn another_tracer_comes_and_goes() {
-    let agent = Agent::start();
-    for accepts in [1, 2] {
+    let agent = Agent::with(&["--set", "listener.interval=500ms"]);
+    for (accepts, lives_on) in [(1, false), (2, false), (1, true)] {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let (send, receive) = mpsc::channel();
+        let (begins, begun) = mpsc::channel();
+        let (accepts_all, accepted_all) = mpsc::channel();
+        let (lets_end, may_end) = mpsc::channel::<()>();
         let acceptor = thread::spawn(move || {
-            send.send(gettid()).expect("the test waits");
+            begins.send(gettid()).expect("the test waits");
             let accepted: Vec<_> = (0..accepts).map(|_| accept(&listener).expect("a connection")).collect();
-            accepted.iter().map(|accepted| Truth::of(accepted, &listener)).collect::<Vec<_>>()
+            let truths: Vec<_> = accepted.iter().map(|accepted| Truth::of(accepted, &listener)).collect();
+            accepts_all.send(truths).expect("the test waits");
+            // Until the other end is dropped.
+            _ = may_end.recv();
         });
-        until_in_accept(receive.recv().expect("the thread says"));
+        until_in_accept(begun.recv().expect("the thread says"));
         // Long enough for the backstop to keep what it knows.
         thread::sleep(Duration::from_millis(200));
         let _ = Agent::start().stop();
         let clients: Vec<_> = (0..accepts)
             .map(|_| TcpStream::connect(("127.0.0.1", port)).expect("somebody listens"))
             .collect();
-        let truths = acceptor.join().expect("it accepts");
+        let truths = accepted_all.recv().expect("it accepts");
+        let lets_end = lives_on.then_some(lets_end);
         let records = agent.inbox.of_port(port, accepts);
+        drop(lets_end);
+        acceptor.join().expect("it ends");
         assert_eq!(records.len(), accepts, "each once");
         for (record, truth) in records.iter().zip(&truths) {
             assert_eq!(record.text("acceptd.socket.cookie"), Some(truth.cookie.to_string().as_str()));
@@ -81,7 +89,8 @@ pub(super) fn another_tracer_comes_and_goes() {
         }
         drop(clients);
     }
-    let _ = agent.stop();
+    let ledger = agent.stop();
+    assert_eq!(ledger["capture"]["lost"]["unended"], 0, "{ledger}");
 }
 
 pub(super) fn connections_that_were_already_queued() {
