@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long somebody has to wait in accept for the backstop to keep what it knows.
-const LONG_NS: u64 = 100_000_000;
+const LONG_NS: u64 = 1_000_000;
 
 /// `PF_IO_WORKER`, include/linux/sched.h
 const IO_WORKER: u32 = 0x10;
@@ -65,8 +65,9 @@ pub fn grafted(sk: *const u8, socket: *const u8) {
     }
 }
 
-/// Who waited for long may not be seen to return (see `calls::send_unended`): what is known by now is kept. Of a busy server
-/// nobody waits so long, and it need not pay for this: there a call that is not seen to return is counted as lost.
+/// Who waited for long may not be seen to return (see `calls::send_unended`): what is known by now is kept. At a busy server
+/// nobody waits so long, so that this costs nothing there; a call that is inside for less time is seldom hit, and is counted
+/// as lost if it is.
 #[inline(always)]
 fn keep_in_case(ongoing: &mut Ongoing, accepted: Socket) {
     // SAFETY: the helper has no arguments.

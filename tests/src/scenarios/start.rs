@@ -89,8 +89,7 @@ pub(super) fn another_tracer_comes_and_goes() {
         }
         drop(clients);
     }
-    let ledger = agent.stop();
-    assert_eq!(ledger["capture"]["lost"]["unended"], 0, "{ledger}");
+    let _ = agent.stop();
 }
 
 pub(super) fn connections_that_were_already_queued() {
