@@ -96,8 +96,10 @@ const NOTES: &str = "
 - `acceptd.socket.v4_mapped` is there, and true, when an IPv6 socket carries an IPv4 connection.
 - `acceptd.accept.queue_time_ns` and `acceptd.tcp.*` are absent too for connections that were queued before the agent
   started, and for those of TCP fast open that are accepted before they are established.
-- `acceptd.tcp.handshake_time_ns` is absent with SYN cookies in tier 1, and in tier 2 when a SYN-ACK was sent again. With SYN
-  cookies it is in tier 2, as `acceptd.tcp.rtt_ns` is in both, what the kernel makes of time stamps, and may be wrong.
+- `acceptd.tcp.*` is absent with SYN cookies: the kernel keeps nothing of such a connection before its last packet, and takes
+  a round-trip time from time stamps that are no times. Without the handshake of tier 1 nothing tells such a connection
+  from another of the same listener, so there, and with TCP fast open, it is absent from the first cookie on.
+- When a SYN-ACK was sent again, there is no `acceptd.tcp.rtt_ns`, and in tier 2 no `acceptd.tcp.handshake_time_ns`.
 - Tier 1 does not know the new descriptor of an accept through io_uring: the ring installs it later.
 - `acceptd.listener.*`, `acceptd.socket.fd`, `acceptd.socket.inode` and `acceptd.accept.blocked_time_ns` are absent for
   accepts by the kernel itself, `acceptd.socket.fd` and the blocked time also for a thread that waited in accept since before the agent's start. Both are tier 1's; tier 2 does

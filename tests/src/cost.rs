@@ -44,6 +44,7 @@ impl fmt::Display for Cost {
 ///
 /// # Panics
 /// When nothing can be accepted, or the kernel's statistics cannot be switched on.
+#[expect(clippy::cast_precision_loss, reason = "counts of one run are far below 2^52")]
 pub fn measure(tier: Tier, accepts: u32) -> Result<Vec<Cost>, LoadError> {
     let settings = Settings {
         tier: Some(tier),

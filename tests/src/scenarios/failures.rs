@@ -109,7 +109,7 @@ pub(super) fn interrupted() {
     assert!(ledger["capture"]["aggregated"]["interrupted"].as_u64() >= Some(2), "{ledger}");
 }
 
-/// The machine has no file left, which only those are told who lack `CAP_SYS_ADMIN` (`alloc_empty_file`, fs/file_table.c).
+/// The machine has no file left, which only those are told who lack `CAP_SYS_ADMIN` (`alloc_empty_file`, `fs/file_table.c`).
 pub(super) fn no_file() {
     const LIMIT: &str = "/proc/sys/fs/file-max";
     let agent = Agent::start();

@@ -123,7 +123,7 @@ pub(super) fn delayed() {
     });
 }
 
-/// The first answers are lost. The kernel keeps when it sent the first (`tcp_make_synack`, net/ipv4/tcp_output.c), and takes
+/// The first answers are lost. The kernel keeps when it sent the first (`tcp_make_synack`, `net/ipv4/tcp_output.c`), and takes
 /// no round-trip time from what was sent twice.
 pub(super) fn repeated_answers() {
     over_a_wire(1, Duration::from_millis(50), |record, handshake| {
