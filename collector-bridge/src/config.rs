@@ -141,24 +141,45 @@ impl Loaded {
 
     /// What follows from other values.
     fn derive(&mut self) {
-        let Some(endpoint) = self.config.export.endpoint.clone() else { return };
+        if let Some(endpoint) = &mut self.config.export.endpoint
+            && self.origins.get("export.endpoint") == Some(&Origin::Env("OTEL_LOGS_EXPORTER".to_owned()))
+            && self.config.export.protocol == Protocol::Http
+        {
+            // The specification's default of this protocol.
+            endpoint.set_port(HTTP_PORT);
+        }
+        let Some(endpoint) = self.config.export.endpoint_of_logs().cloned() else { return };
+        let key = if self.config.export.logs_endpoint.is_some() {
+            "export.logs.endpoint"
+        } else {
+            "export.endpoint"
+        };
         if self.origin("output") == Origin::Default {
             self.config.output = None;
         }
         if let Some(authorization) = endpoint.authorization()
             && self.config.export.headers.insert_missing("authorization", authorization)
         {
-            let origin = self.origin("export.endpoint");
+            let origin = self.origin(key);
             self.origins.entry("export.headers").or_insert(origin);
         }
-        if endpoint.port() == HTTP_PORT {
+        let mistaken = match (self.config.export.protocol, endpoint.port()) {
+            (Protocol::Grpc, HTTP_PORT) => Some(("OTLP over HTTP", "gRPC", GRPC_PORT)),
+            (Protocol::Http, GRPC_PORT) => Some(("OTLP over gRPC", "HTTP", HTTP_PORT)),
+            _ => None,
+        };
+        if let Some((other, ours, port)) = mistaken {
             self.warnings.push(format!(
-                "export.endpoint ({}): port {HTTP_PORT} is where Collectors receive OTLP over HTTP, and this speaks gRPC; use port 4317",
-                self.origin("export.endpoint")
+                "{key} ({}): port {} is where Collectors receive {other}, and this speaks {ours}; use port {port}, or another export.protocol",
+                self.origin(key),
+                endpoint.port()
             ));
         }
     }
 }
 
-/// OTLP/HTTP's port: the usual mistake.
+/// Where Collectors receive OTLP/gRPC.
+const GRPC_PORT: u16 = 4317;
+
+/// Where they receive OTLP/HTTP.
 const HTTP_PORT: u16 = 4318;

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod cmd;
 pub mod config;
+pub mod destination;
 pub mod drain;
 pub mod event;
 pub mod filter;

@@ -4,26 +4,16 @@ use std::{collections::HashMap, ops::Range};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
-use opentelemetry_proto::tonic::{
-    collector::logs::v1::ExportLogsServiceRequest,
-    logs::v1::{ResourceLogs, ScopeLogs},
-};
-use prost::Message as _;
 
 use crate::{
     DISTRO_NAME, VERSION,
     names::SCHEMA_URL,
     recycle::Recycler,
     resource::EncodedResource,
+    signal::Signal,
+    split::halves,
     wire::{bytes, header, nested, varint_len},
 };
-
-/// What a request holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// `ExportLogsServiceRequest`
-    Logs,
-}
 
 /// A request that is ready to be sent: what is queued, retried and replayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,52 +30,10 @@ impl Batch {
     /// Two requests of half the records each. `None` when there is nothing to halve.
     #[must_use]
     pub fn split(&self) -> Option<(Self, Self)> {
-        if self.records < 2 {
-            return None;
-        }
-        let message = ExportLogsServiceRequest::decode(self.request.clone()).ok()?;
-        let (first, second) = halves(message, self.records / 2);
-        let batch = |message: &ExportLogsServiceRequest| Self {
-            signal: self.signal,
-            records: count(message),
-            request: message.encode_to_vec().into(),
-        };
-        Some((batch(&first), batch(&second)))
+        let [first, second] = halves(self.request.clone())?;
+        let batch = |(request, records)| Self { signal: self.signal, request, records };
+        Some((batch(first), batch(second)))
     }
-}
-
-fn count(message: &ExportLogsServiceRequest) -> u32 {
-    let scopes = message.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
-    u32::try_from(scopes.map(|scope| scope.log_records.len()).sum::<usize>()).unwrap_or(u32::MAX)
-}
-
-/// Moves the first `wanted` records into a request of their own, envelopes copied, none left empty.
-fn halves(
-    message: ExportLogsServiceRequest,
-    wanted: u32,
-) -> (ExportLogsServiceRequest, ExportLogsServiceRequest) {
-    let mut wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-    let (mut first, mut second) = (ExportLogsServiceRequest::default(), ExportLogsServiceRequest::default());
-    for resource_logs in message.resource_logs {
-        for mut scope_logs in resource_logs.scope_logs {
-            let rest = scope_logs.log_records.split_off(wanted.min(scope_logs.log_records.len()));
-            wanted -= scope_logs.log_records.len();
-            for (half, log_records) in [(&mut first, scope_logs.log_records), (&mut second, rest)] {
-                if !log_records.is_empty() {
-                    half.resource_logs.push(ResourceLogs {
-                        resource: resource_logs.resource.clone(),
-                        schema_url: resource_logs.schema_url.clone(),
-                        scope_logs: vec![ScopeLogs {
-                            scope: scope_logs.scope.clone(),
-                            schema_url: scope_logs.schema_url.clone(),
-                            log_records,
-                        }],
-                    });
-                }
-            }
-        }
-    }
-    (first, second)
 }
 
 /// When a batch is full.

@@ -6,17 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use tokio::{sync::watch, task::JoinSet, time};
-use tonic::Status;
 
 use crate::{
     batch::Batch,
-    causes::causes,
-    client::{Client, ClientError},
     ledger::{DropReason, Ledger, LedgerSnapshot},
     queue::Queue,
-    retry::{Backoff, Verdict, judge},
+    retry::{Backoff, Verdict},
+    transport::{Accepted, Refused, Settings, Target, Transport, TransportError},
 };
 
 /// A failing Collector is complained of once, and then at most this often.
@@ -25,10 +22,10 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// How to deliver.
 #[derive(Debug, Clone)]
 pub struct ExporterConfig {
-    /// `host:port` or `http://host:port`.
-    pub endpoint: String,
-    /// Sent with every request.
-    pub headers: Vec<(String, String)>,
+    /// Where to.
+    pub target: Target,
+    /// How requests travel.
+    pub settings: Settings,
     /// Deadline of one attempt.
     pub timeout: Duration,
     /// How long a request is retried.
@@ -65,9 +62,9 @@ impl Exporter {
     /// does not resolve, is retried.
     ///
     /// # Errors
-    /// An endpoint or header that cannot be used at all.
-    pub fn spawn(config: ExporterConfig) -> Result<Self, ClientError> {
-        let client = Client::new(&config.endpoint, &config.headers, config.timeout)?;
+    /// A target, header or certificate that cannot be used at all.
+    pub fn spawn(config: ExporterConfig) -> Result<Self, TransportError> {
+        let transport = Transport::new(&config.target, &config.settings)?;
         let workers = config.concurrency.max(1);
         let shared = Arc::new(Shared {
             queue: Queue::new(config.queue_max_bytes),
@@ -78,7 +75,7 @@ impl Exporter {
         });
         let mut tasks = JoinSet::new();
         for _ in 0..workers {
-            let (shared, mut client) = (Arc::clone(&shared), client.clone());
+            let (shared, mut transport) = (Arc::clone(&shared), transport.clone());
             tasks.spawn(async move {
                 while let Some(batch) = shared.queue.pop().await {
                     let records = u64::from(batch.records);
@@ -86,7 +83,7 @@ impl Exporter {
                         ledger.queued -= records;
                         ledger.in_flight += records;
                     });
-                    shared.deliver(&mut client, batch).await;
+                    shared.deliver(&mut transport, batch).await;
                 }
             });
         }
@@ -142,10 +139,10 @@ impl Exporter {
 
 impl Shared {
     /// Delivers a batch, or as many halves of it as it takes.
-    async fn deliver(&self, client: &mut Client, batch: Batch) {
+    async fn deliver(&self, transport: &mut Transport, batch: Batch) {
         let mut waiting = vec![batch];
         while let Some(batch) = waiting.pop() {
-            let Some(refused) = self.attempt_until_decided(client, &batch).await else { continue };
+            let Some(refused) = self.attempt_until_decided(transport, &batch).await else { continue };
             if let Some((first, second)) = batch.split() {
                 self.ledger.change(|ledger| ledger.splits += 1);
                 waiting.extend([second, first]);
@@ -156,24 +153,24 @@ impl Shared {
     }
 
     /// Sends a batch until it is accepted or dropped. Returns the refusal if it should be sent in halves.
-    async fn attempt_until_decided(&self, client: &mut Client, batch: &Batch) -> Option<String> {
+    async fn attempt_until_decided(&self, transport: &mut Transport, batch: &Batch) -> Option<String> {
         let backoff = Backoff { initial: self.config.backoff_initial, max: self.config.backoff_max };
         let give_up = Instant::now() + self.config.retry_window;
         for attempt in 0.. {
-            let sent = time::timeout(self.config.timeout, client.export(batch.request.clone())).await;
-            let status = match sent {
+            let sent = time::timeout(self.config.timeout, transport.send(batch)).await;
+            let Refused { verdict, reason } = match sent {
                 Ok(Ok(answer)) => {
                     self.accepted(batch, &answer);
                     return None;
                 }
-                Ok(Err(status)) => status,
+                Ok(Err(refused)) => refused,
                 Err(_) => {
-                    client.reconnect();
-                    Status::deadline_exceeded(format!("no answer within {:?}", self.config.timeout))
+                    transport.reconnect();
+                    let reason = format!("no answer within {:?}", self.config.timeout);
+                    Refused { verdict: Verdict::Retry, reason }
                 }
             };
-            let reason = reason(&status);
-            let pause = match judge(&status, batch.request.len()) {
+            let pause = match verdict {
                 Verdict::Retry => backoff.pause(attempt, RandomState::new().hash_one(attempt)),
                 Verdict::RetryAfter(asked) => asked,
                 Verdict::Split => return Some(reason),
@@ -189,7 +186,7 @@ impl Shared {
             self.ledger.change(|ledger| ledger.retries += 1);
             self.complain(&format!(
                 "the Collector at {} does not take records: {reason}; trying again for up to {:?}, nothing is lost yet",
-                self.config.endpoint, self.config.retry_window
+                self.config.target, self.config.retry_window
             ));
             self.rest(pause).await;
         }
@@ -206,20 +203,19 @@ impl Shared {
         }
     }
 
-    fn accepted(&self, batch: &Batch, answer: &ExportLogsServiceResponse) {
+    fn accepted(&self, batch: &Batch, answer: &Accepted) {
         let records = u64::from(batch.records);
-        let partial = answer.partial_success.clone().unwrap_or_default();
-        let rejected = u64::try_from(partial.rejected_log_records).unwrap_or(0).min(records);
+        let rejected = answer.rejected.min(records);
         self.ledger.change(|ledger| {
             ledger.in_flight -= records;
             ledger.acknowledged += records - rejected;
             ledger.rejected += rejected;
             ledger.requests += 1;
         });
-        if rejected > 0 || !partial.error_message.is_empty() {
+        if rejected > 0 || !answer.message.is_empty() {
             self.complain(&format!(
                 "the Collector at {} rejected {rejected} of {records} records: {}",
-                self.config.endpoint, partial.error_message
+                self.config.target, answer.message
             ));
         } else {
             self.recovered();
@@ -234,7 +230,7 @@ impl Shared {
         });
         self.complain(&format!(
             "{records} records dropped ({reason:?}): {} answered: {why}",
-            self.config.endpoint
+            self.config.target
         ));
     }
 
@@ -254,7 +250,7 @@ impl Shared {
     fn recovered(&self) {
         let mut complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
         if std::mem::take(&mut complaint.failing) {
-            tracing::info!("the Collector at {} takes records again", self.config.endpoint);
+            tracing::info!("the Collector at {} takes records again", self.config.target);
         }
     }
 }
@@ -266,11 +262,4 @@ struct Complaint {
     suppressed: u64,
     /// A complaint was logged, and no recovery since.
     failing: bool,
-}
-
-/// The status in words, with what it was caused by.
-fn reason(status: &Status) -> String {
-    let source = std::error::Error::source(status).map(causes).unwrap_or_default();
-    let message = if status.message().is_empty() { source } else { status.message().to_owned() };
-    format!("{:?}: {message}", status.code())
 }

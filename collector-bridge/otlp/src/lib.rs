@@ -7,8 +7,7 @@
 
 pub mod batch;
 pub mod causes;
-mod channel;
-mod client;
+mod compression;
 pub mod errno;
 pub mod exporter;
 pub mod ledger;
@@ -21,11 +20,14 @@ pub mod record;
 mod recycle;
 pub mod resource;
 pub mod retry;
+mod signal;
+mod split;
 pub mod text;
+mod transport;
 mod wire;
 
-pub use batch::{Batch, BatchBuilder, BatchLimits, Push, Signal};
-pub use client::{ClientError, probe};
+pub use batch::{Batch, BatchBuilder, BatchLimits, Push};
+pub use compression::Compression;
 pub use exporter::{Exporter, ExporterConfig};
 pub use ledger::{DropReason, LedgerSnapshot};
 pub use print::{Output, Printer};
@@ -36,9 +38,14 @@ pub use record::{
     encode_event, network_type,
 };
 pub use resource::{EncodedResource, Host, Process};
+pub use signal::Signal;
+pub use transport::{Settings, Target, Tls, TlsError, TransportError, probe};
 
 /// `telemetry.distro.name`, and the name of the instrumentation scope.
 pub const DISTRO_NAME: &str = "acceptd";
 
 /// `telemetry.distro.version`, and the version of the scope.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What requests are sent by.
+const USER_AGENT_NAME: &str = concat!("acceptd/", env!("CARGO_PKG_VERSION"), " OTel-OTLP-Exporter-Rust");

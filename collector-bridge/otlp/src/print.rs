@@ -7,7 +7,10 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 use opentelemetry_proto::tonic::{
-    collector::logs::v1::ExportLogsServiceRequest,
+    collector::{
+        logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+        trace::v1::ExportTraceServiceRequest,
+    },
     common::v1::{AnyValue, KeyValue, any_value::Value},
     logs::v1::{LogRecord, LogsData},
     metrics::v1::MetricsData,
@@ -16,7 +19,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use serde_json::{Map, Value as Json, json};
 
-use crate::{Batch, Received, names};
+use crate::{Batch, Received, Signal, names};
 
 /// Characters of one value in a column.
 const MAX_SHOWN: usize = 256;
@@ -51,8 +54,7 @@ impl Printer {
     /// # Errors
     /// When `out` fails.
     pub fn print_batch(&mut self, out: &mut impl Write, batch: &Batch) -> io::Result<()> {
-        let request = ExportLogsServiceRequest::decode(batch.request.clone()).map_err(io::Error::other)?;
-        self.print(out, &Received::Logs(request))
+        self.print(out, &received(batch)?)
     }
 
     /// Prints a request that arrived.
@@ -76,6 +78,23 @@ impl Printer {
             (_, Received::Metrics(_)) => other_signal(out, "metrics", received),
         }
     }
+}
+
+fn received(batch: &Batch) -> io::Result<Received> {
+    let request = batch.request.clone();
+    let received = match batch.signal {
+        Signal::Logs => ExportLogsServiceRequest::decode(request).map(Received::Logs),
+        Signal::Traces => ExportTraceServiceRequest::decode(request).map(Received::Traces),
+        Signal::Metrics => ExportMetricsServiceRequest::decode(request).map(Received::Metrics),
+    };
+    received.map_err(io::Error::other)
+}
+
+/// A batch as one line of the OTLP file format, with its end.
+pub(crate) fn otlp_json_line(batch: &Batch) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    otlp_json(&mut line, &received(batch)?)?;
+    Ok(line)
 }
 
 fn other_signal(out: &mut impl Write, what: &str, received: &Received) -> io::Result<()> {

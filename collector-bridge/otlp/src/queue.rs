@@ -83,7 +83,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::Signal;
+    use crate::signal::Signal;
 
     fn batch(records: u32, bytes: usize) -> Batch {
         Batch { signal: Signal::Logs, request: vec![0; bytes].into(), records }

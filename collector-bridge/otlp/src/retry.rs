@@ -2,7 +2,7 @@
 //!
 //! <https://opentelemetry.io/docs/specs/otlp/#failures>
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -53,6 +53,26 @@ pub fn judge(status: &Status, request_bytes: usize) -> Verdict {
         },
         _ => Verdict::Drop,
     }
+}
+
+/// Judges a status of HTTP that answered a request of `request_bytes`; `asked` is what Retry-After asks for.
+#[must_use]
+pub fn judge_http(status: u16, asked: Option<Duration>, request_bytes: usize, message: &str) -> Verdict {
+    match status {
+        429 | 502 | 503 | 504 => asked.map_or(Verdict::Retry, Verdict::RetryAfter),
+        413 if request_bytes > WORTH_HALVING || names_a_size(message) => Verdict::Split,
+        _ => Verdict::Drop,
+    }
+}
+
+/// The delay that a Retry-After header asks for: seconds, or a date of HTTP. A date that is over asks for none.
+#[must_use]
+pub fn after(header: &str, now: SystemTime) -> Option<Duration> {
+    let header = header.trim();
+    if let Ok(seconds) = header.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    Some(httpdate::parse_http_date(header).ok()?.duration_since(now).unwrap_or_default())
 }
 
 fn asked_delay(status: &Status) -> Option<Duration> {
@@ -116,6 +136,29 @@ mod tests {
         assert_eq!(judge(&size, 9), Verdict::Split);
         assert_eq!(judge(&Status::resource_exhausted("quota"), (1 << 20) + 1), Verdict::Split);
         assert_eq!(judge(&Status::resource_exhausted("quota"), 1 << 20), Verdict::Drop);
+    }
+
+    #[test]
+    fn each_status_of_http_has_the_verdict_of_the_specification() {
+        for status in 100..=599 {
+            let expected =
+                if [429, 502, 503, 504].contains(&status) { Verdict::Retry } else { Verdict::Drop };
+            assert_eq!(judge_http(status, None, 100, ""), expected, "{status}");
+        }
+        let second = Duration::from_secs(1);
+        assert_eq!(judge_http(503, Some(second), 100, ""), Verdict::RetryAfter(second));
+        assert_eq!(judge_http(400, Some(second), 100, ""), Verdict::Drop, "never, whatever it asks for");
+        assert_eq!(judge_http(413, None, (1 << 20) + 1, ""), Verdict::Split);
+        assert_eq!(judge_http(413, None, 100, "request body too large"), Verdict::Split);
+    }
+
+    #[test]
+    fn retry_after_has_two_forms() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        assert_eq!(after(" 120 ", now), Some(Duration::from_secs(120)));
+        assert_eq!(after("Sun, 06 Nov 1994 08:50:07 GMT", now), Some(Duration::from_secs(30)));
+        assert_eq!(after("Sun, 06 Nov 1994 08:49:07 GMT", now), Some(Duration::ZERO));
+        assert_eq!(after("-1", now).or(after("soon", now)), None);
     }
 
     proptest! {

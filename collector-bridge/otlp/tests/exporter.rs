@@ -2,159 +2,25 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
 
+mod shared;
+
 use std::{
-    collections::VecDeque,
-    net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex},
+    net::TcpListener,
     time::{Duration, Instant},
 };
 
-use acceptd_otlp::{Batch, DropReason, Exporter, ExporterConfig, LedgerSnapshot, Signal};
-use opentelemetry_proto::tonic::{
-    collector::logs::v1::{
-        ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
-        logs_service_server::{LogsService, LogsServiceServer},
-    },
-    logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+use acceptd_otlp::{DropReason, Exporter, ExporterConfig, Target};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceResponse, logs_service_server::LogsServiceServer,
 };
-use prost::Message as _;
-use tokio::{
-    io::AsyncReadExt as _,
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
-use tonic::{Code, Request, Response, Status};
+use tokio::{io::AsyncReadExt as _, time::timeout};
+use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-type Answer = Result<ExportLogsServiceResponse, Status>;
-
-/// Gives the scripted answers one after the other, then accepts; keeps the times of the records it accepted.
-#[derive(Clone, Default)]
-struct Collector {
-    script: Arc<Mutex<VecDeque<Answer>>>,
-    accepted: Arc<Mutex<Vec<u64>>>,
-    requests: Arc<Mutex<Vec<(Instant, usize)>>>,
-}
-
-#[tonic::async_trait]
-impl LogsService for Collector {
-    async fn export(
-        &self,
-        request: Request<ExportLogsServiceRequest>,
-    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        let numbers = numbers(request.get_ref());
-        self.requests.lock().expect("no panic").push((Instant::now(), numbers.len()));
-        let scripted = self.script.lock().expect("no panic").pop_front();
-        let answer = scripted.unwrap_or_else(|| Ok(ExportLogsServiceResponse::default()))?;
-        self.accepted.lock().expect("no panic").extend(numbers);
-        Ok(Response::new(answer))
-    }
-}
-
-impl Collector {
-    fn answering(script: impl IntoIterator<Item = Answer>) -> Self {
-        Self { script: Arc::new(Mutex::new(script.into_iter().collect())), ..Self::default() }
-    }
-
-    fn on(&self, listener: TcpListener) -> JoinHandle<()> {
-        listener.set_nonblocking(true).expect("a socket");
-        let incoming = tokio::net::TcpListener::from_std(listener).expect("in a runtime");
-        let service = LogsServiceServer::new(self.clone()).max_encoding_message_size(usize::MAX);
-        tokio::spawn(async move {
-            let incoming = tokio_stream::wrappers::TcpListenerStream::new(incoming);
-            tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming(incoming)
-                .await
-                .expect("serves");
-        })
-    }
-
-    fn start(&self) -> SocketAddr {
-        let listener = listener();
-        let address = listener.local_addr().expect("bound");
-        self.on(listener);
-        address
-    }
-
-    fn accepted(&self) -> Vec<u64> {
-        let mut accepted = self.accepted.lock().expect("no panic").clone();
-        accepted.sort_unstable();
-        accepted
-    }
-
-    fn requests(&self) -> Vec<(Instant, usize)> {
-        self.requests.lock().expect("no panic").clone()
-    }
-}
-
-fn listener() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").expect("a free port")
-}
-
-fn numbers(request: &ExportLogsServiceRequest) -> Vec<u64> {
-    let scopes = request.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
-    scopes.flat_map(|scope| &scope.log_records).map(|record| record.time_unix_nano).collect()
-}
-
-/// A request of the records with these numbers, each `padding` bytes longer than the shortest.
-fn batch(numbers: impl IntoIterator<Item = u64>, padding: usize) -> Batch {
-    let record = |number| LogRecord {
-        time_unix_nano: number,
-        severity_text: "x".repeat(padding),
-        ..LogRecord::default()
-    };
-    let log_records: Vec<_> = numbers.into_iter().map(record).collect();
-    let records = u32::try_from(log_records.len()).expect("few");
-    let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
-    let request = ExportLogsServiceRequest {
-        resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }],
-    };
-    Batch { signal: Signal::Logs, request: request.encode_to_vec().into(), records }
-}
+use shared::{Collector, batch, dropped, finish, listener, until};
 
 fn config(endpoint: impl std::fmt::Display) -> ExporterConfig {
-    ExporterConfig {
-        endpoint: endpoint.to_string(),
-        headers: Vec::new(),
-        timeout: Duration::from_secs(5),
-        retry_window: Duration::from_secs(20),
-        backoff_initial: Duration::from_millis(10),
-        backoff_max: Duration::from_millis(50),
-        queue_max_bytes: 1 << 24,
-        concurrency: 1,
-    }
-}
-
-/// Waits until the ledger says so, and fails with it after ten seconds. Every snapshot on the way is balanced.
-async fn until(exporter: &Exporter, what: &str, reached: impl Fn(&LedgerSnapshot) -> bool) -> LedgerSnapshot {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let ledger = exporter.ledger();
-        ledger.balanced().expect("balanced at every moment");
-        if reached(&ledger) {
-            return ledger;
-        }
-        assert!(Instant::now() < deadline, "never {what}: {ledger:?}");
-        sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// Stops with time enough, and checks the final ledger.
-async fn finish(exporter: Exporter) -> LedgerSnapshot {
-    let ledger = exporter.shutdown(Instant::now() + Duration::from_secs(10)).await;
-    ledger.balanced().expect("balanced");
-    assert_eq!((ledger.queued, ledger.in_flight), (0, 0));
-    ledger
-}
-
-fn dropped(ledger: &LedgerSnapshot, reason: DropReason) -> u64 {
-    assert_eq!(
-        ledger.dropped_total(),
-        ledger.dropped.get(&reason).copied().unwrap_or(0),
-        "another reason: {ledger:?}"
-    );
-    ledger.dropped_total()
+    shared::config(Target::Grpc(endpoint.to_string()))
 }
 
 #[tokio::test]
@@ -451,15 +317,14 @@ async fn a_stop_drains_several_workers_and_is_pushed_to_by_a_thread() {
 
 #[tokio::test]
 async fn endpoints_that_cannot_be_used_say_what_to_do() {
-    for (endpoint, says) in
-        [("https://here:4317", "TLS"), ("ftp://here", "host:port"), ("", "host:port"), ("a b", "host:port")]
-    {
+    for (endpoint, says) in [("ftp://here", "host:port"), ("", "host:port"), ("a b", "host:port")] {
         let error = Exporter::spawn(config(endpoint)).expect_err(endpoint).to_string();
         assert!(error.contains(says), "{endpoint}: {error}");
     }
     let headers = vec![("authorization".to_owned(), "secret\n".to_owned())];
-    let error =
-        Exporter::spawn(ExporterConfig { headers, ..config("a:1") }).expect_err("a line break").to_string();
+    let mut config = config("a:1");
+    config.settings.headers = headers;
+    let error = Exporter::spawn(config).expect_err("a line break").to_string();
     assert!(error.contains("authorization") && !error.contains("secret"), "{error}");
 }
 

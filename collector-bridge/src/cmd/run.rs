@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, probe};
+use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, Signal, probe};
 use anyhow::{Context as _, anyhow};
 
 use super::{failed, unusable};
@@ -17,6 +17,7 @@ use crate::{
     bpf::{Capture, Programs, Settings, Wanted, offsets},
     clock,
     config::{Config, ConfigError, Loaded},
+    destination::{self, Destination},
     drain::{Drain, Drained, Shared},
     filter::Filter,
     host::{self, HostFacts},
@@ -80,7 +81,8 @@ fn agent(loaded: &Loaded, profile: Profile, filter: Filter) -> anyhow::Result<Su
     memory::give_back();
     runtime.block_on(async {
         let mut stop = Stop::listen().context("cannot catch signals")?;
-        let exporter = exporter(config)?;
+        let destination = destination::of_logs(config).map_err(anyhow::Error::msg)?;
+        let exporter = exporter(config, destination.as_ref())?;
         let shared = Arc::new(Shared::default());
         let listeners =
             Listeners::new(&programs.listeners, config.listener.stalled_after, clock::now_boot_nanos());
@@ -103,7 +105,7 @@ fn agent(loaded: &Loaded, profile: Profile, filter: Filter) -> anyhow::Result<Su
             _ = ended.send(drain.run());
         })?;
         announce(config, &capture);
-        ask_endpoint(config);
+        ask_endpoint(destination.as_ref(), config.export.timeout);
 
         let drained = tokio::select! {
             signal = stop.next() => {
@@ -171,22 +173,15 @@ fn load_checked(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
 }
 
 /// Whether the Collector takes records, so that somebody who has just started the agent need not wait for the first.
-fn ask_endpoint(config: &Config) {
-    let Some(endpoint) = config.export.endpoint.clone() else { return };
-    let headers = headers(config);
-    let timeout = config.export.timeout;
+fn ask_endpoint(destination: Option<&Destination>, timeout: Duration) {
+    let Some(Destination { target, settings, address }) = destination.cloned() else { return };
     tokio::spawn(async move {
-        if let Err(reason) = probe(&endpoint.uri(), &headers, timeout).await {
+        if let Err(reason) = probe(&target, &settings, Signal::Logs, timeout).await {
             tracing::warn!(
-                "the Collector at {} does not answer: {reason}; records wait for it, `acceptd check` says more",
-                endpoint.address()
+                "the Collector at {address} does not answer: {reason}; records wait for it, `acceptd check` says more"
             );
         }
     });
-}
-
-fn headers(config: &Config) -> Vec<(String, String)> {
-    config.export.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn settings(config: &Config, filter: &Filter) -> anyhow::Result<Settings> {
@@ -221,12 +216,12 @@ fn profile(config: &Config) -> Result<Profile, String> {
     })
 }
 
-fn exporter(config: &Config) -> anyhow::Result<Option<Exporter>> {
-    let Some(endpoint) = &config.export.endpoint else { return Ok(None) };
+fn exporter(config: &Config, destination: Option<&Destination>) -> anyhow::Result<Option<Exporter>> {
+    let Some(Destination { target, settings, .. }) = destination.cloned() else { return Ok(None) };
     let export = &config.export;
     let exporter = Exporter::spawn(ExporterConfig {
-        endpoint: endpoint.uri(),
-        headers: headers(config),
+        target,
+        settings,
         timeout: export.timeout,
         retry_window: export.retry_window,
         backoff_initial: export.backoff_initial,

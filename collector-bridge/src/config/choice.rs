@@ -170,10 +170,38 @@ impl Named for CaptureTier {
 pub enum Protocol {
     /// OTLP over gRPC (HTTP/2).
     Grpc,
+    /// OTLP over HTTP with protobuf.
+    Http,
 }
 
 impl Named for Protocol {
-    const ALL: &'static [(&'static str, Self)] = &[("grpc", Self::Grpc)];
+    const ALL: &'static [(&'static str, Self)] = &[("grpc", Self::Grpc), ("http/protobuf", Self::Http)];
+}
+
+/// How what is sent is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip.
+    Gzip,
+    /// zstd.
+    Zstd,
+}
+
+impl Named for Compression {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("none", Self::None), ("gzip", Self::Gzip), ("zstd", Self::Zstd)];
+}
+
+impl From<Compression> for acceptd_otlp::Compression {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::None => Self::None,
+            Compression::Gzip => Self::Gzip,
+            Compression::Zstd => Self::Zstd,
+        }
+    }
 }
 
 /// A [`Protocol`]; those that OpenTelemetry knows and this build does not are told from nonsense.
@@ -186,9 +214,10 @@ impl Kind<Protocol> for ProtocolChoice {
 
     fn read(&self, raw: &Raw) -> Result<Protocol, String> {
         match raw.text() {
-            Some(known @ ("http/protobuf" | "http/json")) => Err(format!(
-                "{known:?} is not built yet; use \"grpc\", which a Collector receives on port 4317"
-            )),
+            Some("http/json") => Err(
+                "\"http/json\" is not built: it costs several times as much; use \"http/protobuf\", which every receiver of it takes"
+                    .to_owned(),
+            ),
             _ => Choice.read(raw),
         }
     }

@@ -10,22 +10,25 @@ use super::raw::Raw;
 /// What stands for "no endpoint", where a lower layer has set one.
 pub(super) const NO_ENDPOINT: &str = "none";
 
-/// A host and a port that speak OTLP/gRPC without TLS.
+/// A server of OTLP.
 ///
-/// `Display` is `http://host:port`, for people: credentials print as `***`. `Debug` is the same.
+/// `Display` is the URL, for people: credentials print as `***`. `Debug` is the same.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
+    is_secure: bool,
     /// Name or address; IPv6 within brackets.
     host: String,
     port: u16,
+    /// Empty, or from its first slash, without one at its end.
+    path: String,
     /// `user:password` as it was written.
     credentials: Option<String>,
 }
 
 impl Endpoint {
-    /// `http://host:port`, for the connection. Holds no credentials: those are in the headers.
+    /// `http(s)://host:port/path`, for the connection. Holds no credentials: those are in the headers.
     pub fn uri(&self) -> String {
-        format!("http://{}:{}", self.host, self.port)
+        format!("{}://{}:{}{}", self.scheme(), self.host, self.port, self.path)
     }
 
     /// `host:port`
@@ -38,26 +41,36 @@ impl Endpoint {
         self.port
     }
 
+    pub(super) fn set_port(&mut self, port: u16) {
+        self.port = port;
+    }
+
+    /// Whether it has a path, which OTLP/gRPC does not.
+    pub(super) fn has_path(&self) -> bool {
+        !self.path.is_empty()
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.is_secure { "https" } else { "http" }
+    }
+
     /// The credentials of the URL as the value of an `authorization` header.
     pub(super) fn authorization(&self) -> Option<String> {
         let decoded = percent_decode(self.credentials.as_deref()?)?;
         Some(format!("Basic {}", base64(decoded.as_bytes())))
     }
 
-    /// Reads `host:port` or `http://[user:password@]host:port`.
+    /// Reads `host:port` or `http[s]://[user:password@]host[:port][/path]`.
     fn parse(text: &str) -> Result<Self, String> {
-        let authority = match text.split_once("://") {
-            None => text,
-            Some(("http", rest)) => rest,
-            Some(("https", _)) => {
-                return Err("TLS is not built yet, so https cannot be used; use http:// or host:port, towards a Collector on this host or a trusted network".to_owned());
-            }
-            Some(_) => return Err("the scheme is not known; use http:// or host:port".to_owned()),
+        let (is_secure, rest) = match text.split_once("://") {
+            None => (false, text),
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some(_) => return Err("the scheme is not known; use http://, https:// or host:port".to_owned()),
         };
-        let (authority, path) =
-            authority.find(['/', '?', '#']).map_or((authority, ""), |at| authority.split_at(at));
-        if !matches!(path, "" | "/") {
-            return Err("gRPC endpoints have no path; end it after the port".to_owned());
+        let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
+        if path.contains(['?', '#']) || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("its path has characters that are no path; write %3F for ?, %23 for #".to_owned());
         }
         let (credentials, address) = match authority.rsplit_once('@') {
             Some((credentials, address)) => (Some(credentials.to_owned()), address),
@@ -66,14 +79,20 @@ impl Endpoint {
         if credentials.as_deref().is_some_and(|text| percent_decode(text).is_none()) {
             return Err("the credentials before '@' are not percent-encoded (a % is written %25)".to_owned());
         }
-        let missing_port = "the port is missing; gRPC receivers listen on 4317, so write host:4317";
-        let (host, port) = address.rsplit_once(':').ok_or(missing_port)?;
-        if host.starts_with('[') && !host.ends_with(']') {
-            return Err(missing_port.to_owned());
-        }
-        Ok(Self { host: parse_host(host)?, port: parse_port(port)?, credentials })
+        let missing_port = "the port is missing; receivers listen on 4317 for gRPC, so write host:4317";
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, port)) if !host.starts_with('[') || host.ends_with(']') => (host, parse_port(port)?),
+            // The vendors' way of writing it.
+            _ if is_secure => (address, HTTPS_PORT),
+            _ => return Err(missing_port.to_owned()),
+        };
+        let path = path.trim_end_matches('/').to_owned();
+        Ok(Self { is_secure, host: parse_host(host)?, port, path, credentials })
     }
 }
+
+/// Of a URL that names none.
+const HTTPS_PORT: u16 = 443;
 
 fn parse_port(text: &str) -> Result<u16, String> {
     match text.parse::<u16>() {
@@ -105,7 +124,7 @@ fn parse_host(text: &str) -> Result<String, String> {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mark = if self.credentials.is_some() { "***@" } else { "" };
-        write!(f, "http://{mark}{}:{}", self.host, self.port)
+        write!(f, "{}://{mark}{}:{}{}", self.scheme(), self.host, self.port, self.path)
     }
 }
 
@@ -120,7 +139,7 @@ pub(super) struct Destination;
 
 impl Kind<Option<Endpoint>> for Destination {
     fn expects(&self) -> String {
-        format!("host:port, http://host:port, or {NO_ENDPOINT}")
+        format!("host:port, http://host:port, https://host:port, or {NO_ENDPOINT}")
     }
 
     fn read(&self, raw: &Raw) -> Result<Option<Endpoint>, String> {
@@ -171,6 +190,9 @@ mod tests {
             ("http://collector:4317/", "http://collector:4317"),
             ("[::1]:4317", "http://[::1]:4317"),
             ("http://user:pa%40ss@h:1", "http://h:1"),
+            ("https://h:4317", "https://h:4317"),
+            ("https://otlp.vendor.example/otlp/", "https://otlp.vendor.example:443/otlp"),
+            ("http://h:4318/v1/logs", "http://h:4318/v1/logs"),
         ] {
             assert_eq!(Endpoint::parse(text).map(|endpoint| endpoint.uri()), Ok(uri.to_owned()), "{text}");
         }
@@ -185,9 +207,8 @@ mod tests {
             ("h", "write host:4317"),
             ("h:", "the port is missing"),
             ("[::1]", "write host:4317"),
-            ("https://h:4317", "TLS is not built yet"),
             ("unix:///run/otel.sock", "the scheme is not known"),
-            ("http://h:4317/v1/logs", "have no path"),
+            ("http://h:4317/a?b", "no path"),
             ("::1:4317", "within brackets"),
             ("[x]:4317", "not an IPv6 address"),
             (":4317", "neither a name nor an address"),
@@ -206,8 +227,8 @@ mod tests {
         assert_eq!(endpoint.authorization().as_deref(), Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
         assert_eq!(endpoint.to_string(), "http://***@h:1");
         assert_eq!(format!("{endpoint:?}"), "http://***@h:1");
-        let bad = Destination.read(&Raw::Word("https://u:hunter2@h:1".to_owned())).unwrap_err();
-        assert!(bad.starts_with("\"https://***@h:1\": TLS"), "{bad}");
+        let bad = Destination.read(&Raw::Word("http://u:hunter2@h".to_owned())).unwrap_err();
+        assert!(bad.starts_with("\"http://***@h\": the port"), "{bad}");
     }
 
     #[test]

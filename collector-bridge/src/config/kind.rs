@@ -171,6 +171,23 @@ impl Kind<PathBuf> for AbsolutePath {
     }
 }
 
+/// An absolute path, or nothing.
+pub(super) struct OptionalPath;
+
+impl Kind<Option<PathBuf>> for OptionalPath {
+    fn expects(&self) -> String {
+        AbsolutePath.expects()
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Option<PathBuf>, String> {
+        AbsolutePath.read(raw).map(Some)
+    }
+
+    fn write(&self, value: &Option<PathBuf>) -> toml::Value {
+        value.as_ref().map_or_else(|| "".into(), |path| AbsolutePath.write(path))
+    }
+}
+
 /// A list of names; in a variable or a flag separated by commas.
 pub(super) struct Names;
 

@@ -24,18 +24,28 @@ enum Form {
     Same,
     /// A number of milliseconds.
     Milliseconds,
+    /// A path, which may begin where the agent was started.
+    Path,
 }
 
 /// Variables that set a key. Where two set the same one, the later, more specific one wins.
 const MAPPED: &[(&str, &str, Form)] = &[
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "export.endpoint", Form::Same),
-    ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "export.endpoint", Form::Same),
+    ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "export.logs.endpoint", Form::Same),
     ("OTEL_EXPORTER_OTLP_PROTOCOL", "export.protocol", Form::Same),
     ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "export.protocol", Form::Same),
     ("OTEL_EXPORTER_OTLP_HEADERS", "export.headers", Form::Same),
     ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "export.headers", Form::Same),
     ("OTEL_EXPORTER_OTLP_TIMEOUT", "export.timeout", Form::Milliseconds),
     ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "export.timeout", Form::Milliseconds),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "export.compression", Form::Same),
+    ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "export.compression", Form::Same),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "export.tls.ca_file", Form::Path),
+    ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "export.tls.ca_file", Form::Path),
+    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "export.tls.cert_file", Form::Path),
+    ("OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE", "export.tls.cert_file", Form::Path),
+    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "export.tls.key_file", Form::Path),
+    ("OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY", "export.tls.key_file", Form::Path),
     ("OTEL_BLRP_SCHEDULE_DELAY", "batch.timeout", Form::Milliseconds),
     ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "batch.max_records", Form::Same),
     ("OTEL_BLRP_EXPORT_TIMEOUT", "shutdown.timeout", Form::Milliseconds),
@@ -44,12 +54,8 @@ const MAPPED: &[(&str, &str, Form)] = &[
 ];
 
 /// Variables that ask for nothing else than what happens anyway when they have this value.
-const HARMLESS: &[(&str, &str)] = &[
-    ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
-    ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "none"),
-    ("OTEL_EXPORTER_OTLP_INSECURE", "true"),
-    ("OTEL_EXPORTER_OTLP_LOGS_INSECURE", "true"),
-];
+const HARMLESS: &[(&str, &str)] =
+    &[("OTEL_EXPORTER_OTLP_INSECURE", "true"), ("OTEL_EXPORTER_OTLP_LOGS_INSECURE", "true")];
 
 /// Variables that begin with one of these are about what the agent does, and deserve a word when they do nothing.
 const CONCERNED: &[&str] = &["OTEL_EXPORTER_OTLP_", "OTEL_BLRP_", "OTEL_LOGRECORD_"];
@@ -122,6 +128,10 @@ impl Form {
             Self::Milliseconds => match text.parse::<u64>() {
                 Ok(milliseconds) => Ok(format!("{milliseconds}ms")),
                 Err(_) => Err(format!("{text:?} is not a number of milliseconds")),
+            },
+            Self::Path => match std::path::absolute(text) {
+                Ok(path) => Ok(path.to_string_lossy().into_owned()),
+                Err(error) => Err(format!("{text:?} is no path: {error}")),
             },
         }
     }

@@ -22,6 +22,22 @@ impl Headers {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// Adds those of a text with one a line, `name: value`; empty lines and those that begin with # say nothing. The error
+    /// names the line and no value.
+    pub fn extend_from_lines(&mut self, text: &str) -> Result<(), String> {
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (name, value) = line.split_once(':').ok_or_else(|| format!("line {number} has no colon"))?;
+            let (name, value) = header(name.trim(), value.trim().to_owned())
+                .map_err(|cause| format!("line {number}: {cause}"))?;
+            self.0.insert(name, value);
+        }
+        Ok(())
+    }
+
     /// Adds a header that the user has not set.
     pub(super) fn insert_missing(&mut self, name: &str, value: String) -> bool {
         let missing = !self.0.contains_key(name);

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choice::{
-    CaptureTier, Choice, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol, ProtocolChoice,
+    CaptureTier, Choice, Compression, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol,
+    ProtocolChoice,
 };
 use super::endpoint::{Destination, Endpoint};
-use super::kind::{AbsolutePath, Count, Kind, Names, OptionalText, Size, Span, Toggle};
+use super::kind::{AbsolutePath, Count, Kind, Names, OptionalPath, OptionalText, Size, Span, Toggle};
 use super::pairs::{Attributes, HeaderMap, Headers};
 use super::table::{Key, settings};
 use super::values::{Families, Family, HookNames, Numbers, Texts};
@@ -93,12 +94,27 @@ settings! {
 
     /// Where requests go and how persistently.
     export: Export {
-        /// The OpenTelemetry Collector: host:port or http://host:port. none: nothing is sent.
+        /// The OpenTelemetry Collector: host:port, http://host:port or https://host:port. none: nothing is sent.
+        /// With http/protobuf, /v1/logs is added to its path.
         "export.endpoint" => endpoint: Option<Endpoint> = None, Destination;
-        /// How requests travel.
+        /// Another endpoint for logs. With http/protobuf it is the whole URL, to which nothing is added.
+        "export.logs.endpoint" => logs_endpoint: Option<Endpoint> = None, Destination;
+        /// How requests travel. A Collector receives gRPC on port 4317, http/protobuf on 4318.
         "export.protocol" => protocol: Protocol = Protocol::Grpc, ProtocolChoice;
+        /// What requests are compressed with. On the loopback none costs least, elsewhere zstd; every server knows gzip.
+        "export.compression" => compression: Compression = Compression::None, Choice;
         /// Headers of every request, for instance for authentication. Their values are never printed.
         "export.headers" => headers: Headers = Headers::default(), HeaderMap;
+        /// A file with more of them, one `name: value` a line, for secrets that belong into no configuration.
+        "export.headers_file" => headers_file: Option<PathBuf> = None, OptionalPath;
+        /// PEM file of the certificate authorities to trust with https, instead of the system's.
+        "export.tls.ca_file" => ca_file: Option<PathBuf> = None, OptionalPath;
+        /// PEM file of the agent's own certificate, for servers that ask for one.
+        "export.tls.cert_file" => cert_file: Option<PathBuf> = None, OptionalPath;
+        /// PEM file of its key.
+        "export.tls.key_file" => key_file: Option<PathBuf> = None, OptionalPath;
+        /// The name that the server's certificate must have, if not the endpoint's.
+        "export.tls.server_name" => server_name: Option<String> = None, OptionalText;
         /// Deadline of one attempt.
         "export.timeout" => timeout: Duration = 10 * SECOND, Span(MILLISECOND, HOUR);
         /// How long a request is retried before it is dropped, and counted. 0s: never retried.
@@ -199,6 +215,14 @@ settings! {
     }
 }
 
+impl Export {
+    /// The endpoint that logs go to.
+    #[must_use]
+    pub fn endpoint_of_logs(&self) -> Option<&Endpoint> {
+        self.logs_endpoint.as_ref().or(self.endpoint.as_ref())
+    }
+}
+
 impl Config {
     /// Checks that values which are good by themselves are good together: each finding is the key to change and
     /// the reason with its remedy.
@@ -211,6 +235,19 @@ impl Config {
                     "{} bytes cannot hold one request of batch.max_bytes = {} bytes; raise it or lower batch.max_bytes",
                     self.queue.max_bytes, self.batch.max_bytes
                 ),
+            ));
+        }
+        for (key, endpoint) in
+            [("export.endpoint", &self.export.endpoint), ("export.logs.endpoint", &self.export.logs_endpoint)]
+        {
+            if self.export.protocol == Protocol::Grpc && endpoint.as_ref().is_some_and(Endpoint::has_path) {
+                found.push((key, "gRPC endpoints have no path; end it after the port, or set export.protocol = \"http/protobuf\"".to_owned()));
+            }
+        }
+        if self.export.cert_file.is_some() != self.export.key_file.is_some() {
+            found.push((
+                "export.tls.cert_file",
+                "a certificate and its key are needed together: set both export.tls.cert_file and export.tls.key_file, or neither".to_owned(),
             ));
         }
         if self.export.backoff_max < self.export.backoff_initial {

@@ -159,6 +159,9 @@ pub enum EndpointError {
     Name(String),
     /// Nobody answers at the address.
     Connect(String),
-    /// What answers does not take log records over gRPC.
-    Grpc(String),
+    /// What answers does not take log records.
+    #[serde(alias = "grpc")]
+    Otlp(String),
+    /// What is configured cannot be used.
+    Settings(String),
 }

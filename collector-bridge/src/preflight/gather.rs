@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use acceptd_otlp::probe;
+use acceptd_otlp::{Signal, probe};
 
 use super::{
     canary,
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     bpf::{self, LoadError, Settings, Tier, Wanted},
     config::{CaptureTier, Config},
+    destination::{self, Destination},
     filter::Filter,
 };
 
@@ -69,11 +70,13 @@ pub fn everything(config: &Config, btf: &Path) -> Facts {
             Err(error) => facts.programs = Some(refusal(&error)),
         }
     }
-    facts.endpoint = config.export.endpoint.as_ref().map(|endpoint| {
-        let headers: Vec<_> =
-            config.export.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        ask(&endpoint.address(), &endpoint.uri(), &headers)
-    });
+    facts.endpoint = match destination::of_logs(config) {
+        Ok(destination) => destination.as_ref().map(ask),
+        Err(cause) => Some(Endpoint {
+            address: "export.headers_file".to_owned(),
+            error: Some(EndpointError::Settings(cause)),
+        }),
+    };
     facts
 }
 
@@ -185,15 +188,17 @@ fn state(directory: &Path) -> State {
 }
 
 /// Name, connection, request: the first that fails is told.
-fn ask(address: &str, uri: &str, headers: &[(String, String)]) -> Endpoint {
+fn ask(destination: &Destination) -> Endpoint {
+    let Destination { target, settings, address } = destination;
     let error = reach(address)
         .and_then(|()| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| EndpointError::Grpc(error.to_string()))?;
-            runtime.block_on(probe(uri, headers, ENDPOINT_TIMEOUT)).map_err(EndpointError::Grpc)
+            let runtime = runtime.map_err(|error| EndpointError::Otlp(error.to_string()))?;
+            let asked = probe(target, settings, Signal::Logs, ENDPOINT_TIMEOUT);
+            runtime.block_on(asked).map_err(EndpointError::Otlp)
         })
         .err();
-    Endpoint { address: address.to_owned(), error }
+    Endpoint { address: address.clone(), error }
 }
 
 fn reach(address: &str) -> Result<(), EndpointError> {

@@ -46,9 +46,6 @@ const CAP_BPF: u32 = 39;
 /// The filter mode of seccomp (`SECCOMP_MODE_FILTER`, include/uapi/linux/seccomp.h).
 const SECCOMP_FILTER: u32 = 2;
 
-/// OTLP over HTTP's port.
-const HTTP_PORT: &str = ":4318";
-
 /// Every item, in the order in which one depends on the other: the first that is not ok is the one to look at.
 #[must_use]
 pub fn items(facts: &Facts) -> Vec<Item> {
@@ -334,16 +331,12 @@ fn endpoint(facts: &Facts) -> Option<Item> {
             format!("nobody answers there: {reason}"),
             format!("start the Collector, or correct export.endpoint; `acceptd receive --listen {address}` is one to try with"),
         ),
-        Some(EndpointError::Grpc(reason)) => item.is(
+        Some(EndpointError::Otlp(reason)) => item.is(
             Verdict::Degraded,
-            format!("somebody answers, but takes no log records over gRPC: {reason}"),
-            if address.ends_with(HTTP_PORT) {
-                "use port 4317: 4318 is where Collectors receive OTLP over HTTP".to_owned()
-            } else {
-                "give the Collector an otlp receiver with grpc in a pipeline for logs; see otel-config/minimal.yaml"
-                    .to_owned()
-            },
+            format!("somebody answers, but takes no log records: {reason}"),
+            "Collectors receive gRPC on port 4317 and http/protobuf on 4318: see that export.protocol is that of the port, and that the Collector has an otlp receiver in a pipeline for logs (otel-config/minimal.yaml)",
         ),
+        Some(EndpointError::Settings(reason)) => item.is(Verdict::Degraded, reason.clone(), "correct it; `acceptd run` does not start with it"),
     })
 }
 

@@ -24,7 +24,9 @@ use acceptd::{
     output::Outputs,
     recorder::{Parts, Recorder},
 };
-use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, Received, receiver};
+use acceptd_otlp::{
+    BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, Received, Settings, Target, receiver,
+};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value as Json, json};
 use zerocopy::IntoBytes as _;
@@ -134,8 +136,8 @@ fn send_ours(endpoint: &str, records: u64) {
 
 fn config(endpoint: &str) -> ExporterConfig {
     ExporterConfig {
-        endpoint: endpoint.to_owned(),
-        headers: Vec::new(),
+        target: Target::Grpc(endpoint.to_owned()),
+        settings: Settings { timeout: Duration::from_secs(10), ..Settings::default() },
         timeout: Duration::from_secs(10),
         retry_window: Duration::from_mins(1),
         backoff_initial: Duration::from_secs(1),

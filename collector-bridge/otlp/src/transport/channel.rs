@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::StreamBody;
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
-use tokio::{io::BufWriter, net::TcpStream};
+use hyper_util::rt::TokioIo;
+use tokio::io::BufWriter;
 use tonic::{
     Status,
     body::Body,
@@ -19,6 +19,8 @@ use tonic::{
     transport::{Channel, Endpoint, Error, channel::ResponseFuture},
 };
 use tower::util::ServiceExt as _;
+
+use super::connect::{Connector, Stream};
 
 /// Bytes that are gathered for one write.
 const WRITE_BYTES: usize = 256 << 10;
@@ -31,13 +33,12 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// A length-prefixed message without compression,
-    /// <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
-    pub(crate) fn new(bytes: Bytes) -> Result<Self, Status> {
+    /// A length-prefixed message, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
+    pub(crate) fn new(bytes: Bytes, is_compressed: bool) -> Result<Self, Status> {
         let length = u32::try_from(bytes.len())
             .map_err(|_| Status::invalid_argument("a gRPC message has at most 4 GiB"))?;
         let [a, b, c, d] = length.to_be_bytes();
-        Ok(Self { prefix: [0, a, b, c, d], bytes })
+        Ok(Self { prefix: [u8::from(is_compressed), a, b, c, d], bytes })
     }
 
     fn into_body(self) -> Body {
@@ -54,12 +55,9 @@ pub(crate) struct MessageChannel(Channel);
 
 impl MessageChannel {
     /// Connects with the first request.
-    pub(crate) fn lazy(endpoint: &Endpoint) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        let connector = connector.map_response(|stream: TokioIo<TcpStream>| {
-            TokioIo::new(BufWriter::with_capacity(WRITE_BYTES, stream.into_inner()))
+    pub(crate) fn lazy(endpoint: &Endpoint, connector: &Connector) -> Self {
+        let connector = connector.clone().map_response(|stream: Stream| {
+            TokioIo::new(BufWriter::with_capacity(WRITE_BYTES, TokioIo::new(stream)))
         });
         Self(endpoint.connect_with_connector_lazy(connector))
     }

@@ -1,0 +1,36 @@
+//! The three signals of OTLP, and what they are called on the wire.
+
+use http::uri::PathAndQuery;
+
+/// What a request holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signal {
+    /// `ExportLogsServiceRequest`
+    Logs,
+    /// `ExportTraceServiceRequest`
+    Traces,
+    /// `ExportMetricsServiceRequest`
+    Metrics,
+}
+
+impl Signal {
+    /// The method of its gRPC service.
+    pub(crate) const fn method(self) -> PathAndQuery {
+        PathAndQuery::from_static(match self {
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        })
+    }
+
+    /// What OTLP/HTTP adds to the path of a base endpoint.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::Logs => "/v1/logs",
+            Self::Traces => "/v1/traces",
+            Self::Metrics => "/v1/metrics",
+        }
+    }
+}

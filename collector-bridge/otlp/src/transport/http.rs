@@ -1,0 +1,109 @@
+//! OTLP/HTTP with protobuf, <https://opentelemetry.io/docs/specs/otlp/#otlphttp>, over HTTP/1.1: a plain body is the cheapest
+//! way to a Collector.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper_util::{client::legacy::Client as HyperClient, rt::TokioExecutor};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use prost::Message as _;
+
+use super::{
+    Accepted, MAX_ANSWER_BYTES, Refused, Settings, TransportError,
+    connect::{Connector, Version, connector},
+    grpc::accepted,
+};
+use crate::{USER_AGENT_NAME, causes::causes, compression::Compression, retry};
+
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
+
+/// Requests to one URL.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    hyper: HyperClient<Connector, Full<Bytes>>,
+    uri: Uri,
+    headers: HeaderMap,
+    compression: Compression,
+}
+
+/// `google.rpc.Status`, the body of an answer that is an error.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Status {
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+impl Client {
+    pub(super) fn new(url: &str, settings: &Settings) -> Result<Self, TransportError> {
+        let bad = |cause: String| TransportError::Endpoint { endpoint: url.to_owned(), cause };
+        let uri: Uri = url.parse().map_err(|error| bad(causes(&error)))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, PROTOBUF);
+        headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_NAME));
+        if let Some(name) = settings.compression.name() {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name));
+        }
+        for (name, value) in &settings.headers {
+            let bad = || TransportError::Header(name.clone());
+            let key: HeaderName = name.parse().map_err(|_| bad())?;
+            let mut value: HeaderValue = value.parse().map_err(|_| bad())?;
+            value.set_sensitive(true);
+            headers.insert(key, value);
+        }
+        let connector = connector(&uri, &settings.tls, Version::One, settings.timeout)?;
+        let hyper = HyperClient::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { hyper, uri, headers, compression: settings.compression })
+    }
+
+    pub(super) async fn send(&self, request: &Bytes) -> Result<Accepted, Refused> {
+        let body = self
+            .compression
+            .apply(request)
+            .map_err(|error| Refused::for_good(format!("the request cannot be compressed: {error}")))?;
+        let mut message = Request::new(Full::new(body));
+        *message.method_mut() = Method::POST;
+        *message.uri_mut() = self.uri.clone();
+        *message.headers_mut() = self.headers.clone();
+        let answer = self.hyper.request(message).await.map_err(|error| Refused::by_the_way(&error))?;
+        let (parts, body) = answer.into_parts();
+        let read = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+        let body = match read {
+            Ok(read) => read.to_bytes(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                let reason =
+                    format!("HTTP {}: the answer is longer than {MAX_ANSWER_BYTES} bytes", parts.status);
+                return Err(Refused::for_good(reason));
+            }
+            Err(error) => return Err(Refused::by_the_way(&*error)),
+        };
+        judge(&Response::from_parts(parts, body), request.len())
+    }
+}
+
+/// What an answer means.
+fn judge(answer: &Response<Bytes>, request_bytes: usize) -> Result<Accepted, Refused> {
+    let status = answer.status();
+    // The specification has 200 alone; Loki answers 204.
+    if status.is_success() {
+        // A proxy in between may answer with a page of its own: nothing of OTLP was taken by that.
+        let is_protobuf = answer.headers().get(CONTENT_TYPE).is_none_or(|kind| kind == PROTOBUF);
+        return match ExportLogsServiceResponse::decode(answer.body().clone()) {
+            Ok(decoded) if is_protobuf => Ok(accepted(decoded)),
+            _ => Err(Refused::for_good(format!(
+                "HTTP {status} with an answer that is not OTLP: is there another server or a proxy at this address?"
+            ))),
+        };
+    }
+    let said = Status::decode(answer.body().clone()).unwrap_or_default().message;
+    let reason = if said.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {said}") };
+    let asked = answer
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| retry::after(value.to_str().ok()?, SystemTime::now()));
+    Err(Refused { verdict: retry::judge_http(status.as_u16(), asked, request_bytes, &said), reason })
+}
