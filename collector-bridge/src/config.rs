@@ -38,8 +38,8 @@ pub use origin::Origin;
 pub use pairs::Headers;
 pub use print::{Setting, default_file};
 pub use schema::{
-    AttributeSelection, Batch, Capture, Config, Events, Export, Filter, FilterExclude, Host, Limits,
-    ListenerWatch, Log, Queue, ResourceAdditions, Shutdown, State,
+    AttributeSelection, Batch, Capture, Config, Events, Export, ExportLogs, ExportTls, Filter, FilterExclude,
+    Host, Limits, ListenerWatch, Log, Queue, ResourceAdditions, Shutdown, State,
 };
 pub use values::Family;
 
@@ -148,8 +148,8 @@ impl Loaded {
             // The specification's default of this protocol.
             endpoint.set_port(HTTP_PORT);
         }
-        let Some(endpoint) = self.config.export.endpoint_of_logs().cloned() else { return };
-        let key = if self.config.export.logs_endpoint.is_some() {
+        let Some(endpoint) = self.config.endpoint_of_logs().cloned() else { return };
+        let key = if self.config.export_logs.endpoint.is_some() {
             "export.logs.endpoint"
         } else {
             "export.endpoint"

@@ -22,8 +22,8 @@ pub struct Destination {
 /// # Errors
 /// A file of headers that cannot be used, with the remedy.
 pub fn of_logs(config: &Config) -> Result<Option<Destination>, String> {
-    let Some(endpoint) = config.export.endpoint_of_logs() else { return Ok(None) };
-    let is_whole = config.export.logs_endpoint.is_some();
+    let Some(endpoint) = config.endpoint_of_logs() else { return Ok(None) };
+    let is_whole = config.export_logs.endpoint.is_some();
     Ok(Some(Destination {
         target: target(endpoint, config.export.protocol, Signal::Logs, is_whole),
         settings: settings(config)?,
@@ -55,9 +55,9 @@ fn settings(config: &Config) -> Result<Settings, String> {
     Ok(Settings {
         headers: headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         tls: Tls {
-            ca_file: export.ca_file.clone(),
-            identity: export.cert_file.clone().zip(export.key_file.clone()),
-            server_name: export.server_name.clone(),
+            ca_file: config.export_tls.ca_file.clone(),
+            identity: config.export_tls.cert_file.clone().zip(config.export_tls.key_file.clone()),
+            server_name: config.export_tls.server_name.clone(),
         },
         compression: export.compression.into(),
         timeout: export.timeout,

@@ -89,7 +89,7 @@ pub(super) fn parse(env: &Environment) -> Findings {
     }
     if let Some(text) = read.get("OTEL_SDK_DISABLED") {
         match text.to_ascii_lowercase().as_str() {
-            "true" => findings.set("export.endpoint", NO_ENDPOINT, "OTEL_SDK_DISABLED"),
+            "true" => findings.send_nothing("OTEL_SDK_DISABLED"),
             "false" => {}
             _ => findings.ignore("OTEL_SDK_DISABLED", &format!("{text:?} is neither true nor false")),
         }
@@ -142,6 +142,12 @@ impl Findings {
         self.entries.extend(entry(key, text, variable));
     }
 
+    fn send_nothing(&mut self, variable: &str) {
+        for key in ["export.endpoint", "export.logs.endpoint"] {
+            self.set(key, NO_ENDPOINT, variable);
+        }
+    }
+
     fn ignore(&mut self, variable: &str, cause: &str) {
         self.warnings.push(ignored(format_args!("env {variable}: {cause}")));
     }
@@ -162,7 +168,7 @@ impl Findings {
         if known.contains(&"otlp") {
             self.fallback.extend(entry("export.endpoint", DEFAULT_ENDPOINT, VARIABLE));
         } else {
-            self.set("export.endpoint", NO_ENDPOINT, VARIABLE);
+            self.send_nothing(VARIABLE);
         }
         if known.contains(&"console") {
             self.set("output", "columns", VARIABLE);

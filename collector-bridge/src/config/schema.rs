@@ -97,8 +97,6 @@ settings! {
         /// The OpenTelemetry Collector: host:port, http://host:port or https://host:port. none: nothing is sent.
         /// With http/protobuf, /v1/logs is added to its path.
         "export.endpoint" => endpoint: Option<Endpoint> = None, Destination;
-        /// Another endpoint for logs. With http/protobuf it is the whole URL, to which nothing is added.
-        "export.logs.endpoint" => logs_endpoint: Option<Endpoint> = None, Destination;
         /// How requests travel. A Collector receives gRPC on port 4317, http/protobuf on 4318.
         "export.protocol" => protocol: Protocol = Protocol::Grpc, ProtocolChoice;
         /// What requests are compressed with. On the loopback none costs least, elsewhere zstd; every server knows gzip.
@@ -107,14 +105,6 @@ settings! {
         "export.headers" => headers: Headers = Headers::default(), HeaderMap;
         /// A file with more of them, one `name: value` a line, for secrets that belong into no configuration.
         "export.headers_file" => headers_file: Option<PathBuf> = None, OptionalPath;
-        /// PEM file of the certificate authorities to trust with https, instead of the system's.
-        "export.tls.ca_file" => ca_file: Option<PathBuf> = None, OptionalPath;
-        /// PEM file of the agent's own certificate, for servers that ask for one.
-        "export.tls.cert_file" => cert_file: Option<PathBuf> = None, OptionalPath;
-        /// PEM file of its key.
-        "export.tls.key_file" => key_file: Option<PathBuf> = None, OptionalPath;
-        /// The name that the server's certificate must have, if not the endpoint's.
-        "export.tls.server_name" => server_name: Option<String> = None, OptionalText;
         /// Deadline of one attempt.
         "export.timeout" => timeout: Duration = 10 * SECOND, Span(MILLISECOND, HOUR);
         /// How long a request is retried before it is dropped, and counted. 0s: never retried.
@@ -125,6 +115,24 @@ settings! {
         "export.backoff_max" => backoff_max: Duration = 30 * SECOND, Span(MILLISECOND, HOUR);
         /// Requests under way at the same time.
         "export.concurrency" => concurrency: usize = 2, Count(1, 64);
+    }
+
+    /// TLS, which an endpoint with https:// asks for.
+    export_tls: ExportTls {
+        /// PEM file of the certificate authorities to trust with https, instead of the system's.
+        "export.tls.ca_file" => ca_file: Option<PathBuf> = None, OptionalPath;
+        /// PEM file of the agent's own certificate, for servers that ask for one.
+        "export.tls.cert_file" => cert_file: Option<PathBuf> = None, OptionalPath;
+        /// PEM file of its key.
+        "export.tls.key_file" => key_file: Option<PathBuf> = None, OptionalPath;
+        /// The name that the server's certificate must have, if not the endpoint's.
+        "export.tls.server_name" => server_name: Option<String> = None, OptionalText;
+    }
+
+    /// What is different for logs.
+    export_logs: ExportLogs {
+        /// Another endpoint for logs. With http/protobuf it is the whole URL, to which nothing is added.
+        "export.logs.endpoint" => endpoint: Option<Endpoint> = None, Destination;
     }
 
     /// Which attributes a record carries.
@@ -215,15 +223,13 @@ settings! {
     }
 }
 
-impl Export {
+impl Config {
     /// The endpoint that logs go to.
     #[must_use]
     pub fn endpoint_of_logs(&self) -> Option<&Endpoint> {
-        self.logs_endpoint.as_ref().or(self.endpoint.as_ref())
+        self.export_logs.endpoint.as_ref().or(self.export.endpoint.as_ref())
     }
-}
 
-impl Config {
     /// Checks that values which are good by themselves are good together: each finding is the key to change and
     /// the reason with its remedy.
     pub(super) fn conflicts(&self) -> Vec<(&'static str, String)> {
@@ -238,13 +244,13 @@ impl Config {
             ));
         }
         for (key, endpoint) in
-            [("export.endpoint", &self.export.endpoint), ("export.logs.endpoint", &self.export.logs_endpoint)]
+            [("export.endpoint", &self.export.endpoint), ("export.logs.endpoint", &self.export_logs.endpoint)]
         {
             if self.export.protocol == Protocol::Grpc && endpoint.as_ref().is_some_and(Endpoint::has_path) {
                 found.push((key, "gRPC endpoints have no path; end it after the port, or set export.protocol = \"http/protobuf\"".to_owned()));
             }
         }
-        if self.export.cert_file.is_some() != self.export.key_file.is_some() {
+        if self.export_tls.cert_file.is_some() != self.export_tls.key_file.is_some() {
             found.push((
                 "export.tls.cert_file",
                 "a certificate and its key are needed together: set both export.tls.cert_file and export.tls.key_file, or neither".to_owned(),

@@ -1,7 +1,9 @@
 //! The configuration as a whole: which layer wins, what mistakes say, what is never shown.
 
+use std::path::Path;
 use std::time::Duration;
 
+use super::choice::Compression;
 use super::schema::KEYS;
 use super::*;
 
@@ -39,7 +41,7 @@ fn error(text: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> String {
 }
 
 fn endpoint(loaded: &Loaded) -> Option<String> {
-    loaded.config.export.endpoint.as_ref().map(Endpoint::uri)
+    loaded.config.endpoint_of_logs().map(Endpoint::uri)
 }
 
 #[test]
@@ -85,7 +87,7 @@ fn every_key_can_be_set_by_variable_and_flag_and_file() {
         };
         assert_eq!(loaded.origin(key.name), expected, "{}", key.name);
         let word = match value {
-            toml::Value::String(text) if text.is_empty() => "x".to_owned(),
+            toml::Value::String(text) if text.is_empty() => "/x".to_owned(),
             toml::Value::String(text) => text,
             toml::Value::Array(_) if key.name.ends_with("families") => "inet,unix".to_owned(),
             toml::Value::Array(_) if key.name.ends_with("hooks") => "sys_exit,sys_enter".to_owned(),
@@ -95,8 +97,12 @@ fn every_key_can_be_set_by_variable_and_flag_and_file() {
             other => other.to_string(),
         };
         let variable = key.variable();
-        assert_eq!(from_env(&[(&variable, &word)]).origin(key.name), Origin::Env(variable.clone()));
-        let loaded = resolve_all("", &[], &[(key.name, &word)]).unwrap();
+        // A certificate goes with its key.
+        let both = "[export.tls]\ncert_file = \"/c\"\nkey_file = \"/k\"";
+        let text = if key.name.ends_with("cert_file") || key.name.ends_with("key_file") { both } else { "" };
+        let loaded = resolve_all(text, &[(&variable, &word)], &[]).unwrap();
+        assert_eq!(loaded.origin(key.name), Origin::Env(variable.clone()));
+        let loaded = resolve_all(text, &[], &[(key.name, &word)]).unwrap();
         assert_eq!(loaded.origin(key.name), Origin::Flag("--set".to_owned()), "{}", key.name);
     }
 }
@@ -176,7 +182,11 @@ fn credentials_of_the_url_have_the_origin_of_the_url() {
 }
 
 #[test]
-fn the_port_of_http_is_worth_a_warning() {
-    let warning = "export.endpoint (/etc/acceptd/test.toml:1): port 4318 is where Collectors receive OTLP over HTTP, and this speaks gRPC; use port 4317";
+fn the_port_of_the_other_protocol_is_worth_a_warning() {
+    let warning = "export.endpoint (/etc/acceptd/test.toml:1): port 4318 is where Collectors receive OTLP over HTTP, and this speaks gRPC; use port 4317, or another export.protocol";
     assert_eq!(from_file("export.endpoint = \"h:4318\"").warnings, [warning]);
+    let http = "[export]\nprotocol = \"http/protobuf\"\nendpoint = ";
+    assert_eq!(from_file(&format!("{http}\"h:4318\"")).warnings, [""; 0]);
+    let warnings = from_file(&format!("{http}\"h:4317\"")).warnings;
+    assert!(warnings[0].contains("this speaks HTTP; use port 4318"), "{warnings:?}");
 }

@@ -46,12 +46,12 @@ fn mistakes_in_the_file_name_line_cause_and_remedy() {
             r#"/etc/acceptd/test.toml:1: export.endpoint: "h:70000": port 70000 is not a number from 1 to 65535"#,
         ),
         (
-            "export.endpoint = \"https://h:1\"",
-            r#"/etc/acceptd/test.toml:1: export.endpoint: "https://h:1": TLS is not built yet, so https cannot be used; use http:// or host:port, towards a Collector on this host or a trusted network"#,
+            "export.endpoint = \"https://h:1/v1/logs\"",
+            r#"export.endpoint (/etc/acceptd/test.toml:1): gRPC endpoints have no path; end it after the port, or set export.protocol = "http/protobuf""#,
         ),
         (
-            "export.protocol = \"http/protobuf\"",
-            r#"/etc/acceptd/test.toml:1: export.protocol: "http/protobuf" is not built yet; use "grpc", which a Collector receives on port 4317"#,
+            "export.protocol = \"http/json\"",
+            r#"/etc/acceptd/test.toml:1: export.protocol: "http/json" is not built: it costs several times as much; use "http/protobuf", which every receiver of it takes"#,
         ),
         (
             "output = \"xml\"",

@@ -29,6 +29,28 @@ fn standard_variables_map_to_keys_and_the_logs_form_wins() {
 }
 
 #[test]
+fn standard_variables_about_the_way_map_to_keys() {
+    let loaded = from_env(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://general:4318/otlp"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/ca.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/cert.pem"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem"),
+    ]);
+    assert_eq!(loaded.warnings, [""; 0]);
+    let Config { export, export_tls, .. } = &loaded.config;
+    assert_eq!((export.protocol, export.compression), (Protocol::Http, Compression::Zstd));
+    let files = [&export_tls.ca_file, &export_tls.cert_file, &export_tls.key_file];
+    assert_eq!(
+        files.map(|file| file.as_deref().and_then(Path::to_str)),
+        [Some("/ca.pem"), Some("/cert.pem"), Some("/key.pem")]
+    );
+    assert_eq!(endpoint(&loaded).as_deref(), Some("https://general:4318/otlp"));
+}
+
+#[test]
 fn a_bad_standard_variable_is_a_warning_and_the_default_is_used() {
     for (variable, value, warning) in [
         (
@@ -39,18 +61,17 @@ fn a_bad_standard_variable_is_a_warning_and_the_default_is_used() {
         (
             "OTEL_EXPORTER_OTLP_PROTOCOL",
             "carrier-pigeon",
-            r#"env OTEL_EXPORTER_OTLP_PROTOCOL: export.protocol: "carrier-pigeon" is not one of grpc; the value is ignored"#,
+            r#"env OTEL_EXPORTER_OTLP_PROTOCOL: export.protocol: "carrier-pigeon" is not one of grpc, http/protobuf; the value is ignored"#,
         ),
         (
             "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
             "h:0",
-            r#"env OTEL_EXPORTER_OTLP_LOGS_ENDPOINT: export.endpoint: "h:0": port 0 cannot be connected to; use the port the Collector listens on (4317 for gRPC); the value is ignored"#,
+            r#"env OTEL_EXPORTER_OTLP_LOGS_ENDPOINT: export.logs.endpoint: "h:0": port 0 cannot be connected to; use the port the Collector listens on (4317 for gRPC); the value is ignored"#,
         ),
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", "env OTEL_EXPORTER_OTLP_COMPRESSION: has no effect yet"),
         (
-            "OTEL_EXPORTER_OTLP_CERTIFICATE",
-            "/ca.pem",
-            "env OTEL_EXPORTER_OTLP_CERTIFICATE: has no effect yet",
+            "OTEL_EXPORTER_OTLP_COMPRESSION",
+            "brotli",
+            r#"env OTEL_EXPORTER_OTLP_COMPRESSION: export.compression: "brotli" is not one of none, gzip, zstd; the value is ignored"#,
         ),
         ("OTEL_BLRP_MAX_QUEUE_SIZE", "2048", "env OTEL_BLRP_MAX_QUEUE_SIZE: has no effect yet"),
         (
@@ -81,6 +102,8 @@ fn the_logs_exporter_decides_whether_something_is_sent() {
     let set = ("OTEL_EXPORTER_OTLP_ENDPOINT", "h:1");
     let file = "export.endpoint = \"file:1\"";
     for (text, exporter, other, expected) in [
+        ("", "otlp", Some(("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")), Some("http://localhost:4318")),
+        ("export.logs.endpoint = \"file:1\"", "none", None, None),
         ("", "otlp", None, Some("http://localhost:4317")),
         ("", "console, otlp", None, Some("http://localhost:4317")),
         ("", "otlp", Some(set), Some("http://h:1")),
