@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, ConfigError, Flag, Loaded, OutputFormat, Profile};
+use crate::config::{self, ConfigError, Flag, Loaded, OutputFormat, Profile, Protocol};
 
 /// Exit code for a command line or a configuration that cannot be used (`EX_USAGE` of sysexits).
 pub const EXIT_USAGE: u8 = 64;
@@ -220,9 +220,13 @@ pub struct SourceArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Send to this OpenTelemetry Collector (gRPC)
-    #[arg(long, value_name = "HOST:PORT")]
+    /// Send to this OpenTelemetry Collector: host:port, http://host:port or https://host:port
+    #[arg(long, value_name = "ENDPOINT")]
     pub endpoint: Option<String>,
+
+    /// How: grpc, to port 4317 of a Collector, or http/protobuf, to port 4318
+    #[arg(long, value_name = "PROTOCOL", value_parser = PossibleValuesParser::new(Protocol::names()))]
+    pub protocol: Option<String>,
 
     /// Set any key of the configuration (`acceptd config default` lists them); may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
@@ -241,7 +245,10 @@ impl SourceArgs {
         own: impl IntoIterator<Item = (&'static str, &'a str, Option<&'a String>)>,
     ) -> Vec<Flag> {
         let any = self.set.iter().map(|(key, value)| ("--set", key.as_str(), Some(value)));
-        let own = own.into_iter().chain([("--endpoint", "export.endpoint", self.endpoint.as_ref())]);
+        let own = own.into_iter().chain([
+            ("--endpoint", "export.endpoint", self.endpoint.as_ref()),
+            ("--protocol", "export.protocol", self.protocol.as_ref()),
+        ]);
         let given = any.chain(own).filter_map(|(name, key, value)| Some((name, key, value?)));
         given.map(|(name, key, value)| Flag { name, key: key.to_owned(), value: value.clone() }).collect()
     }
@@ -327,10 +334,18 @@ mod tests {
 
     #[test]
     fn flags_set_the_keys_they_name() {
-        let args = ["--endpoint=h:1", "--output=json", "--attributes=full", "--set", "batch.timeout=2s"];
+        let args = [
+            "--endpoint=h:1",
+            "--protocol=grpc",
+            "--output=json",
+            "--attributes=full",
+            "--set",
+            "batch.timeout=2s",
+        ];
         let loaded = config::load(Some("/dev/null".as_ref()), [], &settings(&args).flags()).unwrap();
         for (key, flag) in [
             ("export.endpoint", "--endpoint"),
+            ("export.protocol", "--protocol"),
             ("output", "--output"),
             ("attributes.profile", "--attributes"),
             ("batch.timeout", "--set"),

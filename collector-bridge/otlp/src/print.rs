@@ -90,13 +90,6 @@ fn received(batch: &Batch) -> io::Result<Received> {
     received.map_err(io::Error::other)
 }
 
-/// A batch as one line of the OTLP file format, with its end.
-pub(crate) fn otlp_json_line(batch: &Batch) -> io::Result<Vec<u8>> {
-    let mut line = Vec::new();
-    otlp_json(&mut line, &received(batch)?)?;
-    Ok(line)
-}
-
 fn other_signal(out: &mut impl Write, what: &str, received: &Received) -> io::Result<()> {
     writeln!(out, "# {} {what} (--output otlp-json shows them)", received.records())
 }

@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn retry_after_has_two_forms() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        assert_eq!(after(" 120 ", now), Some(Duration::from_secs(120)));
+        assert_eq!(after(" 120 ", now), Some(Duration::from_mins(2)));
         assert_eq!(after("Sun, 06 Nov 1994 08:50:07 GMT", now), Some(Duration::from_secs(30)));
         assert_eq!(after("Sun, 06 Nov 1994 08:49:07 GMT", now), Some(Duration::ZERO));
         assert_eq!(after("-1", now).or(after("soon", now)), None);

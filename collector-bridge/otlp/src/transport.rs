@@ -2,11 +2,10 @@
 
 mod channel;
 mod connect;
-mod file;
 mod grpc;
 mod http;
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, time::Duration};
 
 use thiserror::Error;
 
@@ -24,15 +23,12 @@ pub enum Target {
     Grpc(String),
     /// A server of OTLP/HTTP with protobuf: the URL for one signal, path and all.
     Http(String),
-    /// OTLP JSON lines, appended to a file.
-    File(PathBuf),
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Grpc(endpoint) | Self::Http(endpoint) => out.write_str(endpoint),
-            Self::File(path) => path.display().fmt(out),
         }
     }
 }
@@ -112,18 +108,16 @@ impl Refused {
 /// A way to one target. Cloning shares its connections.
 #[derive(Debug, Clone)]
 pub(crate) enum Transport {
-    Grpc(grpc::Client),
-    Http(http::Client),
-    File(file::Appender),
+    Grpc(Box<grpc::Client>),
+    Http(Box<http::Client>),
 }
 
 impl Transport {
     /// Nothing is resolved or connected here: that is done, and retried, with each request.
     pub(crate) fn new(target: &Target, settings: &Settings) -> Result<Self, TransportError> {
         Ok(match target {
-            Target::Grpc(endpoint) => Self::Grpc(grpc::Client::new(endpoint, settings)?),
-            Target::Http(url) => Self::Http(http::Client::new(url, settings)?),
-            Target::File(path) => Self::File(file::Appender::open(path)?),
+            Target::Grpc(endpoint) => Self::Grpc(Box::new(grpc::Client::new(endpoint, settings)?)),
+            Target::Http(url) => Self::Http(Box::new(http::Client::new(url, settings)?)),
         })
     }
 
@@ -131,7 +125,6 @@ impl Transport {
         match self {
             Self::Grpc(client) => client.send(batch.signal, &batch.request).await,
             Self::Http(client) => client.send(&batch.request).await,
-            Self::File(appender) => appender.append(batch).await,
         }
     }
 

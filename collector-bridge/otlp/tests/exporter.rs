@@ -1,6 +1,5 @@
 //! Delivery against a Collector that misbehaves in every way that the specification names.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
 
 mod shared;
 

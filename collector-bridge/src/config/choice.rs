@@ -178,6 +178,13 @@ impl Named for Protocol {
     const ALL: &'static [(&'static str, Self)] = &[("grpc", Self::Grpc), ("http/protobuf", Self::Http)];
 }
 
+impl Protocol {
+    /// The names, in the order in which they are listed.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        names::<Self>()
+    }
+}
+
 /// How what is sent is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -244,6 +251,7 @@ mod tests {
         every_name_reads_back::<Profile>();
         every_name_reads_back::<LogLevel>();
         every_name_reads_back::<CaptureTier>();
+        every_name_reads_back::<Compression>();
         every_name_reads_back::<Protocol>();
         for level in [LogLevel::Off, LogLevel::Warn, LogLevel::Trace] {
             assert_ne!(level.filter(), "");

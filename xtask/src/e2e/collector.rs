@@ -22,6 +22,8 @@ pub(crate) struct Sink {
     pub(crate) process: Running,
     /// Where it receives OTLP over gRPC, on 127.0.0.1.
     pub(crate) port: u16,
+    /// Where it receives OTLP over HTTP, likewise.
+    pub(crate) http_port: u16,
     /// Where its file exporter writes.
     pub(crate) file: PathBuf,
 }
@@ -53,13 +55,14 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
 
 /// Starts the Collector with otel-config/minimal.yaml's components on free loopback ports and waits until it is ready.
 pub(crate) fn start(binary: &Path, folder: &Path) -> Result<Sink> {
-    let (port, health) = (host::free_port()?, host::free_port()?);
+    let (port, http_port, health) = (host::free_port()?, host::free_port()?, host::free_port()?);
     let file = folder.join("collector.jsonl");
     let mut collector = Command::new(binary);
     collector
         .arg("--config=env:ACCEPTD_COLLECTOR_CONFIG")
         .env("ACCEPTD_COLLECTOR_CONFIG", include_str!("../../../otel-config/minimal.yaml"))
         .env("ACCEPTD_OTLP_ADDRESS", format!("127.0.0.1:{port}"))
+        .env("ACCEPTD_OTLP_HTTP_ADDRESS", format!("127.0.0.1:{http_port}"))
         .env("ACCEPTD_HEALTH_ADDRESS", format!("127.0.0.1:{health}"))
         .env("ACCEPTD_FILE", &file);
     let (out, log) = (folder.join("collector.out"), folder.join("collector.log"));
@@ -68,7 +71,7 @@ pub(crate) fn start(binary: &Path, folder: &Path) -> Result<Sink> {
         process.require_alive()?;
         Ok(healthy(health).then_some(()))
     })?;
-    Ok(Sink { process, port, file })
+    Ok(Sink { process, port, http_port, file })
 }
 
 /// Whether the health check answers 200.

@@ -86,8 +86,18 @@ pub(crate) fn measure(
     let mut agent = agent::start_with(
         agent_binary,
         folder,
-        sink.port,
-        &["--set", "events.failures=true", "--set", "listener.interval=500ms"],
+        // nginx's records come over gRPC; these the other way.
+        sink.http_port,
+        &[
+            "--protocol",
+            "http/protobuf",
+            "--set",
+            "export.compression=zstd",
+            "--set",
+            "events.failures=true",
+            "--set",
+            "listener.interval=500ms",
+        ],
     )?;
     let mut records = agent::wait_until_captures(&mut agent, &mut arrived)?;
 
