@@ -90,7 +90,9 @@ pub(crate) fn quick(workspace: &Workspace) -> Result<()> {
 /// Boots the chosen kernels, and ends with the line `N passed, N failed`.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let matrix = matrix::read(workspace)?;
-    let kernels = matrix::select(&matrix.kernels, options.quick, &options.kernel, &options.arch)?;
+    let mut kernels = matrix::select(&matrix.kernels, options.quick, &options.kernel, &options.arch)?;
+    // The slow ones first, so that no CPU has nothing to do at the end.
+    kernels.sort_by_key(|kernel| kernel.arch == Arch::X86_64);
     let tiers = if options.tier.is_empty() { TIERS.to_vec() } else { options.tier.clone() };
     let place = prepare(workspace, &kernels)?;
     let fetched: Vec<_> =
