@@ -186,7 +186,7 @@ pub(super) fn with_another_server_at_the_endpoint() {
     let (code, report) = report(command);
     let wrong = wrong(&report);
     assert_eq!((code, wrong.len(), wrong[0][0]), (Some(2), 1, "endpoint"), "{report}");
-    assert!(wrong[0][2].contains("no log records over gRPC"), "{report}");
+    assert!(wrong[0][2].contains("no log records") && wrong[0][3].contains("4318"), "{report}");
 }
 
 pub(super) fn in_a_container_without_the_hosts_pid_namespace() {

@@ -87,8 +87,9 @@ pub(super) fn accepted(answer: ExportLogsServiceResponse) -> Accepted {
 /// The status in words, with what it was caused by.
 fn reason(status: &Status) -> String {
     let source = std::error::Error::source(status).map(causes).unwrap_or_default();
-    let message = if status.message().is_empty() { source } else { status.message().to_owned() };
-    format!("{:?}: {message}", status.code())
+    let code = format!("{:?}", status.code());
+    let words = [code.as_str(), status.message(), &source];
+    words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(": ")
 }
 
 fn connect(endpoint: &Endpoint, connector: &Connector) -> Grpc<MessageChannel> {
