@@ -124,7 +124,14 @@ impl Drain {
             }
         }
         self.look();
-        let hook_missed = self.hooks.take().and_then(Hooks::detach);
+        let hook_missed = match self.hooks.take().map(Hooks::detach) {
+            Some(Ok(missed)) => missed,
+            Some(Err(error)) => {
+                self.look_refused(&error);
+                None
+            }
+            None => None,
+        };
         let deadline = Instant::now() + LAST_SAMPLES;
         let kernel = loop {
             while drain_once(&mut self.ring, &mut self.recorder) > 0 {}

@@ -69,9 +69,9 @@ const TABLE: [(&str, &str, &str); 32] = [
     (names::ACCEPTD_ACCEPT_BLOCKED_TIME_NS, "+++---++", "--------"),
     (names::ACCEPTD_ACCEPT_SYSCALL, "++++++++", "++++++++"),
     (names::ACCEPTD_ACCEPT_VERIFIED, "--------", "--+--+--"),
-    (names::ACCEPTD_TCP_HANDSHAKE_TIME_NS, "++-+++--", "++-++---"),
-    (names::ACCEPTD_TCP_RTT_NS, "++-+++--", "++-++---"),
-    (names::ACCEPTD_TCP_SYNACK_RETRANSMITS, "++-+++--", "++-++---"),
+    (names::ACCEPTD_TCP_HANDSHAKE_TIME_NS, "++-+++--", "++-+----"),
+    (names::ACCEPTD_TCP_RTT_NS, "++-+++--", "++-+----"),
+    (names::ACCEPTD_TCP_SYNACK_RETRANSMITS, "++-+++--", "++-+----"),
     (names::ACCEPTD_SELF, "--------", "--------"),
     (names::ACCEPTD_NETNS_INODE, "++++++++", "++++++++"),
     (names::ACCEPTD_THREAD_ID, "++++++++", "++++++++"),
@@ -98,7 +98,8 @@ const NOTES: &str = "
   started, and for those of TCP fast open that are accepted before they are established.
 - `acceptd.tcp.*` is absent with SYN cookies: the kernel keeps nothing of such a connection before its last packet, and takes
   a round-trip time from time stamps that are no times. Without the handshake of tier 1 nothing tells such a connection
-  from another of the same listener, so there, and with TCP fast open, it is absent from the first cookie on.
+  from another of the same listener, so there, and with TCP fast open, it is absent from the first cookie on, and always
+  where the listener is not known.
 - When a SYN-ACK was sent again, there is no `acceptd.tcp.rtt_ns`, and in tier 2 no `acceptd.tcp.handshake_time_ns`.
 - Tier 1 does not know the new descriptor of an accept through io_uring: the ring installs it later.
 - `acceptd.listener.*`, `acceptd.socket.fd`, `acceptd.socket.inode` and `acceptd.accept.blocked_time_ns` are absent for

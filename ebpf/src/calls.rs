@@ -30,13 +30,13 @@ const LAST_ERROR: u64 = 0_u64.wrapping_sub(4095);
 pub struct Ongoing {
     /// Boot time at which `__sys_accept4` began, or `do_accept` when a ring called it.
     pub began_ns: u64,
+    /// When it got its connection; valid from [`Self::GRAFTED`] on.
+    pub grafted_ns: u64,
     pub listener_fd: i32,
     /// 1 between the begin and the end of `__sys_accept4`.
     in_syscall: u8,
     /// Between the begin and the end of `do_accept`: how far it came, one of the constants below.
     inside: u8,
-    /// 1: what is due was due already when [`look_at`] came by.
-    overdue: u8,
     /// What `do_accept` left: one of the constants below, or the kind of the sample.
     outcome: u8,
     /// One of `Call::SYSCALL_…`.
@@ -48,8 +48,10 @@ pub struct Ongoing {
 impl Ongoing {
     /// `do_accept` did not return.
     const NOTHING: u8 = 0;
-    /// All was said that there is to say.
+    /// Everything was said, or counted.
     const TOLD: u8 = u8::MAX;
+    /// Nothing is kept, since nothing is to be told: the end of the call, if it is seen, counts that.
+    const LEFT_OUT: u8 = u8::MAX - 1;
 
     const OUTSIDE: u8 = 0;
     /// It began.
@@ -115,11 +117,21 @@ pub fn grafted() -> Option<&'static mut Ongoing> {
     Some(ongoing)
 }
 
+/// The backstop told of the connection of the current task's call, whose `do_accept` was not seen to begin: its end says nothing
+/// more.
+#[inline(always)]
+pub fn told() {
+    if let Some(ongoing) = of_current_task(0)
+        && ongoing.in_syscall == 1
+    {
+        ongoing.outcome = Ongoing::TOLD;
+    }
+}
+
 impl Ongoing {
-    /// There is nothing to tell, even if the end of the call is not seen.
     #[inline(always)]
-    pub fn is_left_out(&mut self) {
-        self.outcome = Self::TOLD;
+    pub fn leave_out(&mut self) {
+        self.outcome = Self::LEFT_OUT;
     }
 }
 
@@ -140,7 +152,10 @@ pub fn began(listener_fd: i32) {
 #[inline(always)]
 pub fn entered() {
     if let Some(ongoing) = of_current_task(CREATE) {
-        if ongoing.in_syscall == 0 {
+        // A system call that has just begun; else a ring calls, perhaps after a system call whose end was not seen.
+        let is_of_call =
+            ongoing.in_syscall == 1 && ongoing.inside == Ongoing::OUTSIDE && ongoing.outcome == Ongoing::NOTHING;
+        if !is_of_call {
             send_unended(ongoing);
             // SAFETY: the helper has no arguments.
             ongoing.began_ns = unsafe { bpf_ktime_get_boot_ns() };
@@ -159,30 +174,37 @@ pub fn exited() {
     }
 }
 
-/// Any thread, some time or other: one that got its connection a whole pass ago has long left accept.
+/// Any thread, some time or other: one that got its connection `least_ns` ago has left accept, and the end was not seen.
 #[inline(always)]
-pub fn look_at(task: *const u8) {
+pub fn look_at(task: *const u8, least_ns: u64) {
     let Some(ongoing) = of_task(task, 0) else { return };
-    if ongoing.is_due() {
-        if ongoing.overdue == 1 {
-            return send_unended(ongoing);
-        }
-        ongoing.overdue = 1;
+    // SAFETY: the helper has no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    if ongoing.is_due() && now.saturating_sub(ongoing.grafted_ns) >= least_ns {
+        tell(ongoing);
+        ongoing.outcome = Ongoing::TOLD;
     }
 }
 
 /// The end of a call was not seen: whoever attaches a program to a function, or detaches one, makes the kernel skip the exit
-/// programs for all that are inside (`bpf_tramp_image_put`, kernel/bpf/trampoline.c). Sends what is known of it.
+/// programs for all that are inside (`bpf_tramp_image_put`, kernel/bpf/trampoline.c).
 #[inline(always)]
 fn send_unended(ongoing: &mut Ongoing) {
-    if ongoing.is_due() && !send_kept_of(ongoing, NO_FD) {
-        count::add(Counter::Seen);
-        count::add(Counter::Unended);
+    if ongoing.is_due() {
+        tell(ongoing);
     }
     ongoing.inside = Ongoing::OUTSIDE;
     ongoing.in_syscall = 0;
     ongoing.outcome = Ongoing::NOTHING;
-    ongoing.overdue = 0;
+}
+
+/// Sends what is known of a call that is due; counts it where nothing is.
+#[inline(always)]
+fn tell(ongoing: &mut Ongoing) {
+    if !send_kept_of(ongoing, NO_FD) {
+        count::add(Counter::Seen);
+        count::add(Counter::Unended);
+    }
 }
 
 /// `do_accept` returned: the file of the accepted socket, or an error in place of a pointer.
@@ -193,6 +215,9 @@ pub fn left(listener_file: *const u8, result: u64) {
     let ongoing = match of_current_task(0) {
         Some(ongoing) => {
             ongoing.inside = Ongoing::OUTSIDE;
+            if ongoing.outcome == Ongoing::TOLD {
+                return;
+            }
             ongoing.outcome = Ongoing::NOTHING;
             if ongoing.in_syscall == 1 { Some(ongoing) } else { None }
         }

@@ -49,6 +49,7 @@ pub fn grafted(sk: *const u8, socket: *const u8) {
     if syscall != Call::SYSCALL_KERNEL {
         // Between the attachments of the programs a call may be seen to return that was not seen to begin.
         pending::tell(accepted);
+        calls::told();
     }
     let mut accept = Accept {
         returned: Returned { syscall, result: 0, is_fd: false, listener_fd },
@@ -72,12 +73,13 @@ pub fn grafted(sk: *const u8, socket: *const u8) {
 fn keep_in_case(ongoing: &mut Ongoing, accepted: Socket) {
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
+    ongoing.grafted_ns = now;
     let waited_ns = now.saturating_sub(ongoing.began_ns);
     if waited_ns < LONG_NS {
         return;
     }
     if !accept::passes_silently(accepted) {
-        return ongoing.is_left_out();
+        return ongoing.leave_out();
     }
     sock::make_cookie(accepted.sk);
     let listener_fd = ongoing.listener_fd;

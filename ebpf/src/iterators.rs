@@ -31,14 +31,29 @@ pub extern "C" fn remember_queued(ctx: *mut c_void) -> i32 {
     0
 }
 
+/// Nobody is on the way out of accept for so long.
+const LONG_AGO_NS: u64 = 5_000_000_000;
+
 /// `struct bpf_iter__task`: meta, task; task is null at the end. kernel/bpf/task_iter.c
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 pub extern "C" fn find_unended(ctx: *mut c_void) -> i32 {
+    look_at(ctx, LONG_AGO_NS)
+}
+
+/// The same when the programs are detached, and no end will be seen any more.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub extern "C" fn find_all_unended(ctx: *mut c_void) -> i32 {
+    look_at(ctx, 0)
+}
+
+#[inline(always)]
+fn look_at(ctx: *mut c_void, least_ns: u64) -> i32 {
     // SAFETY: the iterator has these arguments, each in a slot of eight bytes; the verifier checks it.
     let task = unsafe { read::slot(ctx.cast(), 1) };
     if task != 0 {
-        calls::look_at(task as *const u8);
+        calls::look_at(task as *const u8, least_ns);
     }
     0
 }

@@ -74,7 +74,7 @@ impl Pending {
         let is_seen = TIER.load() == 1 && self.handshake_us != 0;
         // What was sent twice has no round-trip time.
         let is_known = self.established_ns != 0 && (self.rtt != 0 || self.synack_retransmits != 0);
-        if is_known && (is_seen || !listener.sent_cookies()) {
+        if is_known && (is_seen || listener.exists() && !listener.sent_cookies()) {
             out.time_ns = u64::from(self.handshake_us) * 1000;
             out.rtt_ns = u64::from(self.rtt) * 125;
             out.synack_retransmits = self.synack_retransmits;
@@ -211,6 +211,10 @@ pub fn take(socket: Socket) -> Pending {
 
 #[inline(always)]
 fn take_by_cookie(cookie: u64) -> Pending {
+    // Of what was not seen to be established.
+    if cookie == 0 {
+        return Pending::UNKNOWN;
+    }
     let Some(pending) = PENDING.get_ptr(&cookie) else { return Pending::UNKNOWN };
     // SAFETY: a non-null map value.
     let pending = unsafe { *pending };
@@ -244,7 +248,10 @@ pub fn tell(accepted: Socket) {
     // On the stack, as above.
     let told = core::hint::black_box(Pending { state: Pending::TOLD, ..Pending::UNKNOWN });
     if !is_kept_in(accepted) {
-        let _ = PENDING.insert(&accepted.cookie(), &told, 0);
+        let cookie = accepted.cookie();
+        if cookie != 0 {
+            let _ = PENDING.insert(&cookie, &told, 0);
+        }
     } else if let Some(kept) = of_socket(accepted.sk, CREATE) {
         *kept = told;
     }

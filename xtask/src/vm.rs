@@ -60,7 +60,7 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// Everything; writes docs/kernels.md
-    #[arg(long, conflicts_with_all = ["kernel", "arch", "tier", "only"])]
+    #[arg(long, conflicts_with_all = ["kernel", "arch", "tier", "only", "cmdline"])]
     full: bool,
 }
 
@@ -337,7 +337,7 @@ fn judge(
         for tier in tiers {
             let exceptions = exceptions(matrix, kernel, *tier);
             let mut verdict =
-                verdict::compare(*tier, said, &exceptions, parts(matrix, kernel, *tier, options).is_empty());
+                verdict::compare(*tier, said, &exceptions, parts(matrix, kernel, *tier, options));
             verdict.differences.extend(exceptions.iter().filter_map(|exception| {
                 let why = verdict::refute(&exception.because, kernel, &unpacked.facts)?;
                 Some(format!("{}: said not to apply, but {why}", exception.scenario))

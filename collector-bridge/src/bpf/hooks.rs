@@ -221,9 +221,12 @@ pub(super) fn fallback(program: &str) -> Option<&'static Hook> {
     FALLBACKS.iter().find(|hook| hook.instead_of == Some(program))
 }
 
-/// What is gone without a program: nothing for one that is indispensable, and for what is no program of this tier.
+/// What is gone without a program, or without the one that it stands in for: nothing for one that is indispensable, and for
+/// what is no program of this tier.
 #[must_use]
 pub fn feature(tier: Tier, program: &str) -> Option<&'static str> {
+    let stood_in_for = FALLBACKS.iter().find(|hook| hook.program == program).and_then(|hook| hook.instead_of);
+    let program = stood_in_for.unwrap_or(program);
     all(tier).iter().find(|hook| hook.program == program)?.feature
 }
 
@@ -270,6 +273,7 @@ mod tests {
     fn each_tier_has_what_it_cannot_do_without() {
         let needed = |tier| all(tier).iter().filter(|hook| hook.feature.is_none()).count();
         assert_eq!((needed(Tier::One), needed(Tier::Two)), (1, 2));
+        assert_eq!(feature(Tier::One, "socket_accept_lsm"), Some(ATTEMPTS));
         assert_eq!(fallback("socket_accept").map(|hook| hook.program), Some("socket_accept_lsm"));
     }
 }

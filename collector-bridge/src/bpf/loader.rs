@@ -1,6 +1,6 @@
 //! Chooses the tier by trial, loads its programs with the kernel's offsets frozen into them, and attaches them.
 
-use std::os::fd::AsFd as _;
+use std::{os::fd::AsFd as _, time::Duration};
 
 use acceptd_common::{ListenerState, SocketCall};
 use acceptd_otlp::causes::causes;
@@ -26,11 +26,15 @@ use crate::filter::Filter;
 const LISTENERS: (&str, &str) = ("survey_listeners", "task_file");
 const QUEUED: (&str, &str) = ("remember_queued", "tcp");
 const UNENDED: (&str, &str) = ("find_unended", "task");
+const ALL_UNENDED: (&str, &str) = ("find_all_unended", "task");
 
 /// What is gone without them.
 const LISTENERS_FEATURE: &str = "listeners from before the start, and the state of listeners between accepts";
 const QUEUED_FEATURE: &str = "the proof of connections that were queued before the start";
 const UNENDED_FEATURE: &str = "the last accept of a living thread that waited in it while somebody else attached a program to the same function";
+
+/// No program runs for so long.
+const FINISHING: Duration = Duration::from_millis(20);
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ACCEPTD_EBPF_OBJECT"));
 
@@ -41,9 +45,7 @@ pub enum LoadError {
     #[error(transparent)]
     Offsets(#[from] OffsetError),
     /// The object or its maps were refused.
-    #[error(
-        "the kernel refused acceptd's maps: {0}; acceptd needs root, or CAP_BPF and CAP_PERFMON, and Linux 5.15 or later"
-    )]
+    #[error("the kernel refused acceptd's maps: {0}; acceptd needs Linux 5.15 or later")]
     Object(String),
     /// The kernel's own BTF could not be parsed.
     #[error("the kernel's type information cannot be parsed: {0}")]
@@ -82,9 +84,7 @@ pub enum LoadError {
         hook: &'static str,
     },
     /// One program was refused.
-    #[error(
-        "the kernel refused the program {hook}: {reason}; acceptd needs root, or CAP_BPF and CAP_PERFMON"
-    )]
+    #[error("the kernel refused the program {hook}: {reason}")]
     Program {
         /// Name of the program.
         hook: &'static str,
@@ -177,6 +177,16 @@ impl LoadError {
             Self::Offsets(_) | Self::Object(_) | Self::Btf(_) | Self::Incomplete(_) => None,
         }
     }
+
+    /// What to do, where it is known.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Skipped { .. } => Some("remove it from capture.skip_hooks"),
+            Self::Both(first, second) => first.remedy().or_else(|| second.remedy()),
+            _ => None,
+        }
+    }
 }
 
 /// A feature that this kernel does not allow.
@@ -188,6 +198,15 @@ pub struct Missing {
     pub feature: &'static str,
     /// Why.
     pub reason: String,
+    /// What to do, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<&'static str>,
+}
+
+impl Missing {
+    fn new(hook: &'static str, feature: &'static str, error: &LoadError) -> Self {
+        Self { hook, feature, reason: error.to_string(), remedy: error.remedy() }
+    }
 }
 
 /// The attached programs.
@@ -243,17 +262,24 @@ impl Hooks {
         fd.map_or_else(Figures::default, |fd| Figures::of(fd.as_fd()))
     }
 
-    /// Detaches every program, and says how often the kernel did not run one ([`Figures::recursion_misses`]). `None` when
-    /// the kernel does not tell. A program that runs at this moment still finishes.
-    #[must_use]
-    pub fn detach(mut self) -> Option<u64> {
+    /// Detaches every program, the last first: what an earlier one needs of a later one it has until its own end. Says how
+    /// often the kernel did not run one ([`Figures::recursion_misses`]); `None` when the kernel does not tell.
+    ///
+    /// # Errors
+    /// When the kernel refuses the last pass over accepts that were not seen to end.
+    pub fn detach(mut self) -> Result<Option<u64>, SurveyError> {
         let mut missed = Some(0);
-        for (hook, link) in std::mem::take(&mut self.links) {
+        for (hook, link) in std::mem::take(&mut self.links).into_iter().rev() {
             drop(link);
             let of_this_hook = self.figures_of(hook).recursion_misses;
             missed = missed.zip(of_this_hook).map(|(sum, misses): (u64, u64)| sum + misses);
         }
-        missed
+        if let Some(iterator) = self.loaded(ALL_UNENDED.0) {
+            // A program that runs at this moment still finishes.
+            std::thread::sleep(FINISHING);
+            survey::pass(iterator)?;
+        }
+        Ok(missed)
     }
 }
 
@@ -335,18 +361,19 @@ fn attach_all(settings: &Settings, tier: Tier, offsets: &[Value], btf: &Btf) -> 
             (Err(LoadError::NoFunction { .. }), Some(_)) if hook.only_if_there => {}
             (Err(error), None) => return Err(error),
             (Err(error), Some(feature)) => {
-                missing.push(Missing { hook: hook.program, feature, reason: error.to_string() });
+                missing.push(Missing::new(hook.program, feature, &error));
             }
         }
     }
-    let passes = [(LISTENERS, LISTENERS_FEATURE), (QUEUED, QUEUED_FEATURE), (UNENDED, UNENDED_FEATURE)];
-    for ((name, target), feature) in passes {
-        if (name, tier) == (UNENDED.0, Tier::Two) {
-            continue;
-        }
+    let of_tier: &[_] = match tier {
+        Tier::One => &[(UNENDED, UNENDED_FEATURE), (ALL_UNENDED, UNENDED_FEATURE)],
+        Tier::Two => &[],
+    };
+    let of_both = [(LISTENERS, LISTENERS_FEATURE), (QUEUED, QUEUED_FEATURE)];
+    for ((name, target), feature) in of_both.iter().chain(of_tier).copied() {
         match load_iterator(&mut hooks.object, name, target, btf) {
             Ok(()) => hooks.iterators.push(name),
-            Err(error) => missing.push(Missing { hook: name, feature, reason: error.to_string() }),
+            Err(error) => missing.push(Missing::new(name, feature, &error)),
         }
     }
     Ok(Loaded { hooks, capture: Capture { tier, because: None, missing } })
@@ -414,7 +441,9 @@ fn fill_filter(object: &mut Ebpf, filter: &Filter) -> Result<(), LoadError> {
 /// The listeners that are there, and, remembered, the connections in their queues.
 fn look_around(loaded: &mut Loaded) -> Vec<ListenerState> {
     let Loaded { hooks, capture } = loaded;
-    let mut lacks = |hook, feature, reason: String| capture.missing.push(Missing { hook, feature, reason });
+    let mut lacks = |hook, feature, reason: String| {
+        capture.missing.push(Missing { hook, feature, reason, remedy: None });
+    };
     let listeners = match hooks.survey() {
         Ok(listeners) => listeners.unwrap_or_default(),
         Err(error) => {
@@ -425,7 +454,11 @@ fn look_around(loaded: &mut Loaded) -> Vec<ListenerState> {
     match hooks.loaded(QUEUED.0).map(|iterator| survey::remember_queued(iterator, &listeners)) {
         None | Some(Ok(0)) => {}
         Some(Ok(failed)) => {
-            lacks(QUEUED.0, QUEUED_FEATURE, format!("{failed} network namespaces could not be entered"));
+            lacks(
+                QUEUED.0,
+                QUEUED_FEATURE,
+                format!("{failed} network namespaces could not be entered, which needs CAP_SYS_ADMIN"),
+            );
         }
         Some(Err(error)) => lacks(QUEUED.0, QUEUED_FEATURE, error.to_string()),
     }

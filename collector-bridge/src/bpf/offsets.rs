@@ -60,6 +60,12 @@ pub enum OffsetError {
     UnknownArchitecture(&'static str),
 }
 
+impl OffsetError {
+    const fn is_absence(&self) -> bool {
+        matches!(self, Self::MissingMember { .. })
+    }
+}
+
 /// One value for one global of the programs.
 pub type Value = (&'static str, u64);
 
@@ -270,9 +276,12 @@ fn values(btf: &Btf, vsock: Option<&Btf>, abi: &Abi) -> Result<Vec<Value>, Offse
         values.push((global, offset(btf, holds, path)?));
     }
     for &(global, holds, path) in OPTIONAL {
-        let found = offset(btf, holds, path)
-            .or_else(|absent| vsock.map_or(Err(absent), |vsock| offset(vsock, holds, path)));
-        values.push((global, found.unwrap_or(ABSENT)));
+        let found = offset(btf, holds, path).or_else(|error| match vsock {
+            Some(vsock) if error.is_absence() => offset(vsock, holds, path),
+            _ => Err(error),
+        });
+        values
+            .push((global, found.or_else(|error| if error.is_absence() { Ok(ABSENT) } else { Err(error) })?));
     }
     let register = |member| offset(btf, AtLeast(4), &[("pt_regs", member)]);
     values.push(("PT_REGS_NR", register(abi.number)?));

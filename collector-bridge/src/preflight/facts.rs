@@ -20,6 +20,9 @@ pub struct Facts {
     pub cgroup2: Option<String>,
     /// The folder of small files.
     pub state: State,
+    /// The tier that the configuration asks for, if it leaves no choice.
+    #[serde(default)]
+    pub chosen_tier: Option<Tier>,
     /// How accepts would be captured; absent when nothing was tried.
     #[serde(default)]
     pub capture: Option<Capture>,
@@ -126,6 +129,9 @@ pub struct Trial {
     pub feature: Option<String>,
     /// Why the kernel refused it.
     pub error: Option<String>,
+    /// What to do about that, where the cause says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
 }
 
 /// What became of an accept of our own.

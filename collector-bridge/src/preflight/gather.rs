@@ -49,6 +49,7 @@ pub fn host(config: &Config, btf: &Path) -> Facts {
         lockdown: lockdown(),
         cgroup2: cgroup2(&config.host.root).map(|folder| folder.display().to_string()),
         state: state(&config.state.directory),
+        chosen_tier: chosen_tier(config),
         capture: None,
         programs: None,
         canary: None,
@@ -109,11 +110,13 @@ fn trials(programs: &bpf::Programs) -> Vec<Trial> {
         program: program.to_owned(),
         feature: None,
         error: None,
+        remedy: None,
     });
     let missing = programs.capture.missing.iter().map(|missing| Trial {
         program: missing.hook.to_owned(),
         feature: Some(missing.feature.to_owned()),
         error: Some(missing.reason.clone()),
+        remedy: missing.remedy.map(str::to_owned),
     });
     attached.chain(missing).collect()
 }
@@ -123,7 +126,8 @@ fn refusal(error: &LoadError) -> Programs {
     let reason = Some(error.to_string());
     match error.hook() {
         Some(hook) => {
-            let trial = Trial { program: hook.to_owned(), feature: None, error: reason };
+            let remedy = error.remedy().map(str::to_owned);
+            let trial = Trial { program: hook.to_owned(), feature: None, error: reason, remedy };
             Programs { error: None, trials: vec![trial] }
         }
         None => Programs { error: reason, trials: Vec::new() },

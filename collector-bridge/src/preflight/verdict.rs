@@ -1,5 +1,7 @@
 //! What the facts mean. No I/O: every verdict can be tested with the facts of another host.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::facts::{BtfError, Canary, EndpointError, Facts, Trial, VsockTypes};
@@ -162,7 +164,7 @@ fn tier(facts: &Facts) -> Option<Item> {
             format!(
                 "{because}; so every system call of this host pays some 90 ns, UNIX, SCTP and VSOCK accepts are unverified and without queue time, accepts by the kernel itself are not seen, and blocked times are absent"
             ),
-            "to have tier 1, use a kernel with BPF trampolines (x86_64, or arm64 from 6.4 on) on a host that allows them",
+            "to have tier 1, use a kernel with BPF trampolines (x86_64, or arm64 from 6.4 on) on a host that allows them; capture.tier = 2 says that this is what you want",
         ),
     })
 }
@@ -198,11 +200,17 @@ fn programs(facts: &Facts, blocked: bool) -> Vec<Item> {
         let item =
             Item { looked_at: format!("program {}: tried to load and attach it", trial.program), ..item };
         match &trial.feature {
-            None => item.is(Verdict::Failed, error.clone(), refusal_remedy(facts)),
+            None => {
+                let remedy = trial.remedy.clone().unwrap_or_else(|| refusal_remedy(facts));
+                item.is(Verdict::Failed, error.clone(), remedy)
+            }
             Some(feature) => item.is(
                 Verdict::Degraded,
                 format!("{error}; acceptd does without {feature}"),
-                "nothing, unless you need it: then use a kernel that has this hook",
+                trial
+                    .remedy
+                    .as_deref()
+                    .unwrap_or("nothing, unless you need it: then use a kernel that has this hook"),
             ),
         }
     };
@@ -216,6 +224,9 @@ fn refusal_remedy(facts: &Facts) -> String {
     }
     if facts.process.seccomp == SECCOMP_FILTER {
         return "a seccomp filter applies to this process and may refuse bpf(2): with docker add --security-opt seccomp=unconfined, or CAP_BPF with an engine that knows it".to_owned();
+    }
+    if facts.chosen_tier == Some(Tier::One) {
+        return "set capture.tier to auto: tier 2 may work here".to_owned();
     }
     "update the kernel; if it is 5.15 or later, report this with the output of `acceptd check --output json`"
         .to_owned()
@@ -242,7 +253,8 @@ fn canary(facts: &Facts) -> Option<Item> {
 /// Attached, and never run.
 fn silent(facts: &Facts, item: Item, programs: &[String]) -> Item {
     let tier = facts.capture.as_ref().map_or(Tier::Two, |capture| capture.tier);
-    let features: Option<Vec<_>> = programs.iter().map(|program| hooks::feature(tier, program)).collect();
+    let features: Option<BTreeSet<_>> =
+        programs.iter().map(|program| hooks::feature(tier, program)).collect();
     let remedy = "see whether /proc/sys/kernel/ftrace_enabled is 1, and run acceptd in the host's namespaces; if both are so, report this";
     match features {
         Some(features) if !features.is_empty() => item.is(
@@ -250,7 +262,7 @@ fn silent(facts: &Facts, item: Item, programs: &[String]) -> Item {
             format!(
                 "{} attached, and did not run when it should; acceptd does without {}",
                 are(programs),
-                features.join(", and ")
+                features.into_iter().collect::<Vec<_>>().join(", and ")
             ),
             remedy,
         ),
