@@ -1,6 +1,7 @@
 //! `cargo xtask vm`: the scenarios on other kernels and on arm64, in virtual machines.
 
 mod archive;
+mod good;
 mod image;
 mod kernel;
 mod machine;
@@ -27,6 +28,7 @@ use clap::Args;
 use crate::apt;
 use crate::workspace::Workspace;
 use archive::{Archive, unpack};
+use good::Good;
 use kernel::Unpacked;
 use matrix::{Arch, Kernel, Matrix, NotApplicable};
 use serial::Said;
@@ -59,7 +61,7 @@ pub(crate) struct Options {
     /// What CI runs: on some kernels the scenarios that tests/kernels.toml names
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// Everything; writes docs/kernels.md
+    /// Everything; writes docs/kernels.md. What was run before with the same programs, and was as expected, is not run again
     #[arg(long, conflicts_with_all = ["kernel", "arch", "tier", "only", "cmdline"])]
     full: bool,
 }
@@ -79,6 +81,7 @@ struct Booted {
     kernel: Kernel,
     unpacked: Unpacked,
     said: Said,
+    good: Good,
 }
 
 /// What CI runs.
@@ -108,7 +111,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     for (kernel, run) in runs {
         match run {
             Ok(done) => {
+                let failed = count.failed;
                 judge(&place, &matrix, &done, &tiers, options, &mut count);
+                if options.full && count.failed == failed {
+                    done.good.keep(&place, &done.kernel.id())?;
+                }
                 booted.push(done);
             }
             Err(error) => {
@@ -264,7 +271,16 @@ fn boot(
     let cmdline =
         options.cmdline.as_ref().or(kernel.cmdline.as_ref()).map_or(machine::CMDLINE, String::as_str);
     let started = Instant::now();
-    let text = run_guest(place, &kernel, &id, &unpacked, &orders, cmdline)?;
+    let good = Good::of(place, &kernel, &unpacked, &orders, cmdline)?;
+    let text = match good.log(place, &id).filter(|_| options.full) {
+        Some(log) => {
+            println!(
+                "{id}: as before: the same programs, kernel and orders were run, and all was as expected"
+            );
+            log
+        }
+        None => run_guest(place, &kernel, &id, &unpacked, &orders, cmdline)?,
+    };
     let said = serial::read(&text);
     println!("{id}: {} {}, {} s", unpacked.release, unpacked.flavour, started.elapsed().as_secs());
     if !said.is_done {
@@ -274,7 +290,7 @@ fn boot(
             println!("| {line}");
         }
     }
-    Ok(Booted { kernel, unpacked, said })
+    Ok(Booted { kernel, unpacked, said, good })
 }
 
 /// Boots a guest that does `orders`, and returns what it said; `id` names its files.
@@ -327,7 +343,7 @@ fn judge(
     options: &Options,
     count: &mut Count,
 ) {
-    let Booted { kernel, unpacked, said } = done;
+    let Booted { kernel, unpacked, said, .. } = done;
     let id = kernel.id();
     let about = format!("{id} ({} {})", unpacked.release, unpacked.package_version);
     if let Some(words) = &kernel.refused {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::archive::{Archive, unpack};
 use super::matrix::{Arch, Kernel};
@@ -44,6 +44,13 @@ pub(super) struct Facts {
 /// Downloads and unpacks the newest kernel of the series: the cloud flavour unless the generic one has more.
 pub(super) fn fetch(archive: &Archive, kernel: &Kernel, folder: &Path) -> Result<Unpacked> {
     let version = version::newest(archive.names(), &kernel.series, kernel.arch)?;
+    if let Some(least) = &kernel.at_least
+        && version::numbers(&version) < version::numbers(least)
+    {
+        bail!(
+            "the newest kernel that the archive has is {version}, and {least} or later is expected: are all its lists there?"
+        );
+    }
     let cloud = flavour(archive, kernel.arch, &version, "cloud", folder)?;
     let lacks = |unpacked: &Unpacked| {
         DECISIVE.iter().filter(|module| !unpacked.facts.modules.contains(**module)).count()
@@ -73,12 +80,20 @@ fn flavour(
         .collect();
     let packages = archive.download(&names, debian)?;
     let package_version = packages.last().and_then(|file| version_of(file)).unwrap_or_default();
+    // A release can be built anew under the same name.
     let whole = tree.join("unpacked");
-    if !whole.exists() {
+    let file_names: Vec<_> = packages
+        .iter()
+        .filter_map(|package| package.file_name())
+        .map(|name| name.to_string_lossy())
+        .collect();
+    let stamp = file_names.join("\n");
+    if std::fs::read_to_string(&whole).ok().as_ref() != Some(&stamp) {
+        _ = std::fs::remove_dir_all(&tree);
         for package in &packages {
             unpack(package, &tree)?;
         }
-        std::fs::write(&whole, "").with_context(|| format!("writing {}", whole.display()))?;
+        std::fs::write(&whole, &stamp).with_context(|| format!("writing {}", whole.display()))?;
     }
     let first = |candidates: [String; 2]| {
         let paths = candidates.map(|path| tree.join(path));

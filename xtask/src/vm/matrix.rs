@@ -69,6 +69,8 @@ pub(super) struct Kernel {
     pub(super) arch: Arch,
     /// `6.1`, or `newest`.
     pub(super) series: String,
+    /// Of `newest`: an older one means that the archive's lists are not whole.
+    pub(super) at_least: Option<String>,
     /// Part of `--quick`.
     #[serde(default)]
     pub(super) quick: bool,

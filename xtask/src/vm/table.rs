@@ -116,6 +116,7 @@ mod tests {
         let kernel = |arch, machine: Option<&str>| Kernel {
             arch,
             series: "6.1".to_owned(),
+            at_least: None,
             quick: false,
             refused: None,
             machine: machine.map(str::to_owned),

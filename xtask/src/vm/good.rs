@@ -1,0 +1,66 @@
+//! Runs that were as expected: a matrix takes more than an hour, and need not begin anew for one machine that failed.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::kernel::Unpacked;
+use super::matrix::Kernel;
+use super::{Place, busybox, logs, programs};
+
+/// Everything that a run depends on, in one number. It protects nothing: it tells a run from another one.
+pub(super) struct Good(u64);
+
+impl Good {
+    pub(super) fn of(
+        place: &Place<'_>,
+        kernel: &Kernel,
+        unpacked: &Unpacked,
+        orders: &str,
+        cmdline: &str,
+    ) -> Result<Self> {
+        let mut hasher = DefaultHasher::new();
+        (orders, cmdline).hash(&mut hasher);
+        let folder = place.programs.get(kernel.arch.name()).context("its programs were not built")?;
+        let mut add = |path: &Path| -> Result<()> {
+            fs::read(path).with_context(|| format!("reading {}", path.display()))?.hash(&mut hasher);
+            Ok(())
+        };
+        for name in programs::NAMES {
+            add(&folder.join(name))?;
+        }
+        for path in &unpacked.modules {
+            add(path)?;
+        }
+        add(&unpacked.image)?;
+        add(&busybox(place, kernel.arch)?)?;
+        add(&place.workspace.path("tests/vm/init"))?;
+        Ok(Self(hasher.finish()))
+    }
+
+    /// The log of a run that depended on the same, and was as expected.
+    pub(super) fn log(&self, place: &Place<'_>, id: &str) -> Option<String> {
+        let known = fs::read_to_string(logs(place).join(format!("{id}.good"))).ok()?;
+        let log = fs::read(logs(place).join(format!("{id}.good.log"))).ok()?;
+        (known == self.text()).then(|| String::from_utf8_lossy(&log).into_owned())
+    }
+
+    /// Keeps the log of the run that has just been judged.
+    pub(super) fn keep(&self, place: &Place<'_>, id: &str) -> Result<()> {
+        if self.log(place, id).is_none() {
+            let log = logs(place).join(format!("{id}.log"));
+            fs::copy(&log, logs(place).join(format!("{id}.good.log")))
+                .with_context(|| format!("copying {}", log.display()))?;
+            fs::write(logs(place).join(format!("{id}.good")), self.text())
+                .context("keeping what a run depended on")?;
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        format!("{:016x}", self.0)
+    }
+}
