@@ -2,14 +2,13 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use acceptd_common::{Counter, FailureKey, Failures};
+use acceptd_common::{Counter, FailureKey};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 
 use crate::{
     count,
-    maps::{FAILURE_BUDGETS, FAILURES},
+    maps::{FAILURE_BUDGETS, FAILURES, NO_FAILURES},
     offsets::FAILURE_BUDGET,
-    send::zero,
     sock::Socket,
     task,
 };
@@ -38,21 +37,22 @@ pub fn in_budget(listener: Socket, now: u64) -> bool {
     *used <= FAILURE_BUDGET.load()
 }
 
-/// A function of its own: the description would not fit into its caller's stack.
+/// The description is made where it will be: it would not fit into the stack. Until then the task has no id.
 #[inline(never)]
 fn describe_first(key: &FailureKey, listener: &Socket) {
-    let mut first = core::mem::MaybeUninit::<Failures>::uninit();
-    // SAFETY: integers, of which zero is a valid one.
-    let first = unsafe {
-        zero(first.as_mut_ptr());
-        first.assume_init_mut()
-    };
+    let Some(none) = NO_FAILURES.get_ptr(0) else { return };
+    // SAFETY: a non-null map value, which nobody writes.
+    if FAILURES.insert(key, unsafe { &*none }, NEW).is_err() {
+        // Another CPU has added it since.
+        return;
+    }
+    let Some(first) = FAILURES.get_ptr_mut(key) else { return };
+    // SAFETY: a non-null map value.
+    let first = unsafe { &mut *first };
     task::current(&mut first.task);
     if listener.exists() {
         listener.describe_listener(&mut first.socket);
     }
-    // Another CPU may have added it since.
-    let _ = FAILURES.insert(key, &*first, NEW);
 }
 
 /// Counts one failure of the current process.

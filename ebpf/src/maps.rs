@@ -37,6 +37,10 @@ pub static FAILURE_BUDGETS: LruHashMap<u64, [u64; 2]> = LruHashMap::with_max_ent
 #[map]
 pub static FAILURES: HashMap<FailureKey, Failures> = HashMap::with_max_entries(FAILURE_COUNTS, 0);
 
+/// What a count of failures begins with.
+#[map]
+pub static NO_FAILURES: Array<Failures> = Array::with_max_entries(1, 0);
+
 /// Tier 1: what each connection that waits to be accepted is known for. Made on SYN_RECV→ESTABLISHED, by a UNIX connect and
 /// by the pass over what existed before; gone with the accept or the socket.
 #[btf_map]

@@ -186,8 +186,9 @@ impl Socket {
     }
 
     /// Whether this listener, or its group, ever had to answer with SYN cookies: then any of its connections may be one of those
-    /// (`tcp_synq_overflow`, include/net/tcp.h). When that was is known in jiffies only.
-    #[inline(always)]
+    /// (`tcp_synq_overflow`, include/net/tcp.h). When that was is known in jiffies only. A function of its own: its caller has no
+    /// stack left for what it reads.
+    #[inline(never)]
     pub fn sent_cookies(self) -> bool {
         let tcp = self.identity();
         let group = probed_ptr(tcp, &SK_REUSEPORT);

@@ -26,7 +26,10 @@ impl FailureCounts {
             if let (Ok(key), Ok(value)) =
                 (FailureKey::read_from_bytes(&key), Failures::read_from_bytes(&value))
             {
-                found.push((key, value));
+                // Until its first failure is described, nothing is known of it.
+                if value.task.tgid != 0 {
+                    found.push((key, value));
+                }
             }
         }
         Ok(found)
