@@ -1,6 +1,6 @@
 //! Records as they arrived over OTLP, flattened for comparison.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use acceptd::bpf::Tier;
 use opentelemetry_proto::tonic::{
@@ -98,6 +98,15 @@ impl Record {
     #[must_use]
     pub fn is_of_port(&self, port: u16) -> bool {
         self.int("network.local.port").or_else(|| self.int("acceptd.listener.port")) == Some(i64::from(port))
+    }
+
+    /// A number of nanoseconds.
+    ///
+    /// # Panics
+    /// When it is negative.
+    #[must_use]
+    pub fn nanos(&self, key: &str) -> Option<Duration> {
+        self.int(key).map(|nanos| Duration::from_nanos(u64::try_from(nanos).expect("not negative")))
     }
 
     /// `network.local.*` or `network.peer.*`.

@@ -81,7 +81,8 @@ struct Booted {
     kernel: Kernel,
     unpacked: Unpacked,
     said: Said,
-    good: Good,
+    /// With --full.
+    good: Option<Good>,
 }
 
 /// What CI runs.
@@ -113,8 +114,10 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             Ok(done) => {
                 let failed = count.failed;
                 judge(&place, &matrix, &done, &tiers, options, &mut count);
-                if options.full && count.failed == failed {
-                    done.good.keep(&place, &done.kernel.id())?;
+                if let Some(good) = &done.good
+                    && count.failed == failed
+                {
+                    good.keep(&place, &done.kernel.id())?;
                 }
                 booted.push(done);
             }
@@ -271,8 +274,8 @@ fn boot(
     let cmdline =
         options.cmdline.as_ref().or(kernel.cmdline.as_ref()).map_or(machine::CMDLINE, String::as_str);
     let started = Instant::now();
-    let good = Good::of(place, &kernel, &unpacked, &orders, cmdline)?;
-    let text = match good.log(place, &id).filter(|_| options.full) {
+    let good = if options.full { Some(Good::of(place, &kernel, &unpacked, &orders, cmdline)?) } else { None };
+    let text = match good.as_ref().and_then(|good| good.log(place, &id)) {
         Some(log) => {
             println!(
                 "{id}: as before: the same programs, kernel and orders were run, and all was as expected"

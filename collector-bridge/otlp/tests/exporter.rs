@@ -16,7 +16,7 @@ use tokio::{io::AsyncReadExt as _, time::timeout};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use shared::{Collector, batch, dropped, finish, listener, until};
+use shared::{Collector, batch, dropped, finish, listener, serve, until};
 
 fn config(endpoint: impl std::fmt::Display) -> ExporterConfig {
     shared::config(Target::Grpc(endpoint.to_string()))
@@ -108,17 +108,7 @@ async fn a_tonic_receivers_limit_halves_a_request_too() {
     let collector = Collector::default();
     let listener = listener();
     let address = listener.local_addr().expect("bound");
-    listener.set_nonblocking(true).expect("a socket");
-    let incoming = tokio::net::TcpListener::from_std(listener).expect("in a runtime");
-    let service = LogsServiceServer::new(collector.clone()).max_decoding_message_size(3000);
-    tokio::spawn(async move {
-        let incoming = tokio_stream::wrappers::TcpListenerStream::new(incoming);
-        tonic::transport::Server::builder()
-            .add_service(service)
-            .serve_with_incoming(incoming)
-            .await
-            .expect("serves");
-    });
+    serve(listener, LogsServiceServer::new(collector.clone()).max_decoding_message_size(3000));
     let exporter =
         Exporter::spawn(ExporterConfig { retry_window: Duration::from_secs(1), ..config(address) })
             .expect("an endpoint");

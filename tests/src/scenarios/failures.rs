@@ -177,8 +177,7 @@ pub(super) fn no_descriptor() {
     let records = agent.inbox.of_port(port, 2);
     assert_eq!(records.len(), 2);
     assert_tells_connection(&records[1], &truth);
-    let queued = records[1].int("acceptd.accept.queue_time_ns").and_then(|nanos| u64::try_from(nanos).ok());
-    let queued = Duration::from_nanos(queued.expect("a queue time"));
+    let queued = records[1].nanos("acceptd.accept.queue_time_ns").expect("a queue time");
     assert!(lower <= queued && queued <= upper, "since it connected: {lower:?} <= {queued:?} <= {upper:?}");
     drop(client);
     assert!(child.wait().expect("a child").success());

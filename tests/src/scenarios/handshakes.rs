@@ -63,10 +63,6 @@ fn record_of(agent: &Agent, accepted: &OwnedFd) -> Record {
     agent.inbox.of_event(ACCEPT, 1, |record| record.int("acceptd.socket.inode") == inode).remove(0)
 }
 
-fn nanos(record: &Record, key: &str) -> Option<Duration> {
-    record.int(key).map(|nanos| Duration::from_nanos(u64::try_from(nanos).expect("not negative")))
-}
-
 fn listener() -> (OwnedFd, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -85,7 +81,7 @@ pub(super) fn round_trip() {
         let record = record_of(&agent, &accepted);
         assert_fields(&record, Case::Tcp);
         for key in ["acceptd.tcp.handshake_time_ns", "acceptd.tcp.rtt_ns"] {
-            let time = nanos(&record, key).expect("it is known");
+            let time = record.nanos(key).expect("it is known");
             assert!(Duration::ZERO < time && time <= upper, "{key}: {time:?} of {upper:?}");
         }
         assert_eq!(record.int("acceptd.tcp.synack_retransmits"), Some(0));
@@ -116,7 +112,7 @@ pub(super) fn delayed() {
         let lower = handshake.before_last - handshake.answers[0];
         let upper = handshake.ended - handshake.began;
         for key in ["acceptd.tcp.handshake_time_ns", "acceptd.tcp.rtt_ns"] {
-            let time = nanos(record, key).expect("it is known");
+            let time = record.nanos(key).expect("it is known");
             assert!(lower <= time && time <= upper, "{key}: {lower:?} <= {time:?} <= {upper:?}");
         }
         assert_eq!(record.int("acceptd.tcp.synack_retransmits"), Some(0), "{record:?}");
@@ -129,7 +125,7 @@ pub(super) fn repeated_answers() {
     over_a_wire(1, Duration::from_millis(50), |record, handshake| {
         assert_eq!(record.int("acceptd.tcp.synack_retransmits"), Some(1), "{record:?}");
         assert_eq!(record.attributes.get("acceptd.tcp.rtt_ns"), None, "{record:?}");
-        let time = nanos(record, "acceptd.tcp.handshake_time_ns");
+        let time = record.nanos("acceptd.tcp.handshake_time_ns");
         if record.tier() == Tier::One {
             let lower = handshake.before_last - handshake.answers[0];
             let upper = handshake.ended - handshake.began;
@@ -165,7 +161,7 @@ pub(super) fn fast_open() {
             let record = record_of(&agent, accepted);
             assert_eq!(record.endpoint("local"), Some(shown(truth.local)), "{record:?}");
             assert_eq!(record.endpoint("peer"), Some(shown(client)), "{record:?}");
-            let queued = nanos(&record, "acceptd.accept.queue_time_ns");
+            let queued = record.nanos("acceptd.accept.queue_time_ns");
             assert!(queued.is_none_or(|queued| queued <= upper), "{queued:?} of {upper:?}: {record:?}");
             assert_eq!(record.bool("acceptd.accept.verified"), unverified(&record), "{record:?}");
             // Tier 2 makes the cookie when the connection is established.
@@ -237,7 +233,7 @@ pub(super) fn syn_cookies() {
             let record = record_of(&agent, accepted);
             assert_tells(&record, &Truth::of(accepted, &listener));
             assert_eq!(record.endpoint("peer"), Some(shown(client.local_addr().expect("connected"))));
-            let queued = nanos(&record, "acceptd.accept.queue_time_ns").expect("a queue time");
+            let queued = record.nanos("acceptd.accept.queue_time_ns").expect("a queue time");
             assert!(lower <= queued && queued <= upper, "{lower:?} <= {queued:?} <= {upper:?}");
             // The kernel has a round-trip time, from time stamps that are no times.
             for absent in ["handshake_time_ns", "rtt_ns", "synack_retransmits"] {

@@ -193,11 +193,10 @@ pub(super) fn blocked_time_without_attempts() {
     let _client = TcpStream::connect(at).expect("somebody listens");
     let (upper, accepted, server) = acceptor.join().expect("it accepts");
     let record = &agent.inbox.of_port(at.port(), 1)[0];
-    let blocked = record.int("acceptd.accept.blocked_time_ns");
+    let blocked = record.nanos("acceptd.accept.blocked_time_ns");
     match record.tier() {
         Tier::One => {
-            let blocked = blocked.and_then(|nanos| u64::try_from(nanos).ok()).expect("its begin was seen");
-            let blocked = Duration::from_nanos(blocked);
+            let blocked = blocked.expect("its begin was seen");
             assert!(lower <= blocked && blocked <= upper, "{lower:?} <= {blocked:?} <= {upper:?}");
         }
         Tier::Two => assert_eq!(blocked, None, "{record:?}"),

@@ -125,20 +125,11 @@ impl Collector {
     }
 
     pub(crate) fn on(&self, listener: TcpListener) -> JoinHandle<()> {
-        listener.set_nonblocking(true).expect("a socket");
-        let incoming = tokio::net::TcpListener::from_std(listener).expect("in a runtime");
         let service = LogsServiceServer::new(self.clone())
             .accept_compressed(CompressionEncoding::Gzip)
             .accept_compressed(CompressionEncoding::Zstd)
             .max_encoding_message_size(usize::MAX);
-        tokio::spawn(async move {
-            let incoming = tokio_stream::wrappers::TcpListenerStream::new(incoming);
-            tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming(incoming)
-                .await
-                .expect("serves");
-        })
+        serve(listener, service)
     }
 
     pub(crate) fn start(&self) -> SocketAddr {
@@ -157,4 +148,18 @@ impl Collector {
     pub(crate) fn requests(&self) -> Vec<(Instant, usize)> {
         self.requests.lock().expect("no panic").clone()
     }
+}
+
+/// A server of OTLP/gRPC on `listener`.
+pub(crate) fn serve(listener: TcpListener, service: LogsServiceServer<Collector>) -> JoinHandle<()> {
+    listener.set_nonblocking(true).expect("a socket");
+    let incoming = tokio::net::TcpListener::from_std(listener).expect("in a runtime");
+    tokio::spawn(async move {
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(incoming);
+        tonic::transport::Server::builder()
+            .add_service(service)
+            .serve_with_incoming(incoming)
+            .await
+            .expect("serves");
+    })
 }
