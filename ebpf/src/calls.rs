@@ -153,8 +153,9 @@ pub fn began(listener_fd: i32) {
 pub fn entered() {
     if let Some(ongoing) = of_current_task(CREATE) {
         // A system call that has just begun; else a ring calls, perhaps after a system call whose end was not seen.
-        let is_of_call =
-            ongoing.in_syscall == 1 && ongoing.inside == Ongoing::OUTSIDE && ongoing.outcome == Ongoing::NOTHING;
+        let is_of_call = ongoing.in_syscall == 1
+            && ongoing.inside == Ongoing::OUTSIDE
+            && ongoing.outcome == Ongoing::NOTHING;
         if !is_of_call {
             send_unended(ongoing);
             // SAFETY: the helper has no arguments.
