@@ -39,7 +39,7 @@ pub use pairs::Headers;
 pub use print::{Setting, default_file};
 pub use schema::{
     AttributeSelection, Batch, Capture, Config, Events, Export, ExportLogs, ExportTls, Filter, FilterExclude,
-    Host, Limits, ListenerWatch, Log, Queue, ResourceAdditions, Shutdown, State,
+    Host, Limits, ListenerWatch, Log, Queue, ResourceAdditions, Shutdown, Spool, State,
 };
 pub use values::Family;
 

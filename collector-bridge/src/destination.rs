@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use acceptd_otlp::{Settings, Signal, Target, Tls};
+use acceptd_otlp::{Settings, Signal, SpoolConfig, Target, Tls};
 
 use crate::config::{Config, Endpoint, Protocol};
 
@@ -29,6 +29,22 @@ pub fn of_logs(config: &Config) -> Result<Option<Destination>, String> {
         settings: settings(config)?,
         address: endpoint.address(),
     }))
+}
+
+/// The folder, within `spool.directory`, of the destination that the configuration's `export` describes.
+const DEFAULT: &str = "default";
+
+/// Where requests wait for the destination, if not in memory.
+#[must_use]
+pub fn spool(config: &Config) -> Option<SpoolConfig> {
+    let spool = &config.spool;
+    Some(SpoolConfig {
+        folder: spool.directory.as_ref()?.join(DEFAULT),
+        max_bytes: spool.max_bytes as u64,
+        max_age: spool.max_age,
+        sync: spool.fsync.into(),
+        order: spool.replay_order.into(),
+    })
 }
 
 fn target(endpoint: &Endpoint, protocol: Protocol, signal: Signal, is_whole: bool) -> Target {

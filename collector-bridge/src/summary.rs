@@ -82,11 +82,18 @@ impl fmt::Display for Summary {
             writeln!(
                 out,
                 "acceptd: {} records to the Collector: {} acknowledged, {} rejected, {} dropped",
-                export.records,
+                export.records + export.recovered,
                 export.acknowledged,
                 export.rejected,
                 export.dropped_total(),
             )?;
+            if export.recovered + export.spooled > 0 {
+                writeln!(
+                    out,
+                    "acceptd: {} of them were in the spool at the start, {} are in it now",
+                    export.recovered, export.spooled
+                )?;
+            }
         }
         if let Some(console) = &self.console {
             writeln!(out, "acceptd: {} records printed, {} dropped", console.printed, console.dropped)?;

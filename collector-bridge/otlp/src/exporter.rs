@@ -1,23 +1,22 @@
-//! Delivery to one Collector: queue, attempts, retries, and the ledger of it all.
+//! Delivery to one destination: what is given to it waits in a backlog (`backlog.rs`), from which workers take and send it
+//! (`delivery.rs`).
 
 use std::{
-    hash::{BuildHasher as _, RandomState},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use acceptd_spool::{Losses, Spool, SpoolConfig, SpoolError};
 use tokio::{sync::watch, task::JoinSet, time};
 
 use crate::{
+    backlog::Backlog,
     batch::Batch,
+    complaint::Complaints,
+    delivery::Delivery,
     ledger::{DropReason, Ledger, LedgerSnapshot},
-    queue::Queue,
-    retry::{Backoff, Verdict},
-    transport::{Accepted, Refused, Settings, Target, Transport, TransportError},
+    transport::{Settings, Target, Transport, TransportError},
 };
-
-/// A failing Collector is complained of once, and then at most this often.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// How to deliver.
 #[derive(Debug, Clone)]
@@ -28,33 +27,27 @@ pub struct ExporterConfig {
     pub settings: Settings,
     /// Deadline of one attempt.
     pub timeout: Duration,
-    /// How long a request is retried.
+    /// How long a request is retried that is not in a spool.
     pub retry_window: Duration,
     /// First pause before a retry.
     pub backoff_initial: Duration,
     /// Longest pause before a retry.
     pub backoff_max: Duration,
-    /// Bound of the queue.
+    /// Bound of the queue in memory.
     pub queue_max_bytes: usize,
     /// Requests under way at the same time.
     pub concurrency: usize,
+    /// Where requests are kept until the destination has them.
+    pub spool: Option<SpoolConfig>,
+    /// How often a spool is written through to the disk.
+    pub sync_interval: Duration,
 }
 
 /// A handle to the delivery; cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Exporter {
-    shared: Arc<Shared>,
+    delivery: Arc<Delivery>,
     workers: Arc<Mutex<JoinSet<()>>>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    config: ExporterConfig,
-    queue: Queue,
-    ledger: Ledger,
-    complaint: Mutex<Complaint>,
-    /// True from [`Exporter::shutdown`] on.
-    stopping: watch::Sender<bool>,
 }
 
 impl Exporter {
@@ -62,49 +55,59 @@ impl Exporter {
     /// does not resolve, is retried.
     ///
     /// # Errors
-    /// A target, header or certificate that cannot be used at all.
-    pub fn spawn(config: ExporterConfig) -> Result<Self, TransportError> {
+    /// A target, header or certificate that cannot be used at all; a spool that somebody else uses.
+    pub fn spawn(config: ExporterConfig) -> Result<Self, ExporterError> {
         let transport = Transport::new(&config.target, &config.settings)?;
+        let ledger = Ledger::default();
+        let spool = config.spool.clone().map(|spool| open(spool, &ledger)).transpose()?.flatten();
         let workers = config.concurrency.max(1);
-        let shared = Arc::new(Shared {
-            queue: Queue::new(config.queue_max_bytes),
+        let delivery = Arc::new(Delivery {
+            backlog: Backlog::new(config.queue_max_bytes, spool),
             config,
-            ledger: Ledger::default(),
-            complaint: Mutex::default(),
+            ledger,
+            complaints: Complaints::default(),
             stopping: watch::Sender::new(false),
         });
         let mut tasks = JoinSet::new();
         for _ in 0..workers {
-            let (shared, mut transport) = (Arc::clone(&shared), transport.clone());
-            tasks.spawn(async move {
-                while let Some(batch) = shared.queue.pop().await {
-                    let records = u64::from(batch.records);
-                    shared.ledger.change(|ledger| {
-                        ledger.queued -= records;
-                        ledger.in_flight += records;
-                    });
-                    shared.deliver(&mut transport, batch).await;
-                }
-            });
+            tasks.spawn(Arc::clone(&delivery).work(transport.clone()));
         }
-        Ok(Self { shared, workers: Arc::new(Mutex::new(tasks)) })
+        if delivery.backlog.has_spool() {
+            tasks.spawn(Arc::clone(&delivery).keep_in_sync());
+        }
+        Ok(Self { delivery, workers: Arc::new(Mutex::new(tasks)) })
     }
 
-    /// Queues a batch; never blocks. When the queue is full the oldest batches are dropped, and counted.
+    /// Takes a batch; never waits for the network. Without a spool, or when it takes nothing, the oldest batches in memory are
+    /// dropped when they are too many, and counted.
     pub fn push(&self, batch: Batch) {
+        let Delivery { backlog, ledger, complaints, .. } = &*self.delivery;
         let records = u64::from(batch.records);
-        self.shared.ledger.change(|ledger| {
+        let has_spool = backlog.has_spool();
+        ledger.change(|ledger| {
             ledger.records += records;
-            ledger.queued += records;
+            *(if has_spool { &mut ledger.spooled } else { &mut ledger.queued }) += records;
         });
-        let dropped: u64 = self.shared.queue.push(batch).iter().map(|batch| u64::from(batch.records)).sum();
-        if dropped > 0 {
-            self.shared.ledger.change(|ledger| {
-                ledger.queued -= dropped;
-                *ledger.dropped.entry(DropReason::QueueFull).or_default() += dropped;
+        if has_spool {
+            let appended = backlog.append(&batch);
+            self.delivery.count_losses();
+            let Err(error) = appended else { return };
+            ledger.change(|ledger| {
+                ledger.spooled -= records;
+                ledger.queued += records;
             });
-            self.shared.complain(&format!(
-                "the queue is full: {dropped} records dropped; the Collector is slower than the accepts, or down; raise queue.max_bytes or look at the Collector"
+            complaints.warn(&format!(
+                "the spool takes nothing: {error}; records stay in memory, at most queue.max_bytes of them; make room on the disk, or make spool.directory writable"
+            ));
+        }
+        let dropped: u64 = backlog.push(batch).iter().map(|batch| u64::from(batch.records)).sum();
+        if dropped > 0 {
+            ledger.change(|ledger| {
+                ledger.queued -= dropped;
+                ledger.add_dropped(DropReason::QueueFull, dropped);
+            });
+            complaints.warn(&format!(
+                "the queue is full: {dropped} records dropped; the Collector is slower than the accepts, or down; raise queue.max_bytes, set spool.directory, or look at the Collector"
             ));
         }
     }
@@ -112,154 +115,95 @@ impl Exporter {
     /// What became of the records so far.
     #[must_use]
     pub fn ledger(&self) -> LedgerSnapshot {
-        self.shared.ledger.snapshot()
+        self.delivery.ledger.snapshot()
     }
 
-    /// Delivers what is queued until `deadline`, drops the rest (counted as `shutdown`), and returns the final ledger.
-    /// What waits for its next try is tried at once.
+    /// Delivers what it can until `deadline`, and returns the final ledger. What waits for its next try is tried at once, and what
+    /// is in the spool after that stays there; the rest is dropped, and counted as `shutdown`.
     pub async fn shutdown(self, deadline: Instant) -> LedgerSnapshot {
-        self.shared.queue.close();
-        self.shared.stopping.send_replace(true);
+        let Delivery { backlog, ledger, stopping, complaints, .. } = &*self.delivery;
+        backlog.close();
+        stopping.send_replace(true);
         let mut workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
         let all_ended = async { while workers.join_next().await.is_some() {} };
         if time::timeout_at(deadline.into(), all_ended).await.is_err() {
             workers.shutdown().await;
         }
-        self.shared.ledger.change(|ledger| {
-            let left = ledger.queued + ledger.in_flight;
-            if left > 0 {
-                *ledger.dropped.entry(DropReason::Shutdown).or_default() += left;
-            }
-            ledger.queued = 0;
-            ledger.in_flight = 0;
+        let left = backlog.abandon();
+        ledger.change(|ledger| {
+            ledger.queued -= left;
+            ledger.add_dropped(DropReason::Shutdown, left);
         });
+        self.delivery.count_losses();
+        if let Err(error) = backlog.close_spool() {
+            complaints.warn(&format!(
+                "the spool cannot be closed: {error}; the next start reads more of it, and some records may be sent twice"
+            ));
+        }
         self.ledger()
     }
 }
 
-impl Shared {
-    /// Delivers a batch, or as many halves of it as it takes.
-    async fn deliver(&self, transport: &mut Transport, batch: Batch) {
-        let mut waiting = vec![batch];
-        while let Some(batch) = waiting.pop() {
-            let Some(refused) = self.attempt_until_decided(transport, &batch).await else { continue };
-            if let Some((first, second)) = batch.split() {
-                self.ledger.change(|ledger| ledger.splits += 1);
-                waiting.extend([second, first]);
-            } else {
-                self.dropped(&batch, DropReason::TooLarge, &refused);
-            }
+/// Opens a spool, with what an earlier run left in it. One that cannot be used is not worth ending for: then there is none.
+fn open(config: SpoolConfig, ledger: &Ledger) -> Result<Option<Spool>, SpoolError> {
+    let (spool, recovery) = match Spool::open(config) {
+        Ok(opened) => opened,
+        Err(error @ SpoolError::Locked(_)) => return Err(error),
+        Err(error @ SpoolError::Unusable { .. }) => {
+            tracing::warn!("{error}; until then records are kept in memory, at most queue.max_bytes of them");
+            return Ok(None);
         }
+    };
+    for oddity in &recovery.oddities {
+        tracing::warn!("{oddity}");
     }
-
-    /// Sends a batch until it is accepted or dropped. Returns the refusal if it should be sent in halves.
-    async fn attempt_until_decided(&self, transport: &mut Transport, batch: &Batch) -> Option<String> {
-        let backoff = Backoff { initial: self.config.backoff_initial, max: self.config.backoff_max };
-        let give_up = Instant::now() + self.config.retry_window;
-        for attempt in 0.. {
-            let sent = time::timeout(self.config.timeout, transport.send(batch)).await;
-            let Refused { verdict, reason } = match sent {
-                Ok(Ok(answer)) => {
-                    self.accepted(batch, &answer);
-                    return None;
-                }
-                Ok(Err(refused)) => refused,
-                Err(_) => {
-                    transport.reconnect();
-                    let reason = format!("no answer within {:?}", self.config.timeout);
-                    Refused { verdict: Verdict::Retry, reason }
-                }
-            };
-            let pause = match verdict {
-                Verdict::Retry => backoff.pause(attempt, RandomState::new().hash_one(attempt)),
-                Verdict::RetryAfter(asked) => asked,
-                Verdict::Split => return Some(reason),
-                Verdict::Drop => {
-                    self.dropped(batch, DropReason::NonRetryable, &reason);
-                    return None;
-                }
-            };
-            if Instant::now() + pause > give_up {
-                self.dropped(batch, DropReason::RetryExpired, &reason);
-                return None;
-            }
-            self.ledger.change(|ledger| ledger.retries += 1);
-            self.complain(&format!(
-                "the Collector at {} does not take records: {reason}; trying again for up to {:?}, nothing is lost yet",
-                self.config.target, self.config.retry_window
-            ));
-            self.rest(pause).await;
-        }
-        None
+    if recovery.torn_bytes > 0 {
+        tracing::warn!(
+            "{} bytes at the end of the spool are no whole request: an earlier run did not come to write it",
+            recovery.torn_bytes
+        );
     }
-
-    /// Sleeps until the next try; the beginning of the shutdown ends it.
-    async fn rest(&self, pause: Duration) {
-        let mut stopping = self.stopping.subscribe();
-        if *stopping.borrow_and_update() {
-            time::sleep(pause).await;
-        } else {
-            _ = time::timeout(pause, stopping.changed()).await;
-        }
+    if recovery.records > 0 {
+        tracing::info!("{} records of an earlier run are in the spool and will be sent", recovery.records);
     }
-
-    fn accepted(&self, batch: &Batch, answer: &Accepted) {
-        let records = u64::from(batch.records);
-        let rejected = answer.rejected.min(records);
-        self.ledger.change(|ledger| {
-            ledger.in_flight -= records;
-            ledger.acknowledged += records - rejected;
-            ledger.rejected += rejected;
-            ledger.requests += 1;
-        });
-        if rejected > 0 || !answer.message.is_empty() {
-            self.complain(&format!(
-                "the Collector at {} rejected {rejected} of {records} records: {}",
-                self.config.target, answer.message
-            ));
-        } else {
-            self.recovered();
-        }
-    }
-
-    fn dropped(&self, batch: &Batch, reason: DropReason, why: &str) {
-        let records = u64::from(batch.records);
-        self.ledger.change(|ledger| {
-            ledger.in_flight -= records;
-            *ledger.dropped.entry(reason).or_default() += records;
-        });
-        self.complain(&format!(
-            "{records} records dropped ({reason:?}): {} answered: {why}",
-            self.config.target
-        ));
-    }
-
-    fn complain(&self, message: &str) {
-        let mut complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
-        if complaint.last.is_some_and(|last| last.elapsed() < COMPLAIN_EVERY) {
-            complaint.suppressed += 1;
-            return;
-        }
-        match complaint.suppressed {
-            0 => tracing::warn!("{message}"),
-            more => tracing::warn!("{message} ({more} more messages like this in between)"),
-        }
-        *complaint = Complaint { last: Some(Instant::now()), suppressed: 0, failing: true };
-    }
-
-    fn recovered(&self) {
-        let mut complaint = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::take(&mut complaint.failing) {
-            tracing::info!("the Collector at {} takes records again", self.config.target);
-        }
-    }
+    ledger.change(|ledger| {
+        ledger.recovered = recovery.records;
+        ledger.spooled = recovery.records;
+    });
+    Ok(Some(spool))
 }
 
-/// When a failure was last complained of, and how many were not.
-#[derive(Debug, Default)]
-struct Complaint {
-    last: Option<Instant>,
-    suppressed: u64,
-    /// A complaint was logged, and no recovery since.
-    failing: bool,
+/// A destination that cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ExporterError {
+    /// Its address, headers or certificates.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// Its spool.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+impl Delivery {
+    /// Counts what the spool lost since the last time.
+    pub(crate) fn count_losses(&self) {
+        let Losses { full, expired, corrupt } = self.backlog.take_losses();
+        for (reason, records, why) in [
+            (
+                DropReason::SpoolFull,
+                full,
+                "the spool is full: raise spool.max_bytes, or look at the Collector",
+            ),
+            (DropReason::SpoolExpired, expired, "they waited longer than spool.max_age"),
+            (DropReason::SpoolCorrupt, corrupt, "the spool's files were changed or damaged"),
+        ] {
+            if records > 0 {
+                self.ledger.change(|ledger| {
+                    ledger.spooled -= records;
+                    ledger.add_dropped(reason, records);
+                });
+                self.complaints.warn(&format!("{records} records dropped: {why}"));
+            }
+        }
+    }
 }

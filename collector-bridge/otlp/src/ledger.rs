@@ -21,6 +21,12 @@ pub enum DropReason {
     TooLarge,
     /// Not delivered when the time for stopping was over.
     Shutdown,
+    /// The spool was full and these were the oldest.
+    SpoolFull,
+    /// Longer in the spool than `spool.max_age`.
+    SpoolExpired,
+    /// Not any more what was written to the spool.
+    SpoolCorrupt,
 }
 
 /// The ledger of one destination, counts of records unless said otherwise. Every term is counted where it happens.
@@ -28,13 +34,17 @@ pub enum DropReason {
 pub struct LedgerSnapshot {
     /// Given to the destination.
     pub records: u64,
+    /// Found in the spool, of an earlier run.
+    pub recovered: u64,
     /// Accepted by the Collector.
     pub acknowledged: u64,
     /// Refused by the Collector within a request that it accepted (`partial_success`).
     pub rejected: u64,
     /// Dropped, by reason.
     pub dropped: BTreeMap<DropReason, u64>,
-    /// In the queue.
+    /// In the spool, and not under way.
+    pub spooled: u64,
+    /// In the queue in memory.
     pub queued: u64,
     /// In requests that wait for their answer or their next attempt.
     pub in_flight: u64,
@@ -53,18 +63,25 @@ impl LedgerSnapshot {
         self.dropped.values().sum()
     }
 
+    pub(crate) fn add_dropped(&mut self, reason: DropReason, records: u64) {
+        if records > 0 {
+            *self.dropped.entry(reason).or_default() += records;
+        }
+    }
+
     /// The ledger's equation, which holds at every moment.
     ///
     /// # Errors
     /// The equation with its numbers, when it does not hold.
     pub fn balanced(&self) -> Result<(), String> {
-        let parts = [self.acknowledged, self.rejected, self.dropped_total(), self.queued, self.in_flight];
-        if self.records == parts.iter().sum::<u64>() {
+        let dropped = self.dropped_total();
+        let parts = [self.acknowledged, self.rejected, dropped, self.spooled, self.queued, self.in_flight];
+        if self.records + self.recovered == parts.iter().sum::<u64>() {
             Ok(())
         } else {
             Err(format!(
-                "records = acknowledged + rejected + dropped + queued + in_flight does not hold: {} and {parts:?}",
-                self.records
+                "records + recovered = acknowledged + rejected + dropped + spooled + queued + in_flight does not hold: {} + {} and {parts:?}",
+                self.records, self.recovered
             ))
         }
     }

@@ -5,16 +5,19 @@
 //! No eBPF, no root: everything here is pure or speaks gRPC.
 #![forbid(unsafe_code)]
 
+mod backlog;
 pub mod batch;
 pub mod causes;
+mod complaint;
 mod compression;
+mod delivery;
 pub mod errno;
 pub mod exporter;
 pub mod ledger;
 pub mod names;
 pub mod print;
 pub mod profile;
-mod queue;
+
 pub mod receiver;
 pub mod record;
 mod recycle;
@@ -26,9 +29,10 @@ pub mod text;
 mod transport;
 mod wire;
 
+pub use acceptd_spool::{Order, SpoolConfig, SpoolError, SyncPolicy};
 pub use batch::{Batch, BatchBuilder, BatchLimits, Push};
 pub use compression::Compression;
-pub use exporter::{Exporter, ExporterConfig};
+pub use exporter::{Exporter, ExporterConfig, ExporterError};
 pub use ledger::{DropReason, LedgerSnapshot};
 pub use print::{Output, Printer};
 pub use profile::{Attribute, Profile, UnknownAttribute};

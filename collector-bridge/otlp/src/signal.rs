@@ -33,4 +33,23 @@ impl Signal {
             Self::Metrics => "/v1/metrics",
         }
     }
+
+    /// Its number in a spool, which is there to stay.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Logs => 1,
+            Self::Traces => 2,
+            Self::Metrics => 3,
+        }
+    }
+
+    /// The signal of this number, unless it is of a newer version.
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Logs),
+            2 => Some(Self::Traces),
+            3 => Some(Self::Metrics),
+            _ => None,
+        }
+    }
 }

@@ -228,6 +228,8 @@ fn exporter(config: &Config, destination: Option<&Destination>) -> anyhow::Resul
         backoff_max: export.backoff_max,
         queue_max_bytes: config.queue.max_bytes,
         concurrency: export.concurrency,
+        spool: destination::spool(config),
+        sync_interval: config.spool.fsync_interval,
     })?;
     Ok(Some(exporter))
 }

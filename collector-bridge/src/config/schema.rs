@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::choice::{
-    CaptureTier, Choice, Compression, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol,
-    ProtocolChoice,
+    CaptureTier, Choice, Compression, Fsync, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol,
+    ProtocolChoice, ReplayOrder,
 };
 use super::endpoint::{Destination, Endpoint};
 use super::kind::{AbsolutePath, Count, Kind, Names, OptionalPath, OptionalText, Size, Span, Toggle};
@@ -92,6 +92,24 @@ settings! {
         "queue.max_bytes" => max_bytes: usize = 16 * MIB, Size { min: 16 * KIB, max: GIB, power_of_two: false };
     }
 
+    /// Requests on disk until they are delivered: neither a Collector that is down for long nor a crash of the agent loses them.
+    spool: Spool {
+        /// A directory for them, which no other agent uses. Without it requests wait in memory only.
+        "spool.directory" => directory: Option<PathBuf> = None, OptionalPath;
+        /// Most bytes of it. When it is full the oldest requests are dropped, and counted.
+        "spool.max_bytes" => max_bytes: usize = GIB, Size { min: 16 * MIB, max: 1024 * GIB, power_of_two: false };
+        /// Requests that waited longer are dropped, and counted.
+        "spool.max_age" => max_age: Duration = 24 * HOUR, Span(SECOND, 52 * WEEK);
+        /// When requests are written through to the disk: always before they are sent, at every interval, or never. Only a
+        /// machine that loses its power loses what is not.
+        "spool.fsync" => fsync: Fsync = Fsync::Interval, Choice;
+        /// The interval. It is also how often the spool remembers what was delivered.
+        "spool.fsync_interval" => fsync_interval: Duration = SECOND, Span(10 * MILLISECOND, HOUR);
+        /// What is sent first after a failure: oldest_first, or interleaved, the newest and the oldest in turns. Loki refuses
+        /// records that are much older than others of their stream.
+        "spool.replay_order" => replay_order: ReplayOrder = ReplayOrder::OldestFirst, Choice;
+    }
+
     /// Where requests go and how persistently.
     export: Export {
         /// The OpenTelemetry Collector: host:port, http://host:port or https://host:port. none: nothing is sent.
@@ -107,7 +125,8 @@ settings! {
         "export.headers_file" => headers_file: Option<PathBuf> = None, OptionalPath;
         /// Deadline of one attempt.
         "export.timeout" => timeout: Duration = 10 * SECOND, Span(MILLISECOND, HOUR);
-        /// How long a request is retried before it is dropped, and counted. 0s: never retried.
+        /// How long a request is retried before it is dropped, and counted. 0s: never retried. What is in a spool is retried
+        /// as long as it is there.
         "export.retry_window" => retry_window: Duration = 300 * SECOND, Span(Duration::ZERO, WEEK);
         /// First pause before a retry; doubles with each one, with jitter.
         "export.backoff_initial" => backoff_initial: Duration = SECOND, Span(MILLISECOND, HOUR);
@@ -240,6 +259,15 @@ impl Config {
                 format!(
                     "{} bytes cannot hold one request of batch.max_bytes = {} bytes; raise it or lower batch.max_bytes",
                     self.queue.max_bytes, self.batch.max_bytes
+                ),
+            ));
+        }
+        if self.spool.directory.is_some() && self.spool.max_bytes < 2 * self.batch.max_bytes {
+            found.push((
+                "spool.max_bytes",
+                format!(
+                    "{} bytes cannot hold two requests of batch.max_bytes = {} bytes; raise it or lower batch.max_bytes",
+                    self.spool.max_bytes, self.batch.max_bytes
                 ),
             ));
         }

@@ -56,6 +56,8 @@ pub(crate) fn config(target: Target) -> ExporterConfig {
         backoff_max: Duration::from_millis(50),
         queue_max_bytes: 1 << 24,
         concurrency: 1,
+        spool: None,
+        sync_interval: Duration::from_millis(20),
     }
 }
 

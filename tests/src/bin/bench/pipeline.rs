@@ -144,6 +144,8 @@ fn config(endpoint: &str) -> ExporterConfig {
         backoff_max: Duration::from_secs(30),
         queue_max_bytes: 16 << 20,
         concurrency: 2,
+        spool: None,
+        sync_interval: Duration::from_secs(1),
     }
 }
 

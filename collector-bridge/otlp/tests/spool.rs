@@ -1,0 +1,182 @@
+//! Delivery by way of a spool: what a run does not deliver, the next one does.
+#![forbid(unsafe_code)]
+
+mod shared;
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use acceptd_otlp::{
+    DropReason, Exporter, ExporterConfig, ExporterError, LedgerSnapshot, Order, SpoolConfig, SpoolError,
+    SyncPolicy, Target,
+};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use tonic::Status;
+
+use shared::{Collector, batch, dropped, finish, listener, until};
+
+fn config(endpoint: impl std::fmt::Display, folder: &Path) -> ExporterConfig {
+    let spool = SpoolConfig {
+        folder: folder.to_owned(),
+        max_bytes: 1 << 24,
+        max_age: Duration::from_hours(24),
+        sync: SyncPolicy::Interval,
+        order: Order::OldestFirst,
+    };
+    ExporterConfig { spool: Some(spool), ..shared::config(Target::Grpc(endpoint.to_string())) }
+}
+
+/// An address where nobody listens.
+fn nobody() -> String {
+    listener().local_addr().expect("bound").to_string()
+}
+
+/// Ends an exporter in the way of a crash: nothing of it runs any more, and nothing was flushed.
+fn crash(run: impl Future<Output = Exporter>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let exporter = runtime.block_on(run);
+    drop(runtime);
+    drop(exporter);
+}
+
+async fn stopped(exporter: Exporter) -> LedgerSnapshot {
+    let ledger = exporter.shutdown(Instant::now() + Duration::from_secs(10)).await;
+    ledger.balanced().expect("balanced");
+    assert_eq!((ledger.queued, ledger.in_flight), (0, 0));
+    ledger
+}
+
+#[tokio::test]
+async fn what_a_stopped_run_could_not_deliver_the_next_one_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let exporter = Exporter::spawn(config(nobody(), folder.path())).expect("an endpoint");
+    exporter.push(batch(1..=3, 0));
+    exporter.push(batch(4..=5, 0));
+    until(&exporter, "refused", |ledger| ledger.retries >= 2).await;
+    let begun = Instant::now();
+    let ledger = stopped(exporter).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "it waited for a Collector that is not there");
+    assert_eq!((ledger.records, ledger.spooled, ledger.dropped_total()), (5, 5, 0));
+
+    let collector = Collector::default();
+    let exporter = Exporter::spawn(config(collector.start(), folder.path())).expect("an endpoint");
+    exporter.push(batch([6], 0));
+    let ledger = finish(exporter).await;
+    assert_eq!((ledger.recovered, ledger.records, ledger.acknowledged, ledger.spooled), (5, 1, 6, 0));
+    assert_eq!(collector.accepted(), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn what_a_crashed_run_had_not_delivered_the_next_one_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    crash(async {
+        let exporter = Exporter::spawn(config(nobody(), folder)).expect("an endpoint");
+        exporter.push(batch(1..=3, 0));
+        until(&exporter, "refused", |ledger| ledger.retries >= 1).await;
+        exporter.push(batch(4..=5, 0));
+        exporter
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let collector = Collector::default();
+        let exporter = Exporter::spawn(config(collector.start(), folder)).expect("an endpoint");
+        let ledger = finish(exporter).await;
+        assert_eq!((ledger.recovered, ledger.acknowledged), (5, 5));
+        assert_eq!(collector.accepted(), [1, 2, 3, 4, 5]);
+    });
+}
+
+/// The first half was taken, the second was not when the run ended: the whole request is sent again.
+#[tokio::test]
+async fn a_request_of_which_half_was_delivered_is_sent_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let too_large = Err(Status::resource_exhausted("received message larger than max (9 vs. 4)"));
+    let later = || Err(Status::unavailable("later"));
+    let answers =
+        [too_large, Ok(ExportLogsServiceResponse::default())].into_iter().chain((0..500).map(|_| later()));
+    let collector = Collector::answering(answers);
+    let exporter = Exporter::spawn(config(collector.start(), folder.path())).expect("an endpoint");
+    exporter.push(batch(1..=4, 0));
+    until(&exporter, "half taken", |ledger| ledger.acknowledged == 2 && ledger.retries > 0).await;
+    let ledger = stopped(exporter).await;
+    assert_eq!((ledger.records, ledger.acknowledged, ledger.spooled), (4, 2, 2));
+    let collector = Collector::default();
+    let exporter = Exporter::spawn(config(collector.start(), folder.path())).expect("an endpoint");
+    assert_eq!(finish(exporter).await.recovered, 4);
+    assert_eq!(collector.accepted(), [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn what_is_in_the_spool_is_retried_beyond_the_window() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let later = || Err(Status::unavailable("later"));
+    let collector = Collector::answering((0..20).map(|_| later()));
+    let spooled = config(collector.start(), folder.path());
+    let exporter =
+        Exporter::spawn(ExporterConfig { retry_window: Duration::ZERO, ..spooled }).expect("an endpoint");
+    exporter.push(batch([1], 0));
+    let ledger = until(&exporter, "taken", |ledger| ledger.acknowledged == 1).await;
+    assert_eq!((ledger.retries, ledger.dropped_total()), (20, 0));
+    finish(exporter).await;
+}
+
+#[tokio::test]
+async fn what_the_spool_does_not_take_stays_in_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let exporter = Exporter::spawn(config(nobody(), folder.path())).expect("an endpoint");
+    fs::remove_dir_all(folder.path()).expect("removed");
+    for number in 1..=3 {
+        exporter.push(batch([number], 0));
+    }
+    let ledger = exporter.ledger();
+    assert_eq!((ledger.queued + ledger.in_flight, ledger.spooled), (3, 0), "{ledger:?}");
+    fs::create_dir(folder.path()).expect("made");
+    exporter.push(batch([4], 0));
+    assert_eq!(exporter.ledger().spooled, 1, "as soon as it takes something again");
+    let ledger = exporter.shutdown(Instant::now()).await;
+    ledger.balanced().expect("balanced");
+    assert_eq!((dropped(&ledger, DropReason::Shutdown), ledger.spooled), (3, 1));
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_one_is_no_reason_to_end_and_one_that_is_taken_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    fs::write(&file, "").expect("written");
+    let collector = Collector::default();
+    let address = collector.start();
+    let exporter = Exporter::spawn(config(address, &file.join("spool"))).expect("without a spool");
+    exporter.push(batch([1], 0));
+    assert_eq!(finish(exporter).await.acknowledged, 1);
+
+    let first = Exporter::spawn(config(address, folder.path())).expect("a spool");
+    let second = Exporter::spawn(config(address, folder.path()));
+    assert!(matches!(second, Err(ExporterError::Spool(SpoolError::Locked(_)))), "{second:?}");
+    finish(first).await;
+}
+
+#[tokio::test]
+async fn what_was_changed_on_disk_is_never_sent_and_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let exporter = Exporter::spawn(config(nobody(), folder.path())).expect("an endpoint");
+    exporter.push(batch(1..=3, 0));
+    exporter.push(batch(4..=5, 0));
+    stopped(exporter).await;
+    let segment = folder.path().join("0000000000000001.segment");
+    let mut bytes = fs::read(&segment).expect("written");
+    // In the body of the first.
+    bytes[60] ^= 1;
+    fs::write(&segment, bytes).expect("written");
+    let collector = Collector::default();
+    let exporter = Exporter::spawn(config(collector.start(), folder.path())).expect("an endpoint");
+    let ledger = finish(exporter).await;
+    assert_eq!(
+        (ledger.recovered, dropped(&ledger, DropReason::SpoolCorrupt), ledger.acknowledged),
+        (5, 3, 2)
+    );
+    assert_eq!(collector.accepted(), [4, 5]);
+}
