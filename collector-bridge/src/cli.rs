@@ -54,6 +54,14 @@ Examples:
   acceptd receive
   acceptd receive --listen 0.0.0.0:4317 --output otlp-json --file accepts.jsonl";
 
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  acceptd replay --endpoint collector:4317 accepts.jsonl
+  acceptd replay --endpoint collector:4317 /var/lib/acceptd/spool/default/*.segment
+
+Records keep their log.record.uid, so a store that has them already can tell.
+Exit codes: 0 every record was acknowledged, 1 some were not, 64 bad usage or configuration";
+
 /// The command line as a whole.
 #[derive(Debug, Parser)]
 #[command(name = "acceptd", version, about = ABOUT, long_about = None, after_help = EXAMPLES, max_term_width = 100)]
@@ -74,6 +82,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Receive OTLP over gRPC, and print or write what arrives
     Receive(ReceiveArgs),
+    /// Send again what files have: OTLP JSON lines, or segments of a spool
+    Replay(ReplayArgs),
     /// Print, check or explain the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -199,6 +209,19 @@ pub struct ReceiveArgs {
     /// Write to this file instead of standard output
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+#[command(after_help = REPLAY_EXAMPLES)]
+pub struct ReplayArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    /// The files, sent one after the other
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
 }
 
 /// What to do with the configuration.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use acceptd_otlp::{Settings, Signal, SpoolConfig, Target, Tls};
+use acceptd_otlp::{ExporterConfig, Settings, Signal, SpoolConfig, Target, Tls};
 
 use crate::config::{Config, Endpoint, Protocol};
 
@@ -17,18 +17,38 @@ pub struct Destination {
     pub address: String,
 }
 
-/// The destination of logs; none when nothing is to be sent.
+/// The destination of a signal; none when there is none to send it to.
 ///
 /// # Errors
 /// A file of headers that cannot be used, with the remedy.
-pub fn of_logs(config: &Config) -> Result<Option<Destination>, String> {
-    let Some(endpoint) = config.endpoint_of_logs() else { return Ok(None) };
-    let is_whole = config.export_logs.endpoint.is_some();
+pub fn of(config: &Config, signal: Signal) -> Result<Option<Destination>, String> {
+    let own = config.export_logs.endpoint.as_ref().filter(|_| signal == Signal::Logs);
+    let Some(endpoint) = own.or(config.export.endpoint.as_ref()) else { return Ok(None) };
     Ok(Some(Destination {
-        target: target(endpoint, config.export.protocol, Signal::Logs, is_whole),
+        target: target(endpoint, config.export.protocol, signal, own.is_some()),
         settings: settings(config)?,
         address: endpoint.address(),
     }))
+}
+
+impl Destination {
+    /// How to deliver to it.
+    #[must_use]
+    pub fn exporter(self, config: &Config, spool: Option<SpoolConfig>) -> ExporterConfig {
+        let export = &config.export;
+        ExporterConfig {
+            target: self.target,
+            settings: self.settings,
+            timeout: export.timeout,
+            retry_window: export.retry_window,
+            backoff_initial: export.backoff_initial,
+            backoff_max: export.backoff_max,
+            queue_max_bytes: config.queue.max_bytes,
+            concurrency: export.concurrency,
+            spool,
+            sync_interval: config.spool.fsync_interval,
+        }
+    }
 }
 
 /// The folder, within `spool.directory`, of the destination that the configuration's `export` describes.

@@ -18,6 +18,7 @@ pub mod identity;
 pub mod ids;
 pub mod ledger;
 pub mod listeners;
+pub mod logging;
 pub mod mapping;
 pub mod memory;
 pub mod output;

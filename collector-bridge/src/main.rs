@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Watch(arguments) => cmd::run::run(arguments.load(), false),
         Command::Check(arguments) => cmd::check::run(&arguments),
         Command::Receive(arguments) => cmd::receive::run(&arguments),
+        Command::Replay(arguments) => cmd::replay::run(&arguments),
         Command::Config(command) => cmd::config::run(&command),
         Command::Events { fields: true, .. } => cmd::events::fields(),
         Command::Events { output, .. } => cmd::events::run(output == "json"),

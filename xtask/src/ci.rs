@@ -7,17 +7,22 @@ use anyhow::{Result, bail};
 
 use crate::setup::{Tool, install_tool, toolchain};
 use crate::workspace::Workspace;
-use crate::{Extent, bench, codegen, command, e2e, fuzz, setup, test, vm};
+use crate::{Extent, bench, codegen, command, e2e, fuzz, setup, soak, test, vm};
 
-const CARGO_DENY: Tool<'_> =
-    Tool { name: "cargo-deny", version: "0.20.2", toolchain: None, takes: "three to five minutes" };
+const CARGO_DENY: Tool<'_> = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    toolchain: None,
+    optimized: false,
+    takes: "two to three minutes",
+};
 
 const QUICK: Extent = Extent { quick: true, full: false };
 
 type Step = (&'static str, fn(&Workspace) -> Result<()>);
 
 /// Cheap ones first; a failed step does not keep the others from running.
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("format", format),
     ("codegen", |workspace| codegen::run(workspace, true)),
     ("clippy", clippy),
@@ -25,6 +30,7 @@ const STEPS: [Step; 9] = [
     ("test", test::run),
     ("fuzz", |workspace| fuzz::run(workspace, QUICK)),
     ("e2e", |workspace| e2e::run(workspace, QUICK)),
+    ("soak", |workspace| soak::run(workspace, QUICK)),
     ("vm", vm::quick),
     ("bench", |workspace| bench::run(workspace, QUICK)),
 ];

@@ -1,6 +1,5 @@
 //! `cargo xtask e2e`: nginx and other servers accept, a real Collector receives, and each server's own word is the truth.
 
-mod collector;
 mod compare;
 pub(crate) mod hostile;
 mod load;
@@ -20,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::process::{Running, until};
 use crate::records::{Record, Tail};
 use crate::workspace::Workspace;
-use crate::{Extent, agent, apt, build, host};
+use crate::{Extent, agent, apt, build, collector, host};
 use hostile::Hostile;
 use mptcp::Accepts;
 use nginx::Nginx;

@@ -10,7 +10,11 @@ const EQUATIONS: [Equation; 4] = [
     ("capture", &["seen", "other"], &["filtered", "self", "aggregated", "lost", "submitted"]),
     ("capture", &["submitted"], &["in_ring", "malformed", "decoded"]),
     ("capture", &["decoded", "made"], &["records", "too_large", "bookkeeping"]),
-    ("export", &["records"], &["acknowledged", "rejected", "dropped", "queued", "in_flight"]),
+    (
+        "export",
+        &["records", "recovered"],
+        &["acknowledged", "rejected", "dropped", "spooled", "queued", "in_flight"],
+    ),
 ];
 
 /// What must be zero when nothing went wrong and everything was flushed.
@@ -92,7 +96,8 @@ mod tests {
 
     const GOOD: &str = r#"ledger: {"capture":{"seen":9,"other":1,"filtered":{"family":1},"self":2,"aggregated":{"again":3,"x":0},
         "lost":{"ring":0},"submitted":4,"in_ring":0,"malformed":0,"decoded":4,"made":1,"bookkeeping":1,"records":4,"too_large":0},
-        "export":{"records":4,"acknowledged":4,"rejected":0,"dropped":{"full":0},"queued":0,"in_flight":0}}"#;
+        "export":{"records":4,"recovered":0,"acknowledged":4,"rejected":0,"dropped":{"full":0},"spooled":0,"queued":0,
+        "in_flight":0}}"#;
 
     fn verdict(log: &str) -> String {
         let checked = Ledger::from_log(log).and_then(|ledger| ledger.check());
@@ -118,6 +123,8 @@ mod tests {
             (r#""made":1"#, r#""made":0"#),
             (r#""bookkeeping":1"#, r#""bookkeeping":2"#),
             (r#""acknowledged":4"#, r#""acknowledged":3"#),
+            (r#""spooled":0"#, r#""spooled":1"#),
+            (r#""recovered":0"#, r#""recovered":1"#),
         ] {
             assert!(verdict(&good().replace(from, to)).contains("but"), "{to}");
         }

@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod ci;
 mod codegen;
+mod collector;
 mod command;
 mod demo;
 mod e2e;
@@ -17,6 +18,7 @@ mod process;
 mod records;
 mod results;
 mod setup;
+mod soak;
 mod test;
 mod vm;
 mod workspace;
@@ -48,6 +50,8 @@ enum Task {
     E2e(Extent),
     /// Measure the agent (root)
     Bench(Extent),
+    /// Kill, cut and fill whatever the agent needs: nothing may be lost silently (root)
+    Soak(Extent),
     /// Run the scenarios on other kernels, in virtual machines
     Vm(vm::Options),
     /// Feed every parser with what libFuzzer makes up
@@ -97,6 +101,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test => test::run(&workspace),
         Task::E2e(extent) => e2e::run(&workspace, extent),
         Task::Bench(extent) => bench::run(&workspace, extent),
+        Task::Soak(extent) => soak::run(&workspace, extent),
         Task::Vm(options) => vm::run(&workspace, &options),
         Task::Fuzz(extent) => fuzz::run(&workspace, extent),
         Task::Codegen { check } => codegen::run(&workspace, check),

@@ -23,7 +23,13 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     toolchain(&nightly, &["rust-src"])?;
     install_tool(
         workspace,
-        &Tool { name: "bpf-linker", version: BPF_LINKER, toolchain: Some(&nightly), takes: "about a minute" },
+        &Tool {
+            name: "bpf-linker",
+            version: BPF_LINKER,
+            toolchain: Some(&nightly),
+            optimized: true,
+            takes: "about a minute",
+        },
     )
 }
 
@@ -33,6 +39,8 @@ pub(crate) struct Tool<'a> {
     pub(crate) version: &'a str,
     /// The toolchain to build it with; the checkout's own without one.
     pub(crate) toolchain: Option<&'a str>,
+    /// Whether it works long enough to be worth the time that optimizing it takes.
+    pub(crate) optimized: bool,
     /// How long that takes on two cores, for the message.
     pub(crate) takes: &'a str,
 }
@@ -51,6 +59,9 @@ pub(crate) fn install_tool(workspace: &Workspace, tool: &Tool<'_>) -> Result<()>
     let mut install = Command::new("cargo");
     install.args(tool.toolchain.map(|name| format!("+{name}")));
     install.args(["install", "--quiet", "--locked", "--force", "--root"]).arg(workspace.tools());
+    if !tool.optimized {
+        install.arg("--debug");
+    }
     install.arg(format!("{}@{}", tool.name, tool.version));
     command::run(install).with_context(|| {
         format!(

@@ -20,6 +20,7 @@ pub mod profile;
 
 pub mod receiver;
 pub mod record;
+pub mod recorded;
 mod recycle;
 pub mod resource;
 pub mod retry;

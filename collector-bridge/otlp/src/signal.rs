@@ -1,5 +1,7 @@
 //! The three signals of OTLP, and what they are called on the wire.
 
+use std::fmt;
+
 use http::uri::PathAndQuery;
 
 /// What a request holds.
@@ -12,6 +14,16 @@ pub enum Signal {
     Traces,
     /// `ExportMetricsServiceRequest`
     Metrics,
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Logs => "logs",
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+        })
+    }
 }
 
 impl Signal {
@@ -35,7 +47,8 @@ impl Signal {
     }
 
     /// Its number in a spool, which is there to stay.
-    pub(crate) const fn number(self) -> u8 {
+    #[must_use]
+    pub const fn number(self) -> u8 {
         match self {
             Self::Logs => 1,
             Self::Traces => 2,

@@ -178,28 +178,26 @@ impl Reader {
     }
 }
 
-/// The frames of one segment, wherever it lies; broken ones are left out.
+/// The frames of one segment, wherever it lies; an error for each place that is damaged.
 ///
 /// # Errors
-/// A file that cannot be read, or is no segment.
-pub fn frames_of(path: &Path) -> io::Result<impl Iterator<Item = io::Result<Frame>>> {
+/// A file that cannot be read ([`io::Error`]'s kinds), is no segment ([`io::ErrorKind::InvalidData`]), or of a newer version
+/// ([`io::ErrorKind::Unsupported`]).
+pub fn frames_of(path: &Path) -> io::Result<impl Iterator<Item = io::Result<Frame>> + use<>> {
     let mut reader = Reader::open(path, 0)?;
     let end = reader.length()?;
     let mut at = BEGIN;
     Ok(std::iter::from_fn(move || {
-        loop {
-            match reader.read(at, end) {
-                Ok(Found::Frame { next, frame, .. }) => {
-                    at = next;
-                    return Some(Ok(frame));
-                }
-                Ok(Found::Broken { next }) => at = next,
-                Ok(Found::End) => return None,
-                Err(error) => {
-                    at = end;
-                    return Some(Err(error));
-                }
-            }
-        }
+        let (next, found) = match reader.read(at, end) {
+            Ok(Found::Frame { next, frame, .. }) => (next, Ok(frame)),
+            Ok(Found::Broken { next }) => (
+                next,
+                Err(io::Error::new(io::ErrorKind::InvalidData, format!("bytes {at} to {next} are damaged"))),
+            ),
+            Ok(Found::End) => return None,
+            Err(error) => (end, Err(error)),
+        };
+        at = next;
+        Some(found)
     }))
 }

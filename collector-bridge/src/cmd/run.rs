@@ -1,7 +1,7 @@
 //! `acceptd run` and `acceptd watch`: the agent.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, Signal, probe};
+use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, Profile, Signal, probe};
 use anyhow::{Context as _, anyhow};
 
 use super::{failed, unusable};
@@ -25,7 +25,7 @@ use crate::{
     ids::Ids,
     ledger::CaptureLedger,
     listeners::Listeners,
-    memory,
+    logging, memory,
     output::{Console, Outputs},
     preflight::{self, Facts, Item, Verdict, canary, gather, heard},
     recorder::{Parts, Recorder},
@@ -43,7 +43,7 @@ pub fn run(loaded: Result<Loaded, ConfigError>, for_programs: bool) -> ExitCode 
         Ok(loaded) => loaded,
         Err(error) => return unusable(error.problems()),
     };
-    log_to_stderr(&loaded.config);
+    logging::to_stderr(&loaded.config);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -81,7 +81,7 @@ fn agent(loaded: &Loaded, profile: Profile, filter: Filter) -> anyhow::Result<Su
     memory::give_back();
     runtime.block_on(async {
         let mut stop = Stop::listen().context("cannot catch signals")?;
-        let destination = destination::of_logs(config).map_err(anyhow::Error::msg)?;
+        let destination = destination::of(config, Signal::Logs).map_err(anyhow::Error::msg)?;
         let exporter = exporter(config, destination.as_ref())?;
         let shared = Arc::new(Shared::default());
         let listeners =
@@ -217,21 +217,8 @@ fn profile(config: &Config) -> Result<Profile, String> {
 }
 
 fn exporter(config: &Config, destination: Option<&Destination>) -> anyhow::Result<Option<Exporter>> {
-    let Some(Destination { target, settings, .. }) = destination.cloned() else { return Ok(None) };
-    let export = &config.export;
-    let exporter = Exporter::spawn(ExporterConfig {
-        target,
-        settings,
-        timeout: export.timeout,
-        retry_window: export.retry_window,
-        backoff_initial: export.backoff_initial,
-        backoff_max: export.backoff_max,
-        queue_max_bytes: config.queue.max_bytes,
-        concurrency: export.concurrency,
-        spool: destination::spool(config),
-        sync_interval: config.spool.fsync_interval,
-    })?;
-    Ok(Some(exporter))
+    let Some(destination) = destination.cloned() else { return Ok(None) };
+    Ok(Some(Exporter::spawn(destination.exporter(config, destination::spool(config)))?))
 }
 
 fn outputs(config: &Config, exporter: Option<Exporter>) -> Outputs {
@@ -271,15 +258,6 @@ fn announce(config: &Config, capture: &Capture) {
         capture.tier,
         config.capture.ring_bytes,
     );
-}
-
-fn log_to_stderr(config: &Config) {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(config.log.level.filter()))
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }
 
 /// The last words: what was seen, what became of it, and whether that adds up.

@@ -71,7 +71,7 @@ pub fn everything(config: &Config, btf: &Path) -> Facts {
             Err(error) => facts.programs = Some(refusal(&error)),
         }
     }
-    facts.endpoint = match destination::of_logs(config) {
+    facts.endpoint = match destination::of(config, Signal::Logs) {
         Ok(destination) => destination.as_ref().map(ask),
         Err(cause) => Some(Endpoint {
             address: "export.headers_file".to_owned(),

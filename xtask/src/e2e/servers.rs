@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::collector;
 use crate::agent;
+use crate::collector;
 use crate::ledger::Ledger;
 use crate::process::{Running, until};
 use crate::records::{Record, Tail};

@@ -60,7 +60,7 @@ pub(crate) fn start(binary: &Path, folder: &Path) -> Result<Sink> {
     let mut collector = Command::new(binary);
     collector
         .arg("--config=env:ACCEPTD_COLLECTOR_CONFIG")
-        .env("ACCEPTD_COLLECTOR_CONFIG", include_str!("../../../otel-config/minimal.yaml"))
+        .env("ACCEPTD_COLLECTOR_CONFIG", include_str!("../../otel-config/minimal.yaml"))
         .env("ACCEPTD_OTLP_ADDRESS", format!("127.0.0.1:{port}"))
         .env("ACCEPTD_OTLP_HTTP_ADDRESS", format!("127.0.0.1:{http_port}"))
         .env("ACCEPTD_HEALTH_ADDRESS", format!("127.0.0.1:{health}"))

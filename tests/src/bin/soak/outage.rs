@@ -1,0 +1,83 @@
+//! A Collector that is away for long: what the agent holds stays within its bound.
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use acceptd_tests::agent::{Agent, Inbox};
+use serde_json::{Value as Json, json};
+
+use crate::{load::Load, sink::Sink};
+
+const RATE: u32 = 2000;
+
+/// Anonymous memory of the agent: what a run needs, `queue.max_bytes`, and requests under way.
+const BOUND_KIB: u64 = 64 << 10;
+
+pub(crate) fn measure(full: bool) -> Json {
+    let time = |minutes| if full { Duration::from_mins(minutes) } else { Duration::from_secs(15) };
+    json!({ "with_spool": away(time(10), true), "in_memory": away(time(2), false) })
+}
+
+fn away(time: Duration, with_spool: bool) -> Json {
+    let folder = tempfile::tempdir().expect("a folder");
+    let directory = format!("spool.directory={}", folder.path().display());
+    let flags: &[&str] =
+        if with_spool { &["--set", &directory, "--set", "spool.max_bytes=4GiB"] } else { &[] };
+    let sink = Sink::start();
+    sink.set_down(true);
+    let agent = Agent::sending_to(sink.address, Inbox::default(), flags);
+    let pid = agent.pid().as_raw_nonzero().get();
+    let load = Load::start(RATE);
+    let end = Instant::now() + time;
+    let mut peak = 0;
+    while Instant::now() < end {
+        peak = peak.max(anonymous_kib(pid));
+        thread::sleep(Duration::from_millis(200));
+    }
+    let accepted = load.stop();
+    sink.set_down(false);
+    // As fast as it gets: what is in the spool is sent while it stops, and the rest by the next run.
+    let mut ledgers = vec![agent.end()];
+    while ledgers.last().expect("one")["export"]["spooled"].as_u64() > Some(0) {
+        let agent = Agent::sending_to(sink.address, Inbox::default(), flags);
+        thread::sleep(Duration::from_secs(2));
+        ledgers.push(agent.end());
+    }
+    let of = |term: &str| {
+        ledgers.iter().map(|ledger| ledger["export"][term].as_u64().expect("a count")).sum::<u64>()
+    };
+    let dropped: u64 = ledgers
+        .iter()
+        .filter_map(|ledger| ledger["export"]["dropped"].as_object())
+        .flat_map(|reasons| reasons.values())
+        .filter_map(Json::as_u64)
+        .sum();
+    println!(
+        "outage: {} s, {}: {} accepts, {} records, {} acknowledged, {dropped} dropped; anonymous memory {peak} KiB at most, the bound is {BOUND_KIB}",
+        time.as_secs(),
+        if with_spool { "with a spool" } else { "in memory" },
+        accepted.len(),
+        of("records"),
+        of("acknowledged"),
+    );
+    assert!(peak < BOUND_KIB, "{peak} KiB");
+    assert_eq!(of("acknowledged"), sink.records());
+    assert_eq!(of("records"), sink.different() + dropped, "{ledgers:?}");
+    if with_spool {
+        assert_eq!(dropped, 0, "{ledgers:?}");
+        assert_eq!(sink.missing(&accepted).len(), 0);
+    }
+    json!({
+        "seconds": time.as_secs(), "accepts": accepted.len(), "records": of("records"),
+        "acknowledged": of("acknowledged"), "dropped": dropped, "rss_anon_peak_kib": peak, "bound_kib": BOUND_KIB,
+    })
+}
+
+/// `RssAnon` of a process.
+fn anonymous_kib(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the agent runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}

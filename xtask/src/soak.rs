@@ -1,0 +1,30 @@
+//! `cargo xtask soak`: builds and runs the binary `soak` of acceptd-tests, with the real Collector.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::workspace::Workspace;
+use crate::{Extent, build, collector, command, host, results};
+
+/// Runs the suite; with `--full` writes docs/results/soak.md.
+pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
+    host::require_root("soak")?;
+    let collector = collector::build(workspace)?;
+    build::packages(workspace, &["acceptd", "acceptd-tests"])?;
+    let mut soak = Command::new(workspace.target().join("release/soak"));
+    soak.arg(if extent.full { "--full" } else { "--quick" }).arg("--collector").arg(collector);
+    soak.current_dir(workspace.root());
+    let mut figures = String::new();
+    let good = command::watch(soak, |line| {
+        figures.push_str(line);
+        figures.push('\n');
+    })?;
+    if !good {
+        bail!("the soak failed, see above");
+    }
+    if extent.full {
+        results::write(workspace, "soak", "What acceptd does not lose", &[], &figures)?;
+    }
+    Ok(())
+}
