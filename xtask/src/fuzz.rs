@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::workspace::Workspace;
 use crate::{Extent, apt, command, setup};
 
-const TARGETS: [&str; 3] = ["samples", "config", "btf"];
+const TARGETS: [&str; 5] = ["samples", "config", "btf", "spool", "answers"];
 
 const QUICK_SECONDS: u32 = 10;
 const FULL_SECONDS: u32 = 120;

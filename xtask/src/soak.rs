@@ -11,8 +11,7 @@ use crate::{Extent, build, collector, command, host, results};
 pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     host::require_root("soak")?;
     let collector = collector::build(workspace)?;
-    build::packages(workspace, &["acceptd", "acceptd-tests"])?;
-    let mut soak = Command::new(workspace.target().join("release/soak"));
+    let mut soak = Command::new(build::suites(workspace)?.join("soak"));
     soak.arg(if extent.full { "--full" } else { "--quick" }).arg("--collector").arg(collector);
     soak.current_dir(workspace.root());
     let mut figures = String::new();

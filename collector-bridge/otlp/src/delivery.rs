@@ -11,7 +11,7 @@ use tokio::{sync::watch, time};
 use crate::{
     backlog::{Backlog, Kept, Popped},
     batch::Batch,
-    complaint::Complaints,
+    complaint::{About, Complaints},
     exporter::ExporterConfig,
     ledger::{DropReason, Ledger, LedgerSnapshot},
     retry::{Backoff, Verdict},
@@ -89,9 +89,10 @@ impl Delivery {
                     }
                 }
                 Err(error) => {
-                    self.complaints.warn(&format!(
-                        "the spool cannot be read: {error}; trying again every {UNREADABLE:?}"
-                    ));
+                    self.complaints.warn(
+                        About::Disk,
+                        &format!("the spool cannot be read: {error}; trying again every {UNREADABLE:?}"),
+                    );
                     if *self.stopping.borrow() {
                         return;
                     }
@@ -110,14 +111,17 @@ impl Delivery {
                 Kept::InMemory => &mut ledger.queued,
                 Kept::InSpool(_) => &mut ledger.spooled,
             };
-            *waited -= records;
+            // A spool that somebody else wrote may hold more than it says: the ledger does not add up then.
+            *waited = waited.saturating_sub(records);
             ledger.in_flight += records;
         });
         let mut flight = Flight { delivery: self, kept, records };
         let Some(batch) = batch else {
             flight.settle(records, |ledger| ledger.add_dropped(DropReason::SpoolCorrupt, records));
-            self.complaints
-                .warn(&format!("{records} records dropped: a newer acceptd wrote them to the spool"));
+            self.complaints.warn(
+                About::Loss,
+                &format!("{records} records dropped: a newer acceptd wrote them to the spool"),
+            );
             return false;
         };
         let mut waiting = vec![batch];
@@ -180,10 +184,13 @@ impl Delivery {
                 None => "until it does, from the spool".to_owned(),
             };
             self.ledger.change(|ledger| ledger.retries += 1);
-            self.complaints.warn(&format!(
-                "the Collector at {} does not take records: {reason}; trying again {fate}",
-                self.config.target
-            ));
+            self.complaints.warn(
+                About::Refusal,
+                &format!(
+                    "the Collector at {} does not take records: {reason}; trying again {fate}",
+                    self.config.target
+                ),
+            );
             self.rest(pause).await;
         }
         Outcome::Settled
@@ -208,21 +215,27 @@ impl Delivery {
             ledger.requests += 1;
         });
         if rejected > 0 || !answer.message.is_empty() {
-            self.complaints.warn(&format!(
-                "the Collector at {} rejected {rejected} of {records} records: {}",
-                self.config.target, answer.message
-            ));
+            self.complaints.warn(
+                About::Rejection,
+                &format!(
+                    "the Collector at {} rejected {rejected} of {records} records: {}",
+                    self.config.target, answer.message
+                ),
+            );
         } else {
-            self.complaints
-                .recovered(|| format!("the Collector at {} takes records again", self.config.target));
+            self.complaints.recovered(About::Refusal, || {
+                format!("the Collector at {} takes records again", self.config.target)
+            });
         }
     }
 
     fn dropped(&self, flight: &mut Flight<'_>, batch: &Batch, reason: DropReason, why: &str) {
         let records = u64::from(batch.records);
         flight.settle(records, |ledger| ledger.add_dropped(reason, records));
-        self.complaints
-            .warn(&format!("{records} records dropped ({reason:?}): {} answered: {why}", self.config.target));
+        self.complaints.warn(
+            About::Drop,
+            &format!("{records} records dropped ({reason:?}): {} answered: {why}", self.config.target),
+        );
     }
 
     /// Has the spool written through to the disk, again and again.
@@ -230,7 +243,7 @@ impl Delivery {
         while !*self.stopping.borrow() {
             self.rest(self.config.sync_interval).await;
             if let Err(error) = self.sync().await {
-                self.complaints.warn(&format!(
+                self.complaints.warn(About::Disk, &format!(
                     "the spool cannot be written through to the disk: {error}; a loss of power would lose it"
                 ));
             }

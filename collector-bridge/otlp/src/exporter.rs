@@ -12,7 +12,7 @@ use tokio::{sync::watch, task::JoinSet, time};
 use crate::{
     backlog::Backlog,
     batch::Batch,
-    complaint::Complaints,
+    complaint::{About, Complaints},
     delivery::Delivery,
     ledger::{DropReason, Ledger, LedgerSnapshot},
     transport::{Settings, Target, Transport, TransportError},
@@ -91,12 +91,15 @@ impl Exporter {
         if has_spool {
             let appended = backlog.append(&batch);
             self.delivery.count_losses();
-            let Err(error) = appended else { return };
+            let Err(error) = appended else {
+                complaints.recovered(About::Append, || "the spool takes records again".to_owned());
+                return;
+            };
             ledger.change(|ledger| {
                 ledger.spooled -= records;
                 ledger.queued += records;
             });
-            complaints.warn(&format!(
+            complaints.warn(About::Append, &format!(
                 "the spool takes nothing: {error}; records stay in memory, at most queue.max_bytes of them; make room on the disk, or make spool.directory writable"
             ));
         }
@@ -106,7 +109,7 @@ impl Exporter {
                 ledger.queued -= dropped;
                 ledger.add_dropped(DropReason::QueueFull, dropped);
             });
-            complaints.warn(&format!(
+            complaints.warn(About::Queue, &format!(
                 "the queue is full: {dropped} records dropped; the Collector is slower than the accepts, or down; raise queue.max_bytes, set spool.directory, or look at the Collector"
             ));
         }
@@ -136,7 +139,7 @@ impl Exporter {
         });
         self.delivery.count_losses();
         if let Err(error) = backlog.close_spool() {
-            complaints.warn(&format!(
+            complaints.warn(About::Disk, &format!(
                 "the spool cannot be closed: {error}; the next start reads more of it, and some records may be sent twice"
             ));
         }
@@ -199,10 +202,10 @@ impl Delivery {
         ] {
             if records > 0 {
                 self.ledger.change(|ledger| {
-                    ledger.spooled -= records;
+                    ledger.spooled = ledger.spooled.saturating_sub(records);
                     ledger.add_dropped(reason, records);
                 });
-                self.complaints.warn(&format!("{records} records dropped: {why}"));
+                self.complaints.warn(About::Loss, &format!("{records} records dropped: {why}"));
             }
         }
     }

@@ -76,7 +76,7 @@ impl Head {
     pub(crate) fn decode(bytes: &[u8; HEAD]) -> Option<Self> {
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-        if bytes[..4] != WORD || word(4) != crc32c::crc32c(&bytes[8..]) {
+        if bytes[..4] != WORD || !is_sum(word(4), &bytes[8..]) {
             return None;
         }
         Some(Self {
@@ -91,8 +91,13 @@ impl Head {
 
     /// Whether `body` is what was written behind this head.
     pub(crate) fn is_of(&self, body: &[u8]) -> bool {
-        body.len() == self.length && crc32c::crc32c(body) == self.body_crc
+        body.len() == self.length && is_sum(self.body_crc, body)
     }
+}
+
+/// A fuzzer finds no checksum; what is behind them has to bear anything, too.
+fn is_sum(sum: u32, bytes: &[u8]) -> bool {
+    cfg!(fuzzing) || sum == crc32c::crc32c(bytes)
 }
 
 #[cfg(test)]
