@@ -1,5 +1,6 @@
 //! Delivery by way of a spool: what a run does not deliver, the next one does.
 #![forbid(unsafe_code)]
+#![expect(clippy::expect_used, reason = "helpers of tests end a test with what they expected")]
 
 mod shared;
 

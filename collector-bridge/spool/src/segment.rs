@@ -9,9 +9,8 @@ use std::{
 
 use crate::frame::{Frame, HEAD, Head, WORD};
 
-/// The first seven bytes; the eighth is the version of what follows. A newer one is left untouched.
-const MAGIC: [u8; 7] = *b"ACPTSPL";
-const VERSION: u8 = 1;
+/// The first eight bytes, the last of which is the version of what follows. A newer one is left untouched.
+const MAGIC: [u8; 8] = *b"ACPTSPL\x01";
 
 /// Where the first frame is.
 pub(crate) const BEGIN: u64 = 8;
@@ -46,8 +45,7 @@ impl Writer {
         let path = path(folder, number);
         let mut options = OpenOptions::new();
         let file = options.create_new(true).read(true).write(true).mode(0o600).open(&path)?;
-        let [a, b, c, d, e, f, g] = MAGIC;
-        if let Err(error) = file.write_all_at(&[a, b, c, d, e, f, g, VERSION], 0) {
+        if let Err(error) = file.write_all_at(&MAGIC, 0) {
             // A full disk: an empty file would be in the way of the next try.
             _ = std::fs::remove_file(path);
             return Err(error);
@@ -116,14 +114,18 @@ impl Reader {
         let file = File::open(path)?;
         let mut magic = [0; 8];
         file.read_exact_at(&mut magic, 0)?;
-        match magic {
-            [magic @ .., VERSION] if magic == MAGIC => Ok(Self { file, number, bytes_read: BEGIN }),
-            [magic @ .., version] if magic == MAGIC => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!("it is of version {version}, and this acceptd reads version {VERSION}"),
-            )),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it does not begin as a segment does")),
+        if magic == MAGIC {
+            return Ok(Self { file, number, bytes_read: BEGIN });
         }
+        let ([word @ .., known], [found @ .., version]) = (MAGIC, magic);
+        Err(if found == word {
+            io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("it is of version {version}, and this acceptd reads version {known}"),
+            )
+        } else {
+            io::Error::new(io::ErrorKind::InvalidData, "it does not begin as a segment does")
+        })
     }
 
     /// The segment that is still appended to; works even if somebody removed the file.

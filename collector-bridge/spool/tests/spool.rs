@@ -1,5 +1,6 @@
 //! The spool against a model of it: what was appended is handed out, or counted; also after a crash, and of damaged files.
-#![allow(missing_docs, reason = "tests")]
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests end a test with what went wrong")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

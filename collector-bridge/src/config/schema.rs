@@ -105,7 +105,7 @@ settings! {
         "spool.fsync" => fsync: Fsync = Fsync::Interval, Choice;
         /// The interval. It is also how often the spool remembers what was delivered.
         "spool.fsync_interval" => fsync_interval: Duration = SECOND, Span(10 * MILLISECOND, HOUR);
-        /// What is sent first after a failure: oldest_first, or interleaved, the newest and the oldest in turns. Loki refuses
+        /// What is sent first after a failure: the oldest, or, interleaved, the newest and the oldest in turns. Loki refuses
         /// records that are much older than others of their stream.
         "spool.replay_order" => replay_order: ReplayOrder = ReplayOrder::OldestFirst, Choice;
     }

@@ -12,6 +12,6 @@ pub(crate) fn below(bound: u64) -> u64 {
 
 /// A time between two others.
 pub(crate) fn between(least: Duration, most: Duration) -> Duration {
-    let range = u64::try_from((most - least).as_micros()).expect("short");
+    let range = u64::try_from(most.saturating_sub(least).as_micros()).expect("short");
     least + Duration::from_micros(below(range.max(1)))
 }

@@ -17,7 +17,7 @@ use serde_json::{Value as Json, json};
 use crate::{chance::below, load::Load, sink::Sink};
 
 pub(crate) fn measure() -> Json {
-    json!({ "full_disk": full_disk(), "flipped_bytes": flipped_bytes() })
+    json!({ "full_disk": full_disk(), "read_only": read_only(), "flipped_bytes": flipped_bytes() })
 }
 
 /// A small file system, as long as it is needed.
@@ -52,11 +52,7 @@ fn full_disk() -> Json {
     let load = Load::start(2000);
     agent.until_it_says("the spool takes nothing");
     agent.until_it_says("the queue is full");
-    // Read-only on top of it, as a file system with errors is.
-    run(Command::new("mount").args(["-o", "remount,ro"]).arg(folder.path()));
-    thread::sleep(Duration::from_secs(1));
     let accepted = load.stop();
-    run(Command::new("mount").args(["-o", "remount,rw"]).arg(folder.path()));
     sink.set_down(false);
     wait::until("everything that was kept arrives", || {
         let before = sink.records();
@@ -71,6 +67,25 @@ fn full_disk() -> Json {
     assert_eq!(export["spooled"], 0, "{ledger}");
     drop(disk);
     export.clone()
+}
+
+fn read_only() -> Json {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = Tmpfs::mount(folder.path(), "ro");
+    let directory = format!("spool.directory={}", folder.path().join("spool").display());
+    let sink = Sink::start();
+    let mut agent = Agent::sending_to(sink.address, Inbox::default(), &["--set", &directory]);
+    agent.until_it_says("Read-only file system");
+    let load = Load::start(500);
+    thread::sleep(Duration::from_secs(2));
+    let accepted = load.stop();
+    let ledger = agent.end();
+    let missing = sink.missing(&accepted).len();
+    println!("read-only: {} accepts, {missing} missing; {}", accepted.len(), ledger["export"]);
+    assert_eq!(missing, 0);
+    assert_eq!(ledger["export"]["acknowledged"], ledger["export"]["records"], "{ledger}");
+    drop(disk);
+    json!({ "accepts": accepted.len(), "missing": missing })
 }
 
 fn flipped_bytes() -> Json {

@@ -39,7 +39,7 @@ pub(crate) fn measure(full: bool) -> Json {
         let born = SystemTime::now();
         thread::sleep(between(Duration::from_millis(200), Duration::from_millis(2800)));
         sink.set_down(below(3) == 0);
-        thread::sleep(between(Duration::ZERO, Duration::from_millis(1000)));
+        thread::sleep(between(Duration::ZERO, Duration::from_secs(1)));
         let killed = SystemTime::now();
         // SIGKILL.
         drop(agent);

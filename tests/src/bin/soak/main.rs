@@ -1,7 +1,7 @@
 //! `soak --quick|--full [--collector PATH]`: whatever happens between the ring and the Collector's answer, each accept arrives,
 //! is kept, or is counted. What arrived is held against what the servers of the load logged themselves.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "what cannot be checked says so and fails")]
+#![expect(clippy::expect_used, clippy::panic, reason = "what cannot be checked says so and fails")]
 
 mod chance;
 mod collector;
