@@ -5,15 +5,17 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::workspace::Workspace;
 use crate::{Extent, apt, command, setup};
 
-const TARGETS: [&str; 5] = ["samples", "config", "btf", "spool", "answers"];
-
-const QUICK_SECONDS: u32 = 10;
-const FULL_SECONDS: u32 = 120;
+/// Each target with the seconds that it runs for, with --quick and with --full; those of one row run beside each other.
+const TARGETS: [&[(&str, u32, u32)]; 3] = [
+    &[("samples", 10, 120), ("config", 10, 120)],
+    &[("btf", 10, 120)],
+    &[("spool", 60, 600), ("answers", 60, 600)],
+];
 
 /// What cargo-fuzz sets, without a sanitizer: the code is safe Rust, and what is looked for are panics.
 const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -37,21 +39,25 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     eprintln!("building the fuzz targets, one to two minutes");
     command::run(build)?;
 
-    let seconds = if extent.full { FULL_SECONDS } else { QUICK_SECONDS };
-    for name in TARGETS {
-        let fuzzed = Fuzzed {
-            program: target.join(&triple).join("release").join(name),
-            kept: folder.join("corpus").join(name),
-            // What a run finds is not the checkout's business until it is merged.
-            found: target.join("corpus").join(name),
-            artifacts: folder.join("artifacts").join(name),
-            log: target.join(format!("{name}.log")),
-        };
-        fuzzed.run(seconds)?;
-        println!("fuzz: {name}: {seconds} s, nothing broke");
-        if extent.full {
-            fuzzed.merge()?;
-        }
+    for row in TARGETS {
+        std::thread::scope(|scope| -> Result<()> {
+            let run = |&(name, quick, full): &(&'static str, u32, u32)| {
+                let fuzzed = Fuzzed {
+                    program: target.join(&triple).join("release").join(name),
+                    kept: folder.join("corpus").join(name),
+                    // What a run finds is not the checkout's business until it is merged.
+                    found: target.join("corpus").join(name),
+                    artifacts: folder.join("artifacts").join(name),
+                    log: target.join(format!("{name}.log")),
+                };
+                scope.spawn(move || fuzzed.fuzz(name, if extent.full { full } else { quick }, extent.full))
+            };
+            let running: Vec<_> = row.iter().map(run).collect();
+            for thread in running {
+                thread.join().map_err(|_| anyhow!("a thread died"))??;
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -66,6 +72,12 @@ struct Fuzzed {
 }
 
 impl Fuzzed {
+    fn fuzz(&self, name: &str, seconds: u32, keeps: bool) -> Result<()> {
+        self.run(seconds)?;
+        println!("fuzz: {name}: {seconds} s, nothing broke");
+        if keeps { self.merge() } else { Ok(()) }
+    }
+
     fn run(&self, seconds: u32) -> Result<()> {
         for folder in [&self.found, &self.artifacts] {
             std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;

@@ -85,9 +85,10 @@ pub(super) fn failures_are_counted_beyond_the_budget() {
         assert_eq!(record.text("acceptd.listener.address"), Some("127.0.0.1"));
         assert!(record.int("acceptd.interval.duration_ns").is_some_and(|nanos| nanos >= 100_000_000));
     }
-    let singles = agent.inbox.found(ACCEPT, is_of);
-    assert!((3..=3 * seconds).contains(&(singles.len() as u64)), "{} records", singles.len());
+    let inbox = agent.inbox.clone();
     let ledger = agent.stop();
+    let singles = inbox.found(ACCEPT, is_of);
+    assert!((3..=3 * seconds).contains(&(singles.len() as u64)), "{} records", singles.len());
     let over = ledger["capture"]["aggregated"]["failure_budget"].as_u64().expect("a count");
     assert!(over + (singles.len() as u64) >= CALLS.cast_unsigned(), "{ledger}");
 }
