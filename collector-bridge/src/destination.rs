@@ -62,8 +62,8 @@ pub fn spool(config: &Config) -> Option<SpoolConfig> {
         folder: spool.directory.as_ref()?.join(DEFAULT),
         max_bytes: spool.max_bytes as u64,
         max_age: spool.max_age,
-        sync: spool.fsync.into(),
-        order: spool.replay_order.into(),
+        sync: spool.fsync,
+        order: spool.replay_order,
     })
 }
 
@@ -95,7 +95,7 @@ fn settings(config: &Config) -> Result<Settings, String> {
             identity: config.export_tls.cert_file.clone().zip(config.export_tls.key_file.clone()),
             server_name: config.export_tls.server_name.clone(),
         },
-        compression: export.compression.into(),
+        compression: export.compression,
         timeout: export.timeout,
     })
 }

@@ -207,6 +207,18 @@ impl Agent {
         Pid::from_child(&self.child)
     }
 
+    /// Anonymous memory of the agent (`RssAnon`), in KiB.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn anonymous_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let status = fs::read_to_string(path).expect("the agent runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
     /// Waits until the agent's messages contain `words`.
     ///
     /// # Panics

@@ -12,11 +12,7 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     host::require_root("bench")?;
     let mut bench = Command::new(build::suites(workspace)?.join("bench"));
     bench.arg(if extent.full { "--full" } else { "--quick" }).current_dir(workspace.root());
-    let mut figures = String::new();
-    let good = command::watch(bench, |line| {
-        figures.push_str(line);
-        figures.push('\n');
-    })?;
+    let (good, mut figures) = command::figures(bench)?;
     if extent.full {
         for line in vm::costs(workspace)? {
             println!("{line}");

@@ -51,6 +51,16 @@ pub(crate) fn watch(mut command: Command, mut see: impl FnMut(&str)) -> Result<b
     Ok(child.wait().with_context(|| format!("waiting for `{shown}`"))?.success())
 }
 
+/// Like [`watch`], and returns all that it printed, too.
+pub(crate) fn figures(command: Command) -> Result<(bool, String)> {
+    let mut figures = String::new();
+    let good = watch(command, |line| {
+        figures.push_str(line);
+        figures.push('\n');
+    })?;
+    Ok((good, figures))
+}
+
 /// Whether a program of this name answers to `--version` (or whatever shows that it is there).
 pub(crate) fn exists(name: &str, argument: &str) -> bool {
     Command::new(name).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()

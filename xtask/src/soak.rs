@@ -14,11 +14,7 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     let mut soak = Command::new(build::suites(workspace)?.join("soak"));
     soak.arg(if extent.full { "--full" } else { "--quick" }).arg("--collector").arg(collector);
     soak.current_dir(workspace.root());
-    let mut figures = String::new();
-    let good = command::watch(soak, |line| {
-        figures.push_str(line);
-        figures.push('\n');
-    })?;
+    let (good, figures) = command::figures(soak)?;
     if !good {
         bail!("the soak failed, see above");
     }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use acceptd_spool::Losses;
 use tokio::{sync::watch, time};
 
 use crate::{
@@ -236,6 +237,28 @@ impl Delivery {
             About::Drop,
             &format!("{records} records dropped ({reason:?}): {} answered: {why}", self.config.target),
         );
+    }
+
+    /// Counts what the spool lost since the last time.
+    pub(crate) fn count_losses(&self) {
+        let Losses { full, expired, corrupt } = self.backlog.take_losses();
+        for (reason, records, why) in [
+            (
+                DropReason::SpoolFull,
+                full,
+                "the spool is full: raise spool.max_bytes, or look at the Collector",
+            ),
+            (DropReason::SpoolExpired, expired, "they waited longer than spool.max_age"),
+            (DropReason::SpoolCorrupt, corrupt, "the spool's files were changed or damaged"),
+        ] {
+            if records > 0 {
+                self.ledger.change(|ledger| {
+                    ledger.spooled = ledger.spooled.saturating_sub(records);
+                    ledger.add_dropped(reason, records);
+                });
+                self.complaints.warn(About::Loss, &format!("{records} records dropped: {why}"));
+            }
+        }
     }
 
     /// Has the spool written through to the disk, again and again.

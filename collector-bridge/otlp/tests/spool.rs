@@ -11,8 +11,7 @@ use std::{
 };
 
 use acceptd_otlp::{
-    DropReason, Exporter, ExporterConfig, ExporterError, LedgerSnapshot, Order, SpoolConfig, SpoolError,
-    SyncPolicy, Target,
+    DropReason, Exporter, ExporterConfig, ExporterError, Order, SpoolConfig, SpoolError, SyncPolicy, Target,
 };
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use tonic::Status;
@@ -43,13 +42,6 @@ fn crash(run: impl Future<Output = Exporter>) {
     drop(exporter);
 }
 
-async fn stopped(exporter: Exporter) -> LedgerSnapshot {
-    let ledger = exporter.shutdown(Instant::now() + Duration::from_secs(10)).await;
-    ledger.balanced().expect("balanced");
-    assert_eq!((ledger.queued, ledger.in_flight), (0, 0));
-    ledger
-}
-
 #[tokio::test]
 async fn what_a_stopped_run_could_not_deliver_the_next_one_does() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -58,7 +50,7 @@ async fn what_a_stopped_run_could_not_deliver_the_next_one_does() {
     exporter.push(batch(4..=5, 0));
     until(&exporter, "refused", |ledger| ledger.retries >= 2).await;
     let begun = Instant::now();
-    let ledger = stopped(exporter).await;
+    let ledger = finish(exporter).await;
     assert!(begun.elapsed() < Duration::from_secs(5), "it waited for a Collector that is not there");
     assert_eq!((ledger.records, ledger.spooled, ledger.dropped_total()), (5, 5, 0));
 
@@ -103,7 +95,7 @@ async fn a_request_of_which_half_was_delivered_is_sent_again() {
     let exporter = Exporter::spawn(config(collector.start(), folder.path())).expect("an endpoint");
     exporter.push(batch(1..=4, 0));
     until(&exporter, "half taken", |ledger| ledger.acknowledged == 2 && ledger.retries > 0).await;
-    let ledger = stopped(exporter).await;
+    let ledger = finish(exporter).await;
     assert_eq!((ledger.records, ledger.acknowledged, ledger.spooled), (4, 2, 2));
     let collector = Collector::default();
     let exporter = Exporter::spawn(config(collector.start(), folder.path())).expect("an endpoint");
@@ -166,7 +158,7 @@ async fn what_was_changed_on_disk_is_never_sent_and_counted() {
     let exporter = Exporter::spawn(config(nobody(), folder.path())).expect("an endpoint");
     exporter.push(batch(1..=3, 0));
     exporter.push(batch(4..=5, 0));
-    stopped(exporter).await;
+    finish(exporter).await;
     let segment = folder.path().join("0000000000000001.segment");
     let mut bytes = fs::read(&segment).expect("written");
     // In the body of the first.

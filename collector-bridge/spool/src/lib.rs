@@ -1,6 +1,6 @@
 //! Frames that survive whoever writes them: appended before they are first used, and forgotten when they are done with.
 //!
-//! A folder has segments ([`segment`](self)) of frames, a manifest that knows how many records each sealed segment has and up to
+//! A folder has segments of frames, a manifest that knows how many records each sealed segment has and up to
 //! where everything is done with, and a lock. So a start reads the manifest, the first bytes of each segment, and the one
 //! segment that was not sealed; the frames of sealed ones are checked when they are handed out.
 //!

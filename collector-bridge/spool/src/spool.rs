@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     Order, SpoolConfig, SpoolError, SyncPolicy,
-    frame::Frame,
+    frame::{Frame, HEAD},
     manifest::{Cursor, Manifest, Open},
     recovery::{self, Recovery},
     segment::{self, BEGIN, Found, Reader, Writer},
@@ -140,7 +140,7 @@ impl Spool {
     /// # Errors
     /// The file system's: the frame is not in the spool then.
     pub fn append(&mut self, frame: &Frame, now_ms: u64) -> io::Result<()> {
-        let length = (crate::frame::HEAD + frame.body.len()) as u64;
+        let length = (HEAD + frame.body.len()) as u64;
         let longest = SEGMENT_BYTES.min(self.config.max_bytes / 8);
         if self.writer.as_ref().is_some_and(|writer| writer.records > 0 && writer.end + length > longest) {
             self.seal()?;
@@ -382,7 +382,7 @@ impl Spool {
         self.is_dirty = true;
     }
 
-    /// Seals what is written, so that the next start reads no segment; nothing can be appended cheaper for it.
+    /// Seals what is written, so that the next start reads no segment.
     ///
     /// # Errors
     /// The file system's.

@@ -1,5 +1,7 @@
 //! Keys with a fixed set of values.
 
+use acceptd_otlp::{Compression, Order, SyncPolicy};
+
 use super::kind::Kind;
 use super::raw::Raw;
 
@@ -185,79 +187,19 @@ impl Protocol {
     }
 }
 
-/// How what is sent is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// gzip.
-    Gzip,
-    /// zstd.
-    Zstd,
-}
-
 impl Named for Compression {
     const ALL: &'static [(&'static str, Self)] =
         &[("none", Self::None), ("gzip", Self::Gzip), ("zstd", Self::Zstd)];
 }
 
-impl From<Compression> for acceptd_otlp::Compression {
-    fn from(compression: Compression) -> Self {
-        match compression {
-            Compression::None => Self::None,
-            Compression::Gzip => Self::Gzip,
-            Compression::Zstd => Self::Zstd,
-        }
-    }
-}
-
-/// When a spool is written through to the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fsync {
-    /// Before a request is sent.
-    Always,
-    /// Now and then.
-    Interval,
-    /// When the kernel likes.
-    Never,
-}
-
-impl Named for Fsync {
+impl Named for SyncPolicy {
     const ALL: &'static [(&'static str, Self)] =
         &[("always", Self::Always), ("interval", Self::Interval), ("never", Self::Never)];
 }
 
-impl From<Fsync> for acceptd_otlp::SyncPolicy {
-    fn from(fsync: Fsync) -> Self {
-        match fsync {
-            Fsync::Always => Self::Always,
-            Fsync::Interval => Self::Interval,
-            Fsync::Never => Self::Never,
-        }
-    }
-}
-
-/// In which order a spool is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplayOrder {
-    /// As it was written.
-    OldestFirst,
-    /// The newest and the oldest in turns.
-    Interleaved,
-}
-
-impl Named for ReplayOrder {
+impl Named for Order {
     const ALL: &'static [(&'static str, Self)] =
         &[("oldest_first", Self::OldestFirst), ("interleaved", Self::Interleaved)];
-}
-
-impl From<ReplayOrder> for acceptd_otlp::Order {
-    fn from(order: ReplayOrder) -> Self {
-        match order {
-            ReplayOrder::OldestFirst => Self::OldestFirst,
-            ReplayOrder::Interleaved => Self::Interleaved,
-        }
-    }
 }
 
 /// A [`Protocol`]; those that OpenTelemetry knows and this build does not are told from nonsense.
@@ -302,8 +244,8 @@ mod tests {
         every_name_reads_back::<CaptureTier>();
         every_name_reads_back::<Compression>();
         every_name_reads_back::<Protocol>();
-        every_name_reads_back::<Fsync>();
-        every_name_reads_back::<ReplayOrder>();
+        every_name_reads_back::<SyncPolicy>();
+        every_name_reads_back::<Order>();
         for level in [LogLevel::Off, LogLevel::Warn, LogLevel::Trace] {
             assert_ne!(level.filter(), "");
         }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use acceptd_otlp::{Compression, Order, SyncPolicy};
+
 use super::choice::{
-    CaptureTier, Choice, Compression, Fsync, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol,
-    ProtocolChoice, ReplayOrder,
+    CaptureTier, Choice, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol, ProtocolChoice,
 };
 use super::endpoint::{Destination, Endpoint};
 use super::kind::{AbsolutePath, Count, Kind, Names, OptionalPath, OptionalText, Size, Span, Toggle};
@@ -102,12 +103,12 @@ settings! {
         "spool.max_age" => max_age: Duration = 24 * HOUR, Span(SECOND, 52 * WEEK);
         /// When requests are written through to the disk: always before they are sent, at every interval, or never. Only a
         /// machine that loses its power loses what is not.
-        "spool.fsync" => fsync: Fsync = Fsync::Interval, Choice;
+        "spool.fsync" => fsync: SyncPolicy = SyncPolicy::Interval, Choice;
         /// The interval. It is also how often the spool remembers what was delivered.
         "spool.fsync_interval" => fsync_interval: Duration = SECOND, Span(10 * MILLISECOND, HOUR);
         /// What is sent first after a failure: the oldest, or, interleaved, the newest and the oldest in turns. Loki refuses
         /// records that are much older than others of their stream.
-        "spool.replay_order" => replay_order: ReplayOrder = ReplayOrder::OldestFirst, Choice;
+        "spool.replay_order" => replay_order: Order = Order::OldestFirst, Choice;
     }
 
     /// Where requests go and how persistently.

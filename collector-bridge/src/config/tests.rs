@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::choice::Compression;
 use super::schema::KEYS;
 use super::*;
+use acceptd_otlp::Compression;
 
 mod any_input;
 mod mistakes;

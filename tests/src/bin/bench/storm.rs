@@ -27,12 +27,12 @@ pub(crate) fn measure(full: bool) -> Json {
     let flags = ["--set", "batch.timeout=1s", "--set", "events.bind=false"];
     let agent = Agent::sending_to(endpoint, Inbox::default(), &flags);
     let pid = agent.pid().as_raw_nonzero().get();
-    let rss_start = anonymous_kib(pid);
+    let rss_start = agent.anonymous_kib();
     let cpu_before = cpu_ticks(pid);
     let mut load = start_load(seconds);
     let mut rss_peak = rss_start;
     while load.try_wait().expect("a child").is_none() {
-        rss_peak = rss_peak.max(anonymous_kib(pid));
+        rss_peak = rss_peak.max(agent.anonymous_kib());
         thread::sleep(Duration::from_millis(50));
     }
     let (accepts, with) = finish(load);
@@ -132,13 +132,6 @@ fn one_connection(to: SocketAddrV4, pair: u8, number: u32) -> rustix::io::Result
     // In step with the acceptor: else the queue overflows, and what is measured is the wait for the next SYN.
     shutdown(&socket, Shutdown::Write)?;
     rustix::io::read(&socket, &mut [0_u8; 1]).map(|_| ())
-}
-
-/// `RssAnon` of a process.
-fn anonymous_kib(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the agent runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
-    line.trim().trim_end_matches(" kB").parse().expect("a size")
 }
 
 /// User and system time of a process, in ticks of 10 ms.

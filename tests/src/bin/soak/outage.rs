@@ -1,7 +1,7 @@
 //! A Collector that is away for long: what the agent holds stays within its bound.
 
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -28,12 +28,11 @@ fn away(time: Duration, with_spool: bool) -> Json {
     let sink = Sink::start();
     sink.set_down(true);
     let agent = Agent::sending_to(sink.address, Inbox::default(), flags);
-    let pid = agent.pid().as_raw_nonzero().get();
     let load = Load::start(RATE);
     let end = Instant::now() + time;
     let mut peak = 0;
     while Instant::now() < end {
-        peak = peak.max(anonymous_kib(pid));
+        peak = peak.max(agent.anonymous_kib());
         thread::sleep(Duration::from_millis(200));
     }
     let accepted = load.stop();
@@ -73,11 +72,4 @@ fn away(time: Duration, with_spool: bool) -> Json {
         "seconds": time.as_secs(), "accepts": accepted.len(), "records": of("records"),
         "acknowledged": of("acknowledged"), "dropped": dropped, "rss_anon_peak_kib": peak, "bound_kib": BOUND_KIB,
     })
-}
-
-/// `RssAnon` of a process.
-fn anonymous_kib(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the agent runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
