@@ -13,7 +13,8 @@ fn main() {
     let toolchain_file = std::fs::read_to_string(programs.join("rust-toolchain.toml")).unwrap_or_default();
     let toolchain = toolchain_file.split('"').nth(1).unwrap_or("nightly");
 
-    let target = Path::new(&env::var("OUT_DIR").unwrap_or_default()).join("ebpf");
+    // One folder for all profiles and targets of the agent: the programs are the same for each.
+    let target = root.join("target/ebpf");
     let tools = root.join("target/tools/bin");
     let path = env::var("PATH")
         .map_or_else(|_| tools.display().to_string(), |path| format!("{}:{path}", tools.display()));
@@ -36,8 +37,9 @@ fn main() {
         built,
         "the eBPF programs did not build: `cargo xtask setup` installs {toolchain}, rust-src and bpf-linker"
     );
-    println!(
-        "cargo::rustc-env=ACCEPTD_EBPF_OBJECT={}",
-        target.join("bpfel-unknown-none/release/acceptd-ebpf").display()
-    );
+    // A copy: the next build may replace that one at any time.
+    let object = Path::new(&env::var("OUT_DIR").unwrap_or_default()).join("acceptd-ebpf");
+    let copied = std::fs::copy(target.join("bpfel-unknown-none/release/acceptd-ebpf"), &object);
+    assert!(copied.is_ok(), "the eBPF object is not where it was built: {copied:?}");
+    println!("cargo::rustc-env=ACCEPTD_EBPF_OBJECT={}", object.display());
 }

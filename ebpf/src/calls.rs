@@ -41,6 +41,8 @@ pub struct Ongoing {
     outcome: u8,
     /// One of `Call::SYSCALL_…`.
     pub syscall: u8,
+    /// 1 if the connection in the sample was known to wait.
+    was_pending: u8,
     /// A sample without the new descriptor.
     sample: [u64; size_of::<UnixAccept>() / 8],
 }
@@ -133,6 +135,20 @@ impl Ongoing {
     pub fn leave_out(&mut self) {
         self.outcome = Self::LEFT_OUT;
     }
+
+    /// The call failed. The backstop may have kept a connection that then could not be handed over: it ends as one that
+    /// nobody accepted.
+    #[inline(always)]
+    fn give_back(&self) {
+        if self.outcome != Kind::InetAccept as u8 || self.was_pending == 0 {
+            return;
+        }
+        // SAFETY: `keep` left one there.
+        let sample = unsafe { &*self.sample.as_ptr().cast::<InetAccept>() };
+        let is_since_known = sample.call.flags & Call::HAS_QUEUE_TIME != 0;
+        let since = if is_since_known { sample.header.boot_ns - sample.call.queue_ns } else { 0 };
+        pending::give_back(sample.socket.cookie, since);
+    }
 }
 
 /// `__sys_accept4` begins.
@@ -219,6 +235,9 @@ pub fn left(listener_file: *const u8, result: u64) {
             if ongoing.outcome == Ongoing::TOLD {
                 return;
             }
+            if result >= LAST_ERROR {
+                ongoing.give_back();
+            }
             ongoing.outcome = Ongoing::NOTHING;
             if ongoing.in_syscall == 1 { Some(ongoing) } else { None }
         }
@@ -304,7 +323,9 @@ pub fn ended(result: i32) {
     if ongoing.outcome == Ongoing::TOLD {
         return;
     }
-    // The backstop may have kept a connection that then could not be handed over.
+    if result < 0 {
+        ongoing.give_back();
+    }
     if result < 0 || !send_kept_of(ongoing, result) {
         count::add(Counter::Seen);
         without_do_accept(ongoing, result);
@@ -328,6 +349,7 @@ fn send_kept_of(ongoing: &mut Ongoing, fd: i32) -> bool {
 /// Makes the sample, and keeps it until the descriptor is known.
 #[inline(always)]
 pub fn keep(ongoing: &mut Ongoing, accept: &Accept) {
+    ongoing.was_pending = u8::from(accept.pending.waits());
     if accept.is_unix() {
         let sample: &mut UnixAccept = zeroed(ongoing);
         accept::unix(sample, accept);

@@ -50,8 +50,8 @@ pub static WAITING: SkStorage<Pending> = SkStorage::new();
 #[btf_map]
 pub static CALLS: TaskStorage<Ongoing> = TaskStorage::new();
 
-/// Tier 2, and subflows of Multipath TCP in tier 1: cookie → the same of connections that were not accepted yet. Emptied at the accept and when the socket is
-/// destroyed, so it cannot leak. Full is a counter.
+/// Tier 2, and subflows of Multipath TCP and what a failed accept gave back in tier 1: cookie → the same of connections that
+/// were not accepted yet. Emptied at the accept and when the socket is destroyed, so it cannot leak. Full is a counter.
 #[map]
 pub static PENDING: HashMap<u64, Pending> = HashMap::with_max_entries(PENDING_CONNECTIONS, 0);
 

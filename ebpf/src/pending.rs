@@ -242,6 +242,24 @@ pub fn graft(accepted: Socket) -> Pending {
     pending
 }
 
+/// The accept that took a connection failed after all. Tier 1 only, where its socket can no longer be asked for: it is about to
+/// be closed.
+#[inline(always)]
+pub fn give_back(cookie: u64, established_ns: u64) {
+    // On the stack, as above.
+    let waits = core::hint::black_box(Pending::since(established_ns));
+    if PENDING.insert(&cookie, &waits, 0).is_err() {
+        count::add(Counter::PendingFull);
+    }
+}
+
+/// Forgets a connection that ends, and says what was known of it.
+#[inline(always)]
+pub fn take_ended(socket: Socket) -> Pending {
+    let pending = take(socket);
+    if pending.state == Pending::GRAFTED { take_by_cookie(socket.cookie()) } else { pending }
+}
+
 /// The backstop tells of `accepted`. Tier 1 only.
 #[inline(always)]
 pub fn tell(accepted: Socket) {

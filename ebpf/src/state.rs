@@ -120,7 +120,7 @@ pub fn destroyed(sk: *const u8) {
 #[inline(always)]
 fn never_accepted(sk: *const u8) {
     let connection = Socket { sk, inode: 0 };
-    let pending = pending::take(connection);
+    let pending = pending::take_ended(connection);
     if !pending.waits() {
         return;
     }

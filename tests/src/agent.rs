@@ -85,9 +85,23 @@ impl Inbox {
     /// happened.
     #[must_use]
     pub fn of_event(&self, name: &str, count: usize, of: impl Fn(&Record) -> bool) -> Vec<Record> {
-        wait::until(&format!("{count} records of {name}"), || {
-            let found: Vec<_> = self.found(name, &of);
-            (found.len() >= count).then_some(found)
+        wait::until_ok(|| {
+            let found = self.found(name, &of);
+            let arrived = found.len();
+            if arrived >= count { Ok(found) } else { Err(format!("{arrived} of {count} records of {name}")) }
+        })
+    }
+
+    /// The records of an event that `of` knows, when `count` are there or no more come.
+    #[must_use]
+    pub fn settled(&self, name: &str, count: usize, of: impl Fn(&Record) -> bool) -> Vec<Record> {
+        let (mut arrived, mut since) = (0, Instant::now());
+        wait::until("records come to an end", || {
+            let found = self.found(name, &of);
+            if found.len() > arrived {
+                (arrived, since) = (found.len(), Instant::now());
+            }
+            (found.len() >= count || since.elapsed() > wait::deadline() / 10).then_some(found)
         })
     }
 

@@ -19,7 +19,7 @@ mod sockets;
 mod start;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::Path,
 };
 
@@ -114,6 +114,7 @@ scenarios! {
     }
     failures {
         bad_address
+        bad_address_after_a_wait
         interrupted
         no_descriptor
         no_file [needs Guest] (alone)
@@ -268,6 +269,13 @@ fn assert_fields(record: &Record, case: Case) {
 /// An address as a record shows it: an IPv4 connection is IPv4 on any socket.
 fn shown(address: SocketAddr) -> (IpAddr, u16) {
     (address.ip().to_canonical(), address.port())
+}
+
+/// A listener on a free port, and its address.
+fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    (listener, address)
 }
 
 /// Waits until a thread of this process sleeps in accept or accept4.

@@ -1,6 +1,7 @@
 //! Waiting for a condition, with a deadline.
 
 use std::{
+    fmt::Display,
     sync::LazyLock,
     thread,
     time::{Duration, Instant},
@@ -23,13 +24,21 @@ pub fn deadline() -> Duration {
 /// # Panics
 /// After [`deadline`], with `what`.
 pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    until_ok(|| condition().ok_or(what))
+}
+
+/// The first `Ok` of `condition`.
+///
+/// # Panics
+/// After [`deadline`], with the last error.
+pub fn until_ok<T, E: Display>(mut condition: impl FnMut() -> Result<T, E>) -> T {
     let deadline = deadline();
     let end = Instant::now() + deadline;
     loop {
-        if let Some(value) = condition() {
-            return value;
+        match condition() {
+            Ok(value) => return value,
+            Err(error) => assert!(Instant::now() < end, "not within {deadline:?}: {error}"),
         }
-        assert!(Instant::now() < end, "not within {deadline:?}: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -3,11 +3,14 @@
 use std::{
     hash::{BuildHasher as _, RandomState},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use acceptd_spool::Losses;
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 
 use crate::{
     backlog::{Backlog, Kept, Popped},
@@ -187,10 +190,7 @@ impl Delivery {
             self.ledger.change(|ledger| ledger.retries += 1);
             self.complaints.warn(
                 About::Refusal,
-                &format!(
-                    "the Collector at {} does not take records: {reason}; trying again {fate}",
-                    self.config.target
-                ),
+                &format!("{} does not take records: {reason}; trying again {fate}", self.config.target),
             );
             self.rest(pause).await;
         }
@@ -219,14 +219,13 @@ impl Delivery {
             self.complaints.warn(
                 About::Rejection,
                 &format!(
-                    "the Collector at {} rejected {rejected} of {records} records: {}",
+                    "{} rejected {rejected} of {records} records: {}",
                     self.config.target, answer.message
                 ),
             );
         } else {
-            self.complaints.recovered(About::Refusal, || {
-                format!("the Collector at {} takes records again", self.config.target)
-            });
+            self.complaints
+                .recovered(About::Refusal, || format!("{} takes records again", self.config.target));
         }
     }
 
@@ -235,7 +234,7 @@ impl Delivery {
         flight.settle(records, |ledger| ledger.add_dropped(reason, records));
         self.complaints.warn(
             About::Drop,
-            &format!("{records} records dropped ({reason:?}): {} answered: {why}", self.config.target),
+            &format!("{records} records dropped ({reason:?}): {} says: {why}", self.config.target),
         );
     }
 

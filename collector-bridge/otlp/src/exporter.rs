@@ -58,6 +58,10 @@ impl Exporter {
     /// A target, header or certificate that cannot be used at all; a spool that somebody else uses.
     pub fn spawn(config: ExporterConfig) -> Result<Self, ExporterError> {
         let transport = Transport::new(&config.target, &config.settings)?;
+        Self::over(transport, config)
+    }
+
+    fn over(transport: Transport, config: ExporterConfig) -> Result<Self, ExporterError> {
         let ledger = Ledger::default();
         let spool = config.spool.clone().map(|spool| open(spool, &ledger)).transpose()?.flatten();
         let workers = config.concurrency.max(1);
@@ -185,4 +189,104 @@ pub enum ExporterError {
     /// Its spool.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        retry::Verdict,
+        signal::Signal,
+        transport::{Refused, scripted::Client},
+    };
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn config() -> ExporterConfig {
+        ExporterConfig {
+            target: Target::Http("http://scripted".to_owned()),
+            settings: Settings::default(),
+            timeout: 10 * SECOND,
+            retry_window: 300 * SECOND,
+            backoff_initial: SECOND,
+            backoff_max: 30 * SECOND,
+            queue_max_bytes: 1 << 20,
+            concurrency: 1,
+            spool: None,
+            sync_interval: SECOND,
+        }
+    }
+
+    /// One batch, refused so often, on a clock that stands still but for the pauses: the ledger, and the pauses.
+    async fn delivered(
+        refusals: impl IntoIterator<Item = Verdict>,
+        config: ExporterConfig,
+    ) -> (LedgerSnapshot, Vec<Duration>) {
+        let refused = |verdict| Refused { verdict, reason: "scripted".to_owned() };
+        let client = Client::refusing(refusals.into_iter().map(refused));
+        let began = Instant::now();
+        let exporter = Exporter::over(Transport::Scripted(client.clone()), config).expect("no spool");
+        exporter.push(Batch { signal: Signal::Logs, request: vec![0; 9].into(), records: 7 });
+        while exporter.ledger().acknowledged + exporter.ledger().dropped_total() == 0 {
+            assert!(began.elapsed() < 1000 * SECOND, "{:?}", exporter.ledger());
+            time::sleep(SECOND).await;
+        }
+        let asked = client.asked_at();
+        let pauses = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        (exporter.ledger(), pauses)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_up_to_the_longest_and_none_is_shorter_than_half() {
+        let (ledger, pauses) = delivered([Verdict::Retry; 9], config()).await;
+        assert_eq!((ledger.acknowledged, ledger.retries), (7, 9));
+        for (pause, whole) in pauses.iter().zip([1, 2, 4, 8, 16, 30, 30, 30, 30]) {
+            // tokio's clock ticks in milliseconds.
+            let whole = whole * SECOND + Duration::from_millis(2);
+            assert!(
+                *pause >= whole / 2 - Duration::from_millis(2) && *pause <= whole,
+                "{pause:?} of {whole:?}"
+            );
+        }
+        assert_eq!(pauses.len(), 9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_two_agents_pause_alike() {
+        let mut firsts = Vec::new();
+        for _ in 0..20 {
+            firsts.push(delivered([Verdict::Retry], config()).await.1[0].as_millis());
+        }
+        firsts.sort_unstable();
+        firsts.dedup();
+        assert!(firsts.len() >= 10, "{firsts:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_servers_wish_is_taken_to_the_letter() {
+        let wish = 77 * SECOND;
+        let (ledger, pauses) = delivered([Verdict::RetryAfter(wish)], config()).await;
+        assert_eq!(ledger.acknowledged, 7);
+        assert!(pauses[0] >= wish && pauses[0] <= wish + Duration::from_millis(2), "{pauses:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_window_is_never_overstepped() {
+        let began = Instant::now();
+        let (ledger, pauses) = delivered([Verdict::Retry; 1000], config()).await;
+        assert_eq!((ledger.dropped[&DropReason::RetryExpired], ledger.retries), (7, pauses.len() as u64));
+        let waited: Duration = pauses.iter().sum();
+        assert!(waited <= 300 * SECOND && waited > 269 * SECOND, "{waited:?}");
+        assert!(began.elapsed() < 302 * SECOND);
+        let beyond = delivered([Verdict::RetryAfter(301 * SECOND)], config()).await.0;
+        assert_eq!(
+            (beyond.dropped[&DropReason::RetryExpired], beyond.retries),
+            (7, 0),
+            "it would be in vain"
+        );
+        let never = ExporterConfig { retry_window: Duration::ZERO, ..config() };
+        assert_eq!(delivered([Verdict::Retry], never).await.0.retries, 0);
+    }
 }

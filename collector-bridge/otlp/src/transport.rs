@@ -2,10 +2,11 @@
 
 mod channel;
 mod connect;
+mod file;
 mod grpc;
 mod http;
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
@@ -23,12 +24,16 @@ pub enum Target {
     Grpc(String),
     /// A server of OTLP/HTTP with protobuf: the URL for one signal, path and all.
     Http(String),
+    /// A file of OTLP JSON lines.
+    File(PathBuf),
 }
 
+/// As in "the Collector at localhost:4317 does not take records".
 impl fmt::Display for Target {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Grpc(endpoint) | Self::Http(endpoint) => out.write_str(endpoint),
+            Self::Grpc(endpoint) | Self::Http(endpoint) => write!(out, "the Collector at {endpoint}"),
+            Self::File(path) => write!(out, "the file {}", path.display()),
         }
     }
 }
@@ -110,6 +115,9 @@ impl Refused {
 pub(crate) enum Transport {
     Grpc(Box<grpc::Client>),
     Http(Box<http::Client>),
+    File(file::Client),
+    #[cfg(test)]
+    Scripted(scripted::Client),
 }
 
 impl Transport {
@@ -118,6 +126,7 @@ impl Transport {
         Ok(match target {
             Target::Grpc(endpoint) => Self::Grpc(Box::new(grpc::Client::new(endpoint, settings)?)),
             Target::Http(url) => Self::Http(Box::new(http::Client::new(url, settings)?)),
+            Target::File(path) => Self::File(file::Client::new(path)?),
         })
     }
 
@@ -125,6 +134,9 @@ impl Transport {
         match self {
             Self::Grpc(client) => client.send(batch.signal, &batch.request).await,
             Self::Http(client) => client.send(&batch.request).await,
+            Self::File(client) => client.send(batch).await,
+            #[cfg(test)]
+            Self::Scripted(client) => client.send(),
         }
     }
 
@@ -133,6 +145,39 @@ impl Transport {
     pub(crate) fn reconnect(&mut self) {
         if let Self::Grpc(client) = self {
             client.reconnect();
+        }
+    }
+}
+
+/// Answers without a network, for tests of time: it is a matter of the clock alone then.
+#[cfg(test)]
+pub(crate) mod scripted {
+    use std::{
+        collections::VecDeque,
+        sync::{Arc, Mutex, PoisonError},
+    };
+
+    use tokio::time::Instant;
+
+    use super::{Accepted, Refused};
+
+    /// The answers one after the other, then success; and when each was asked for.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Client(Arc<Mutex<(VecDeque<Refused>, Vec<Instant>)>>);
+
+    impl Client {
+        pub(crate) fn refusing(answers: impl IntoIterator<Item = Refused>) -> Self {
+            Self(Arc::new(Mutex::new((answers.into_iter().collect(), Vec::new()))))
+        }
+
+        pub(crate) fn asked_at(&self) -> Vec<Instant> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+        }
+
+        pub(super) fn send(&self) -> Result<Accepted, Refused> {
+            let (answers, asked) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.push(Instant::now());
+            answers.pop_front().map_or_else(|| Ok(Accepted::default()), Err)
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    net::{TcpListener, TcpStream},
+    io::{self, BufRead as _, BufReader},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     process::{Command, Stdio},
     thread,
@@ -19,7 +19,7 @@ use rustix::{
 
 use acceptd::presence::Case;
 
-use super::{assert_fields, assert_tells_connection, shown, until_in_accept};
+use super::{assert_fields, assert_tells_connection, listener, shown, until_in_accept};
 use crate::{
     agent::{ACCEPT, Agent, binary},
     raw,
@@ -32,31 +32,64 @@ const ABANDONED: &str = "acceptd.listener.abandoned";
 /// nobody ever had it. That is a failure, and the connection counts as abandoned.
 pub(super) fn bad_address() {
     let agent = Agent::start();
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    let client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
-    let peer = shown(client.local_addr().expect("connected"));
+    let (listener, address) = listener();
+    let client = TcpStream::connect(address).expect("somebody listens");
     let error = raw::accept_with_a_bad_address(&listener).expect_err("the address is no memory");
+    tells_a_bad_address(&agent, 1, address, client, &error);
+    // The next connection is accepted as if nothing had been.
+    let _client = TcpStream::connect(address).expect("somebody listens");
+    let accepted = accept(&listener).expect("a connection");
+    let records = agent.inbox.of_port(address.port(), 2);
+    assert_tells_connection(&records[1], &Truth::of(&accepted, &listener));
+    let inbox = agent.inbox.clone();
+    let _ = agent.stop();
+    let of = |event| inbox.found(event, |record| record.is_of_port(address.port())).len();
+    assert_eq!((of(ACCEPT), of(ABANDONED)), (2, 1), "one failure, one accept, and one lost connection");
+}
+
+/// The same of a thread that waited: the backstop has seen that it got its connection.
+pub(super) fn bad_address_after_a_wait() {
+    const TIMES: usize = 3;
+    let agent = Agent::start();
+    let (listener, address) = listener();
+    for number in 1..=TIMES {
+        let (send, receive) = std::sync::mpsc::channel();
+        let listener = listener.try_clone().expect("a descriptor");
+        let acceptor = thread::spawn(move || {
+            send.send(gettid()).expect("the test waits");
+            raw::accept_with_a_bad_address(&listener).expect_err("the address is no memory")
+        });
+        until_in_accept(receive.recv().expect("the thread says"));
+        thread::sleep(Duration::from_millis(10));
+        let client = TcpStream::connect(address).expect("somebody listens");
+        tells_a_bad_address(&agent, number, address, client, &acceptor.join().expect("it fails"));
+    }
+    let inbox = agent.inbox.clone();
+    let _ = agent.stop();
+    let of = |event| inbox.found(event, |record| record.is_of_port(address.port())).len();
+    assert_eq!((of(ACCEPT), of(ABANDONED)), (TIMES, TIMES));
+}
+
+/// The `number`th failure at `address` by a bad address, which `client` fell victim to.
+fn tells_a_bad_address(
+    agent: &Agent,
+    number: usize,
+    address: SocketAddr,
+    client: TcpStream,
+    error: &io::Error,
+) {
     assert_eq!(error.raw_os_error(), Some(Errno::FAULT.raw_os_error()));
-    let records = agent.inbox.of_port(port, 1);
-    let failed = &records[0];
+    let records = agent.inbox.of_port(address.port(), number);
+    let failed = &records[number - 1];
     assert_fields(failed, Case::Failed);
     assert_eq!(failed.text("error.type"), Some("EFAULT"));
     assert_eq!(failed.log.severity_number, 17);
     assert_eq!(failed.text("acceptd.accept.syscall"), Some("accept"));
     assert_eq!(failed.int("acceptd.listener.backlog_length"), Some(0), "it is not in the queue any more");
+    let peer = shown(client.local_addr().expect("connected"));
     drop(client);
     let abandoned = agent.inbox.of_event(ABANDONED, 1, |record| record.endpoint("peer") == Some(peer));
-    assert!(abandoned[0].is_of_port(port));
-    // The next connection is accepted as if nothing had been.
-    let _client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
-    let accepted = accept(&listener).expect("a connection");
-    let records = agent.inbox.of_port(port, 2);
-    assert_tells_connection(&records[1], &Truth::of(&accepted, &listener));
-    let inbox = agent.inbox.clone();
-    let _ = agent.stop();
-    let of = |event| inbox.found(event, |record| record.is_of_port(port)).len();
-    assert_eq!((of(ACCEPT), of(ABANDONED)), (2, 1), "one failure, one accept, and one lost connection");
+    assert!(abandoned[0].is_of_port(address.port()));
 }
 
 /// Without `SA_RESTART` the call returns EINTR; with it, and with a timeout on the socket, too (signal(7)). With it alone the

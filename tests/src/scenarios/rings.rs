@@ -1,6 +1,7 @@
 //! Accepts that a process asks io_uring for.
 
 use std::{
+    collections::HashMap,
     net::{SocketAddr, TcpListener, TcpStream},
     os::{
         fd::{AsRawFd as _, OwnedFd},
@@ -20,13 +21,7 @@ use crate::{
 
 use acceptd::{bpf::Tier, presence::Case};
 
-use super::{assert_fields, assert_tells_connection, shown};
-
-fn listener() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    (listener, address)
-}
+use super::{assert_fields, assert_tells_connection, listener, shown};
 
 /// What every accept through a ring has, with the listener as its request knows it.
 fn assert_single(agent: &Agent, listener: &TcpListener, accepted: &OwnedFd, client: &TcpStream) {
@@ -261,18 +256,37 @@ pub(super) fn many_threads_that_wait_elsewhere() {
         })
         .collect();
     let (busy, address) = listener();
+    let mut ports = HashMap::from([(address.port(), BUSY)]);
     for _ in 0..BUSY {
         let _client = TcpStream::connect(address).expect("somebody listens");
         busy.accept().expect("a connection");
     }
-    let records = agent.inbox.of_port(address.port(), BUSY);
-    assert_eq!(records.len(), BUSY);
     for (waits, address) in idle {
         let _client = TcpStream::connect(address).expect("somebody listens");
         waits.join().expect("it accepts");
-        assert_eq!(agent.inbox.of_port(address.port(), 1).len(), 1);
+        ports.insert(address.port(), 1);
     }
-    let _ = agent.stop();
+    let port = |record: &Record| u16::try_from(record.int("network.local.port").unwrap_or_default()).ok();
+    let records = agent
+        .inbox
+        .settled(ACCEPT, BUSY + IDLE, |record| port(record).is_some_and(|port| ports.contains_key(&port)));
+    let ledger = agent.stop();
+    // Where a program can be preempted, the kernel leaves it out for whoever runs on that CPU meanwhile, and counts that: on an
+    // emulated CPU that happens to tier 2's hook on every system call from Linux 7 on.
+    let left_out = match tier() {
+        Tier::One => 0,
+        Tier::Two => ledger["hook_missed"].as_u64().unwrap_or_default(),
+    };
+    assert!(
+        records.len() as u64 + left_out >= (BUSY + IDLE) as u64,
+        "{} of {}: {ledger}",
+        records.len(),
+        BUSY + IDLE
+    );
+    for (wanted, count) in &ports {
+        let found = records.iter().filter(|record| port(record) == Some(*wanted)).count();
+        assert!(found <= *count, "{found} records of {count} accepts on port {wanted}");
+    }
 }
 
 /// Nothing in a completion says that it is of an accept, but the request's kind is known when it is not a multishot one.

@@ -8,6 +8,9 @@ const PATIENCE: u32 = 10;
 /// Scenarios at a time: they wait as often as they compute.
 const JOBS: u32 = 3;
 
+/// Lines of the panics and of the agents of scenarios that failed; without a failure there are none.
+const LAST_WORDS: u32 = 300;
+
 /// What a guest runs of one tier.
 pub(super) struct Tier<'a> {
     pub(super) number: u8,
@@ -30,7 +33,8 @@ pub(super) fn scenarios(tiers: &[Tier<'_>]) -> String {
         }
         _ = writeln!(
             script,
-            "begun=$(date +%s)\nACCEPTD_TEST_TIER={tier} scenarios {words} 2> /dev/null\n\
+            "begun=$(date +%s)\nACCEPTD_TEST_TIER={tier} scenarios {words} 2> /tmp/stderr\n\
+             tail -n {LAST_WORDS} /tmp/stderr | sed 's/^/stderr: /'\n\
              echo \"guest: tier {tier} took $(($(date +%s) - begun))\""
         );
     }

@@ -1,0 +1,97 @@
+//! Delivery to a file of OTLP JSON lines.
+#![forbid(unsafe_code)]
+
+mod shared;
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use acceptd_otlp::{Exporter, ExporterConfig, Signal, Target, recorded};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use prost::Message as _;
+
+use shared::{batch, finish, numbers, until};
+
+fn config(path: &Path) -> ExporterConfig {
+    ExporterConfig { concurrency: 4, ..shared::config(Target::File(path.to_owned())) }
+}
+
+/// The numbers of the records in the file, and how many lines could not be read.
+fn read(path: &Path) -> (Vec<u64>, usize) {
+    let (mut found, mut unreadable) = (Vec::new(), 0);
+    for request in recorded::open(path).expect("a file") {
+        let Ok(batch) = request else {
+            unreadable += 1;
+            continue;
+        };
+        assert_eq!(batch.signal, Signal::Logs);
+        found.extend(numbers(&ExportLogsServiceRequest::decode(batch.request).expect("a request")));
+    }
+    found.sort_unstable();
+    (found, unreadable)
+}
+
+#[tokio::test]
+async fn each_request_is_a_line_that_replay_reads() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("accepts.jsonl");
+    let exporter = Exporter::spawn(config(&path)).expect("a file");
+    for number in 0..100 {
+        exporter.push(batch([number], 10_000));
+    }
+    let ledger = finish(exporter).await;
+    assert_eq!((ledger.acknowledged, ledger.retries), (100, 0));
+    assert_eq!(read(&path), ((0..100).collect(), 0));
+    assert_eq!(fs::read_to_string(&path).expect("text").lines().count(), 100);
+    assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_file_that_is_moved_away_is_followed_by_a_new_one() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (path, moved) = (folder.path().join("accepts.jsonl"), folder.path().join("accepts.jsonl.1"));
+    let exporter = Exporter::spawn(config(&path)).expect("a file");
+    exporter.push(batch([1], 0));
+    until(&exporter, "written", |ledger| ledger.acknowledged == 1).await;
+    fs::rename(&path, &moved).expect("moved");
+    exporter.push(batch([2], 0));
+    finish(exporter).await;
+    assert_eq!((read(&moved), read(&path)), ((vec![1], 0), (vec![2], 0)));
+}
+
+#[tokio::test]
+async fn half_a_line_of_somebody_who_died_costs_no_other() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("accepts.jsonl");
+    fs::write(&path, "{\"resourceLogs\":[{\"sco").expect("a file");
+    let exporter = Exporter::spawn(config(&path)).expect("a file");
+    exporter.push(batch([1, 2], 0));
+    finish(exporter).await;
+    assert_eq!(read(&path), (vec![1, 2], 1));
+}
+
+/// Nothing is lost, and nothing written twice.
+#[tokio::test]
+async fn what_cannot_be_written_waits() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("accepts.jsonl");
+    let exporter = Exporter::spawn(config(&path)).expect("a file");
+    exporter.push(batch([1], 0));
+    until(&exporter, "written", |ledger| ledger.acknowledged == 1).await;
+    // A folder in its place cannot be written.
+    fs::rename(&path, folder.path().join("aside")).expect("moved");
+    fs::create_dir(&path).expect("a folder");
+    exporter.push(batch([2], 0));
+    until(&exporter, "waiting", |ledger| ledger.retries >= 2).await;
+    fs::remove_dir(&path).expect("empty");
+    let ledger = finish(exporter).await;
+    assert_eq!((ledger.acknowledged, ledger.dropped_total()), (2, 0));
+    assert_eq!(read(&path), (vec![2], 0));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_made_is_an_error_with_its_remedy() {
+    let error =
+        Exporter::spawn(config(Path::new("/proc/nowhere/accepts.jsonl"))).expect_err("no such folder");
+    let said = error.to_string();
+    assert!(said.contains("/proc/nowhere/accepts.jsonl") && said.contains("create its folder"), "{said}");
+}
