@@ -19,21 +19,75 @@ use crate::{
     exporter::ExporterConfig,
     ledger::{DropReason, Ledger, LedgerSnapshot},
     retry::{Backoff, Verdict},
-    transport::{Accepted, Refused, Transport},
+    transport::{Accepted, Refused, Target, Transport},
 };
 
 /// Pause after the spool could not be read.
 const UNREADABLE: Duration = Duration::from_secs(1);
 
+/// How requests get to the destination.
+#[derive(Debug, Clone)]
+pub(crate) struct Way {
+    target: Target,
+    transport: Transport,
+    /// Deadline of one attempt.
+    timeout: Duration,
+    retry_window: Duration,
+    backoff: Backoff,
+}
+
+impl Way {
+    pub(crate) fn over(transport: Transport, config: &ExporterConfig) -> Self {
+        Self {
+            target: config.target.clone(),
+            transport,
+            timeout: config.timeout,
+            retry_window: config.retry_window,
+            backoff: Backoff { initial: config.backoff_initial, max: config.backoff_max },
+        }
+    }
+}
+
 /// What the workers of one destination share.
 #[derive(Debug)]
 pub(crate) struct Delivery {
-    pub(crate) config: ExporterConfig,
+    /// May be replaced at any time: every attempt takes the newest.
+    pub(crate) way: watch::Sender<Way>,
+    /// How often the spool is written through to the disk.
+    pub(crate) sync_interval: Duration,
     pub(crate) backlog: Backlog,
     pub(crate) ledger: Ledger,
     pub(crate) complaints: Complaints,
     /// True as soon as the agent ends.
     pub(crate) stopping: watch::Sender<bool>,
+}
+
+/// One that sends.
+struct Worker {
+    newest: watch::Receiver<Way>,
+    way: Way,
+}
+
+impl Worker {
+    fn on(mut newest: watch::Receiver<Way>) -> Self {
+        let way = newest.borrow_and_update().clone();
+        Self { newest, way }
+    }
+
+    fn newest_way(&mut self) -> &mut Way {
+        if self.newest.has_changed().unwrap_or_default() {
+            self.way = self.newest.borrow_and_update().clone();
+        }
+        &mut self.way
+    }
+
+    /// Waits until there is another way.
+    async fn another_way(&mut self) {
+        if self.newest.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.newest.mark_changed();
+    }
 }
 
 /// What became of one request.
@@ -81,12 +135,19 @@ impl Drop for Flight<'_> {
 }
 
 impl Delivery {
+    /// Where to, for messages.
+    pub(crate) fn target(&self) -> Target {
+        self.way.borrow().target.clone()
+    }
+
     /// Sends batch after batch until there are no more, or the rest has to wait for the next run.
-    pub(crate) async fn work(self: Arc<Self>, mut transport: Transport) {
+    pub(crate) async fn work(self: Arc<Self>) {
+        let mut worker = Worker::on(self.way.subscribe());
         while let Some(popped) = self.backlog.pop().await {
             match popped {
                 Ok(popped) => {
-                    let is_left = self.deliver(&mut transport, popped).await;
+                    self.complaints.recovered(About::Read, || "the spool can be read again".to_owned());
+                    let is_left = self.deliver(&mut worker, popped).await;
                     self.count_losses();
                     if is_left {
                         return;
@@ -94,7 +155,7 @@ impl Delivery {
                 }
                 Err(error) => {
                     self.complaints.warn(
-                        About::Disk,
+                        About::Read,
                         &format!("the spool cannot be read: {error}; trying again every {UNREADABLE:?}"),
                     );
                     if *self.stopping.borrow() {
@@ -107,7 +168,7 @@ impl Delivery {
     }
 
     /// Delivers a batch, or as many halves of it as it takes. Says whether some of it stays in the spool.
-    async fn deliver(&self, transport: &mut Transport, popped: Popped) -> bool {
+    async fn deliver(&self, worker: &mut Worker, popped: Popped) -> bool {
         let Popped { kept, records, batch } = popped;
         let records = u64::from(records);
         self.ledger.change(|ledger| {
@@ -124,22 +185,27 @@ impl Delivery {
             flight.settle(records, |ledger| ledger.add_dropped(DropReason::SpoolCorrupt, records));
             self.complaints.warn(
                 About::Loss,
-                &format!("{records} records dropped: a newer acceptd wrote them to the spool"),
+                &format!(
+                    "{records} records for {} dropped: a newer acceptd wrote them to the spool",
+                    self.target()
+                ),
             );
             return false;
         };
         let mut waiting = vec![batch];
         while let Some(batch) = waiting.pop() {
-            match self.attempt_until_decided(transport, &mut flight, &batch).await {
+            match self.attempt_until_decided(worker, &mut flight, &batch).await {
                 Outcome::Settled => {}
                 Outcome::Left => return true,
-                Outcome::Halve(reason) => match batch.split() {
-                    Some((first, second)) => {
+                Outcome::Halve(reason) => {
+                    if let Some((first, second)) = batch.split() {
                         self.ledger.change(|ledger| ledger.splits += 1);
                         waiting.extend([second, first]);
+                    } else {
+                        let target = &worker.newest_way().target;
+                        self.dropped(&mut flight, &batch, DropReason::TooLarge, target, &reason);
                     }
-                    None => self.dropped(&mut flight, &batch, DropReason::TooLarge, &reason),
-                },
+                }
             }
         }
         false
@@ -148,24 +214,23 @@ impl Delivery {
     /// Sends a request until it is accepted or dropped.
     async fn attempt_until_decided(
         &self,
-        transport: &mut Transport,
+        worker: &mut Worker,
         flight: &mut Flight<'_>,
         batch: &Batch,
     ) -> Outcome {
-        let backoff = Backoff { initial: self.config.backoff_initial, max: self.config.backoff_max };
-        // What is in the spool is safe there: it waits until the destination takes it or spool.max_bytes drops it.
-        let give_up = (!flight.is_in_spool()).then(|| Instant::now() + self.config.retry_window);
+        let began = Instant::now();
         for attempt in 0.. {
-            let sent = time::timeout(self.config.timeout, transport.send(batch)).await;
+            let Way { target, transport, timeout, retry_window, backoff } = worker.newest_way();
+            let sent = time::timeout(*timeout, transport.send(batch)).await;
             let Refused { verdict, reason } = match sent {
                 Ok(Ok(answer)) => {
-                    self.accepted(flight, batch, &answer);
+                    self.accepted(flight, batch, &answer, target);
                     return Outcome::Settled;
                 }
                 Ok(Err(refused)) => refused,
                 Err(_) => {
                     transport.reconnect();
-                    let reason = format!("no answer within {:?}", self.config.timeout);
+                    let reason = format!("no answer within {timeout:?}");
                     Refused { verdict: Verdict::Retry, reason }
                 }
             };
@@ -174,25 +239,32 @@ impl Delivery {
                 Verdict::RetryAfter(asked) => asked,
                 Verdict::Split => return Outcome::Halve(reason),
                 Verdict::Drop => {
-                    self.dropped(flight, batch, DropReason::NonRetryable, &reason);
+                    self.dropped(flight, batch, DropReason::NonRetryable, target, &reason);
                     return Outcome::Settled;
                 }
             };
+            // What is in the spool is safe there: it waits until the destination takes it or spool.max_bytes drops it.
+            let give_up = (!flight.is_in_spool()).then(|| began + *retry_window);
             let fate = match give_up {
-                Some(give_up) if Instant::now() + pause > give_up => {
-                    self.dropped(flight, batch, DropReason::RetryExpired, &reason);
+                // The server may ask for a pause beyond the end of time.
+                Some(give_up) if Instant::now().checked_add(pause).is_none_or(|next| next > give_up) => {
+                    self.dropped(flight, batch, DropReason::RetryExpired, target, &reason);
                     return Outcome::Settled;
                 }
-                Some(_) => format!("for up to {:?}, nothing is lost yet", self.config.retry_window),
+                Some(_) => format!("for up to {retry_window:?}, nothing is lost yet"),
                 None if *self.stopping.borrow() => return Outcome::Left,
                 None => "until it does, from the spool".to_owned(),
             };
             self.ledger.change(|ledger| ledger.retries += 1);
             self.complaints.warn(
                 About::Refusal,
-                &format!("{} does not take records: {reason}; trying again {fate}", self.config.target),
+                &format!("{target} does not take {}: {reason}; trying again {fate}", batch.signal.items()),
             );
-            self.rest(pause).await;
+            tokio::select! {
+                () = self.rest(pause) => {}
+                // Another way may lead where this one does not.
+                () = worker.another_way() => {}
+            }
         }
         Outcome::Settled
     }
@@ -207,7 +279,8 @@ impl Delivery {
         }
     }
 
-    fn accepted(&self, flight: &mut Flight<'_>, batch: &Batch, answer: &Accepted) {
+    fn accepted(&self, flight: &mut Flight<'_>, batch: &Batch, answer: &Accepted, target: &Target) {
+        let items = batch.signal.items();
         let records = u64::from(batch.records);
         let rejected = answer.rejected.min(records);
         flight.settle(records, |ledger| {
@@ -215,26 +288,29 @@ impl Delivery {
             ledger.rejected += rejected;
             ledger.requests += 1;
         });
+        self.complaints.recovered(About::Refusal, || format!("{target} takes {items} again"));
         if rejected > 0 || !answer.message.is_empty() {
             self.complaints.warn(
                 About::Rejection,
-                &format!(
-                    "{} rejected {rejected} of {records} records: {}",
-                    self.config.target, answer.message
-                ),
+                &format!("{target} rejected {rejected} of {records} {items}: {}", answer.message),
             );
-        } else {
-            self.complaints
-                .recovered(About::Refusal, || format!("{} takes records again", self.config.target));
         }
     }
 
-    fn dropped(&self, flight: &mut Flight<'_>, batch: &Batch, reason: DropReason, why: &str) {
+    fn dropped(
+        &self,
+        flight: &mut Flight<'_>,
+        batch: &Batch,
+        reason: DropReason,
+        target: &Target,
+        why: &str,
+    ) {
+        let items = batch.signal.items();
         let records = u64::from(batch.records);
         flight.settle(records, |ledger| ledger.add_dropped(reason, records));
         self.complaints.warn(
             About::Drop,
-            &format!("{records} records dropped ({reason:?}): {} says: {why}", self.config.target),
+            &format!("{records} {items} dropped ({}): {target} says: {why}", reason.name()),
         );
     }
 
@@ -255,7 +331,8 @@ impl Delivery {
                     ledger.spooled = ledger.spooled.saturating_sub(records);
                     ledger.add_dropped(reason, records);
                 });
-                self.complaints.warn(About::Loss, &format!("{records} records dropped: {why}"));
+                let target = self.target();
+                self.complaints.warn(About::Loss, &format!("{records} records for {target} dropped: {why}"));
             }
         }
     }
@@ -263,24 +340,27 @@ impl Delivery {
     /// Has the spool written through to the disk, again and again.
     pub(crate) async fn keep_in_sync(self: Arc<Self>) {
         while !*self.stopping.borrow() {
-            self.rest(self.config.sync_interval).await;
-            if let Err(error) = self.sync().await {
-                self.complaints.warn(About::Disk, &format!(
+            self.rest(self.sync_interval).await;
+            match self.sync().await {
+                Ok(false) => {}
+                Ok(true) => self.complaints.recovered(About::Disk, || "the spool is on the disk again".to_owned()),
+                Err(error) => self.complaints.warn(About::Disk, &format!(
                     "the spool cannot be written through to the disk: {error}; a loss of power would lose it"
-                ));
+                )),
             }
             self.count_losses();
         }
     }
 
-    async fn sync(&self) -> std::io::Result<()> {
-        let Some(job) = self.backlog.sync_job()? else { return Ok(()) };
+    /// Says whether there was something to do.
+    async fn sync(&self) -> std::io::Result<bool> {
+        let Some(job) = self.backlog.sync_job()? else { return Ok(false) };
         // The disk may take its time; the job comes back for the case that it was in vain.
         let (job, done) = tokio::task::spawn_blocking(move || {
             let done = job.run();
             (job, done)
         })
         .await?;
-        done.inspect_err(|_| self.backlog.sync_failed(job))
+        done.map(|()| true).inspect_err(|_| self.backlog.sync_failed(job))
     }
 }

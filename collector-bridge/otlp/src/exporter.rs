@@ -13,7 +13,7 @@ use crate::{
     backlog::Backlog,
     batch::Batch,
     complaint::{About, Complaints},
-    delivery::Delivery,
+    delivery::{Delivery, Way},
     ledger::{DropReason, Ledger, LedgerSnapshot},
     transport::{Settings, Target, Transport, TransportError},
 };
@@ -43,6 +43,20 @@ pub struct ExporterConfig {
     pub sync_interval: Duration,
 }
 
+impl ExporterConfig {
+    /// A way that requests can be sent, for [`Exporter::redirect`]; nobody is asked.
+    ///
+    /// # Errors
+    /// A target, header or certificate that cannot be used.
+    pub fn prepare(&self) -> Result<Prepared, ExporterError> {
+        Ok(Prepared(Way::over(Transport::new(&self.target, &self.settings)?, self)))
+    }
+}
+
+/// Target, settings, timeout, retry window and back-off that can be used.
+#[derive(Debug)]
+pub struct Prepared(Way);
+
 /// A handle to the delivery; cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Exporter {
@@ -63,23 +77,37 @@ impl Exporter {
 
     fn over(transport: Transport, config: ExporterConfig) -> Result<Self, ExporterError> {
         let ledger = Ledger::default();
-        let spool = config.spool.clone().map(|spool| open(spool, &ledger)).transpose()?.flatten();
+        let way = Way::over(transport, &config);
+        let spool = config.spool.map(|spool| open(spool, &ledger)).transpose()?.flatten();
         let workers = config.concurrency.max(1);
         let delivery = Arc::new(Delivery {
+            way: watch::Sender::new(way),
+            sync_interval: config.sync_interval,
             backlog: Backlog::new(config.queue_max_bytes, spool),
-            config,
             ledger,
             complaints: Complaints::default(),
             stopping: watch::Sender::new(false),
         });
         let mut tasks = JoinSet::new();
         for _ in 0..workers {
-            tasks.spawn(Arc::clone(&delivery).work(transport.clone()));
+            tasks.spawn(Arc::clone(&delivery).work());
         }
         if delivery.backlog.has_spool() {
             tasks.spawn(Arc::clone(&delivery).keep_in_sync());
         }
         Ok(Self { delivery, workers: Arc::new(Mutex::new(tasks)) })
+    }
+
+    /// Sends everything from now on in this way, what waits for its next attempt too. The queue, the spool and the number of
+    /// requests under way stay as they are.
+    pub fn redirect(&self, Prepared(way): Prepared) {
+        self.delivery.way.send_replace(way);
+    }
+
+    /// Where it sends to, for people and as `otel.component.type` has it.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.delivery.target()
     }
 
     /// Takes a batch; never waits for the network. Without a spool, or when it takes nothing, the oldest batches in memory are
@@ -104,7 +132,8 @@ impl Exporter {
                 ledger.queued += records;
             });
             complaints.warn(About::Append, &format!(
-                "the spool takes nothing: {error}; records stay in memory, at most queue.max_bytes of them; make room on the disk, or make spool.directory writable"
+                "the spool for {} takes nothing: {error}; records stay in memory, at most queue.max_bytes of them; make room on the disk, or make spool.directory writable",
+                self.delivery.target()
             ));
         }
         let dropped: u64 = backlog.push(batch).iter().map(|batch| u64::from(batch.records)).sum();
@@ -114,7 +143,8 @@ impl Exporter {
                 ledger.add_dropped(DropReason::QueueFull, dropped);
             });
             complaints.warn(About::Queue, &format!(
-                "the queue is full: {dropped} records dropped; the Collector is slower than the accepts, or down; raise queue.max_bytes, set spool.directory, or look at the Collector"
+                "the queue for {} is full: {dropped} records dropped; it is slower than the accepts, or down; raise queue.max_bytes, set spool.directory, or look there",
+                self.delivery.target()
             ));
         }
     }
@@ -123,6 +153,12 @@ impl Exporter {
     #[must_use]
     pub fn ledger(&self) -> LedgerSnapshot {
         self.delivery.ledger.snapshot()
+    }
+
+    /// What is not well with the delivery, in words.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        self.delivery.complaints.troubles()
     }
 
     /// Delivers what it can until `deadline`, and returns the final ledger. What waits for its next try is tried at once, and what
@@ -246,7 +282,7 @@ mod tests {
             // tokio's clock ticks in milliseconds.
             let whole = whole * SECOND + Duration::from_millis(2);
             assert!(
-                *pause >= whole / 2 - Duration::from_millis(2) && *pause <= whole,
+                *pause >= (whole / 2).checked_sub(Duration::from_millis(2)).unwrap() && *pause <= whole,
                 "{pause:?} of {whole:?}"
             );
         }
@@ -275,7 +311,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_window_is_never_overstepped() {
         let began = Instant::now();
-        let (ledger, pauses) = delivered([Verdict::Retry; 1000], config()).await;
+        let (ledger, pauses) = delivered(vec![Verdict::Retry; 1000], config()).await;
         assert_eq!((ledger.dropped[&DropReason::RetryExpired], ledger.retries), (7, pauses.len() as u64));
         let waited: Duration = pauses.iter().sum();
         assert!(waited <= 300 * SECOND && waited > 269 * SECOND, "{waited:?}");

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// Why records were dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(into = "&'static str")]
 pub enum DropReason {
     /// The queue was full and these were the oldest.
     QueueFull,
@@ -27,6 +27,29 @@ pub enum DropReason {
     SpoolExpired,
     /// Not any more what was written to the spool.
     SpoolCorrupt,
+}
+
+impl From<DropReason> for &'static str {
+    fn from(reason: DropReason) -> Self {
+        reason.name()
+    }
+}
+
+impl DropReason {
+    /// Its name, as in the ledger.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::RetryExpired => "retry_expired",
+            Self::NonRetryable => "non_retryable",
+            Self::TooLarge => "too_large",
+            Self::Shutdown => "shutdown",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolExpired => "spool_expired",
+            Self::SpoolCorrupt => "spool_corrupt",
+        }
+    }
 }
 
 /// The ledger of one destination, counts of records unless said otherwise. Every term is counted where it happens.

@@ -33,7 +33,7 @@ mod wire;
 pub use acceptd_spool::{Order, SpoolConfig, SpoolError, SyncPolicy};
 pub use batch::{Batch, BatchBuilder, BatchLimits, Push};
 pub use compression::Compression;
-pub use exporter::{Exporter, ExporterConfig, ExporterError};
+pub use exporter::{Exporter, ExporterConfig, ExporterError, Prepared};
 pub use ledger::{DropReason, LedgerSnapshot};
 pub use print::{Output, Printer};
 pub use profile::{Attribute, Profile, UnknownAttribute};

@@ -46,6 +46,16 @@ impl Signal {
         }
     }
 
+    /// What a request has many of.
+    #[must_use]
+    pub(crate) const fn items(self) -> &'static str {
+        match self {
+            Self::Logs => "records",
+            Self::Traces => "spans",
+            Self::Metrics => "metrics",
+        }
+    }
+
     /// Its number in a spool, which is there to stay.
     #[must_use]
     pub const fn number(self) -> u8 {

@@ -28,6 +28,18 @@ pub enum Target {
     File(PathBuf),
 }
 
+impl Target {
+    /// `otel.component.type` of an exporter of logs to it.
+    #[must_use]
+    pub const fn component_type(&self) -> &'static str {
+        match self {
+            Self::Grpc(_) => "otlp_grpc_log_exporter",
+            Self::Http(_) => "otlp_http_log_exporter",
+            Self::File(_) => "otlp_file_log_exporter",
+        }
+    }
+}
+
 /// As in "the Collector at localhost:4317 does not take records".
 impl fmt::Display for Target {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,6 +161,28 @@ impl Transport {
     }
 }
 
+/// Sends a request without items, which a Collector acknowledges: whether it takes this signal.
+///
+/// # Errors
+/// Why not, in words.
+pub async fn probe(
+    target: &Target,
+    settings: &Settings,
+    signal: Signal,
+    timeout: Duration,
+) -> Result<(), String> {
+    let mut transport = Transport::new(target, settings).map_err(|error| error.to_string())?;
+    if matches!(transport, Transport::File(_)) {
+        // It was opened, and a request without items is a line there.
+        return Ok(());
+    }
+    let empty = Batch { signal, request: bytes::Bytes::new(), records: 0 };
+    match tokio::time::timeout(timeout, transport.send(&empty)).await {
+        Ok(answer) => answer.map(drop).map_err(|refused| refused.reason),
+        Err(_) => Err(format!("no answer within {timeout:?}")),
+    }
+}
+
 /// Answers without a network, for tests of time: it is a matter of the clock alone then.
 #[cfg(test)]
 pub(crate) mod scripted {
@@ -179,23 +213,5 @@ pub(crate) mod scripted {
             asked.push(Instant::now());
             answers.pop_front().map_or_else(|| Ok(Accepted::default()), Err)
         }
-    }
-}
-
-/// Sends a request without items, which a Collector acknowledges: whether it takes this signal.
-///
-/// # Errors
-/// Why not, in words.
-pub async fn probe(
-    target: &Target,
-    settings: &Settings,
-    signal: Signal,
-    timeout: Duration,
-) -> Result<(), String> {
-    let mut transport = Transport::new(target, settings).map_err(|error| error.to_string())?;
-    let empty = Batch { signal, request: bytes::Bytes::new(), records: 0 };
-    match tokio::time::timeout(timeout, transport.send(&empty)).await {
-        Ok(answer) => answer.map(drop).map_err(|refused| refused.reason),
-        Err(_) => Err(format!("no answer within {timeout:?}")),
     }
 }

@@ -70,6 +70,19 @@ async fn the_servers_wish_for_a_pause_is_respected() {
     assert!(second.0 - first.0 >= pause, "{:?}", second.0 - first.0);
 }
 
+/// 18446744073709551615 seconds: nobody can wait for that, and nobody's clock can show it.
+#[tokio::test]
+async fn a_pause_beyond_the_end_of_time_is_a_drop_and_no_panic() {
+    let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(u64::MAX >> 1)));
+    let refusal = Status::with_error_details(Code::Unavailable, "never", details);
+    let collector = Collector::answering([Err(refusal)]);
+    let exporter = Exporter::spawn(config(collector.start())).expect("an endpoint");
+    exporter.push(batch([1], 0));
+    exporter.push(batch([2], 0));
+    let ledger = finish(exporter).await;
+    assert_eq!((dropped(&ledger, DropReason::RetryExpired), ledger.acknowledged), (1, 1));
+}
+
 #[tokio::test]
 async fn a_partial_success_is_counted_and_not_retried() {
     let partial = |rejected_log_records, error_message: &str| {
@@ -332,4 +345,30 @@ async fn what_waits_for_its_next_try_is_tried_at_the_shutdown() {
     let ledger = exporter.shutdown(Instant::now() + Duration::from_secs(5)).await;
     ledger.balanced().expect("balanced");
     assert_eq!((ledger.acknowledged, collector.accepted()), (2, vec![1, 2]));
+}
+
+/// What waits for its next attempt goes the new way at once; nothing is lost, nothing sent twice.
+#[tokio::test]
+async fn another_way_is_taken_by_what_waits_too() {
+    let held = listener();
+    let nobody = held.local_addr().expect("bound");
+    drop(held);
+    let slow = ExporterConfig {
+        backoff_initial: Duration::from_mins(5),
+        backoff_max: Duration::from_mins(5),
+        retry_window: Duration::from_hours(1),
+        ..config(nobody)
+    };
+    let exporter = Exporter::spawn(slow).expect("an endpoint");
+    exporter.push(batch([1], 0));
+    exporter.push(batch([2], 0));
+    until(&exporter, "a retry", |ledger| ledger.retries == 1).await;
+    config("").prepare().expect_err("no endpoint");
+    let collector = Collector::default();
+    exporter.redirect(config(collector.start()).prepare().expect("an endpoint"));
+    exporter.push(batch([3], 0));
+    until(&exporter, "delivered", |ledger| ledger.acknowledged == 3).await;
+    assert_eq!(collector.accepted(), [1, 2, 3]);
+    let ledger = finish(exporter).await;
+    assert_eq!((ledger.dropped_total(), ledger.records), (0, 3));
 }

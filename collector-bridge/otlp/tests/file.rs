@@ -1,5 +1,6 @@
 //! Delivery to a file of OTLP JSON lines.
 #![forbid(unsafe_code)]
+#![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
 
 mod shared;
 

@@ -1,5 +1,6 @@
 //! A server that ends a connection with GOAWAY, as each does that is stopped, or that bounds the age of connections.
 #![forbid(unsafe_code)]
+#![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
 
 mod shared;
 

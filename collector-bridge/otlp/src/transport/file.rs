@@ -7,8 +7,10 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
+
+use tokio::sync::Semaphore;
 
 use super::{Accepted, Refused, TransportError};
 use crate::{Batch, Output, Printer, retry::Verdict};
@@ -20,34 +22,41 @@ const MODE: u32 = 0o600;
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     path: PathBuf,
-    /// Held while a line is written.
-    writing: Arc<Mutex<()>>,
+    /// One write at a time, however long the disk takes: an attempt that is given up leaves it behind.
+    place: Arc<Semaphore>,
 }
 
 impl Client {
     pub(super) fn new(path: &Path) -> Result<Self, TransportError> {
         let unusable = |cause| TransportError::File { path: path.display().to_string(), cause };
         open(path).map_err(unusable)?;
-        Ok(Self { path: path.to_owned(), writing: Arc::default() })
+        Ok(Self { path: path.to_owned(), place: Arc::new(Semaphore::new(1)) })
     }
 
     pub(super) async fn send(&self, batch: &Batch) -> Result<Accepted, Refused> {
-        let mut line = Vec::new();
-        Printer::new(Output::OtlpJson, false)
-            .print_batch(&mut line, batch)
-            .map_err(|error| Refused::for_good(format!("the request cannot be written as JSON: {error}")))?;
-        let Self { path, writing } = self.clone();
-        // The disk may take its time.
+        // The semaphore is never closed.
+        let place = Arc::clone(&self.place).acquire_owned().await;
+        let (path, batch) = (self.path.clone(), batch.clone());
         let written = tokio::task::spawn_blocking(move || {
-            let _writing = writing.lock().unwrap_or_else(PoisonError::into_inner);
-            append(&path, &line)
+            let _place = place;
+            write(&path, &batch)
         });
-        let written = written.await.map_err(io::Error::other).and_then(|written| written);
-        written.map(|()| Accepted::default()).map_err(|error| Refused {
-            verdict: Verdict::Retry,
-            reason: format!("{error}; make room on the disk, or make the file writable"),
-        })
+        written.await.unwrap_or_else(|error| Err(unwritten(&error.into())))
     }
+}
+
+fn write(path: &Path, batch: &Batch) -> Result<Accepted, Refused> {
+    let mut line = Vec::new();
+    Printer::new(Output::OtlpJson, false)
+        .print_batch(&mut line, batch)
+        .map_err(|error| Refused::for_good(format!("the request cannot be written as JSON: {error}")))?;
+    append(path, &line).map_err(|error| unwritten(&error))?;
+    Ok(Accepted::default())
+}
+
+fn unwritten(error: &io::Error) -> Refused {
+    let reason = format!("{error}; make room on the disk, or make the file writable");
+    Refused { verdict: Verdict::Retry, reason }
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -57,6 +66,8 @@ fn open(path: &Path) -> io::Result<File> {
 /// Appends a whole line, or nothing.
 fn append(path: &Path, line: &[u8]) -> io::Result<()> {
     let mut file = open(path)?;
+    // Others may write there, too: the agent's own metrics.
+    file.lock()?;
     let before = file.metadata()?.len();
     if !ends_with_a_line(&file, before)? {
         // Somebody died while writing: what they left stays a line of its own.
