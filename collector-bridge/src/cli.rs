@@ -21,6 +21,7 @@ Examples:
   sudo acceptd watch --port 8080                   see who is accepted there
   sudo acceptd run                                 print every accept on this host
   sudo acceptd run --endpoint localhost:4317       send them to a Collector
+  acceptd status                                   see how the agent is, and what it lost
   acceptd receive --output json                    be the Collector, and print what arrives
   acceptd config default > acceptd.toml            begin a configuration file
   acceptd config show --config acceptd.toml        see each value and where it is from";
@@ -48,6 +49,14 @@ Examples:
   sudo acceptd check --output json > report.json
 
 Exit codes: 0 everything works, 1 acceptd does not work here, 2 it works in part, 64 bad usage or configuration";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  acceptd status
+  acceptd status --output json | jq .ledger.capture
+  acceptd status --ready
+
+Exit codes: 0 everything works, 1 it does not or there is no agent, 2 it works in part, 64 bad usage or configuration";
 
 const RECEIVE_EXAMPLES: &str = "\
 Examples:
@@ -80,6 +89,8 @@ pub enum Command {
     Watch(WatchArgs),
     /// Say what works on this host, what does not, why, and what to do
     Check(CheckArgs),
+    /// Ask the agent that runs here how it is, and what it saw, delivered and lost
+    Status(StatusArgs),
     /// Receive OTLP over gRPC, and print or write what arrives
     Receive(ReceiveArgs),
     /// Send again what files have: OTLP JSON lines, or segments of a spool
@@ -176,7 +187,7 @@ impl WatchArgs {
             ("--output", "output", Some(&self.output)),
         ];
         flags.extend(own.into_iter().filter_map(|(name, key, value)| Some(flag(name, key, value?))));
-        flags.push(flag("watch", "export.endpoint", "none"));
+        flags.extend(["export.endpoint", "admin.listen"].map(|key| flag("watch", key, "none")));
         flags
     }
 }
@@ -192,6 +203,27 @@ pub struct CheckArgs {
     /// How the result is printed
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = PossibleValuesParser::new(["text", "json"]))]
     pub output: String,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+#[command(after_help = STATUS_EXAMPLES)]
+pub struct StatusArgs {
+    /// The configuration, which has the agent's address (admin.listen).
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    /// How the result is printed
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = PossibleValuesParser::new(["text", "json"]))]
+    pub output: String,
+
+    /// Only say whether it captures accepts, for a readiness probe
+    #[arg(long, conflicts_with = "live")]
+    pub ready: bool,
+
+    /// Only say whether it lives, for a liveness probe: if not, start it anew
+    #[arg(long)]
+    pub live: bool,
 }
 
 /// Arguments of `receive`.

@@ -7,6 +7,7 @@ pub mod receive;
 pub mod replay;
 pub mod run;
 pub mod shell;
+pub mod status;
 
 use std::{fmt::Display, io::Write as _, process::ExitCode};
 

@@ -18,18 +18,20 @@ mod pairs;
 mod print;
 mod quantity;
 mod raw;
+mod reload;
 mod schema;
+mod scope;
 mod suggest;
 mod table;
 #[cfg(test)]
 mod tests;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use choice::{CaptureTier, LogLevel, OutputFormat, Profile, Protocol};
+pub use choice::{CaptureTier, LogLevel, OutputFormat, Profile, Protocol, Temporality};
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, Problem};
 pub use file::DEFAULT_PATH;
@@ -37,12 +39,15 @@ pub use layer::Flag;
 pub use origin::Origin;
 pub use pairs::Headers;
 pub use print::{Setting, default_file};
+pub use reload::Reloaded;
 pub use schema::{
-    AttributeSelection, Batch, Capture, Config, Events, Export, ExportLogs, ExportTls, Filter, FilterExclude,
-    Host, Limits, ListenerWatch, Log, Queue, ResourceAdditions, Shutdown, Spool, State,
+    AttributeSelection, Batch, Capture, Config, Events, Export, ExportTls, Filter, FilterExclude, Host,
+    Limits, ListenerWatch, Log, Queue, ResourceAdditions, Shutdown, Spool, State,
 };
+pub use scope::Scope;
 pub use values::Family;
 
+use acceptd_otlp::Signal;
 use env::Environment;
 use file::Source;
 use layer::Entry;
@@ -60,13 +65,74 @@ pub struct Loaded {
     /// The file that was read.
     pub file: Option<PathBuf>,
     /// Where the values come from that are not defaults, by key.
-    origins: BTreeMap<&'static str, Origin>,
+    origins: BTreeMap<String, Origin>,
+    /// What is set for one signal or one destination only, the weakest first.
+    scoped: Vec<Entry>,
+}
+
+/// The configuration as one signal or one destination has it.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The values.
+    pub config: Config,
+    /// Whether the endpoint is the signal's own: with OTLP/HTTP it is the whole URL then.
+    pub has_own_endpoint: bool,
 }
 
 impl Loaded {
     /// Where the value of `key` comes from.
     pub fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    /// The names of the destinations besides that of `export.*`.
+    pub fn destinations(&self) -> BTreeSet<&str> {
+        let scopes = self.scoped.iter().filter_map(|entry| entry.scope.as_ref());
+        let names = scopes.filter_map(|scope| match scope {
+            Scope::Destination(name) => Some(name.as_str()),
+            Scope::Signal(_) => None,
+        });
+        names.collect()
+    }
+
+    /// The configuration as one signal, or another destination, has it.
+    pub fn view(&self, scope: &Scope) -> View {
+        let mut config = self.config.clone();
+        if matches!(scope, Scope::Destination(_)) {
+            // What is for the one, headers above all, is not for the other.
+            let defaults = Config::default();
+            (config.export, config.export_tls) = (defaults.export, defaults.export_tls);
+        }
+        let is_signal = matches!(scope, Scope::Signal(_));
+        let entries: Vec<&Entry> = self
+            .scoped
+            .iter()
+            .filter(|entry| entry.scope.as_ref() == Some(scope))
+            // Who sets it for all signals in a stronger layer means all.
+            .filter(|entry| !is_signal || entry.origin.layer() >= self.layer(entry.key.name))
+            .collect();
+        if entries.iter().any(|entry| TARGETS.contains(&entry.key.name)) {
+            (config.export.endpoint, config.export.file) = (None, None);
+        }
+        for Entry { key, raw, .. } in &entries {
+            // It was read once before.
+            _ = (key.set)(&mut config, raw);
+        }
+        let own_endpoint = entries.iter().rfind(|entry| entry.key.name == "export.endpoint");
+        let origin =
+            own_endpoint.map_or_else(|| self.origin("export.endpoint"), |entry| entry.origin.clone());
+        let is_fallback = matches!(origin, Origin::Fallback(_));
+        if let (Some(endpoint), Protocol::Http, true) =
+            (&mut config.export.endpoint, config.export.protocol, is_fallback)
+        {
+            // The specification's default of this protocol.
+            endpoint.set_port(HTTP_PORT);
+        }
+        let has_own_endpoint = is_signal && own_endpoint.is_some() && !is_fallback;
+        if let Some(authorization) = config.export.endpoint.as_ref().and_then(Endpoint::authorization) {
+            config.export.headers.insert_missing("authorization", authorization);
+        }
+        View { config, has_own_endpoint }
     }
 }
 
@@ -99,6 +165,7 @@ fn resolve(source: Option<&Source>, env: &Environment, flags: &[Flag]) -> Result
         agent_resource: standard.resource,
         file: source.map(|source| source.path.clone()),
         origins: BTreeMap::new(),
+        scoped: Vec::new(),
     };
     loaded.apply_leniently(standard.fallback);
     problems.extend(loaded.apply(file_entries));
@@ -107,27 +174,56 @@ fn resolve(source: Option<&Source>, env: &Environment, flags: &[Flag]) -> Result
     problems.extend(loaded.apply(flag_entries));
     loaded.derive();
 
-    let conflicts = loaded.config.conflicts().into_iter();
-    problems.extend(conflicts.map(|(key, cause)| Problem::Conflict {
-        key,
-        origin: loaded.origin(key),
-        cause,
-    }));
+    problems.extend(loaded.conflicts());
     ConfigError::unless_empty(problems)?;
     Ok(loaded)
 }
 
 impl Loaded {
+    /// The layer in which a key is set for all; of where requests go, that of either key.
+    fn layer(&self, key: &str) -> u8 {
+        let layer = |key: &str| self.origin(key).layer();
+        if TARGETS.contains(&key) {
+            TARGETS.map(layer).into_iter().max().unwrap_or_default()
+        } else {
+            layer(key)
+        }
+    }
+
+    /// Of an endpoint and a file the stronger layer wins: the other one is unset by it.
+    fn unset_weaker_target(&mut self, set: &str, origin: &Origin) {
+        for other in TARGETS.into_iter().filter(|other| TARGETS.contains(&set) && *other != set) {
+            if self.origin(other).layer() < origin.layer() {
+                match other {
+                    "export.file" => self.config.export.file = None,
+                    _ => self.config.export.endpoint = None,
+                }
+                self.origins.remove(other);
+            }
+        }
+    }
+
     /// Sets `entries`; those that cannot be used are returned.
     fn apply(&mut self, entries: Vec<Entry>) -> Vec<Problem> {
         let mut problems = Vec::new();
-        for Entry { key, raw, origin } in entries {
-            if raw.is_unset() {
+        for entry in entries {
+            if entry.raw.is_unset() {
                 continue;
             }
-            match (key.set)(&mut self.config, &raw) {
-                Ok(()) => _ = self.origins.insert(key.name, origin),
-                Err(cause) => problems.push(Problem::Value { origin, key: key.name, cause }),
+            let set = match entry.scope {
+                None => (entry.key.set)(&mut self.config, &entry.raw),
+                Some(_) => (entry.key.set)(&mut Config::default(), &entry.raw),
+            };
+            let (key, origin) = (entry.name(), entry.origin.clone());
+            match set {
+                Ok(()) => {
+                    if entry.scope.is_none() {
+                        self.unset_weaker_target(entry.key.name, &origin);
+                    }
+                    self.origins.insert(key, origin);
+                    self.scoped.extend(entry.scope.is_some().then_some(entry));
+                }
+                Err(cause) => problems.push(Problem::Value { origin, key, cause }),
             }
         }
         problems
@@ -141,42 +237,90 @@ impl Loaded {
 
     /// What follows from other values.
     fn derive(&mut self) {
-        if let Some(endpoint) = &mut self.config.export.endpoint
-            && self.origins.get("export.endpoint") == Some(&Origin::Env("OTEL_LOGS_EXPORTER".to_owned()))
-            && self.config.export.protocol == Protocol::Http
-        {
-            // The specification's default of this protocol.
-            endpoint.set_port(HTTP_PORT);
-        }
-        let Some(endpoint) = self.config.endpoint_of_logs().cloned() else { return };
-        let key = if self.config.export_logs.endpoint.is_some() {
-            "export.logs.endpoint"
-        } else {
-            "export.endpoint"
-        };
-        if self.origin("output") == Origin::Default {
+        let is_of_records = |scope: &Scope| *scope != Scope::Signal(Signal::Metrics);
+        let is_sent = self.scopes().filter(is_of_records).any(|scope| self.view(&scope).config.is_sent());
+        if is_sent && self.origin("output") == Origin::Default {
             self.config.output = None;
         }
-        if let Some(authorization) = endpoint.authorization()
-            && self.config.export.headers.insert_missing("authorization", authorization)
-        {
-            let origin = self.origin(key);
-            self.origins.entry("export.headers").or_insert(origin);
-        }
-        let mistaken = match (self.config.export.protocol, endpoint.port()) {
-            (Protocol::Grpc, HTTP_PORT) => Some(("OTLP over HTTP", "gRPC", GRPC_PORT)),
-            (Protocol::Http, GRPC_PORT) => Some(("OTLP over gRPC", "HTTP", HTTP_PORT)),
-            _ => None,
-        };
-        if let Some((other, ours, port)) = mistaken {
-            self.warnings.push(format!(
-                "{key} ({}): port {} is where Collectors receive {other}, and this speaks {ours}; use port {port}, or another export.protocol",
-                self.origin(key),
-                endpoint.port()
-            ));
+        let mistaken: Vec<String> = self.scopes().filter_map(|scope| self.mistaken_port(&scope)).collect();
+        for warning in mistaken {
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
         }
     }
+
+    /// Whoever has a configuration of its own: the signals that are sent, and the other destinations.
+    fn scopes(&self) -> impl Iterator<Item = Scope> {
+        let signals = SIGNALS.map(Scope::Signal);
+        signals
+            .into_iter()
+            .chain(self.destinations().into_iter().map(|name| Scope::Destination(name.to_owned())))
+    }
+
+    /// The key as `scope` has it, and where its value is from: its own, or everybody's.
+    fn key_of(&self, scope: &Scope, key: &'static str) -> (String, Origin) {
+        let own = layer::find(key).map(|key| scope.name_of(key)).unwrap_or_default();
+        match self.origins.get(&own) {
+            Some(origin) => (own, origin.clone()),
+            None => (key.to_owned(), self.origin(key)),
+        }
+    }
+
+    fn mistaken_port(&self, scope: &Scope) -> Option<String> {
+        let Config { export, .. } = self.view(scope).config;
+        let port = export.endpoint?.port();
+        let (other, ours, usual) = match (export.protocol, port) {
+            (Protocol::Grpc, HTTP_PORT) => ("OTLP over HTTP", "gRPC", GRPC_PORT),
+            (Protocol::Http, GRPC_PORT) => ("OTLP over gRPC", "HTTP", HTTP_PORT),
+            _ => return None,
+        };
+        let (key, origin) = self.key_of(scope, "export.endpoint");
+        Some(format!(
+            "{key} ({origin}): port {port} is where Collectors receive {other}, and this speaks {ours}; use port {usual}, or another export.protocol"
+        ))
+    }
+
+    /// Values that are good by themselves and not together.
+    fn conflicts(&self) -> Vec<Problem> {
+        let mut found: Vec<(String, Origin, String)> = self
+            .config
+            .conflicts()
+            .into_iter()
+            .map(|(key, cause)| (key.to_owned(), self.origin(key), cause))
+            .collect();
+        for scope in self.scopes() {
+            let Config { export, .. } = &self.view(&scope).config;
+            if matches!(scope, Scope::Destination(_)) && export.endpoint.is_none() && export.file.is_none() {
+                let (key, origin) = self.first_of(&scope);
+                let cause = format!("nothing is sent there: set {scope}endpoint or {scope}file");
+                found.push((key, origin, cause));
+            }
+            for (key, cause) in self.view(&scope).config.conflicts_of_export() {
+                let (key, origin) = self.key_of(&scope, key);
+                if !found.iter().any(|(known, ..)| *known == key) {
+                    found.push((key, origin, cause));
+                }
+            }
+        }
+        found.into_iter().map(|(key, origin, cause)| Problem::Conflict { key, origin, cause }).collect()
+    }
+
+    /// Any key of a scope.
+    fn first_of(&self, scope: &Scope) -> (String, Origin) {
+        let first = self.scoped.iter().find(|entry| entry.scope.as_ref() == Some(scope));
+        first.map_or_else(
+            || (scope.to_string(), Origin::Default),
+            |entry| (entry.name(), entry.origin.clone()),
+        )
+    }
 }
+
+/// The keys that say where requests go.
+const TARGETS: [&str; 2] = ["export.endpoint", "export.file"];
+
+/// The signals that are sent.
+const SIGNALS: [Signal; 2] = [Signal::Logs, Signal::Metrics];
 
 /// Where Collectors receive OTLP/gRPC.
 const GRPC_PORT: u16 = 4317;

@@ -4,7 +4,7 @@ use std::fs;
 
 use acceptd_otlp::{ExporterConfig, Settings, Signal, SpoolConfig, Target, Tls};
 
-use crate::config::{Config, Endpoint, Protocol};
+use crate::config::{Config, Endpoint, Protocol, View};
 
 /// Where requests of one signal go, and how.
 #[derive(Debug, Clone)]
@@ -13,21 +13,25 @@ pub struct Destination {
     pub target: Target,
     /// How.
     pub settings: Settings,
-    /// Host and port, for people and for looking whether somebody answers there.
-    pub address: String,
+    /// Host and port, for people and for looking whether somebody answers there; nothing for a file.
+    pub address: Option<String>,
 }
 
-/// The destination of a signal; none when there is none to send it to.
+/// Where a view of the configuration sends a signal; none when there is nowhere to send it to.
 ///
 /// # Errors
 /// A file of headers that cannot be used, with the remedy.
-pub fn of(config: &Config, signal: Signal) -> Result<Option<Destination>, String> {
-    let own = config.export_logs.endpoint.as_ref().filter(|_| signal == Signal::Logs);
-    let Some(endpoint) = own.or(config.export.endpoint.as_ref()) else { return Ok(None) };
+pub fn of(view: &View, signal: Signal) -> Result<Option<Destination>, String> {
+    let export = &view.config.export;
+    if let Some(path) = &export.file {
+        let target = Target::File(path.clone());
+        return Ok(Some(Destination { target, settings: settings(&view.config)?, address: None }));
+    }
+    let Some(endpoint) = &export.endpoint else { return Ok(None) };
     Ok(Some(Destination {
-        target: target(endpoint, config.export.protocol, signal, own.is_some()),
-        settings: settings(config)?,
-        address: endpoint.address(),
+        target: target(endpoint, export.protocol, signal, view.has_own_endpoint),
+        settings: settings(&view.config)?,
+        address: Some(endpoint.address()),
     }))
 }
 
@@ -51,15 +55,15 @@ impl Destination {
     }
 }
 
-/// The folder, within `spool.directory`, of the destination that the configuration's `export` describes.
-const DEFAULT: &str = "default";
+/// The name of the destination that the configuration's `export` describes; its folder within `spool.directory`, too.
+pub const DEFAULT: &str = "default";
 
-/// Where requests wait for the destination, if not in memory.
+/// Where requests wait for the destination of this name, if not in memory.
 #[must_use]
-pub fn spool(config: &Config) -> Option<SpoolConfig> {
+pub fn spool(config: &Config, name: &str) -> Option<SpoolConfig> {
     let spool = &config.spool;
     Some(SpoolConfig {
-        folder: spool.directory.as_ref()?.join(DEFAULT),
+        folder: spool.directory.as_ref()?.join(name),
         max_bytes: spool.max_bytes as u64,
         max_age: spool.max_age,
         sync: spool.fsync,

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -15,15 +15,17 @@ use aya::maps::{MapData, RingBuf};
 
 use crate::{
     bpf::{
-        Programs,
+        Capture, Programs,
         counters::{Counters, KernelCounts},
         failures::FailureCounts,
         loader::Hooks,
         ring,
     },
-    ledger::DrainCounts,
+    clock,
+    gaps::Total,
+    ledger::{CaptureLedger, DrainCounts},
     output::ConsoleCounts,
-    recorder::Recorder,
+    recorder::{Live, Recorder},
 };
 
 /// Longest sleep: how late a stop or a batch that is due may be noticed.
@@ -39,11 +41,41 @@ const LAST_SAMPLES: Duration = Duration::from_millis(500);
 /// Samples between two looks at the clock and the stop flag.
 const BURST: usize = 4096;
 
+/// Time between two looks at what was counted.
+const STOCK_EVERY: Duration = Duration::from_secs(1);
+
 /// What the thread shares with the rest of the agent.
 #[derive(Debug, Default)]
 pub struct Shared {
     stop: AtomicBool,
-    counts: Mutex<DrainCounts>,
+    /// What is to be changed, and between two looks at every listener.
+    change: Mutex<Option<(Live, Duration)>>,
+    /// Boot time of the thread's last round.
+    alive_ns: AtomicU64,
+    stock: Mutex<Stock>,
+}
+
+/// Everything that was counted on the path up to the destinations, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Stock {
+    /// The programs' counters, read after the thread's own.
+    pub kernel: KernelCounts,
+    /// The thread's own counts.
+    pub drain: DrainCounts,
+    /// The console's, if records are printed.
+    pub console: Option<ConsoleCounts>,
+    /// See [`Hooks::missed`].
+    pub hook_missed: Option<u64>,
+    /// What was lost within the last minute.
+    pub lost: Vec<Total>,
+}
+
+impl Stock {
+    /// The ledger of this moment.
+    #[must_use]
+    pub fn ledger(&self) -> CaptureLedger {
+        CaptureLedger::new(&self.kernel, &self.drain)
+    }
 }
 
 impl Shared {
@@ -52,10 +84,33 @@ impl Shared {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// The counts of the last burst's end.
+    /// Asks the thread to work in another way, and to look at every listener each `interval`.
+    pub fn change(&self, live: Live, interval: Duration) {
+        *self.change.lock().unwrap_or_else(PoisonError::into_inner) = Some((live, interval));
+    }
+
+    fn take_change(&self) -> Option<(Live, Duration)> {
+        self.change.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What was counted, as of at most a second ago.
     #[must_use]
-    pub fn counts(&self) -> DrainCounts {
-        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn stock(&self) -> Stock {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn publish(&self, stock: Stock) {
+        *self.stock.lock().unwrap_or_else(PoisonError::into_inner) = stock;
+    }
+
+    /// For how long the thread has not moved. A second is nothing.
+    #[must_use]
+    pub fn still(&self) -> Duration {
+        Duration::from_nanos(clock::now_boot_nanos().saturating_sub(self.alive_ns.load(Ordering::Acquire)))
+    }
+
+    fn moves(&self) {
+        self.alive_ns.store(clock::now_boot_nanos(), Ordering::Release);
     }
 }
 
@@ -71,27 +126,25 @@ pub struct Drain {
     /// Between two looks at every listener.
     interval: Duration,
     looked: Instant,
+    counted: Instant,
+    capture: Capture,
+    /// Time before the start in which nobody captured, if the agent before was not stopped.
+    blind: Option<Duration>,
     /// Whether the kernel refused a look: said once.
     look_failed: bool,
-}
-
-/// How a drain ended.
-#[derive(Debug)]
-pub struct Drained {
-    /// The programs' counters after they were detached and the ring was empty.
-    pub kernel: KernelCounts,
-    /// The thread's own counts.
-    pub drain: DrainCounts,
-    /// The console's, if records were printed.
-    pub console: Option<ConsoleCounts>,
-    /// See [`Hooks::detach`].
-    pub hook_missed: Option<u64>,
 }
 
 impl Drain {
     /// A drain of `programs` into `recorder`, which looks at every listener each `interval`.
     #[must_use]
-    pub fn new(programs: Programs, recorder: Recorder, shared: Arc<Shared>, interval: Duration) -> Self {
+    pub fn new(
+        programs: Programs,
+        recorder: Recorder,
+        shared: Arc<Shared>,
+        interval: Duration,
+        blind: Option<Duration>,
+    ) -> Self {
+        shared.moves();
         Self {
             hooks: Some(programs.hooks),
             ring: programs.ring,
@@ -101,22 +154,33 @@ impl Drain {
             shared,
             interval,
             looked: Instant::now(),
+            counted: Instant::now(),
+            capture: programs.capture,
+            blind,
             look_failed: false,
         }
     }
 
-    /// Runs until [`Shared::stop`]: returns when every sample was recorded and handed on.
+    /// Runs until [`Shared::stop`]: returns when every sample was recorded and handed on, with what was counted in the end.
     ///
     /// # Errors
     /// When the kernel's counters or the ring cannot be read any more.
-    pub fn run(mut self) -> anyhow::Result<Drained> {
+    pub fn run(mut self) -> anyhow::Result<Stock> {
+        self.recorder.began(&self.capture, self.blind);
         while !self.shared.stop.load(Ordering::Acquire) {
+            if let Some((live, interval)) = self.shared.take_change() {
+                self.recorder.change(live);
+                self.interval = interval;
+            }
             let read = drain_once(&mut self.ring, &mut self.recorder);
             if self.looked.elapsed() >= self.interval {
                 self.look();
             }
+            if self.counted.elapsed() >= STOCK_EVERY {
+                self.take_stock()?;
+            }
             self.recorder.flush_if_due();
-            self.publish();
+            self.shared.moves();
             match read {
                 0 => ring::wait(&self.ring, TICK.min(self.interval))?,
                 BURST => {}
@@ -142,10 +206,30 @@ impl Drain {
             }
             ring::wait(&self.ring, TICK)?;
         };
+        self.recorder.tell_losses(&CaptureLedger::new(&kernel, &self.recorder.counts()), true);
+        self.recorder.ended();
         self.recorder.flush();
-        self.publish();
+        let stock = self.stock(kernel, hook_missed);
+        self.shared.publish(stock.clone());
+        Ok(stock)
+    }
+
+    /// Counts, lets others see it, and tells of what was lost.
+    fn take_stock(&mut self) -> anyhow::Result<()> {
+        self.counted = Instant::now();
+        let drain = self.recorder.counts();
+        let kernel = self.counters.read()?;
+        let hook_missed = self.hooks.as_ref().and_then(Hooks::missed);
+        self.recorder.tell_losses(&CaptureLedger::new(&kernel, &drain), false);
+        let stock = Stock { drain, ..self.stock(kernel, hook_missed) };
+        self.shared.publish(stock);
+        Ok(())
+    }
+
+    fn stock(&self, kernel: KernelCounts, hook_missed: Option<u64>) -> Stock {
         let console = self.recorder.console_counts();
-        Ok(Drained { kernel, drain: self.recorder.counts(), console, hook_missed })
+        let lost = self.recorder.recent_losses();
+        Stock { kernel, drain: self.recorder.counts(), console, hook_missed, lost }
     }
 
     /// Looks at every listener, and at what failed. A refused look is no reason to end.
@@ -175,10 +259,6 @@ impl Drain {
                 "listeners and threads cannot be looked at: {error}; stalls and overflows may be missed"
             );
         }
-    }
-
-    fn publish(&self) {
-        *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.recorder.counts();
     }
 }
 

@@ -62,6 +62,12 @@ impl Filter {
         }
     }
 
+    /// Whether it asks for nothing in particular.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.includes == 0
+    }
+
     /// Bits of the keys that have values to include.
     #[must_use]
     pub fn includes(&self) -> u64 {

@@ -22,6 +22,8 @@ pub struct DrainCounts {
     pub made: u64,
     /// Times that a listener was not kept because there were too many.
     pub listeners_beyond: u64,
+    /// Accepts that another record stands for (`overload.max_records_per_second`).
+    pub thinned: u64,
     /// Records handed to the destinations.
     pub records: u64,
     /// Records refused because one alone exceeds `batch.max_bytes`.
@@ -56,6 +58,8 @@ pub struct CaptureLedger {
     pub bookkeeping: u64,
     /// Records made without a sample.
     pub made: u64,
+    /// Accepts that another record stands for.
+    pub thinned: u64,
     /// Records handed to the destinations.
     pub records: u64,
     /// Records dropped because one alone exceeds `batch.max_bytes`.
@@ -166,6 +170,7 @@ impl CaptureLedger {
             decoded: drain.decoded,
             bookkeeping: drain.bookkeeping,
             made: drain.made,
+            thinned: drain.thinned,
             records: drain.records,
             too_large: drain.too_large,
             unverified: Unverified {
@@ -204,9 +209,9 @@ impl CaptureLedger {
             &[0, self.malformed, self.decoded],
         )?;
         equal(
-            "decoded + made = records + too_large + bookkeeping",
+            "decoded + made = records + thinned + too_large + bookkeeping",
             self.decoded + self.made,
-            &[self.records, self.too_large, self.bookkeeping],
+            &[self.records, self.thinned, self.too_large, self.bookkeeping],
         )
     }
 }
@@ -242,13 +247,14 @@ mod tests {
 
     #[test]
     fn a_record_that_vanishes_in_user_space_is_noticed() {
-        let kernel = KernelCounts::default().with(Counter::Seen, 3).with(Counter::Submitted, 3);
+        let kernel = KernelCounts::default().with(Counter::Seen, 4).with(Counter::Submitted, 4);
         let whole = DrainCounts {
-            read: 3,
+            read: 4,
             malformed: 1,
-            decoded: 2,
+            decoded: 3,
             bookkeeping: 1,
             made: 1,
+            thinned: 1,
             records: 1,
             too_large: 1,
             listeners_beyond: 0,
@@ -256,7 +262,8 @@ mod tests {
         assert_eq!(CaptureLedger::new(&kernel, &whole).check(), Ok(()));
         for part in [
             DrainCounts { malformed: 0, ..whole },
-            DrainCounts { decoded: 1, ..whole },
+            DrainCounts { decoded: 2, ..whole },
+            DrainCounts { thinned: 0, ..whole },
             DrainCounts { records: 0, ..whole },
             DrainCounts { bookkeeping: 0, ..whole },
             DrainCounts { made: 0, ..whole },

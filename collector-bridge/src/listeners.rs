@@ -124,7 +124,7 @@ impl Listeners {
     pub fn new(before: &[ListenerState], stalled_after: Duration, now: u64) -> Self {
         let mut listeners = Self {
             known: HashMap::new(),
-            stalled_after_ns: u64::try_from(stalled_after.as_nanos()).unwrap_or(u64::MAX),
+            stalled_after_ns: nanos(stalled_after),
             survey: 0,
             findings: Vec::new(),
             beyond: 0,
@@ -134,6 +134,11 @@ impl Listeners {
             listeners.look(state, now);
         }
         listeners
+    }
+
+    /// Another patience with listeners that accept nothing.
+    pub fn stalled_after(&mut self, stalled_after: Duration) {
+        self.stalled_after_ns = nanos(stalled_after);
     }
 
     /// How many are known.
@@ -279,6 +284,10 @@ impl Listeners {
     pub fn by_inode(&self, inode: u64) -> Option<&Known> {
         self.known.get(&inode)
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The oldest connection, given the one before: if it is the same one, and the kernel does not know since when it

@@ -14,9 +14,10 @@ fn main() -> ExitCode {
         Err(exit) => return exit,
     };
     match command {
-        Command::Run(arguments) => cmd::run::run(arguments.settings.load(), true),
-        Command::Watch(arguments) => cmd::run::run(arguments.load(), false),
+        Command::Run(arguments) => cmd::run::run(|| arguments.settings.load(), true),
+        Command::Watch(arguments) => cmd::run::run(|| arguments.load(), false),
         Command::Check(arguments) => cmd::check::run(&arguments),
+        Command::Status(arguments) => cmd::status::run(&arguments),
         Command::Receive(arguments) => cmd::receive::run(&arguments),
         Command::Replay(arguments) => cmd::replay::run(&arguments),
         Command::Config(command) => cmd::config::run(&command),

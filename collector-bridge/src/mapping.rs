@@ -1,6 +1,7 @@
 //! From samples to records: what the kernel's numbers are called in OpenTelemetry. Pure.
 
 pub mod accept;
+pub mod agent;
 pub mod listener;
 pub mod related;
 

@@ -1,8 +1,8 @@
-//! Where batches go: a Collector, the standard output, or both.
+//! Where batches go: to Collectors, files, the standard output.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-use acceptd_otlp::{Batch, Exporter, Output, Printer};
+use acceptd_otlp::{Batch, Exporter, LedgerSnapshot, Output, Printer};
 use serde::Serialize;
 
 use crate::config::OutputFormat;
@@ -10,25 +10,32 @@ use crate::config::OutputFormat;
 /// The destinations of one run.
 #[derive(Default)]
 pub struct Outputs {
-    exporter: Option<Exporter>,
+    exporters: Vec<(String, Exporter)>,
     console: Option<Console>,
 }
 
 impl Outputs {
-    /// Destinations that are both optional; without any, batches are only counted by the caller.
+    /// Destinations by name; without any, batches are only counted by the caller.
     #[must_use]
-    pub fn new(exporter: Option<Exporter>, console: Option<Console>) -> Self {
-        Self { exporter, console }
+    pub fn new(exporters: Vec<(String, Exporter)>, console: Option<Console>) -> Self {
+        Self { exporters, console }
     }
 
     /// Hands a batch to each destination.
-    pub fn push(&mut self, batch: Batch) {
+    pub fn push(&mut self, batch: &Batch) {
         if let Some(console) = &mut self.console {
-            console.print(&batch);
+            console.print(batch);
         }
-        if let Some(exporter) = &self.exporter {
-            exporter.push(batch);
+        for (_, exporter) in &self.exporters {
+            // The bytes are shared.
+            exporter.push(batch.clone());
         }
+    }
+
+    /// What became of the records that the destinations were given.
+    #[must_use]
+    pub fn ledgers(&self) -> Vec<(String, LedgerSnapshot)> {
+        self.exporters.iter().map(|(name, exporter)| (name.clone(), exporter.ledger())).collect()
     }
 
     /// What the console printed, if there is one.

@@ -44,7 +44,7 @@ const CASES: [&str; 8] =
     ["TCP", "MPTCP", "UNIX", "io_uring", "io_uring multishot", "io_uring slot", "failed", "failed UNIX"];
 
 /// One letter a case, in their order, for tier 1 and for tier 2: `+` present, `-` absent, `?` depends.
-const TABLE: [(&str, &str, &str); 32] = [
+const TABLE: [(&str, &str, &str); 33] = [
     (names::NETWORK_TRANSPORT, "++++++++", "++++++++"),
     (names::NETWORK_TYPE, "++-++++-", "++-++++-"),
     (names::NETWORK_LOCAL_ADDRESS, "++?+++--", "++?++---"),
@@ -73,6 +73,7 @@ const TABLE: [(&str, &str, &str); 32] = [
     (names::ACCEPTD_TCP_RTT_NS, "++-+++--", "++-+----"),
     (names::ACCEPTD_TCP_SYNACK_RETRANSMITS, "++-+++--", "++-+----"),
     (names::ACCEPTD_SELF, "--------", "--------"),
+    (names::ACCEPTD_SAMPLING_ADJUSTED_COUNT, "--------", "--------"),
     (names::ACCEPTD_NETNS_INODE, "++++++++", "++++++++"),
     (names::ACCEPTD_THREAD_ID, "++++++++", "++++++++"),
     (names::ACCEPTD_THREAD_NAME, "++++++++", "++++++++"),
@@ -106,6 +107,7 @@ const NOTES: &str = "
   accepts by the kernel itself, `acceptd.socket.fd` and the blocked time also for a thread that waited in accept since before the agent's start. Both are tier 1's; tier 2 does
   not see the kernel's own accepts.
 - `acceptd.self` is there, and true, on the agent's own when `filter.self` is on.
+- `acceptd.sampling.adjusted_count` is there under overload (`overload.max_records_per_second`).
 - An accept on a VSOCK or SCTP socket has what TCP has, but for `acceptd.tcp.*` and the queue time; VSOCK has the context id
   as the address, and no `network.type`.
 

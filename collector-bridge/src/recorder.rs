@@ -6,23 +6,29 @@ use std::{
 };
 
 use acceptd_common::{
-    Abandoned, FailureKey, Failures, InetAccept, ListenerState, SocketCall, UnixAccept, UnixName,
+    Abandoned, Call, FailureKey, Failures, Header, InetAccept, Listener, ListenerState, SocketCall,
+    UnixAccept, UnixName,
 };
-use acceptd_otlp::{Accept, BatchBuilder, Event, Profile, Push, RecordUid, encode_accept, encode_event};
+use acceptd_otlp::{
+    Accept, BatchBuilder, BatchLimits, Event, Profile, Push, RecordUid, encode_accept, encode_event,
+};
 use foldhash::{HashMap, HashMapExt as _};
 use zerocopy::FromZeros as _;
 
 use crate::{
+    bpf::Capture,
     clock::{self, Clock},
     config::Events,
     event,
     filter::Filter,
+    gaps::{self, Gap, Gaps, Total},
     identity::{Identities, Identity},
     ids::Ids,
-    ledger::DrainCounts,
+    ledger::{CaptureLedger, DrainCounts},
     listeners::{Listeners, What},
     mapping::{self, Context, listener::Owner},
     output::{ConsoleCounts, Outputs},
+    overload::Overload,
 };
 
 /// Looks without a new failure after which a count is forgotten, to make room in the kernel's map.
@@ -48,6 +54,25 @@ pub struct Parts {
     pub outputs: Outputs,
     /// The listeners that are known.
     pub listeners: Listeners,
+    /// What is sent of accepts under load.
+    pub overload: Overload,
+}
+
+/// What can be changed while it runs.
+#[derive(Debug)]
+pub struct Live {
+    /// Which attributes.
+    pub profile: Profile,
+    /// Which events.
+    pub events: Events,
+    /// When a batch is full.
+    pub limits: BatchLimits,
+    /// How long a record waits for others.
+    pub timeout: Duration,
+    /// Most records of accepts a second.
+    pub max_records_per_second: u64,
+    /// How long the oldest connection waits where a listener is stalled.
+    pub stalled_after: Duration,
 }
 
 /// Turns samples into batches.
@@ -62,6 +87,8 @@ pub struct Recorder {
     looked_boot_ns: u64,
     /// Number of the next record that is made here and not in the kernel.
     next_own: u64,
+    gaps: Gaps,
+    started: Instant,
     counts: DrainCounts,
 }
 
@@ -77,8 +104,21 @@ impl Recorder {
             failures: HashMap::new(),
             looked_boot_ns: clock::now_boot_nanos(),
             next_own: 0,
+            gaps: Gaps::default(),
+            started: Instant::now(),
             counts: DrainCounts::default(),
         }
+    }
+
+    /// Changes what can be changed, from the next record on.
+    pub fn change(&mut self, live: Live) {
+        let Live { profile, events, limits, timeout, max_records_per_second, stalled_after } = live;
+        // By the old limits.
+        self.flush();
+        self.parts.builder.limit(limits);
+        (self.parts.profile, self.parts.events, self.parts.timeout) = (profile, events, timeout);
+        self.parts.overload.limit(max_records_per_second);
+        self.parts.listeners.stalled_after(stalled_after);
     }
 
     /// What was counted so far.
@@ -126,18 +166,33 @@ impl Recorder {
 
     fn inet(&mut self, sample: &InetAccept) {
         self.parts.listeners.accepted(&sample.listener, None, &sample.task);
+        let Some(stands_for) = self.admit(&sample.header, &sample.call, &sample.listener) else { return };
         let identity = self.parts.identities.of(&sample.task);
-        let accept = mapping::accept::inet(sample, &identity, self.context());
+        let mut accept = mapping::accept::inet(sample, &identity, self.context());
+        accept.adjusted_count = Some(stands_for).filter(|accepts| *accepts > 1);
         let pushed = push_accept(&mut self.parts, &identity, &accept);
         self.pushed(pushed);
     }
 
     fn unix(&mut self, sample: &UnixAccept) {
         self.parts.listeners.accepted(&sample.listener, Some(&sample.local), &sample.task);
+        let Some(stands_for) = self.admit(&sample.header, &sample.call, &sample.listener) else { return };
         let identity = self.parts.identities.of(&sample.task);
-        let accept = mapping::accept::unix(sample, &identity, self.context());
+        let mut accept = mapping::accept::unix(sample, &identity, self.context());
+        accept.adjusted_count = Some(stands_for).filter(|accepts| *accepts > 1);
         let pushed = push_accept(&mut self.parts, &identity, &accept);
         self.pushed(pushed);
+    }
+
+    /// Whether an accept is a record (if not, it is counted), and for how many accepts it stands, itself among them. Failures have
+    /// a budget of their own, in the kernel.
+    fn admit(&mut self, header: &Header, call: &Call, listener: &Listener) -> Option<u64> {
+        if call.result < 0 {
+            return Some(1);
+        }
+        let stands_for = self.parts.overload.admit(listener.inode, header.boot_ns);
+        self.counts.thinned += u64::from(stands_for.is_none());
+        stands_for
     }
 
     fn related(&mut self, sample: &SocketCall) {
@@ -244,6 +299,61 @@ impl Recorder {
         self.pushed(pushed);
     }
 
+    /// The programs are attached; before, none were for this time.
+    pub fn began(&mut self, capture: &Capture, blind: Option<Duration>) {
+        self.begin_burst();
+        if let Some(interval) = blind {
+            let reason = gaps::AGENT_NOT_RUNNING;
+            self.tell_gap(&Gap { reason, destination: None, count: None, interval });
+        }
+        if self.parts.events.agent {
+            let missing: Vec<&'static str> = capture.missing.iter().map(|missing| missing.hook).collect();
+            let uid = self.own_uid();
+            let event = mapping::agent::started(capture, &missing, uid, self.context());
+            self.push_own(&event);
+        }
+    }
+
+    /// Nothing is captured any more.
+    pub fn ended(&mut self) {
+        if self.parts.events.agent {
+            self.begin_burst();
+            let uid = self.own_uid();
+            let event = mapping::agent::stopped(self.started.elapsed(), uid, self.context());
+            self.push_own(&event);
+        }
+    }
+
+    /// Tells what was lost since the last time, by the counts of this moment.
+    pub fn tell_losses(&mut self, capture: &CaptureLedger, is_last: bool) {
+        let totals = gaps::totals(capture, &self.parts.outputs.ledgers());
+        for gap in self.gaps.untold(totals, Instant::now(), is_last) {
+            self.begin_burst();
+            self.tell_gap(&gap);
+        }
+    }
+
+    /// What was lost within the last minute.
+    #[must_use]
+    pub fn recent_losses(&self) -> Vec<Total> {
+        self.gaps.recent(Instant::now())
+    }
+
+    fn tell_gap(&mut self, gap: &Gap) {
+        if self.parts.events.lost {
+            let uid = self.own_uid();
+            let event = mapping::agent::lost(gap, uid, self.context());
+            self.push_own(&event);
+        }
+    }
+
+    /// An event of the agent's own.
+    fn push_own(&mut self, event: &Event<'_>) {
+        let identity = self.parts.identities.agent();
+        let pushed = push_event(&mut self.parts, &identity, event);
+        self.pushed(pushed);
+    }
+
     /// Of the process, or else of the agent.
     fn identity_of(&mut self, owner: Option<&acceptd_common::Task>) -> Arc<Identity> {
         match owner {
@@ -269,7 +379,7 @@ impl Recorder {
             Push::Added => self.counts.records += 1,
             Push::Sealed(batch) => {
                 self.counts.records += 1;
-                self.parts.outputs.push(batch);
+                self.parts.outputs.push(&batch);
                 self.oldest = None;
             }
             Push::TooLarge => self.counts.too_large += 1,
@@ -290,7 +400,7 @@ impl Recorder {
     pub fn flush(&mut self) {
         self.oldest = None;
         if let Some(batch) = self.parts.builder.seal() {
-            self.parts.outputs.push(batch);
+            self.parts.outputs.push(&batch);
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The final summary: the ledger for people, and as one line of JSON for programs.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use acceptd_otlp::LedgerSnapshot;
 use serde::Serialize;
 
-use crate::{bpf::Capture, ledger::CaptureLedger, output::ConsoleCounts};
+use crate::{
+    bpf::Capture, destination::DEFAULT, drain::Stock, ledger::CaptureLedger, output::ConsoleCounts,
+    vitals::Delivery,
+};
 
 /// Everything that was counted in one run.
 #[derive(Debug, Serialize)]
@@ -16,34 +19,55 @@ pub struct Summary {
     pub capture: CaptureLedger,
     /// Runs of a hook that the kernel left out, and with each perhaps an event; stands beside the equations.
     pub hook_missed: Option<u64>,
-    /// Of the Collector, if there was one.
+    /// Of the destination of `export.*`, if there was one.
     pub export: Option<LedgerSnapshot>,
+    /// Of the other destinations, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub destinations: BTreeMap<String, LedgerSnapshot>,
+    /// Of the agent's own metrics, if they were sent.
+    pub metrics: Option<LedgerSnapshot>,
     /// Of the standard output, if records were printed.
     pub console: Option<ConsoleCounts>,
 }
 
 impl Summary {
+    /// What was counted up to the destinations, by them, and of the agent's own metrics.
+    #[must_use]
+    pub fn new(
+        programs: Capture,
+        stock: &Stock,
+        deliveries: &[Delivery],
+        metrics: Option<LedgerSnapshot>,
+    ) -> Self {
+        let mut destinations: BTreeMap<String, LedgerSnapshot> =
+            deliveries.iter().map(|delivery| (delivery.name.clone(), delivery.ledger.clone())).collect();
+        Self {
+            programs,
+            capture: stock.ledger(),
+            hook_missed: stock.hook_missed,
+            export: destinations.remove(DEFAULT),
+            destinations,
+            metrics,
+            console: stock.console,
+        }
+    }
+
     /// Whether every equation of the ledger holds after a drained stop.
     ///
     /// # Errors
     /// The first that does not, with its numbers.
     pub fn check(&self) -> Result<(), String> {
         self.capture.check()?;
-        if let Some(export) = &self.export {
-            export.balanced()?;
+        for export in self.export.iter().chain(self.destinations.values()) {
+            settled(export)?;
             if export.records != self.capture.records {
                 return Err(format!(
                     "{} records were made and {} reached the exporter",
                     self.capture.records, export.records
                 ));
             }
-            if export.queued + export.in_flight != 0 {
-                return Err(format!(
-                    "{} records are queued and {} in flight after the stop",
-                    export.queued, export.in_flight
-                ));
-            }
         }
+        self.metrics.as_ref().map_or(Ok(()), settled)?;
         if let Some(console) = &self.console
             && (console.records != console.printed + console.dropped
                 || console.records != self.capture.records)
@@ -55,6 +79,15 @@ impl Summary {
         }
         Ok(())
     }
+}
+
+/// Whether a destination's equation holds and nothing is under way.
+fn settled(export: &LedgerSnapshot) -> Result<(), String> {
+    export.balanced()?;
+    if export.queued + export.in_flight == 0 {
+        return Ok(());
+    }
+    Err(format!("{} records are queued and {} in flight after the stop", export.queued, export.in_flight))
 }
 
 impl fmt::Display for Summary {
@@ -78,10 +111,11 @@ impl fmt::Display for Summary {
                 "acceptd: the kernel left out {missed} runs of a hook; as many accepts may be missing or unverified"
             )?;
         }
-        if let Some(export) = &self.export {
+        let named = self.destinations.iter().map(|(name, ledger)| (name.as_str(), ledger));
+        for (name, export) in self.export.iter().map(|ledger| ("the Collector", ledger)).chain(named) {
             writeln!(
                 out,
-                "acceptd: {} records to the Collector: {} acknowledged, {} rejected, {} dropped",
+                "acceptd: {} records to {name}: {} acknowledged, {} rejected, {} dropped",
                 export.records + export.recovered,
                 export.acknowledged,
                 export.rejected,

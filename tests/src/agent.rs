@@ -14,7 +14,9 @@ use std::{
 
 use acceptd::bpf::Tier;
 use acceptd_otlp::{Received, names::EVENTS, receiver};
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::{
+    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 use tempfile::TempDir;
@@ -23,7 +25,10 @@ use crate::{record::Record, wait};
 
 /// Requests as they arrived.
 #[derive(Debug, Default, Clone)]
-pub struct Inbox(Arc<Mutex<Vec<Record>>>);
+pub struct Inbox {
+    records: Arc<Mutex<Vec<Record>>>,
+    metrics: Arc<Mutex<Vec<ExportMetricsServiceRequest>>>,
+}
 
 impl Inbox {
     /// Receives on `listener` for as long as the test's process lives.
@@ -49,10 +54,11 @@ impl Inbox {
                 {
                     note_events(message);
                     let number = requests.lock().unwrap_or_else(PoisonError::into_inner)();
-                    sink.0
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .extend(Record::of_request(number, message));
+                    let mut records = sink.records.lock().unwrap_or_else(PoisonError::into_inner);
+                    records.extend(Record::of_request(number, message));
+                }
+                if let Received::Metrics(message) = received {
+                    sink.metrics.lock().unwrap_or_else(PoisonError::into_inner).push(message);
                 }
                 Ok(())
             };
@@ -66,13 +72,19 @@ impl Inbox {
     /// Every record so far.
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every request of metrics so far.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<ExportMetricsServiceRequest> {
+        self.metrics.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many records arrived.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Waits until `count` accepts with this local port are there, and returns them in the order in which they happened.
@@ -163,7 +175,7 @@ pub struct Agent {
     pub inbox: Inbox,
     said: Said,
     /// Its configuration and state, removed with it.
-    _private: TempDir,
+    private: TempDir,
 }
 
 impl Agent {
@@ -190,19 +202,31 @@ impl Agent {
     /// When there is no agent, or it does not start.
     #[must_use]
     pub fn sending_to(address: SocketAddr, inbox: Inbox, flags: &[&str]) -> Self {
+        Self::configured("", inbox, &[&["--endpoint", &address.to_string()], flags].concat())
+    }
+
+    /// An agent whose configuration file is `text`; `inbox` is where what it sends is expected.
+    ///
+    /// # Panics
+    /// When there is no agent, or it does not start.
+    #[must_use]
+    pub fn configured(text: &str, inbox: Inbox, flags: &[&str]) -> Self {
         let private = tempfile::tempdir().expect("a temporary folder");
-        let config = private.path().join("acceptd.toml");
-        fs::write(&config, "").expect("the folder is writable");
+        let config = config_of(&private);
+        fs::write(&config, text).expect("the folder is writable");
         let state = format!("state.directory={}", private.path().display());
         let mut child = Command::new(binary("acceptd"))
             // Neither the host's configuration nor this environment may change what a test sees.
             .env_clear()
-            .args(["run", "--attributes", "full", "--endpoint", &address.to_string()])
+            .args(["run", "--attributes", "full"])
             .arg("--config")
             .arg(&config)
             .args(["--set", &state])
             .args(["--set", "batch.timeout=50ms", "--set", "export.backoff_initial=50ms"])
             .args(["--set", "export.backoff_max=200ms"])
+            // Every accept is to be a record, and several agents run at a time.
+            .args(["--set", "overload.max_records_per_second=100000000"])
+            .args(["--set", "admin.listen=none", "--set", "metrics.export=false"])
             .args(["--set", &tier_setting()])
             .args(flags)
             .stdin(Stdio::null())
@@ -210,9 +234,27 @@ impl Agent {
             .spawn()
             .expect("the agent starts");
         let said = Said::by(child.stderr.take().expect("piped"));
-        let mut agent = Self { child, inbox, said, _private: private };
+        let mut agent = Self { child, inbox, said, private };
         agent.until_it_says("captures accepts");
         agent
+    }
+
+    /// Writes its configuration file anew, and asks it to read it.
+    ///
+    /// # Panics
+    /// When the file cannot be written, or the agent does not run.
+    pub fn reconfigure(&self, text: &str) {
+        fs::write(config_of(&self.private), text).expect("the folder is writable");
+        kill_process(self.pid(), Signal::HUP).expect("the agent is there");
+    }
+
+    /// Ends the agent as the kernel does, without a word.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill(mut self) {
+        self.child.kill().expect("the agent is there");
+        self.child.wait().expect("a child");
     }
 
     /// The agent's process id.
@@ -305,6 +347,10 @@ impl Drop for Agent {
         _ = self.child.kill();
         _ = self.child.wait();
     }
+}
+
+fn config_of(private: &TempDir) -> PathBuf {
+    private.path().join("acceptd.toml")
 }
 
 /// What the agent said so far. It is read all the time, so that the agent never blocks.

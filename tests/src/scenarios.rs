@@ -9,6 +9,7 @@ mod families;
 mod filters;
 mod handshakes;
 mod hooks;
+mod itself;
 mod kernel;
 mod listeners;
 mod processes;
@@ -220,6 +221,19 @@ scenarios! {
         a_reused_pid_is_another_process
         a_process_that_is_gone_before_anybody_looks
         what_the_resource_says_of_the_host
+    }
+    itself {
+        starts_and_stops_are_told
+        a_killed_agent_leaves_a_gap_that_the_next_one_tells
+        a_second_agent_is_refused
+        the_status_is_what_arrived
+        what_is_missing_makes_the_status_degraded
+        the_metrics_are_the_ledger
+        under_overload_a_record_stands_for_several_accepts
+        what_is_dropped_is_told_where_it_still_can_be
+        each_destination_has_every_record
+        a_reload_changes_what_it_can_and_says_what_it_cannot
+        a_bad_configuration_is_not_taken
     }
     delivery {
         a_collector_that_comes_up_later_gets_everything

@@ -43,7 +43,9 @@ pub(crate) fn start_with(
         "--config",
     ]);
     run.arg(config).arg("--set").arg(format!("state.directory={}", folder.join("state").display()));
-    run.args(["--set", "batch.timeout=200ms"]).args(flags);
+    run.args(["--set", "batch.timeout=200ms"]);
+    // Every accept is to be a record, however many there are.
+    run.args(["--set", "overload.max_records_per_second=100000000"]).args(flags);
     Running::start("acceptd run", run, &folder.join("agent.out"), &folder.join("agent.log"))
 }
 

@@ -111,6 +111,11 @@ impl BatchBuilder {
         }
     }
 
+    /// Other limits, from the next batch on.
+    pub fn limit(&mut self, limits: BatchLimits) {
+        self.limits = limits;
+    }
+
     /// Adds the record that `encode` appends, under `resource`. `key` is the Resource's number: the same for the same
     /// Resource, another for another.
     pub fn push(&mut self, key: u64, resource: &EncodedResource, encode: impl FnOnce(&mut Vec<u8>)) -> Push {

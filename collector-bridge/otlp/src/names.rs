@@ -19,6 +19,15 @@ pub const EVENT_ACCEPTD_LISTENER_ABANDONED: &str = "acceptd.listener.abandoned";
 /// Connections wait and nothing is accepted, or no longer so.
 pub const EVENT_ACCEPTD_LISTENER_STALLED: &str = "acceptd.listener.stalled";
 
+/// The agent captures accepts from now on.
+pub const EVENT_ACCEPTD_AGENT_STARTED: &str = "acceptd.agent.started";
+
+/// The agent was stopped, and captures nothing from now on.
+pub const EVENT_ACCEPTD_AGENT_STOPPED: &str = "acceptd.agent.stopped";
+
+/// Events are missing, so that the log store itself shows the gap.
+pub const EVENT_ACCEPTD_EVENTS_LOST: &str = "acceptd.events.lost";
+
 /// A process called listen().
 pub const EVENT_ACCEPTD_SOCKET_LISTEN: &str = "acceptd.socket.listen";
 
@@ -44,8 +53,14 @@ pub const ACCEPTD_ACCEPT_SYSCALL: &str = "acceptd.accept.syscall";
 /// otherwise.
 pub const ACCEPTD_ACCEPT_VERIFIED: &str = "acceptd.accept.verified";
 
+/// What the agent does without on this host, as its programs are named by `acceptd check`.
+pub const ACCEPTD_CAPTURE_MISSING: &str = "acceptd.capture.missing";
+
 /// How the record was captured: 1 with fentry and fexit, 2 with tracepoints only.
 pub const ACCEPTD_CAPTURE_TIER: &str = "acceptd.capture.tier";
+
+/// A destination of records, by its name in the configuration; `default` is that of `export.*`.
+pub const ACCEPTD_DESTINATION_NAME: &str = "acceptd.destination.name";
 
 /// Calls of accept() that failed for the reason in error.type.
 pub const ACCEPTD_FAILURE_COUNT: &str = "acceptd.failure.count";
@@ -90,11 +105,20 @@ pub const ACCEPTD_LISTENER_STALL_DURATION_NS: &str = "acceptd.listener.stall.dur
 /// Whether the listener stopped accepting, or accepts again.
 pub const ACCEPTD_LISTENER_STALL_STATE: &str = "acceptd.listener.stall.state";
 
+/// Events that are missing.
+pub const ACCEPTD_LOSS_COUNT: &str = "acceptd.loss.count";
+
+/// Why events are missing.
+pub const ACCEPTD_LOSS_REASON: &str = "acceptd.loss.reason";
+
 /// The accepted socket's network namespace: the N of `net:[N]` in /proc/PID/ns/net.
 pub const ACCEPTD_NETNS_INODE: &str = "acceptd.netns.inode";
 
 /// Connections that were dropped because the accept queue was full.
 pub const ACCEPTD_OVERFLOW_COUNT: &str = "acceptd.overflow.count";
+
+/// Accepts on the same listener that the record stands for, itself among them; absent when it is one.
+pub const ACCEPTD_SAMPLING_ADJUSTED_COUNT: &str = "acceptd.sampling.adjusted_count";
 
 /// True when the agent itself accepted or opened the connection; absent otherwise.
 pub const ACCEPTD_SELF: &str = "acceptd.self";
@@ -237,6 +261,7 @@ pub const EVENTS: &[EventName] = &[
             ACCEPTD_ACCEPT_VERIFIED,
             ACCEPTD_SOCKET_MPTCP,
             ACCEPTD_SOCKET_V4_MAPPED,
+            ACCEPTD_SAMPLING_ADJUSTED_COUNT,
             ACCEPTD_SELF,
             ERROR_TYPE,
             OTEL_EVENT_NAME,
@@ -333,6 +358,28 @@ pub const EVENTS: &[EventName] = &[
             ACCEPTD_LISTENER_COOKIE,
             ACCEPTD_LISTENER_OWNER_UNKNOWN,
             ACCEPTD_NETNS_INODE,
+            OTEL_EVENT_NAME,
+        ],
+    },
+    EventName {
+        name: EVENT_ACCEPTD_AGENT_STARTED,
+        brief: "The agent captures accepts from now on.",
+        attributes: &[LOG_RECORD_UID, ACCEPTD_CAPTURE_TIER, ACCEPTD_CAPTURE_MISSING, OTEL_EVENT_NAME],
+    },
+    EventName {
+        name: EVENT_ACCEPTD_AGENT_STOPPED,
+        brief: "The agent was stopped, and captures nothing from now on.",
+        attributes: &[LOG_RECORD_UID, OTEL_EVENT_NAME],
+    },
+    EventName {
+        name: EVENT_ACCEPTD_EVENTS_LOST,
+        brief: "Events are missing, so that the log store itself shows the gap.",
+        attributes: &[
+            LOG_RECORD_UID,
+            ACCEPTD_LOSS_REASON,
+            ACCEPTD_LOSS_COUNT,
+            ACCEPTD_DESTINATION_NAME,
+            ACCEPTD_INTERVAL_DURATION_NS,
             OTEL_EVENT_NAME,
         ],
     },

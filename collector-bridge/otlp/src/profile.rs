@@ -5,12 +5,12 @@ use thiserror::Error;
 use crate::names;
 
 macro_rules! attributes {
-    ($($variant:ident = $name:ident, $standard:literal;)*) => {
+    ($($(#[$meta:meta])* $variant:ident = $name:ident, $standard:literal;)*) => {
         /// An attribute of a record.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
         #[expect(missing_docs, reason = "each is documented under its name in `names`")]
-        pub enum Attribute { $($variant),* }
+        pub enum Attribute { $($(#[$meta])* $variant),* }
 
         impl Attribute {
             const ALL: &[Self] = &[$(Self::$variant),*];
@@ -48,6 +48,7 @@ attributes! {
     Mptcp = ACCEPTD_SOCKET_MPTCP, true;
     V4Mapped = ACCEPTD_SOCKET_V4_MAPPED, true;
     SelfAccept = ACCEPTD_SELF, true;
+    AdjustedCount = ACCEPTD_SAMPLING_ADJUSTED_COUNT, true;
     ListenerAddress = ACCEPTD_LISTENER_ADDRESS, false;
     ListenerPort = ACCEPTD_LISTENER_PORT, false;
     ListenerCookie = ACCEPTD_LISTENER_COOKIE, false;
@@ -70,6 +71,12 @@ attributes! {
     FailureCount = ACCEPTD_FAILURE_COUNT, true;
     OverflowCount = ACCEPTD_OVERFLOW_COUNT, true;
     Interval = ACCEPTD_INTERVAL_DURATION_NS, true;
+    /// Of the agent itself, where it is what the event is about.
+    AgentTier = ACCEPTD_CAPTURE_TIER, true;
+    Missing = ACCEPTD_CAPTURE_MISSING, true;
+    LossReason = ACCEPTD_LOSS_REASON, true;
+    LossCount = ACCEPTD_LOSS_COUNT, true;
+    Destination = ACCEPTD_DESTINATION_NAME, true;
 }
 
 impl Attribute {
@@ -113,10 +120,10 @@ impl Profile {
             }
         }
         for name in include {
-            wanted |= bit(named(name)?);
+            wanted |= named(name)?;
         }
         for name in exclude {
-            excluded |= bit(named(name)?);
+            excluded |= named(name)?;
         }
         Ok(Self { wanted: wanted & !excluded, excluded, event_name_attribute, value_length })
     }
@@ -136,7 +143,11 @@ fn bit(attribute: Attribute) -> u64 {
     1 << attribute as u8
 }
 
-fn named(name: &str) -> Result<Attribute, UnknownAttribute> {
-    let found = Attribute::ALL.iter().find(|attribute| attribute.key() == name);
-    found.copied().ok_or_else(|| UnknownAttribute(name.to_owned()))
+/// The bits of the attributes with this key.
+fn named(name: &str) -> Result<u64, UnknownAttribute> {
+    let found = Attribute::ALL.iter().filter(|attribute| attribute.key() == name);
+    match found.fold(0, |bits, attribute| bits | bit(*attribute)) {
+        0 => Err(UnknownAttribute(name.to_owned())),
+        bits => Ok(bits),
+    }
 }

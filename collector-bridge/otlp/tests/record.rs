@@ -71,6 +71,7 @@ fn nginx() -> Accept<'static> {
         syscall: Syscall::Accept4,
         verified: true,
         self_accept: false,
+        adjusted_count: None,
         thread_id: 813,
         thread_name: b"nginx",
         netns_inode: 4_026_531_840,

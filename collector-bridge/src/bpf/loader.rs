@@ -262,8 +262,14 @@ impl Hooks {
         fd.map_or_else(Figures::default, |fd| Figures::of(fd.as_fd()))
     }
 
-    /// Detaches every program, the last first: what an earlier one needs of a later one it has until its own end. Says how
-    /// often the kernel did not run one ([`Figures::recursion_misses`]); `None` when the kernel does not tell.
+    /// How often the kernel did not run an attached program ([`Figures::recursion_misses`]); `None` when it does not tell.
+    #[must_use]
+    pub fn missed(&self) -> Option<u64> {
+        self.links.iter().map(|(hook, _)| self.figures_of(hook).recursion_misses).sum()
+    }
+
+    /// Detaches every program, the last first: what an earlier one needs of a later one it has until its own end. Says what
+    /// [`Hooks::missed`] was then.
     ///
     /// # Errors
     /// When the kernel refuses the last pass over accepts that were not seen to end.

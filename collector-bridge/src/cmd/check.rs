@@ -19,7 +19,7 @@ pub fn run(arguments: &CheckArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return unusable(error.problems()),
     };
-    let report = Report::new(gather::everything(&loaded.config, Path::new(offsets::VMLINUX)));
+    let report = Report::new(gather::everything(&loaded, Path::new(offsets::VMLINUX)));
     let mut out = io::stdout();
     // Nobody is left to tell when the standard output is gone.
     _ = if arguments.output == "json" {

@@ -22,7 +22,7 @@ struct Switch {
     cost: &'static str,
 }
 
-const SWITCHES: [Switch; 9] = [
+const SWITCHES: [Switch; 12] = [
     Switch {
         event: names::EVENT_ACCEPTD_SOCKET_ACCEPT,
         key: None,
@@ -76,6 +76,24 @@ const SWITCHES: [Switch; 9] = [
         key: Some("events.stalled"),
         default: |events| events.stalled,
         cost: "two records an episode",
+    },
+    Switch {
+        event: names::EVENT_ACCEPTD_AGENT_STARTED,
+        key: Some("events.agent"),
+        default: |events| events.agent,
+        cost: "one record a start",
+    },
+    Switch {
+        event: names::EVENT_ACCEPTD_AGENT_STOPPED,
+        key: Some("events.agent"),
+        default: |events| events.agent,
+        cost: "one record a stop",
+    },
+    Switch {
+        event: names::EVENT_ACCEPTD_EVENTS_LOST,
+        key: Some("events.lost"),
+        default: |events| events.lost,
+        cost: "none, until something is lost: then one record for each reason and ten seconds",
     },
 ];
 

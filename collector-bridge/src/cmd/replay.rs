@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -11,7 +12,12 @@ use acceptd_otlp::{Batch, Exporter, LedgerSnapshot, Signal, recorded};
 use anyhow::Context as _;
 
 use super::{complain, failed, unusable};
-use crate::{cli::ReplayArgs, config::Config, destination, logging, stop::Stop};
+use crate::{
+    cli::ReplayArgs,
+    config::{Loaded, Scope},
+    destination, logging,
+    stop::Stop,
+};
 
 /// Between two looks whether there is room for more.
 const LOOK: Duration = Duration::from_millis(2);
@@ -22,11 +28,21 @@ pub fn run(arguments: &ReplayArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return unusable(error.problems()),
     };
-    logging::to_stderr(&loaded.config);
-    if loaded.config.endpoint_of_logs().is_none() {
+    let _level = logging::to_stderr(&loaded.config);
+    if !loaded.view(&Scope::Signal(Signal::Logs)).config.is_sent() {
         return unusable(["there is nobody to send to: name a Collector with --endpoint"]);
     }
-    match replay(arguments, &loaded.config) {
+    let target = loaded.view(&Scope::Signal(Signal::Logs)).config.export.file;
+    let is_target = |file: &PathBuf| {
+        let both =
+            file.canonicalize().ok().zip(target.as_ref().and_then(|target| target.canonicalize().ok()));
+        both.is_some_and(|(one, other)| one == other)
+    };
+    if let Some(file) = arguments.files.iter().find(|file| is_target(file)) {
+        let said = format!("{} is where requests go (export.file): it would never end", file.display());
+        return unusable([said + "; name a Collector with --endpoint"]);
+    }
+    match replay(arguments, &loaded) {
         Ok(outcome) => {
             complain(&outcome);
             if outcome.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -77,11 +93,12 @@ impl fmt::Display for Outcome {
     }
 }
 
-fn replay(arguments: &ReplayArgs, config: &Config) -> anyhow::Result<Outcome> {
+fn replay(arguments: &ReplayArgs, loaded: &Loaded) -> anyhow::Result<Outcome> {
+    let config = &loaded.config;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut stop = Stop::listen().context("cannot catch signals")?;
-        let mut replay = Replay { config, exporters: BTreeMap::new(), left_out: 0 };
+        let mut replay = Replay { loaded, exporters: BTreeMap::new(), left_out: 0 };
         let is_interrupted = tokio::select! {
             sent = replay.send_all(arguments) => {
                 sent?;
@@ -106,7 +123,7 @@ fn replay(arguments: &ReplayArgs, config: &Config) -> anyhow::Result<Outcome> {
 
 /// One replay.
 struct Replay<'a> {
-    config: &'a Config,
+    loaded: &'a Loaded,
     /// One for each signal that was found.
     exporters: BTreeMap<Signal, Exporter>,
     left_out: u64,
@@ -136,7 +153,7 @@ impl Replay<'_> {
         let exporter = self.exporter(batch.signal)?;
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
-            if part.request.len() > self.config.batch.max_bytes
+            if part.request.len() > self.loaded.config.batch.max_bytes
                 && let Some((first, second)) = part.split()
             {
                 parts.extend([second, first]);
@@ -154,10 +171,11 @@ impl Replay<'_> {
         if let Some(exporter) = self.exporters.get(&signal) {
             return Ok(exporter.clone());
         }
-        let destination = destination::of(self.config, signal)?
-            .ok_or_else(|| format!("there is no endpoint for {signal}"))?;
+        let view = self.loaded.view(&Scope::Signal(signal));
+        let destination =
+            destination::of(&view, signal)?.ok_or_else(|| format!("there is no endpoint for {signal}"))?;
         let exporter =
-            Exporter::spawn(destination.exporter(self.config, None)).map_err(|error| error.to_string())?;
+            Exporter::spawn(destination.exporter(&view.config, None)).map_err(|error| error.to_string())?;
         self.exporters.insert(signal, exporter.clone());
         Ok(exporter)
     }

@@ -187,6 +187,23 @@ impl Protocol {
     }
 }
 
+/// Whether counts grow from the start of the agent, or from one export to the next
+/// (<https://opentelemetry.io/docs/specs/otel/metrics/sdk_exporters/otlp/>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Temporality {
+    /// From the start.
+    Cumulative,
+    /// From the last export.
+    Delta,
+    /// From the last export where that needs no memory: as cumulative for what is only observed, as all of the agent's is.
+    LowMemory,
+}
+
+impl Named for Temporality {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("cumulative", Self::Cumulative), ("delta", Self::Delta), ("lowmemory", Self::LowMemory)];
+}
+
 impl Named for Compression {
     const ALL: &'static [(&'static str, Self)] =
         &[("none", Self::None), ("gzip", Self::Gzip), ("zstd", Self::Zstd)];
@@ -246,6 +263,7 @@ mod tests {
         every_name_reads_back::<Protocol>();
         every_name_reads_back::<SyncPolicy>();
         every_name_reads_back::<Order>();
+        every_name_reads_back::<Temporality>();
         for level in [LogLevel::Off, LogLevel::Warn, LogLevel::Trace] {
             assert_ne!(level.filter(), "");
         }

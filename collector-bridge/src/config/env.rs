@@ -8,6 +8,7 @@ use super::layer::Entry;
 use super::origin::Origin;
 use super::raw::Raw;
 use super::schema::KEYS;
+use super::scope::variables;
 use super::suggest;
 
 /// The environment, sorted, so that messages come in the same order on every run.
@@ -25,13 +26,22 @@ pub(super) fn parse(env: &Environment) -> (Vec<Entry>, Vec<Problem>) {
             continue;
         }
         let origin = Origin::Env(name.to_string());
-        let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
+        let own = KEYS.iter().find(|key| key.variable() == name).map(|key| (None, key));
+        let scoped =
+            || variables().find(|(variable, ..)| *variable == name).map(|(_, scope, key)| (Some(scope), key));
+        let Some((scope, key)) = own.or_else(scoped) else {
             problems.push(unknown_variable(origin, name.into_owned()));
             continue;
         };
         match value.to_str() {
-            Some(value) => entries.push(Entry { key, raw: Raw::Word(value.to_owned()), origin }),
-            None => problems.push(Problem::Value { origin, key: key.name, cause: NOT_TEXT.to_owned() }),
+            Some(value) => entries.push(Entry { scope, key, raw: Raw::Word(value.to_owned()), origin }),
+            None => {
+                problems.push(Problem::Value {
+                    origin,
+                    key: key.name.to_owned(),
+                    cause: NOT_TEXT.to_owned(),
+                });
+            }
         }
     }
     (entries, problems)
@@ -67,9 +77,13 @@ mod tests {
 
     #[test]
     fn no_two_keys_have_one_variable() {
-        let variables: BTreeSet<String> = KEYS.iter().map(super::super::table::Key::variable).collect();
-        assert_eq!(variables.len(), KEYS.len());
-        assert!(variables.contains("ACCEPTD_EXPORT_BACKOFF_INITIAL"));
+        let own = KEYS.iter().map(super::super::table::Key::variable);
+        let all: Vec<String> = own.chain(variables().map(|(variable, ..)| variable)).collect();
+        let different: BTreeSet<&String> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
+        for variable in ["ACCEPTD_EXPORT_BACKOFF_INITIAL", "ACCEPTD_EXPORT_METRICS_TLS_CA_FILE"] {
+            assert!(all.iter().any(|known| known == variable), "{variable}");
+        }
     }
 
     #[test]

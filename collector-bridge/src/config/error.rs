@@ -92,7 +92,7 @@ pub enum Problem {
         /// Where it is.
         origin: Origin,
         /// The key it was meant for.
-        key: &'static str,
+        key: String,
         /// What is wrong and what is expected instead.
         cause: String,
     },
@@ -100,7 +100,7 @@ pub enum Problem {
     #[error("{key} ({origin}): {cause}")]
     Conflict {
         /// The key to change.
-        key: &'static str,
+        key: String,
         /// Where its value is from.
         origin: Origin,
         /// What it contradicts, and what to do.

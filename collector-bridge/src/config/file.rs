@@ -7,10 +7,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Problem;
-use super::layer::{Entry, find, unknown_key};
+use super::layer::{Entry, unknown_key};
 use super::origin::Origin;
 use super::raw::Raw;
-use super::schema::KEYS;
+use super::scope::{is_group, locate};
 
 /// The file that is read when none is named, if it exists.
 pub const DEFAULT_PATH: &str = "/etc/acceptd/acceptd.toml";
@@ -63,11 +63,12 @@ impl Found<'_> {
     }
 
     fn key(&mut self, name: String, origin: Origin, value: &Spanned<DeValue<'_>>) {
-        let group = format!("{name}.");
-        let is_group = KEYS.iter().any(|key| key.name.starts_with(&group));
-        match (find(&name), value.get_ref()) {
-            (Some(key), value) => self.entries.push(Entry { key, raw: Raw::from_toml(value), origin }),
-            (None, DeValue::Table(table)) if is_group => self.walk(&group, table),
+        let is_group = is_group(&name);
+        match (locate(&name), value.get_ref()) {
+            (Some((scope, key)), value) => {
+                self.entries.push(Entry { scope, key, raw: Raw::from_toml(value), origin });
+            }
+            (None, DeValue::Table(table)) if is_group => self.walk(&format!("{name}."), table),
             (None, _) if is_group => self.problems.push(Problem::Group { origin, name }),
             (None, _) => self.problems.push(unknown_key(origin, name)),
         }

@@ -1,5 +1,6 @@
 //! The types a key can have: how a value of each is read, what is said when it cannot be, and how it is printed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -185,6 +186,29 @@ impl Kind<Option<PathBuf>> for OptionalPath {
 
     fn write(&self, value: &Option<PathBuf>) -> toml::Value {
         value.as_ref().map_or_else(|| "".into(), |path| AbsolutePath.write(path))
+    }
+}
+
+/// The word for no address.
+const NO_ADDRESS: &str = "none";
+
+/// An address to listen on, or nothing.
+pub(super) struct OptionalAddress;
+
+impl Kind<Option<SocketAddr>> for OptionalAddress {
+    fn expects(&self) -> String {
+        format!("an address and port such as \"127.0.0.1:9464\", or {NO_ADDRESS}")
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Option<SocketAddr>, String> {
+        match raw.text().ok_or_else(|| self.mismatch(raw))? {
+            NO_ADDRESS => Ok(None),
+            text => text.parse().map(Some).map_err(|_| self.unfit(text)),
+        }
+    }
+
+    fn write(&self, value: &Option<SocketAddr>) -> toml::Value {
+        value.map_or_else(|| NO_ADDRESS.to_owned(), |address| address.to_string()).into()
     }
 }
 

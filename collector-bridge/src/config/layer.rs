@@ -1,14 +1,20 @@
 //! What one source sets: entries that are not yet checked against their kinds.
 
+use std::fmt;
+
 use super::Problem;
 use super::origin::Origin;
 use super::raw::Raw;
 use super::schema::KEYS;
+use super::scope::{Scope, locate};
 use super::suggest;
 use super::table::Key;
 
 /// One value for one key.
+#[derive(Clone)]
 pub(super) struct Entry {
+    /// Whose key it is, if it is not everybody's.
+    pub(super) scope: Option<Scope>,
     pub(super) key: &'static Key,
     pub(super) raw: Raw,
     pub(super) origin: Origin,
@@ -17,6 +23,20 @@ pub(super) struct Entry {
 /// The key called `name`.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
+}
+
+impl fmt::Debug for Entry {
+    /// Without the value, which may be a secret.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} ({})", self.name(), self.origin)
+    }
+}
+
+impl Entry {
+    /// The key as it was written.
+    pub(super) fn name(&self) -> String {
+        self.scope.as_ref().map_or_else(|| self.key.name.to_owned(), |scope| scope.name_of(self.key))
+    }
 }
 
 /// The problem of a key that does not exist.
@@ -31,8 +51,8 @@ pub(super) fn from_flags(flags: &[Flag]) -> (Vec<Entry>, Vec<Problem>) {
     let mut problems = Vec::new();
     for Flag { name, key, value } in flags {
         let origin = Origin::Flag((*name).to_owned());
-        match find(key) {
-            Some(key) => entries.push(Entry { key, raw: Raw::Word(value.clone()), origin }),
+        match locate(key) {
+            Some((scope, key)) => entries.push(Entry { scope, key, raw: Raw::Word(value.clone()), origin }),
             None => problems.push(unknown_key(origin, key.clone())),
         }
     }

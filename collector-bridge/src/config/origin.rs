@@ -15,10 +15,25 @@ pub enum Origin {
         /// Line of the key, from 1.
         line: usize,
     },
+    /// An environment variable that names no value, but asks for the specification's default.
+    Fallback(String),
     /// An environment variable, by name.
     Env(String),
     /// A command-line flag as it was typed, such as `--endpoint` or `--set`.
     Flag(String),
+}
+
+impl Origin {
+    /// The layer that it is in, the stronger the greater.
+    pub(super) fn layer(&self) -> u8 {
+        match self {
+            Self::Default | Self::Fallback(_) => 0,
+            Self::File { .. } => 1,
+            Self::Env(name) if name.starts_with("OTEL_") => 2,
+            Self::Env(_) => 3,
+            Self::Flag(_) => 4,
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -26,7 +41,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Self::Env(name) => write!(f, "env {name}"),
+            Self::Fallback(name) | Self::Env(name) => write!(f, "env {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
         }
     }

@@ -7,10 +7,11 @@ use std::ffi::OsStr;
 
 use super::endpoint::NO_ENDPOINT;
 use super::env::{Environment, NOT_TEXT};
-use super::layer::{Entry, find};
+use super::layer::Entry;
 use super::origin::Origin;
 use super::pairs;
 use super::raw::Raw;
+use super::scope::locate;
 
 /// The variable that names a file of OpenTelemetry's declarative configuration.
 pub(super) const CONFIG_FILE: &str = "OTEL_CONFIG_FILE";
@@ -24,41 +25,59 @@ enum Form {
     Same,
     /// A number of milliseconds.
     Milliseconds,
+    /// Without regard to case.
+    LowerCase,
     /// A path, which may begin where the agent was started.
     Path,
 }
 
-/// Variables that set a key. Where two set the same one, the later, more specific one wins.
+/// Variables that set a key.
 const MAPPED: &[(&str, &str, Form)] = &[
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", "export.endpoint", Form::Same),
-    ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "export.logs.endpoint", Form::Same),
-    ("OTEL_EXPORTER_OTLP_PROTOCOL", "export.protocol", Form::Same),
-    ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "export.protocol", Form::Same),
-    ("OTEL_EXPORTER_OTLP_HEADERS", "export.headers", Form::Same),
-    ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "export.headers", Form::Same),
-    ("OTEL_EXPORTER_OTLP_TIMEOUT", "export.timeout", Form::Milliseconds),
-    ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "export.timeout", Form::Milliseconds),
-    ("OTEL_EXPORTER_OTLP_COMPRESSION", "export.compression", Form::Same),
-    ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "export.compression", Form::Same),
-    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "export.tls.ca_file", Form::Path),
-    ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "export.tls.ca_file", Form::Path),
-    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "export.tls.cert_file", Form::Path),
-    ("OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE", "export.tls.cert_file", Form::Path),
-    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "export.tls.key_file", Form::Path),
-    ("OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY", "export.tls.key_file", Form::Path),
+    ("OTEL_METRIC_EXPORT_INTERVAL", "metrics.interval", Form::Milliseconds),
+    ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "metrics.temporality", Form::LowerCase),
     ("OTEL_BLRP_SCHEDULE_DELAY", "batch.timeout", Form::Milliseconds),
     ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "batch.max_records", Form::Same),
     ("OTEL_BLRP_EXPORT_TIMEOUT", "shutdown.timeout", Form::Milliseconds),
     ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "limits.value_length", Form::Same),
+    // The more specific one wins, as the later of two.
     ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "limits.value_length", Form::Same),
 ];
 
+/// `OTEL_EXPORTER_OTLP_…`, and `OTEL_EXPORTER_OTLP_LOGS_…` and so on for one signal: keys of `export.*`.
+const EXPORTER: &[(&str, &str, Form)] = &[
+    ("ENDPOINT", "endpoint", Form::Same),
+    ("PROTOCOL", "protocol", Form::Same),
+    ("HEADERS", "headers", Form::Same),
+    ("TIMEOUT", "timeout", Form::Milliseconds),
+    ("COMPRESSION", "compression", Form::Same),
+    ("CERTIFICATE", "tls.ca_file", Form::Path),
+    ("CLIENT_CERTIFICATE", "tls.cert_file", Form::Path),
+    ("CLIENT_KEY", "tls.key_file", Form::Path),
+];
+
+/// The signals of [`EXPORTER`]: how they are named in a variable, and in a key.
+const SIGNALS: [(&str, &str); 4] =
+    [("", ""), ("LOGS_", "logs."), ("METRICS_", "metrics."), ("TRACES_", "traces.")];
+
+/// The variables of [`EXPORTER`] with their keys.
+fn exporter_variables() -> impl Iterator<Item = (String, String, &'static Form)> {
+    SIGNALS.into_iter().flat_map(|(variable, group)| {
+        EXPORTER.iter().map(move |(name, key, form)| {
+            (format!("OTEL_EXPORTER_OTLP_{variable}{name}"), format!("export.{group}{key}"), form)
+        })
+    })
+}
+
 /// Variables that ask for nothing else than what happens anyway when they have this value.
-const HARMLESS: &[(&str, &str)] =
-    &[("OTEL_EXPORTER_OTLP_INSECURE", "true"), ("OTEL_EXPORTER_OTLP_LOGS_INSECURE", "true")];
+const HARMLESS: &[(&str, &str)] = &[
+    ("OTEL_EXPORTER_OTLP_INSECURE", "true"),
+    ("OTEL_EXPORTER_OTLP_LOGS_INSECURE", "true"),
+    ("OTEL_EXPORTER_OTLP_METRICS_INSECURE", "true"),
+    ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true"),
+];
 
 /// Variables that begin with one of these are about what the agent does, and deserve a word when they do nothing.
-const CONCERNED: &[&str] = &["OTEL_EXPORTER_OTLP_", "OTEL_BLRP_", "OTEL_LOGRECORD_"];
+const CONCERNED: &[&str] = &["OTEL_EXPORTER_OTLP_", "OTEL_BLRP_", "OTEL_LOGRECORD_", "OTEL_METRIC_EXPORT_"];
 
 /// What OpenTelemetry's variables say.
 #[derive(Default)]
@@ -76,16 +95,25 @@ pub(super) struct Findings {
 pub(super) fn parse(env: &Environment) -> Findings {
     let mut findings = Findings::default();
     let read = Variables::new(env, &mut findings);
-    for (variable, key, form) in MAPPED {
-        if let Some(text) = read.get(variable) {
+    let mapped = MAPPED.iter().map(|(variable, key, form)| ((*variable).to_owned(), (*key).to_owned(), form));
+    for (variable, key, form) in exporter_variables().chain(mapped) {
+        if let Some(text) = read.get(&variable) {
             match form.apply(text) {
-                Ok(text) => findings.set(key, &text, variable),
-                Err(cause) => findings.ignore(variable, &cause),
+                Ok(text) => findings.set(&key, &text, &variable),
+                Err(cause) => findings.ignore(&variable, &cause),
             }
         }
     }
     if let Some(list) = read.get("OTEL_LOGS_EXPORTER") {
         findings.exporters(list);
+    }
+    match read.get("OTEL_METRICS_EXPORTER") {
+        None => {}
+        Some("otlp") => findings.fall_back("export.metrics.endpoint", "OTEL_METRICS_EXPORTER"),
+        Some("none") => findings.set("metrics.export", "false", "OTEL_METRICS_EXPORTER"),
+        Some(other) => {
+            findings.ignore("OTEL_METRICS_EXPORTER", &format!("{other:?} is not one of otlp, none"));
+        }
     }
     if let Some(text) = read.get("OTEL_SDK_DISABLED") {
         match text.to_ascii_lowercase().as_str() {
@@ -125,6 +153,7 @@ impl Form {
     fn apply(&self, text: &str) -> Result<String, String> {
         match self {
             Self::Same => Ok(text.to_owned()),
+            Self::LowerCase => Ok(text.to_ascii_lowercase()),
             Self::Milliseconds => match text.parse::<u64>() {
                 Ok(milliseconds) => Ok(format!("{milliseconds}ms")),
                 Err(_) => Err(format!("{text:?} is not a number of milliseconds")),
@@ -143,9 +172,17 @@ impl Findings {
     }
 
     fn send_nothing(&mut self, variable: &str) {
-        for key in ["export.endpoint", "export.logs.endpoint"] {
+        for key in
+            ["export.endpoint", "export.logs.endpoint", "export.metrics.endpoint", "export.traces.endpoint"]
+        {
             self.set(key, NO_ENDPOINT, variable);
         }
+    }
+
+    /// An endpoint, unless somebody names another.
+    fn fall_back(&mut self, key: &str, variable: &str) {
+        let origin = Origin::Fallback(variable.to_owned());
+        self.fallback.extend(entry(key, DEFAULT_ENDPOINT, variable).map(|entry| Entry { origin, ..entry }));
     }
 
     fn ignore(&mut self, variable: &str, cause: &str) {
@@ -166,9 +203,9 @@ impl Findings {
             return;
         }
         if known.contains(&"otlp") {
-            self.fallback.extend(entry("export.endpoint", DEFAULT_ENDPOINT, VARIABLE));
+            self.fall_back("export.endpoint", VARIABLE);
         } else {
-            self.send_nothing(VARIABLE);
+            self.set("export.logs.endpoint", NO_ENDPOINT, VARIABLE);
         }
         if known.contains(&"console") {
             self.set("output", "columns", VARIABLE);
@@ -191,8 +228,9 @@ impl Findings {
     fn warn_of_the_rest(&mut self, read: &Variables<'_>) {
         for (name, value) in &read.0 {
             let concerned = CONCERNED.iter().any(|prefix| name.starts_with(prefix));
-            let handled =
-                MAPPED.iter().any(|(mapped, ..)| mapped == name) || HARMLESS.contains(&(name, value));
+            let handled = MAPPED.iter().any(|(mapped, ..)| mapped == name)
+                || exporter_variables().any(|(mapped, ..)| mapped == *name)
+                || HARMLESS.contains(&(name, value));
             if concerned && !handled {
                 self.warnings.push(format!("env {name}: has no effect yet"));
             }
@@ -201,7 +239,8 @@ impl Findings {
 }
 
 fn entry(key: &str, text: &str, variable: &str) -> Option<Entry> {
-    Some(Entry { key: find(key)?, raw: Raw::Word(text.to_owned()), origin: Origin::Env(variable.to_owned()) })
+    let (scope, key) = locate(key)?;
+    Some(Entry { scope, key, raw: Raw::Word(text.to_owned()), origin: Origin::Env(variable.to_owned()) })
 }
 
 /// The warning for a value that is not used, after its place and `cause`.
@@ -220,11 +259,12 @@ mod tests {
 
     #[test]
     fn every_mapped_variable_has_its_key() {
-        for (variable, key, _) in MAPPED {
-            assert!(find(key).is_some(), "{variable} -> {key}");
-        }
-        for key in ["output", "export.endpoint"] {
-            assert!(find(key).is_some(), "{key}");
+        let exporter = exporter_variables().map(|(_, key, _)| key);
+        let mapped = MAPPED.iter().map(|(_, key, _)| (*key).to_owned());
+        let others =
+            ["output", "export.endpoint", "export.logs.endpoint", "metrics.export"].map(str::to_owned);
+        for key in exporter.chain(mapped).chain(others) {
+            assert!(locate(&key).is_some(), "{key}");
         }
     }
 }

@@ -1,15 +1,28 @@
 //! The configuration as text: the annotated default file, and every value with its origin.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::schema::KEYS;
 use super::table::Key;
-use super::{Config, Loaded, Origin};
+use super::{Config, Loaded, Origin, Scope};
 
 const HEADER: &str = "\
 # Configuration of acceptd. Every key is here, commented out, with its default.
 # A value here is overridden by OTEL_* variables, these by ACCEPTD_* variables (key a.b is ACCEPTD_A_B), and these
 # by flags (--set a.b=value). An empty text means \"not set\".
+";
+
+const FOOTER: &str = "
+# Every key of [export] can also be set for one signal: [export.logs], [export.metrics], [export.traces]. With
+# http/protobuf an endpoint of a signal is the whole URL, to which nothing is added.
+#     [export.metrics]
+#     endpoint = \"none\"
+
+# More destinations for all records, each with its own queue, and its own folder in spool.directory. They have the keys of
+# [export] with their defaults.
+#     [destinations.archive]
+#     file = \"/var/log/acceptd/accepts.jsonl\"
 ";
 
 /// The annotated default file: TOML in which every key is commented out. With the `#` before the keys removed
@@ -32,7 +45,7 @@ pub fn default_file() -> String {
         push(&mut text, format_args!("# Expects {}.", (key.expects)()));
         push(&mut text, format_args!("#{name} = {}", (key.get)(&defaults)));
     }
-    text
+    text + FOOTER
 }
 
 /// Adds a line. Writing to a `String` cannot fail.
@@ -44,7 +57,7 @@ fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setting {
     /// The key.
-    pub name: &'static str,
+    pub name: String,
     /// Its value as TOML, secrets as `***`.
     pub value: String,
     /// Where the value comes from.
@@ -52,12 +65,22 @@ pub struct Setting {
 }
 
 impl Loaded {
-    /// Every key with its value and origin, in the order of the default file.
+    /// Every key with its value and origin, in the order of the default file; then what is set for one signal or one destination
+    /// only.
     pub fn settings(&self) -> impl Iterator<Item = Setting> {
-        KEYS.iter().map(|key: &Key| Setting {
-            name: key.name,
-            value: (key.get)(&self.config).to_string(),
-            origin: self.origin(key.name),
-        })
+        let setting = |key: &Key, name: String, config: &Config| Setting {
+            value: (key.get)(config).to_string(),
+            origin: self.origin(&name),
+            name,
+        };
+        let all = KEYS.iter().map(move |key| setting(key, key.name.to_owned(), &self.config));
+        let scoped: BTreeMap<String, (&Scope, &Key)> = self
+            .scoped
+            .iter()
+            .filter_map(|entry| Some((entry.name(), (entry.scope.as_ref()?, entry.key))))
+            .collect();
+        all.chain(
+            scoped.into_iter().map(move |(name, (scope, key))| setting(key, name, &self.view(scope).config)),
+        )
     }
 }

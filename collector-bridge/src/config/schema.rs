@@ -2,6 +2,7 @@
 //! and the check for unknown keys all come from it; to add a key is to add a row.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,9 +10,12 @@ use acceptd_otlp::{Compression, Order, SyncPolicy};
 
 use super::choice::{
     CaptureTier, Choice, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol, ProtocolChoice,
+    Temporality,
 };
 use super::endpoint::{Destination, Endpoint};
-use super::kind::{AbsolutePath, Count, Kind, Names, OptionalPath, OptionalText, Size, Span, Toggle};
+use super::kind::{
+    AbsolutePath, Count, Kind, Names, OptionalAddress, OptionalPath, OptionalText, Size, Span, Toggle,
+};
 use super::pairs::{Attributes, HeaderMap, Headers};
 use super::table::{Key, settings};
 use super::values::{Families, Family, HookNames, Numbers, Texts};
@@ -66,6 +70,10 @@ settings! {
         "events.abandoned" => abandoned: bool = true, Toggle;
         /// Listeners that accept nothing although connections wait.
         "events.stalled" => stalled: bool = true, Toggle;
+        /// The agent was started, or was stopped.
+        "events.agent" => agent: bool = true, Toggle;
+        /// Events are missing: lost, dropped, or not seen because the agent did not run.
+        "events.lost" => lost: bool = true, Toggle;
     }
 
     /// How listeners are watched, independent of accepts.
@@ -111,11 +119,20 @@ settings! {
         "spool.replay_order" => replay_order: Order = Order::OldestFirst, Choice;
     }
 
+    /// What is not sent under load, so that neither this host nor the Collector is the bottleneck of what it observes.
+    overload: Overload {
+        /// Most records of successful accepts a second. Beyond it, busy listeners have one record for several accepts, which says
+        /// for how many it stands.
+        "overload.max_records_per_second" => max_records_per_second: usize = 20_000, Count(1, 100_000_000);
+    }
+
     /// Where requests go and how persistently.
     export: Export {
         /// The OpenTelemetry Collector: host:port, http://host:port or https://host:port. none: nothing is sent.
         /// With http/protobuf, /v1/logs is added to its path.
         "export.endpoint" => endpoint: Option<Endpoint> = None, Destination;
+        /// A file for requests as OTLP JSON lines, in place of a Collector. It grows: logrotate may move it away at any time.
+        "export.file" => file: Option<PathBuf> = None, OptionalPath;
         /// How requests travel. A Collector receives gRPC on port 4317, http/protobuf on 4318.
         "export.protocol" => protocol: Protocol = Protocol::Grpc, ProtocolChoice;
         /// What requests are compressed with. On the loopback none costs least, elsewhere zstd; every server knows gzip.
@@ -147,12 +164,6 @@ settings! {
         "export.tls.key_file" => key_file: Option<PathBuf> = None, OptionalPath;
         /// The name that the server's certificate must have, if not the endpoint's.
         "export.tls.server_name" => server_name: Option<String> = None, OptionalText;
-    }
-
-    /// What is different for logs.
-    export_logs: ExportLogs {
-        /// Another endpoint for logs. With http/protobuf it is the whole URL, to which nothing is added.
-        "export.logs.endpoint" => endpoint: Option<Endpoint> = None, Destination;
     }
 
     /// Which attributes a record carries.
@@ -224,6 +235,22 @@ settings! {
         "filter.exclude.netns" => netns: Vec<u64> = Vec::new(), Numbers(1, 4_294_967_295);
     }
 
+    /// How the agent shows itself: /livez, /readyz and /status for probes and people, /metrics for Prometheus.
+    admin: Admin {
+        /// Where. Everybody who reaches it can read it, so it should stay on the loopback.
+        "admin.listen" => listen: Option<SocketAddr> = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)), OptionalAddress;
+    }
+
+    /// The agent's own metrics over OTLP.
+    metrics: Metrics {
+        /// Whether they are sent to the endpoint.
+        "metrics.export" => export: bool = true, Toggle;
+        /// How often.
+        "metrics.interval" => interval: Duration = 60 * SECOND, Span(100 * MILLISECOND, HOUR);
+        /// Whether counts grow from the start of the agent or from one export to the next.
+        "metrics.temporality" => temporality: Temporality = Temporality::Cumulative, Choice;
+    }
+
     /// The end of a run.
     shutdown: Shutdown {
         /// How long a stopping agent tries to deliver what it still holds.
@@ -244,16 +271,16 @@ settings! {
 }
 
 impl Config {
-    /// The endpoint that logs go to.
+    /// Whether requests have somewhere to go.
     #[must_use]
-    pub fn endpoint_of_logs(&self) -> Option<&Endpoint> {
-        self.export_logs.endpoint.as_ref().or(self.export.endpoint.as_ref())
+    pub fn is_sent(&self) -> bool {
+        self.export.endpoint.is_some() || self.export.file.is_some()
     }
 
     /// Checks that values which are good by themselves are good together: each finding is the key to change and
     /// the reason with its remedy.
     pub(super) fn conflicts(&self) -> Vec<(&'static str, String)> {
-        let mut found = Vec::new();
+        let mut found = self.conflicts_of_export();
         if self.queue.max_bytes < self.batch.max_bytes {
             found.push((
                 "queue.max_bytes",
@@ -272,12 +299,19 @@ impl Config {
                 ),
             ));
         }
-        for (key, endpoint) in
-            [("export.endpoint", &self.export.endpoint), ("export.logs.endpoint", &self.export_logs.endpoint)]
+        found
+    }
+
+    /// The part that each signal and each destination has of its own.
+    pub(super) fn conflicts_of_export(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        if self.export.protocol == Protocol::Grpc
+            && self.export.endpoint.as_ref().is_some_and(Endpoint::has_path)
         {
-            if self.export.protocol == Protocol::Grpc && endpoint.as_ref().is_some_and(Endpoint::has_path) {
-                found.push((key, "gRPC endpoints have no path; end it after the port, or set export.protocol = \"http/protobuf\"".to_owned()));
-            }
+            found.push(("export.endpoint", "gRPC endpoints have no path; end it after the port, or set export.protocol = \"http/protobuf\"".to_owned()));
+        }
+        if self.export.endpoint.is_some() && self.export.file.is_some() {
+            found.push(("export.file", "requests go to a Collector or to a file; remove one, or make it another destination: [destinations.NAME]".to_owned()));
         }
         if self.export_tls.cert_file.is_some() != self.export_tls.key_file.is_some() {
             found.push((

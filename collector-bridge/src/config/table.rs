@@ -15,13 +15,22 @@ pub(super) struct Key {
     pub(super) set: fn(&mut Config, &Raw) -> Result<(), String>,
     /// The value of the field as TOML, secrets as `***`.
     pub(super) get: fn(&Config) -> toml::Value,
+    /// Whether the field has one value in both.
+    pub(super) same: fn(&Config, &Config) -> bool,
+    /// Gives the field of the one the value of the other.
+    pub(super) copy: fn(&mut Config, &Config),
 }
 
 impl Key {
-    /// The key's environment variable: `a.b` is `ACCEPTD_A_B`.
+    /// The key's environment variable.
     pub(super) fn variable(&self) -> String {
-        format!("ACCEPTD_{}", self.name.replace('.', "_").to_ascii_uppercase())
+        variable(self.name)
     }
+}
+
+/// The environment variable of the key `a.b`: `ACCEPTD_A_B`.
+pub(super) fn variable(name: &str) -> String {
+    format!("ACCEPTD_{}", name.replace('.', "_").to_ascii_uppercase())
 }
 
 /// Makes of one table of keys: [`Config`] with a struct for each group, its defaults, and `KEYS`.
@@ -76,6 +85,8 @@ macro_rules! settings {
                 Ok(())
             },
             get: |config| $kind.write(&config.$($path).+),
+            same: |one, other| one.$($path).+ == other.$($path).+,
+            copy: |to, from| to.$($path).+.clone_from(&from.$($path).+),
         }
     };
 }

@@ -105,6 +105,7 @@ fn call_of<'a>(
         syscall: syscall(call.syscall),
         verified: failed || has(call, Call::VERIFIED),
         self_accept: has(call, Call::SELF_ACCEPT),
+        adjusted_count: None,
         thread_id: task.tid,
         thread_name: until_nul(&task.comm),
         netns_inode: 0,

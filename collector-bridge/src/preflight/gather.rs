@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     bpf::{self, LoadError, Settings, Tier, Wanted},
-    config::{CaptureTier, Config},
+    config::{CaptureTier, Config, Loaded, Scope},
     destination::{self, Destination},
     filter::Filter,
 };
@@ -59,7 +59,8 @@ pub fn host(config: &Config, btf: &Path) -> Facts {
 
 /// Everything: also loads and attaches each program, accepts a connection, and sends an empty request.
 #[must_use]
-pub fn everything(config: &Config, btf: &Path) -> Facts {
+pub fn everything(loaded: &Loaded, btf: &Path) -> Facts {
+    let config = &loaded.config;
     let mut facts = host(config, btf);
     if facts.btf.error.is_none() {
         let settings = trial_settings(config, facts.process.in_host_pid_namespace == Some(true));
@@ -71,8 +72,8 @@ pub fn everything(config: &Config, btf: &Path) -> Facts {
             Err(error) => facts.programs = Some(refusal(&error)),
         }
     }
-    facts.endpoint = match destination::of(config, Signal::Logs) {
-        Ok(destination) => destination.as_ref().map(ask),
+    facts.endpoint = match destination::of(&loaded.view(&Scope::Signal(Signal::Logs)), Signal::Logs) {
+        Ok(destination) => destination.as_ref().and_then(ask),
         Err(cause) => Some(Endpoint {
             address: "export.headers_file".to_owned(),
             error: Some(EndpointError::Settings(cause)),
@@ -191,18 +192,24 @@ fn state(directory: &Path) -> State {
     }
 }
 
-/// Name, connection, request: the first that fails is told.
-fn ask(destination: &Destination) -> Endpoint {
+/// Name, connection, request: the first that fails is told. Of a file only that it cannot be written.
+fn ask(destination: &Destination) -> Option<Endpoint> {
     let Destination { target, settings, address } = destination;
-    let error = reach(address)
-        .and_then(|()| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| EndpointError::Otlp(error.to_string()))?;
-            let asked = probe(target, settings, Signal::Logs, ENDPOINT_TIMEOUT);
-            runtime.block_on(asked).map_err(EndpointError::Otlp)
-        })
-        .err();
-    Endpoint { address: address.clone(), error }
+    let send = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        runtime.block_on(probe(target, settings, Signal::Logs, ENDPOINT_TIMEOUT))
+    };
+    match address {
+        Some(address) => {
+            let error = reach(address).and_then(|()| send().map_err(EndpointError::Otlp)).err();
+            Some(Endpoint { address: address.clone(), error })
+        }
+        None => send().err().map(|cause| Endpoint {
+            address: "export.file".to_owned(),
+            error: Some(EndpointError::Settings(cause)),
+        }),
+    }
 }
 
 fn reach(address: &str) -> Result<(), EndpointError> {

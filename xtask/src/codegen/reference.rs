@@ -76,6 +76,7 @@ fn definition_row(definition: &Definition) -> String {
         Kind::Primitive(primitive) => {
             let name = match primitive {
                 Primitive::String => "string",
+                Primitive::Strings => "string[]",
                 Primitive::Int => "int",
                 Primitive::Boolean => "boolean",
             };

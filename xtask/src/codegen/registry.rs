@@ -127,6 +127,8 @@ pub(crate) enum Kind {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Primitive {
     String,
+    #[serde(rename = "string[]")]
+    Strings,
     Int,
     Boolean,
 }

@@ -69,6 +69,8 @@ pub struct Accept<'a> {
     pub verified: bool,
     /// The agent's own.
     pub self_accept: bool,
+    /// Accepts that it stands for, itself among them.
+    pub adjusted_count: Option<u64>,
     /// OS thread id.
     pub thread_id: u32,
     /// OS thread name, any bytes.
@@ -205,6 +207,7 @@ fn attributes(to: &mut Attributes<'_>, accept: &Accept<'_>, texts: &Texts<'_>) {
     to.flag(Attribute::Mptcp, accept.mptcp, true);
     to.flag(Attribute::V4Mapped, accept.v4_mapped, true);
     to.flag(Attribute::SelfAccept, accept.self_accept, true);
+    to.int(Attribute::AdjustedCount, accept.adjusted_count);
     to.int(Attribute::NetnsInode, (accept.netns_inode != 0).then_some(u64::from(accept.netns_inode)));
     to.int(Attribute::ThreadId, Some(u64::from(accept.thread_id)));
     to.raw(Attribute::ThreadName, accept.thread_name);

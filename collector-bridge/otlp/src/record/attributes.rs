@@ -132,6 +132,21 @@ pub(super) fn string(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     key_value(out, key, any_value, |out| bytes::<1>(out, value));
 }
 
+/// A `KeyValue` in field 6 whose value is an array of strings.
+pub(super) fn strings(out: &mut Vec<u8>, key: &str, values: &[&str]) {
+    nested::<6>(out, |out| {
+        bytes::<1>(out, key.as_bytes());
+        // KeyValue.value, AnyValue.array_value, and its ArrayValue.values
+        nested::<2>(out, |out| {
+            nested::<5>(out, |out| {
+                for value in values {
+                    nested::<1>(out, |out| bytes::<1>(out, value.as_bytes()));
+                }
+            });
+        });
+    });
+}
+
 /// A `KeyValue` in field 6 whose value is an integer; beyond `i64` it would be negative.
 pub(super) fn int(out: &mut Vec<u8>, key: &str, value: u64) {
     key_value(out, key, 1 + varint_len(value), |out| uint::<3>(out, value));

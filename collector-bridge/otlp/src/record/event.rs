@@ -5,7 +5,7 @@ use crate::{
     record::{
         RecordUid,
         address::{Endpoint, Shown, milliseconds},
-        attributes::{Attributes, any_string, boolean, int, string, uid_text},
+        attributes::{Attributes, any_string, boolean, int, string, strings, uid_text},
     },
     text::escape_into,
     wire::{bytes, fixed64, nested, uint},
@@ -43,6 +43,8 @@ pub enum Value<'a> {
     Id(u64),
     /// A truth value.
     Flag(bool),
+    /// Several texts of our own; in a display line with commas between them.
+    Texts(&'a [&'static str]),
     /// Nanoseconds, in a display line shown as milliseconds with one decimal place.
     Milliseconds(u64),
     /// The address of an end, in a display line with its port.
@@ -80,6 +82,7 @@ fn attribute_value(out: &mut Vec<u8>, key: &str, value: &Value<'_>, limit: usize
     match value {
         Value::Int(number) | Value::Milliseconds(number) => int(out, key, *number),
         Value::Flag(flag) => boolean(out, key, *flag),
+        Value::Texts(texts) => strings(out, key, texts),
         Value::Address(endpoint @ (Endpoint::Ip { .. } | Endpoint::Vsock { .. })) => {
             string(out, key, Shown::of(*endpoint).address());
         }
@@ -98,6 +101,7 @@ fn write(out: &mut Vec<u8>, value: &Value<'_>, limit: usize) {
         }
         Value::Milliseconds(nanos) => milliseconds(out, *nanos),
         Value::Flag(flag) => out.extend_from_slice(if *flag { b"true" } else { b"false" }),
+        Value::Texts(texts) => out.extend_from_slice(texts.join(", ").as_bytes()),
         Value::Address(endpoint) => Shown::of(*endpoint).write(out, limit),
     }
 }

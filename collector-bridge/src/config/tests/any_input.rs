@@ -62,7 +62,7 @@ proptest! {
         let source = Source { path: PATH.into(), text };
         if let Ok(loaded) = resolve(Some(&source), &Environment::new(), &[]) {
             let secret = |name: &str| name == "export.headers" || loaded.origin(name) == Origin::Default;
-            let lines = loaded.settings().filter(|setting| !secret(setting.name));
+            let lines = loaded.settings().filter(|setting| !secret(&setting.name));
             let lines: Vec<_> = lines.map(|setting| format!("{} = {}", setting.name, setting.value)).collect();
             let again = from_file(&lines.join("\n")).config;
             let mut expected = loaded.config;

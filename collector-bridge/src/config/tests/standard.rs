@@ -20,7 +20,7 @@ fn standard_variables_map_to_keys_and_the_logs_form_wins() {
     ]);
     assert_eq!(loaded.warnings, [""; 0]);
     assert_eq!(endpoint(&loaded).as_deref(), Some("http://logs:4317"));
-    let Config { export, batch, shutdown, limits, .. } = loaded.config;
+    let Config { export, batch, shutdown, limits, .. } = logs(&loaded);
     assert_eq!(export.headers.iter().collect::<Vec<_>>(), [("a", "1")]);
     assert_eq!(export.timeout, Duration::from_millis(1500));
     assert_eq!((batch.timeout, batch.max_records), (Duration::from_millis(200), 512));
@@ -40,7 +40,7 @@ fn standard_variables_about_the_way_map_to_keys() {
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key.pem"),
     ]);
     assert_eq!(loaded.warnings, [""; 0]);
-    let Config { export, export_tls, .. } = &loaded.config;
+    let Config { export, export_tls, .. } = &logs(&loaded);
     assert_eq!((export.protocol, export.compression), (Protocol::Http, Compression::Zstd));
     let files = [&export_tls.ca_file, &export_tls.cert_file, &export_tls.key_file];
     assert_eq!(

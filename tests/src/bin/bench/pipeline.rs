@@ -22,6 +22,7 @@ use acceptd::{
     ids::Ids,
     listeners::Listeners,
     output::Outputs,
+    overload::Overload,
     recorder::{Parts, Recorder},
 };
 use acceptd_otlp::{
@@ -162,7 +163,9 @@ pub(crate) fn recorder(exporter: Exporter) -> Recorder {
         filter: Filter::default(),
         builder: BatchBuilder::new(BatchLimits { max_records: 8192, max_bytes: 3_500_000 }),
         timeout: Duration::from_secs(1),
-        outputs: Outputs::new(Some(exporter), None),
+        outputs: Outputs::new(vec![("default".to_owned(), exporter)], None),
+        // As in operation, below its budget.
+        overload: Overload::new(u64::MAX),
         listeners: Listeners::new(&[], Duration::from_secs(5), clock::now_boot_nanos()),
     })
 }

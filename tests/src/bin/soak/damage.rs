@@ -50,8 +50,8 @@ fn full_disk() -> Json {
     sink.set_down(true);
     let mut agent = Agent::sending_to(sink.address, Inbox::default(), &flags);
     let load = Load::start(2000);
-    agent.until_it_says("the spool takes nothing");
-    agent.until_it_says("the queue is full");
+    agent.until_it_says("the spool for ");
+    agent.until_it_says("the queue for ");
     let accepted = load.stop();
     sink.set_down(false);
     wait::until("everything that was kept arrives", || {

@@ -1,0 +1,65 @@
+//! How events become records, by the configuration.
+
+use std::time::Duration;
+
+use acceptd_otlp::{BatchBuilder, BatchLimits, Profile};
+
+use crate::{
+    config::{Config, Loaded},
+    host::HostFacts,
+    identity::{Identities, process::Observer},
+    recorder::Live,
+};
+
+/// Somebody who looks at a terminal does not want to wait for a batch to fill.
+const CONSOLE_BATCH_TIMEOUT: Duration = Duration::from_millis(100);
+
+pub(super) fn profile(config: &Config) -> Result<Profile, String> {
+    let attributes = &config.attributes;
+    Profile::new(
+        attributes.profile == crate::config::Profile::Full,
+        &attributes.include,
+        &attributes.exclude,
+        attributes.event_name,
+        config.limits.value_length,
+    )
+    .map_err(|error| {
+        format!("attributes.include, attributes.exclude: {error}; docs/attributes.md lists them all")
+    })
+}
+
+pub(super) fn identities(loaded: &Loaded, facts: &HostFacts) -> Identities {
+    let config = &loaded.config;
+    let extra = config.resource.attributes.clone().into_iter().collect();
+    let own = loaded.agent_resource.clone().into_iter().collect();
+    Identities::new(facts.clone(), Observer::new(&config.host.root), extra, own, config.limits.value_length)
+}
+
+/// What can be changed while the agent runs.
+pub(super) fn live(config: &Config, profile: Profile) -> Live {
+    Live {
+        profile,
+        events: config.events.clone(),
+        limits: limits(config),
+        timeout: timeout(config),
+        max_records_per_second: config.overload.max_records_per_second as u64,
+        stalled_after: config.listener.stalled_after,
+    }
+}
+
+pub(super) fn builder(config: &Config) -> BatchBuilder {
+    BatchBuilder::new(limits(config))
+}
+
+fn limits(config: &Config) -> BatchLimits {
+    BatchLimits {
+        max_records: u32::try_from(config.batch.max_records).unwrap_or(u32::MAX),
+        max_bytes: config.batch.max_bytes,
+    }
+}
+
+/// How long a record waits for others.
+pub(super) fn timeout(config: &Config) -> Duration {
+    let timeout = config.batch.timeout;
+    if config.output.is_some() { timeout.min(CONSOLE_BATCH_TIMEOUT) } else { timeout }
+}

@@ -1,0 +1,96 @@
+//! SIGHUP: the configuration is read again. It is taken as a whole or not at all, and no event is lost by it.
+
+use std::sync::Arc;
+
+use acceptd_otlp::{Exporter, Prepared, Signal};
+
+use super::{delivery::outlet_views, record};
+use crate::{
+    config::{ConfigError, Loaded, Reloaded, Scope, View},
+    destination,
+    drain::Shared,
+    logging::Level,
+    vitals::Outlet,
+};
+
+/// Reads the configuration: the file, the environment and the flags.
+pub(super) type Load<'a> = &'a dyn Fn() -> Result<Loaded, ConfigError>;
+
+/// What a new configuration is given to.
+pub(super) struct Reloader<'a> {
+    pub(super) load: Load<'a>,
+    pub(super) loaded: Loaded,
+    pub(super) level: Level,
+    pub(super) shared: Arc<Shared>,
+    pub(super) outlets: Vec<Outlet>,
+    pub(super) metrics: Option<Exporter>,
+}
+
+impl Reloader<'_> {
+    /// Reads the configuration again, and says what came of it.
+    pub(super) fn reload(&mut self) {
+        let problems = match (self.load)() {
+            Ok(new) => match self.take(new) {
+                Ok(()) => return,
+                Err(problem) => vec![problem],
+            },
+            Err(error) => error.problems().iter().map(ToString::to_string).collect(),
+        };
+        for problem in problems {
+            tracing::error!("{problem}");
+        }
+        tracing::error!("the configuration is kept as it was");
+    }
+
+    /// Everything that can fail comes before the first change.
+    fn take(&mut self, new: Loaded) -> Result<(), String> {
+        super::filter(&new.config)?;
+        let mut views = outlet_views(&new);
+        for (_, view) in &views {
+            way(view, Signal::Logs)?;
+        }
+        let Reloaded { loaded, changed, mut waiting } = self.loaded.reload(new);
+        let config = &loaded.config;
+        let profile = record::profile(config)?;
+        let mut ways = Vec::new();
+        for Outlet { name, exporter } in &self.outlets {
+            match views.iter().position(|(of, _)| of == name) {
+                Some(place) => {
+                    let view = views.swap_remove(place).1;
+                    ways.extend(way(&view, Signal::Logs)?.map(|way| (exporter, way)));
+                }
+                None => waiting.push(format!("the end of the destination {name}")),
+            }
+        }
+        waiting.extend(views.iter().map(|(name, _)| format!("the new destination {name}")));
+        let way_of_metrics = way(&loaded.view(&Scope::Signal(Signal::Metrics)), Signal::Metrics)?;
+        match (&self.metrics, way_of_metrics) {
+            (Some(exporter), Some(way)) => ways.push((exporter, way)),
+            (Some(_), None) => waiting.push("the end of the agent's own metrics".to_owned()),
+            (None, Some(_)) if config.metrics.export => waiting.push("the agent's own metrics".to_owned()),
+            (None, _) => {}
+        }
+        for (exporter, way) in ways {
+            exporter.redirect(way);
+        }
+        self.shared.change(record::live(config, profile), config.listener.interval);
+        self.level.change(config);
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
+        tracing::info!("the configuration was read again, with the files that it names; changed: {changed}");
+        if !waiting.is_empty() {
+            tracing::warn!("at the next start only: {}", waiting.join(", "));
+        }
+        self.loaded = loaded;
+        Ok(())
+    }
+}
+
+/// The way to the destination of a view, which can be used.
+fn way(view: &View, signal: Signal) -> Result<Option<Prepared>, String> {
+    let Some(destination) = destination::of(view, signal)? else { return Ok(None) };
+    let way = destination.exporter(&view.config, None).prepare().map_err(|error| error.to_string())?;
+    Ok(Some(way))
+}

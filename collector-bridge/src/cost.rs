@@ -1,0 +1,58 @@
+//! What the agent itself takes of the host.
+
+use std::{fs, time::Duration};
+
+use rustix::param::{clock_ticks_per_second, page_size};
+
+/// Since the start, and now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// CPU time in user mode.
+    pub user: Duration,
+    /// CPU time in kernel mode; not that of the programs, which run in whatever process leads to them.
+    pub system: Duration,
+    /// Resident memory, in bytes.
+    pub resident: u64,
+}
+
+/// This process's; zero where `/proc` does not say.
+#[must_use]
+pub fn of_this_process() -> Cost {
+    let read = |name| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    of(&read("stat"), &read("statm"), clock_ticks_per_second(), page_size() as u64)
+}
+
+/// By `proc_pid_stat(5)` and `proc_pid_statm(5)`.
+fn of(stat: &str, statm: &str, ticks_per_second: u64, page_bytes: u64) -> Cost {
+    // The name, in parentheses, may hold anything; what follows is fields 3 and on.
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let ticks = |number: usize| {
+        fields.get(number - 3).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default()
+    };
+    let time = |ticks: u64| Duration::from_millis(ticks * 1000 / ticks_per_second.max(1));
+    let pages =
+        statm.split_whitespace().nth(1).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
+    Cost { user: time(ticks(14)), system: time(ticks(15)), resident: pages * page_bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_are_those_of_the_manual() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 10 0 0 0 250 130 0 0 20 0 4 0 100 1000 30";
+        let expected = Cost {
+            user: Duration::from_millis(2500),
+            system: Duration::from_millis(1300),
+            resident: 30 * 4096,
+        };
+        assert_eq!(of(stat, "1000 30 20 5 0 300 0", 100, 4096), expected);
+        assert_eq!(of("", "", 100, 4096), Cost::default());
+    }
+
+    #[test]
+    fn this_process_has_memory() {
+        assert!(of_this_process().resident > 100_000);
+    }
+}

@@ -1,0 +1,81 @@
+//! What the agent says of itself.
+
+use std::time::Duration;
+
+use acceptd_otlp::{Attribute, Event, RecordUid, Value, names};
+
+use super::Context;
+use crate::{bpf::Capture, gaps::Gap};
+
+// Log data model, SeverityNumber
+const INFO: u8 = 9;
+const ERROR: u8 = 17;
+
+/// The agent captures from now on; without the programs `missing`.
+#[must_use]
+pub fn started<'a>(
+    capture: &Capture,
+    missing: &'a [&'static str],
+    uid: RecordUid,
+    context: Context<'_>,
+) -> Event<'a> {
+    let tier = u64::from(capture.tier.number());
+    let mut body = vec![
+        Value::Text(concat!("acceptd ", env!("CARGO_PKG_VERSION"), " captures accepts in tier ")),
+        Value::Int(tier),
+    ];
+    if !missing.is_empty() {
+        body.extend([Value::Text(", without "), Value::Texts(missing)]);
+    }
+    let mut event = event(names::EVENT_ACCEPTD_AGENT_STARTED, INFO, body, uid, context);
+    event.add(Attribute::AgentTier, Some(Value::Int(tier)));
+    event.add(Attribute::Missing, (!missing.is_empty()).then_some(Value::Texts(missing)));
+    event
+}
+
+/// The agent was stopped after this time.
+#[must_use]
+pub fn stopped(after: Duration, uid: RecordUid, context: Context<'_>) -> Event<'static> {
+    let body =
+        vec![Value::Text("acceptd was stopped after "), Value::Int(after.as_secs()), Value::Text(" s")];
+    event(names::EVENT_ACCEPTD_AGENT_STOPPED, INFO, body, uid, context)
+}
+
+/// Events are missing.
+#[must_use]
+pub fn lost<'a>(gap: &'a Gap, uid: RecordUid, context: Context<'_>) -> Event<'a> {
+    let nanos = u64::try_from(gap.interval.as_nanos()).unwrap_or(u64::MAX);
+    let mut body = match gap.count {
+        Some(count) => vec![Value::Text("acceptd lost "), Value::Int(count), Value::Text(" events in ")],
+        None => vec![Value::Text("acceptd lost an unknown number of events in ")],
+    };
+    body.extend([Value::Milliseconds(nanos), Value::Text(" ms: "), Value::Text(gap.reason)]);
+    let destination = gap.destination.as_ref().map(|name| Value::Raw(name.as_bytes()));
+    if let Some(name) = &destination {
+        body.extend([Value::Text(" at the destination "), name.clone()]);
+    }
+    let mut event = event(names::EVENT_ACCEPTD_EVENTS_LOST, ERROR, body, uid, context);
+    event.add(Attribute::LossReason, Some(Value::Text(gap.reason)));
+    event.add(Attribute::LossCount, gap.count.map(Value::Int));
+    event.add(Attribute::Destination, destination);
+    event.add(Attribute::Interval, Some(Value::Int(nanos)));
+    event
+}
+
+fn event<'a>(
+    name: &'static str,
+    severity: u8,
+    body: Vec<Value<'a>>,
+    uid: RecordUid,
+    context: Context<'_>,
+) -> Event<'a> {
+    Event {
+        name,
+        time_unix_nano: context.observed,
+        observed_time_unix_nano: context.observed,
+        uid,
+        severity,
+        body,
+        attributes: Vec::new(),
+    }
+}

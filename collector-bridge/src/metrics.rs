@@ -1,0 +1,265 @@
+//! The agent's own metrics: one table, from which come those of OpenTelemetry ([`otel`]) and of Prometheus ([`prometheus`]). Pure.
+
+pub mod otel;
+pub mod prometheus;
+
+use acceptd_common::Counter;
+use acceptd_otlp::DropReason;
+
+use crate::vitals::{Delivery, Reading};
+
+/// How values of a metric add up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instrument {
+    /// Grows, from the start of the agent.
+    Counter,
+    /// Goes up and down; the sum over its attributes, and over agents, means something.
+    UpDownCounter,
+}
+
+/// A value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Amount {
+    /// A number of things.
+    Count(u64),
+    /// A time.
+    Seconds(f64),
+}
+
+/// Attributes of a value.
+pub type Attributes<'a> = &'a [(&'static str, &'a str)];
+
+/// What takes the values of a metric, each with its attributes.
+type Observe<'a> = &'a mut dyn FnMut(Amount, Attributes<'_>);
+
+/// A metric, as OpenTelemetry has it.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name. `otel.*` and `process.*` are the semantic conventions'.
+    pub name: &'static str,
+    /// Its unit, in UCUM.
+    pub unit: &'static str,
+    /// What it says.
+    pub brief: &'static str,
+    /// How its values add up.
+    pub instrument: Instrument,
+    /// Whether its values are [`Amount::Seconds`].
+    pub is_time: bool,
+    observe: fn(&Reading, Observe<'_>),
+}
+
+impl Metric {
+    /// Its values at this moment.
+    pub fn values(&self, reading: &Reading, mut each: impl FnMut(Amount, Attributes<'_>)) {
+        (self.observe)(reading, &mut each);
+    }
+
+    const fn counter(
+        name: &'static str,
+        unit: &'static str,
+        brief: &'static str,
+        observe: fn(&Reading, Observe<'_>),
+    ) -> Self {
+        Self { name, unit, brief, instrument: Instrument::Counter, is_time: false, observe }
+    }
+
+    const fn up_down(
+        name: &'static str,
+        unit: &'static str,
+        brief: &'static str,
+        observe: fn(&Reading, Observe<'_>),
+    ) -> Self {
+        Self { name, unit, brief, instrument: Instrument::UpDownCounter, is_time: false, observe }
+    }
+}
+
+/// Every metric of the agent itself.
+pub const METRICS: &[Metric] = &[
+    Metric::counter(
+        "acceptd.capture.events",
+        "{event}",
+        "What the programs in the kernel saw, by what they made of it. Together it is everything that they saw.",
+        |reading, observe| {
+            for counter in Counter::PARTS_OF_SEEN {
+                let count = Amount::Count(reading.stock.kernel.get(counter));
+                observe(count, &[("acceptd.capture.outcome", outcome(counter))]);
+            }
+        },
+    ),
+    Metric::counter(
+        "acceptd.capture.hook_missed",
+        "{run}",
+        "Runs of a program that the kernel left out, each perhaps with an event.",
+        |reading, observe| {
+            if let Some(missed) = reading.stock.hook_missed {
+                observe(Amount::Count(missed), &[]);
+            }
+        },
+    ),
+    Metric::up_down(
+        "acceptd.capture.ring.length",
+        "{event}",
+        "Events in the ring buffer between kernel and agent.",
+        |reading, observe| observe(Amount::Count(reading.stock.ledger().in_ring), &[]),
+    ),
+    Metric::counter(
+        "acceptd.pipeline.events",
+        "{event}",
+        "What the agent read from the ring buffer or found out by itself, by what became of it.",
+        |reading, observe| {
+            let drain = &reading.stock.drain;
+            for (outcome, count) in [
+                ("record", drain.records),
+                ("thinned", drain.thinned),
+                ("too_large", drain.too_large),
+                ("bookkeeping", drain.bookkeeping),
+                ("malformed", drain.malformed),
+            ] {
+                observe(Amount::Count(count), &[("acceptd.pipeline.outcome", outcome)]);
+            }
+        },
+    ),
+    Metric::counter("otel.sdk.log.created", "{log_record}", "Log records made.", |reading, observe| {
+        observe(Amount::Count(reading.stock.drain.records), &[]);
+    }),
+    Metric::counter(
+        "otel.sdk.exporter.log.exported",
+        "{log_record}",
+        "Log records that a destination has, or that it did not get for the reason in error.type.",
+        |reading, observe| {
+            each_delivery(reading, |delivery, component| exported(delivery, component, observe));
+        },
+    ),
+    Metric::up_down(
+        "otel.sdk.exporter.log.inflight",
+        "{log_record}",
+        "Log records on their way to a destination.",
+        |reading, observe| {
+            each_delivery(reading, |delivery, component| {
+                observe(Amount::Count(delivery.ledger.in_flight), component);
+            });
+        },
+    ),
+    Metric::up_down(
+        "otel.sdk.processor.log.queue.size",
+        "{log_record}",
+        "Log records that wait in memory for a destination.",
+        |reading, observe| {
+            each_delivery(reading, |delivery, component| {
+                observe(Amount::Count(delivery.ledger.queued), component);
+            });
+        },
+    ),
+    Metric::up_down(
+        "acceptd.spool.records",
+        "{log_record}",
+        "Log records that wait in the spool for a destination.",
+        |reading, observe| {
+            each_delivery(reading, |delivery, component| {
+                observe(Amount::Count(delivery.ledger.spooled), component);
+            });
+        },
+    ),
+    Metric::counter(
+        "acceptd.spool.recovered",
+        "{log_record}",
+        "Log records of an earlier run that were found in the spool.",
+        |reading, observe| {
+            each_delivery(reading, |delivery, component| {
+                observe(Amount::Count(delivery.ledger.recovered), component);
+            });
+        },
+    ),
+    Metric::counter(
+        "acceptd.exporter.requests",
+        "{request}",
+        "Requests to a destination, by what came of them.",
+        |reading, observe| {
+            each_delivery(reading, |delivery, component| {
+                let ledger = &delivery.ledger;
+                for (outcome, count) in
+                    [("taken", ledger.requests), ("repeated", ledger.retries), ("halved", ledger.splits)]
+                {
+                    let attributes = [component, &[("acceptd.exporter.outcome", outcome)]].concat();
+                    observe(Amount::Count(count), &attributes);
+                }
+            });
+        },
+    ),
+    Metric {
+        name: "process.cpu.time",
+        unit: "s",
+        brief: "CPU time of the agent, without that of its programs in the kernel.",
+        instrument: Instrument::Counter,
+        is_time: true,
+        observe: |reading, observe| {
+            let cost = &reading.cost;
+            for (mode, time) in [("user", cost.user), ("system", cost.system)] {
+                observe(Amount::Seconds(time.as_secs_f64()), &[("cpu.mode", mode)]);
+            }
+        },
+    },
+    Metric::up_down("process.memory.usage", "By", "Resident memory of the agent.", |reading, observe| {
+        observe(Amount::Count(reading.cost.resident), &[]);
+    }),
+];
+
+/// What becomes of an event in the kernel.
+fn outcome(counter: Counter) -> &'static str {
+    match counter {
+        Counter::Submitted => "submitted",
+        Counter::OtherFamily => "filtered_family",
+        Counter::Filtered => "filtered",
+        Counter::SelfAccept => "self",
+        Counter::Eagain => "again",
+        Counter::Interrupted => "interrupted",
+        Counter::FailureOverBudget => "failure_budget",
+        Counter::FailureNoListener => "no_listener",
+        Counter::LostRing => "lost_ring",
+        Counter::SocketsGone => "lost_sockets_gone",
+        Counter::Unended => "lost_unended",
+        _ => "other",
+    }
+}
+
+fn each_delivery(reading: &Reading, mut each: impl FnMut(&Delivery, Attributes<'_>)) {
+    for delivery in &reading.deliveries {
+        let name = format!("{}/{}", delivery.kind, delivery.name);
+        each(delivery, &[("otel.component.name", &name), ("otel.component.type", delivery.kind)]);
+    }
+}
+
+fn exported(delivery: &Delivery, component: Attributes<'_>, observe: Observe<'_>) {
+    let ledger = &delivery.ledger;
+    observe(Amount::Count(ledger.acknowledged), component);
+    let rejected = std::iter::once(("rejected", ledger.rejected));
+    let dropped = ledger.dropped.iter().map(|(reason, count)| (DropReason::name(*reason), *count));
+    for (reason, count) in rejected.chain(dropped) {
+        observe(Amount::Count(count), &[component, &[("error.type", reason)]].concat());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_part_of_what_was_seen_has_an_outcome_of_its_own() {
+        let outcomes: BTreeSet<_> = Counter::PARTS_OF_SEEN.into_iter().map(outcome).collect();
+        assert_eq!(outcomes.len(), Counter::PARTS_OF_SEEN.len());
+        assert!(!outcomes.contains("other"));
+    }
+
+    #[test]
+    fn names_are_unique_and_no_name_is_a_prefix_of_another() {
+        for (index, metric) in METRICS.iter().enumerate() {
+            for other in &METRICS[index + 1..] {
+                assert_ne!(metric.name, other.name);
+                assert!(!other.name.starts_with(&format!("{}.", metric.name)), "{}", other.name);
+                assert!(!metric.name.starts_with(&format!("{}.", other.name)), "{}", metric.name);
+            }
+        }
+    }
+}
