@@ -239,6 +239,7 @@ pub struct EventName {
 }
 
 /// Every event.
+#[rustfmt::skip]
 pub const EVENTS: &[EventName] = &[
     EventName {
         name: EVENT_ACCEPTD_SOCKET_ACCEPT,
@@ -364,12 +365,20 @@ pub const EVENTS: &[EventName] = &[
     EventName {
         name: EVENT_ACCEPTD_AGENT_STARTED,
         brief: "The agent captures accepts from now on.",
-        attributes: &[LOG_RECORD_UID, ACCEPTD_CAPTURE_TIER, ACCEPTD_CAPTURE_MISSING, OTEL_EVENT_NAME],
+        attributes: &[
+            LOG_RECORD_UID,
+            ACCEPTD_CAPTURE_TIER,
+            ACCEPTD_CAPTURE_MISSING,
+            OTEL_EVENT_NAME,
+        ],
     },
     EventName {
         name: EVENT_ACCEPTD_AGENT_STOPPED,
         brief: "The agent was stopped, and captures nothing from now on.",
-        attributes: &[LOG_RECORD_UID, OTEL_EVENT_NAME],
+        attributes: &[
+            LOG_RECORD_UID,
+            OTEL_EVENT_NAME,
+        ],
     },
     EventName {
         name: EVENT_ACCEPTD_EVENTS_LOST,

@@ -23,6 +23,7 @@ pub struct EventName {
 }
 
 /// Every event.
+#[rustfmt::skip]
 pub const EVENTS: &[EventName] = &[
 ";
 
