@@ -35,7 +35,7 @@ const HEARTBEAT_BYTES: usize = 256;
 pub enum LifetimeError {
     /// Somebody else has it.
     #[error(
-        "another agent{} has {directory}: both would send every accept; stop it, or give this one filters and a state.directory of its own",
+        "another agent{} has {directory}: both would send every accept; stop it, or give this one filters (filter.*), or, if that is wanted, a state.directory of its own",
         pid.as_ref().map(|pid| format!(" (pid {pid})")).unwrap_or_default()
     )]
     Taken {

@@ -71,7 +71,7 @@ fuzz_target!(|data: &[u8]| {
         let counts = recorder.counts();
         assert_eq!(counts.read, counts.malformed + counts.decoded);
         let parts = [counts.records, counts.thinned, counts.too_large, counts.bookkeeping];
-        assert_eq!(counts.decoded + counts.made, parts.iter().sum());
+        assert_eq!(counts.decoded + counts.made, parts.into_iter().sum::<u64>());
         if counts.read % 64 == 0 {
             recorder.flush();
         }
