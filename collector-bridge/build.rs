@@ -3,7 +3,8 @@
 use std::{env, path::Path, process::Command};
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // As it is now: a checkout may have been moved since this script was compiled.
+    let root = Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");
     let programs = root.join("ebpf");
     for input in
         ["ebpf/src", "ebpf/Cargo.toml", "ebpf/.cargo/config.toml", "ebpf/rust-toolchain.toml", "common/src"]

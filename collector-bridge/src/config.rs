@@ -192,14 +192,17 @@ impl Loaded {
 
     /// Of an endpoint and a file the stronger layer wins: the other one is unset by it.
     fn unset_weaker_target(&mut self, set: &str, origin: &Origin) {
-        for other in TARGETS.into_iter().filter(|other| TARGETS.contains(&set) && *other != set) {
-            if self.origin(other).layer() < origin.layer() {
-                match other {
-                    "export.file" => self.config.export.file = None,
-                    _ => self.config.export.endpoint = None,
-                }
-                self.origins.remove(other);
+        let other = match set {
+            "export.endpoint" => "export.file",
+            "export.file" => "export.endpoint",
+            _ => return,
+        };
+        if self.origin(other).layer() < origin.layer() {
+            match other {
+                "export.file" => self.config.export.file = None,
+                _ => self.config.export.endpoint = None,
             }
+            self.origins.remove(other);
         }
     }
 
@@ -290,13 +293,13 @@ impl Loaded {
             .map(|(key, cause)| (key.to_owned(), self.origin(key), cause))
             .collect();
         for scope in self.scopes() {
-            let Config { export, .. } = &self.view(&scope).config;
-            if matches!(scope, Scope::Destination(_)) && export.endpoint.is_none() && export.file.is_none() {
+            let View { config, .. } = self.view(&scope);
+            if matches!(scope, Scope::Destination(_)) && !config.is_sent() {
                 let (key, origin) = self.first_of(&scope);
                 let cause = format!("nothing is sent there: set {scope}endpoint or {scope}file");
                 found.push((key, origin, cause));
             }
-            for (key, cause) in self.view(&scope).config.conflicts_of_export() {
+            for (key, cause) in config.conflicts_of_export() {
                 let (key, origin) = self.key_of(&scope, key);
                 if !found.iter().any(|(known, ..)| *known == key) {
                     found.push((key, origin, cause));

@@ -209,7 +209,7 @@ impl Drain {
         self.recorder.tell_losses(&CaptureLedger::new(&kernel, &self.recorder.counts()), true);
         self.recorder.ended();
         self.recorder.flush();
-        let stock = self.stock(kernel, hook_missed);
+        let stock = self.stock(kernel, self.recorder.counts(), hook_missed);
         self.shared.publish(stock.clone());
         Ok(stock)
     }
@@ -221,15 +221,14 @@ impl Drain {
         let kernel = self.counters.read()?;
         let hook_missed = self.hooks.as_ref().and_then(Hooks::missed);
         self.recorder.tell_losses(&CaptureLedger::new(&kernel, &drain), false);
-        let stock = Stock { drain, ..self.stock(kernel, hook_missed) };
-        self.shared.publish(stock);
+        self.shared.publish(self.stock(kernel, drain, hook_missed));
         Ok(())
     }
 
-    fn stock(&self, kernel: KernelCounts, hook_missed: Option<u64>) -> Stock {
+    fn stock(&self, kernel: KernelCounts, drain: DrainCounts, hook_missed: Option<u64>) -> Stock {
         let console = self.recorder.console_counts();
         let lost = self.recorder.recent_losses();
-        Stock { kernel, drain: self.recorder.counts(), console, hook_missed, lost }
+        Stock { kernel, drain, console, hook_missed, lost }
     }
 
     /// Looks at every listener, and at what failed. A refused look is no reason to end.

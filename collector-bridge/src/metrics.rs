@@ -4,15 +4,17 @@ pub mod otel;
 pub mod prometheus;
 
 use acceptd_common::Counter;
-use acceptd_otlp::DropReason;
+use acceptd_otlp::{DropReason, LedgerSnapshot};
 
 use crate::vitals::{Delivery, Reading};
 
 /// How values of a metric add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instrument {
-    /// Grows, from the start of the agent.
+    /// A number of things that grows, from the start of the agent.
     Counter,
+    /// A time that grows likewise.
+    TimeCounter,
     /// Goes up and down; the sum over its attributes, and over agents, means something.
     UpDownCounter,
 }
@@ -43,8 +45,6 @@ pub struct Metric {
     pub brief: &'static str,
     /// How its values add up.
     pub instrument: Instrument,
-    /// Whether its values are [`Amount::Seconds`].
-    pub is_time: bool,
     observe: fn(&Reading, Observe<'_>),
 }
 
@@ -60,7 +60,7 @@ impl Metric {
         brief: &'static str,
         observe: fn(&Reading, Observe<'_>),
     ) -> Self {
-        Self { name, unit, brief, instrument: Instrument::Counter, is_time: false, observe }
+        Self { name, unit, brief, instrument: Instrument::Counter, observe }
     }
 
     const fn up_down(
@@ -69,7 +69,7 @@ impl Metric {
         brief: &'static str,
         observe: fn(&Reading, Observe<'_>),
     ) -> Self {
-        Self { name, unit, brief, instrument: Instrument::UpDownCounter, is_time: false, observe }
+        Self { name, unit, brief, instrument: Instrument::UpDownCounter, observe }
     }
 }
 
@@ -134,41 +134,25 @@ pub const METRICS: &[Metric] = &[
         "otel.sdk.exporter.log.inflight",
         "{log_record}",
         "Log records on their way to a destination.",
-        |reading, observe| {
-            each_delivery(reading, |delivery, component| {
-                observe(Amount::Count(delivery.ledger.in_flight), component);
-            });
-        },
+        |reading, observe| each_ledger(reading, observe, |ledger| ledger.in_flight),
     ),
     Metric::up_down(
         "otel.sdk.processor.log.queue.size",
         "{log_record}",
         "Log records that wait in memory for a destination.",
-        |reading, observe| {
-            each_delivery(reading, |delivery, component| {
-                observe(Amount::Count(delivery.ledger.queued), component);
-            });
-        },
+        |reading, observe| each_ledger(reading, observe, |ledger| ledger.queued),
     ),
     Metric::up_down(
         "acceptd.spool.records",
         "{log_record}",
         "Log records that wait in the spool for a destination.",
-        |reading, observe| {
-            each_delivery(reading, |delivery, component| {
-                observe(Amount::Count(delivery.ledger.spooled), component);
-            });
-        },
+        |reading, observe| each_ledger(reading, observe, |ledger| ledger.spooled),
     ),
     Metric::counter(
         "acceptd.spool.recovered",
         "{log_record}",
         "Log records of an earlier run that were found in the spool.",
-        |reading, observe| {
-            each_delivery(reading, |delivery, component| {
-                observe(Amount::Count(delivery.ledger.recovered), component);
-            });
-        },
+        |reading, observe| each_ledger(reading, observe, |ledger| ledger.recovered),
     ),
     Metric::counter(
         "acceptd.exporter.requests",
@@ -190,8 +174,7 @@ pub const METRICS: &[Metric] = &[
         name: "process.cpu.time",
         unit: "s",
         brief: "CPU time of the agent, without that of its programs in the kernel.",
-        instrument: Instrument::Counter,
-        is_time: true,
+        instrument: Instrument::TimeCounter,
         observe: |reading, observe| {
             let cost = &reading.cost;
             for (mode, time) in [("user", cost.user), ("system", cost.system)] {
@@ -227,6 +210,11 @@ fn each_delivery(reading: &Reading, mut each: impl FnMut(&Delivery, Attributes<'
         let name = format!("{}/{}", delivery.kind, delivery.name);
         each(delivery, &[("otel.component.name", &name), ("otel.component.type", delivery.kind)]);
     }
+}
+
+/// One count of each destination's ledger.
+fn each_ledger(reading: &Reading, observe: Observe<'_>, count: fn(&LedgerSnapshot) -> u64) {
+    each_delivery(reading, |delivery, component| observe(Amount::Count(count(&delivery.ledger)), component));
 }
 
 fn exported(delivery: &Delivery, component: Attributes<'_>, observe: Observe<'_>) {

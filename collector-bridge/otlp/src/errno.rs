@@ -1,11 +1,6 @@
 //! Names and severities of the errors that accept(2), bind(2), listen(2) and socket(2) return.
 
-/// `SEVERITY_NUMBER_INFO`
-const INFO: u8 = 9;
-/// `SEVERITY_NUMBER_WARN`
-const WARN: u8 = 13;
-/// `SEVERITY_NUMBER_ERROR`
-const ERROR: u8 = 17;
+use crate::severity::{ERROR, INFO, WARN};
 
 /// The symbol of an errno, for `error.type`; `_OTHER` for one that none of them is known to return.
 #[must_use]

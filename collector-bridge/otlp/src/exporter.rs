@@ -104,7 +104,7 @@ impl Exporter {
         self.delivery.way.send_replace(way);
     }
 
-    /// Where it sends to, for people and as `otel.component.type` has it.
+    /// Where it sends to.
     #[must_use]
     pub fn target(&self) -> Target {
         self.delivery.target()

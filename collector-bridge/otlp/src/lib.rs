@@ -24,6 +24,7 @@ pub mod recorded;
 mod recycle;
 pub mod resource;
 pub mod retry;
+pub mod severity;
 mod signal;
 mod split;
 pub mod text;

@@ -29,16 +29,13 @@ pub fn run(arguments: &ReplayArgs) -> ExitCode {
         Err(error) => return unusable(error.problems()),
     };
     let _level = logging::to_stderr(&loaded.config);
-    if !loaded.view(&Scope::Signal(Signal::Logs)).config.is_sent() {
+    let logs = loaded.view(&Scope::Signal(Signal::Logs)).config;
+    if !logs.is_sent() {
         return unusable(["there is nobody to send to: name a Collector with --endpoint"]);
     }
-    let target = loaded.view(&Scope::Signal(Signal::Logs)).config.export.file;
-    let is_target = |file: &PathBuf| {
-        let both =
-            file.canonicalize().ok().zip(target.as_ref().and_then(|target| target.canonicalize().ok()));
-        both.is_some_and(|(one, other)| one == other)
-    };
-    if let Some(file) = arguments.files.iter().find(|file| is_target(file)) {
+    let target = logs.export.file.and_then(|target| target.canonicalize().ok());
+    let is_target = |file: &&PathBuf| target.is_some() && file.canonicalize().ok() == target;
+    if let Some(file) = arguments.files.iter().find(is_target) {
         let said = format!("{} is where requests go (export.file): it would never end", file.display());
         return unusable([said + "; name a Collector with --endpoint"]);
     }

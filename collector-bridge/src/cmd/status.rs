@@ -52,7 +52,8 @@ fn ask(args: &StatusArgs, address: SocketAddr) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = runtime.block_on(async { time::timeout(PATIENCE, get(address, path)).await });
     let no_agent = || format!("no agent answers at {address} (admin.listen); is it running?");
-    let (status, body) = asked.context("no answer within 5 s").flatten().with_context(no_agent)?;
+    let (status, body) =
+        asked.with_context(|| format!("no answer within {PATIENCE:?}")).flatten().with_context(no_agent)?;
     if args.live || args.ready {
         print(&String::from_utf8_lossy(&body));
         return Ok(if status == StatusCode::OK { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -51,7 +51,8 @@ impl Loaded {
     pub fn reload(&self, new: Self) -> Reloaded {
         let (mut changed, mut waiting) = (Vec::new(), Vec::new());
         let mut config = self.config.clone();
-        for key in KEYS.iter().filter(|key| !(key.same)(&self.config, &new.config)) {
+        let of_all = |key: &Key| !(key.same)(&self.config, &new.config);
+        for key in KEYS.iter().filter(|key| of_all(key)) {
             if is_live(key.name) {
                 (key.copy)(&mut config, &new.config);
                 changed.push(key.name.to_owned());
@@ -60,11 +61,8 @@ impl Loaded {
             }
         }
         // What is set for one only, where it is not the same change as above.
-        let of_all = |key: &Key| !(key.same)(&self.config, &new.config);
-        let names = self.destinations();
-        let kept = new.destinations().into_iter().filter(|name| names.contains(name));
-        let kept: Vec<_> = kept.map(|name| Scope::Destination(name.to_owned())).collect();
-        for scope in super::SIGNALS.map(Scope::Signal).into_iter().chain(kept) {
+        let known: Vec<Scope> = self.scopes().collect();
+        for scope in new.scopes().filter(|scope| known.contains(scope)) {
             let (before, after) = (self.view(&scope).config, new.view(&scope).config);
             for key in KEYS.iter().filter(|key| !(key.same)(&before, &after) && !of_all(key)) {
                 let name = scope.name_of(key);

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use acceptd_otlp::{Attribute, Event, RecordUid, Value, names};
+use acceptd_otlp::{
+    Attribute, Event, RecordUid, Value, names,
+    severity::{ERROR, INFO},
+};
 
 use super::Context;
 use crate::{bpf::Capture, gaps::Gap};
-
-// Log data model, SeverityNumber
-const INFO: u8 = 9;
-const ERROR: u8 = 17;
 
 /// The agent captures from now on; without the programs `missing`.
 #[must_use]

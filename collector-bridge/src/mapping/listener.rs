@@ -1,17 +1,16 @@
 //! What is said of listeners: overflow, stall, abandoned connections, counts of failures.
 
 use acceptd_common::{Abandoned, FailureKey, Failures, Listener, UnixName};
-use acceptd_otlp::{Attribute, Endpoint, Event, RecordUid, Value, errno, names, network_type};
+use acceptd_otlp::{
+    Attribute, Endpoint, Event, RecordUid, Value, errno, names, network_type,
+    severity::{ERROR, INFO, WARN},
+};
 
 use super::{Context, endpoint, listener_endpoint, non_zero, transport};
 use crate::{
     identity::Identity,
     listeners::{Finding, Known, What},
 };
-
-const INFO: u8 = 9;
-const WARN: u8 = 13;
-const ERROR: u8 = 17;
 
 /// Whose event it is.
 #[derive(Debug, Clone, Copy)]

@@ -50,8 +50,8 @@ pub fn provider(
         let moment = Arc::clone(&moment);
         let (name, unit, brief) = (metric.name, metric.unit, metric.brief);
         // The instrument lives in the provider: what the builder returns is only a handle.
-        match (metric.instrument, metric.is_time) {
-            (Instrument::Counter, false) => {
+        match metric.instrument {
+            Instrument::Counter => {
                 _ = meter
                     .u64_observable_counter(name)
                     .with_unit(unit)
@@ -61,7 +61,7 @@ pub fn provider(
                     })
                     .build();
             }
-            (Instrument::Counter, true) => {
+            Instrument::TimeCounter => {
                 _ = meter
                     .f64_observable_counter(name)
                     .with_unit(unit)
@@ -71,7 +71,7 @@ pub fn provider(
                     })
                     .build();
             }
-            (Instrument::UpDownCounter, _) => {
+            Instrument::UpDownCounter => {
                 _ = meter
                     .i64_observable_up_down_counter(name)
                     .with_unit(unit)

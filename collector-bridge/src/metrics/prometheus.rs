@@ -30,7 +30,7 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         for metric in METRICS {
             let kind = match metric.instrument {
-                Instrument::Counter => MetricType::Counter,
+                Instrument::Counter | Instrument::TimeCounter => MetricType::Counter,
                 Instrument::UpDownCounter => MetricType::Gauge,
             };
             let name = metric.name.replace('.', "_");
@@ -70,14 +70,11 @@ fn value(
 }
 
 fn number(one: &mut MetricEncoder<'_>, instrument: Instrument, amount: Amount) -> fmt::Result {
-    match (instrument, amount) {
-        (Instrument::Counter, Amount::Count(count)) => one.encode_counter::<NoLabelSet, _, u64>(&count, None),
-        (Instrument::Counter, Amount::Seconds(seconds)) => {
-            one.encode_counter::<NoLabelSet, _, u64>(&seconds, None)
-        }
-        (Instrument::UpDownCounter, Amount::Count(count)) => {
-            one.encode_gauge(&i64::try_from(count).unwrap_or(i64::MAX))
-        }
-        (Instrument::UpDownCounter, Amount::Seconds(seconds)) => one.encode_gauge(&seconds),
+    let is_gauge = instrument == Instrument::UpDownCounter;
+    match amount {
+        Amount::Count(count) if is_gauge => one.encode_gauge(&i64::try_from(count).unwrap_or(i64::MAX)),
+        Amount::Count(count) => one.encode_counter::<NoLabelSet, _, u64>(&count, None),
+        Amount::Seconds(seconds) if is_gauge => one.encode_gauge(&seconds),
+        Amount::Seconds(seconds) => one.encode_counter::<NoLabelSet, _, u64>(&seconds, None),
     }
 }

@@ -9,7 +9,6 @@ use acceptd_otlp::{EncodedResource, Exporter, Signal, probe};
 use anyhow::Context as _;
 use futures_util::future::join_all;
 use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality as SdkTemporality};
-
 use tokio::time;
 
 use crate::{
@@ -92,7 +91,7 @@ fn temporality(config: &Config) -> SdkTemporality {
 
 /// The agent's own metrics on their way.
 pub(super) struct Measured {
-    pub(super) exporter: Exporter,
+    exporter: Exporter,
     provider: SdkMeterProvider,
 }
 

@@ -1,6 +1,6 @@
 //! SIGHUP: the configuration is read again. It is taken as a whole or not at all, and no event is lost by it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use acceptd_otlp::{Exporter, Prepared, Signal};
 
@@ -45,32 +45,30 @@ impl Reloader<'_> {
     /// Everything that can fail comes before the first change.
     fn take(&mut self, new: Loaded) -> Result<(), String> {
         super::filter(&new.config)?;
-        let mut views = outlet_views(&new);
-        for (_, view) in &views {
-            way(view, Signal::Logs)?;
+        // Those of new destinations, too: the next start is to find them good.
+        let mut ways = BTreeMap::new();
+        for (name, view) in outlet_views(&new) {
+            ways.extend(way(&view, Signal::Logs)?.map(|way| (name, way)));
         }
         let Reloaded { loaded, changed, mut waiting } = self.loaded.reload(new);
         let config = &loaded.config;
         let profile = record::profile(config)?;
-        let mut ways = Vec::new();
+        let mut redirects = Vec::new();
         for Outlet { name, exporter } in &self.outlets {
-            match views.iter().position(|(of, _)| of == name) {
-                Some(place) => {
-                    let view = views.swap_remove(place).1;
-                    ways.extend(way(&view, Signal::Logs)?.map(|way| (exporter, way)));
-                }
+            match ways.remove(name) {
+                Some(way) => redirects.push((exporter, way)),
                 None => waiting.push(format!("the end of the destination {name}")),
             }
         }
-        waiting.extend(views.iter().map(|(name, _)| format!("the new destination {name}")));
+        waiting.extend(ways.keys().map(|name| format!("the new destination {name}")));
         let way_of_metrics = way(&loaded.view(&Scope::Signal(Signal::Metrics)), Signal::Metrics)?;
         match (&self.metrics, way_of_metrics) {
-            (Some(exporter), Some(way)) => ways.push((exporter, way)),
+            (Some(exporter), Some(way)) => redirects.push((exporter, way)),
             (Some(_), None) => waiting.push("the end of the agent's own metrics".to_owned()),
             (None, Some(_)) if config.metrics.export => waiting.push("the agent's own metrics".to_owned()),
             (None, _) => {}
         }
-        for (exporter, way) in ways {
+        for (exporter, way) in redirects {
             exporter.redirect(way);
         }
         self.shared.change(record::live(config, profile), config.listener.interval);
