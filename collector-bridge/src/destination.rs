@@ -4,7 +4,7 @@ use std::fs;
 
 use acceptd_otlp::{ExporterConfig, Settings, Signal, SpoolConfig, Target, Tls};
 
-use crate::config::{Config, Endpoint, Protocol, View};
+use crate::config::{Config, Endpoint, Loaded, Protocol, Scope, View};
 
 /// Where requests of one signal go, and how.
 #[derive(Debug, Clone)]
@@ -15,6 +15,18 @@ pub struct Destination {
     pub settings: Settings,
     /// Host and port, for people and for looking whether somebody answers there; nothing for a file.
     pub address: Option<String>,
+}
+
+/// The destinations of records by name, each with its part of the configuration.
+#[must_use]
+pub fn of_records(loaded: &Loaded) -> Vec<(String, View)> {
+    let default = (DEFAULT.to_owned(), loaded.view(&Scope::Signal(Signal::Logs)));
+    let others = loaded.destinations().into_iter().map(|name| {
+        let name = name.to_owned();
+        let view = loaded.view(&Scope::Destination(name.clone()));
+        (name, view)
+    });
+    std::iter::once(default).chain(others).filter(|(_, view)| view.config.is_sent()).collect()
 }
 
 /// Where a view of the configuration sends a signal; none when there is nowhere to send it to.

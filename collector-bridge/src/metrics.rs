@@ -207,8 +207,9 @@ fn outcome(counter: Counter) -> &'static str {
 
 fn each_delivery(reading: &Reading, mut each: impl FnMut(&Delivery, Attributes<'_>)) {
     for delivery in &reading.deliveries {
-        let name = format!("{}/{}", delivery.kind, delivery.name);
-        each(delivery, &[("otel.component.name", &name), ("otel.component.type", delivery.kind)]);
+        let kind = delivery.target.component_type();
+        let name = format!("{kind}/{}", delivery.name);
+        each(delivery, &[("otel.component.name", &name), ("otel.component.type", kind)]);
     }
 }
 

@@ -24,6 +24,9 @@ pub struct Summary {
     /// Of the other destinations, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub destinations: BTreeMap<String, LedgerSnapshot>,
+    /// Where each destination is, by name.
+    #[serde(skip)]
+    targets: BTreeMap<String, String>,
     /// Of the agent's own metrics, if they were sent.
     pub metrics: Option<LedgerSnapshot>,
     /// Of the standard output, if records were printed.
@@ -47,6 +50,10 @@ impl Summary {
             hook_missed: stock.hook_missed,
             export: destinations.remove(DEFAULT),
             destinations,
+            targets: deliveries
+                .iter()
+                .map(|delivery| (delivery.name.clone(), delivery.target.to_string()))
+                .collect(),
             metrics,
             console: stock.console,
         }
@@ -112,10 +119,11 @@ impl fmt::Display for Summary {
             )?;
         }
         let named = self.destinations.iter().map(|(name, ledger)| (name.as_str(), ledger));
-        for (name, export) in self.export.iter().map(|ledger| ("the Collector", ledger)).chain(named) {
+        for (name, export) in self.export.iter().map(|ledger| (DEFAULT, ledger)).chain(named) {
+            let target = self.targets.get(name).map_or(name, String::as_str);
             writeln!(
                 out,
-                "acceptd: {} records to {name}: {} acknowledged, {} rejected, {} dropped",
+                "acceptd: {} records to {target}: {} acknowledged, {} rejected, {} dropped",
                 export.records + export.recovered,
                 export.acknowledged,
                 export.rejected,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acceptd_otlp::{Exporter, LedgerSnapshot};
+use acceptd_otlp::{Exporter, LedgerSnapshot, Target};
 
 use crate::{
     bpf::Capture,
@@ -66,8 +66,8 @@ pub struct Reading {
 pub struct Delivery {
     /// See [`Outlet`].
     pub name: String,
-    /// What the semantic conventions call such an exporter (`otel.component.type`).
-    pub kind: &'static str,
+    /// Where it is by now.
+    pub target: Target,
     /// Its ledger.
     pub ledger: LedgerSnapshot,
 }
@@ -113,7 +113,7 @@ impl Delivery {
     /// That of this moment.
     #[must_use]
     pub fn of(Outlet { name, exporter }: &Outlet) -> Self {
-        Self { name: name.clone(), kind: exporter.target().component_type(), ledger: exporter.ledger() }
+        Self { name: name.clone(), target: exporter.target(), ledger: exporter.ledger() }
     }
 }
 

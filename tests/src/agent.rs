@@ -355,10 +355,10 @@ fn config_of(private: &TempDir) -> PathBuf {
 
 /// What the agent said so far. It is read all the time, so that the agent never blocks.
 #[derive(Debug, Default, Clone)]
-struct Said(Arc<Mutex<String>>);
+pub(crate) struct Said(Arc<Mutex<String>>);
 
 impl Said {
-    fn by(stderr: ChildStderr) -> Self {
+    pub(crate) fn by(stderr: ChildStderr) -> Self {
         let said = Self::default();
         let to = said.clone();
         thread::spawn(move || {
@@ -371,7 +371,7 @@ impl Said {
         said
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -196,6 +196,7 @@ scenarios! {
         without_the_types_of_vsock [needs VsockLoopback]
         with_the_endpoint_closed
         with_another_server_at_the_endpoint
+        with_one_of_two_destinations_closed
         in_a_container_without_the_hosts_pid_namespace
     }
     start {
@@ -234,6 +235,7 @@ scenarios! {
         each_destination_has_every_record
         a_reload_changes_what_it_can_and_says_what_it_cannot
         a_bad_configuration_is_not_taken
+        an_agent_that_only_prints_ends_with_its_terminal
     }
     delivery {
         a_collector_that_comes_up_later_gets_everything

@@ -4,7 +4,13 @@
 
 mod shared;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use acceptd_otlp::{Exporter, ExporterConfig, Signal, Target, recorded};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -95,4 +101,42 @@ async fn a_file_that_cannot_be_made_is_an_error_with_its_remedy() {
         Exporter::spawn(config(Path::new("/proc/nowhere/accepts.jsonl"))).expect_err("no such folder");
     let said = error.to_string();
     assert!(said.contains("/proc/nowhere/accepts.jsonl") && said.contains("create its folder"), "{said}");
+}
+
+/// Somebody holds the file's lock, as a disk holds whoever writes to it. One write hangs, however often it is tried, and the
+/// stop does not wait for it.
+#[tokio::test]
+async fn a_write_that_hangs_holds_up_nobody() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("accepts.jsonl");
+    let short = || ExporterConfig { timeout: Duration::from_millis(30), ..config(&path) };
+    let exporter = Exporter::spawn(short()).expect("a file");
+    let holder = File::open(&path).expect("a file");
+    holder.lock().expect("free");
+    for number in 0..20 {
+        exporter.push(batch([number], 0));
+    }
+    until(&exporter, "tried again", |ledger| ledger.retries >= 20).await;
+    let hanging = fs::read_dir("/proc/self/task").expect("threads").filter(is_in_flock).count();
+    // The other tests lock their files for a moment.
+    assert!((1..4).contains(&hanging), "{hanging} threads wait for the lock");
+    holder.unlock().expect("held");
+    until(&exporter, "written", |ledger| ledger.acknowledged == 20).await;
+    let (mut found, unreadable) = read(&path);
+    // What was given up may have been written all the same.
+    found.dedup();
+    assert_eq!((found, unreadable), ((0..20).collect(), 0));
+
+    holder.lock().expect("free");
+    exporter.push(batch([20], 0));
+    let began = Instant::now();
+    let ledger = exporter.shutdown(began + Duration::from_millis(300)).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!((ledger.acknowledged, ledger.dropped_total()), (20, 1), "{ledger:?}");
+}
+
+fn is_in_flock(thread: &io::Result<fs::DirEntry>) -> bool {
+    let call = thread.as_ref().ok().and_then(|thread| fs::read_to_string(thread.path().join("syscall")).ok());
+    let number = if cfg!(target_arch = "x86_64") { "73 " } else { "32 " };
+    call.is_some_and(|call| call.starts_with(number))
 }

@@ -38,7 +38,7 @@ use crate::{
     summary::Summary,
     vitals::Vitals,
 };
-use delivery::{Measured, outlet_views};
+use delivery::Measured;
 use reload::{Load, Reloader};
 
 /// Runs the agent with this configuration until SIGINT or SIGTERM. In the end it prints its counts, `for_programs` also as
@@ -143,7 +143,7 @@ fn agent(
         });
         announce(loaded, &capture);
         show(config, &vitals).await;
-        delivery::ask_endpoint(loaded);
+        delivery::ask_destinations(loaded);
 
         let mut reloader = Reloader {
             load,
@@ -194,7 +194,7 @@ async fn show(config: &Config, vitals: &Arc<Vitals>) {
 
 fn announce(loaded: &Loaded, capture: &Capture) {
     let config = &loaded.config;
-    let targets: Vec<String> = outlet_views(loaded)
+    let targets: Vec<String> = destination::of_records(loaded)
         .iter()
         .filter_map(|(_, view)| Some(destination::of(view, Signal::Logs).ok()??.target.to_string()))
         .collect();

@@ -30,8 +30,8 @@ pub struct Facts {
     pub programs: Option<Programs>,
     /// An accept of our own; absent when it was not tried.
     pub canary: Option<Canary>,
-    /// The Collector; absent when none is configured.
-    pub endpoint: Option<Endpoint>,
+    /// The destinations of records.
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// See [`Facts::kernel`].
@@ -148,9 +148,11 @@ pub enum Canary {
     Failed(String),
 }
 
-/// See [`Facts::endpoint`].
+/// See [`Facts::endpoints`].
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Endpoint {
+    /// The destination's name.
+    pub destination: String,
     /// Host and port.
     pub address: String,
     /// Why it does not answer, if it does not.

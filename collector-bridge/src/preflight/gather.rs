@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     bpf::{self, LoadError, Settings, Tier, Wanted},
-    config::{CaptureTier, Config, Loaded, Scope},
+    config::{CaptureTier, Config, Loaded, View},
     destination::{self, Destination},
     filter::Filter,
 };
@@ -53,7 +53,7 @@ pub fn host(config: &Config, btf: &Path) -> Facts {
         capture: None,
         programs: None,
         canary: None,
-        endpoint: None,
+        endpoints: Vec::new(),
     }
 }
 
@@ -72,13 +72,8 @@ pub fn everything(loaded: &Loaded, btf: &Path) -> Facts {
             Err(error) => facts.programs = Some(refusal(&error)),
         }
     }
-    facts.endpoint = match destination::of(&loaded.view(&Scope::Signal(Signal::Logs)), Signal::Logs) {
-        Ok(destination) => destination.as_ref().and_then(ask),
-        Err(cause) => Some(Endpoint {
-            address: "export.headers_file".to_owned(),
-            error: Some(EndpointError::Settings(cause)),
-        }),
-    };
+    facts.endpoints =
+        destination::of_records(loaded).iter().filter_map(|(name, view)| ask(name, view)).collect();
     facts
 }
 
@@ -193,22 +188,24 @@ fn state(directory: &Path) -> State {
 }
 
 /// Name, connection, request: the first that fails is told. Of a file only that it cannot be written.
-fn ask(destination: &Destination) -> Option<Endpoint> {
-    let Destination { target, settings, address } = destination;
+fn ask(name: &str, view: &View) -> Option<Endpoint> {
+    let told =
+        |address: &str, error| Endpoint { destination: name.to_owned(), address: address.to_owned(), error };
+    let Destination { target, settings, address } = match destination::of(view, Signal::Logs) {
+        Ok(destination) => destination?,
+        Err(cause) => return Some(told("headers_file", Some(EndpointError::Settings(cause)))),
+    };
     let send = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        runtime.block_on(probe(target, settings, Signal::Logs, ENDPOINT_TIMEOUT))
+        runtime.block_on(probe(&target, &settings, Signal::Logs, ENDPOINT_TIMEOUT))
     };
     match address {
         Some(address) => {
-            let error = reach(address).and_then(|()| send().map_err(EndpointError::Otlp)).err();
-            Some(Endpoint { address: address.clone(), error })
+            let error = reach(&address).and_then(|()| send().map_err(EndpointError::Otlp)).err();
+            Some(told(&address, error))
         }
-        None => send().err().map(|cause| Endpoint {
-            address: "export.file".to_owned(),
-            error: Some(EndpointError::Settings(cause)),
-        }),
+        None => send().err().map(|cause| told("file", Some(EndpointError::Settings(cause)))),
     }
 }
 

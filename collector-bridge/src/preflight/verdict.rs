@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::facts::{BtfError, Canary, EndpointError, Facts, Trial, VsockTypes};
-use crate::bpf::{Tier, hooks};
+use super::facts::{BtfError, Canary, Endpoint, EndpointError, Facts, Trial, VsockTypes};
+use crate::{
+    bpf::{Tier, hooks},
+    destination::DEFAULT,
+};
 
 /// How one item stands.
 #[derive(Debug, Clone, Copy, Serialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +64,7 @@ pub fn items(facts: &Facts) -> Vec<Item> {
     items.push(pid_namespace(facts));
     items.push(cgroups(facts));
     items.push(state(facts));
-    items.extend(endpoint(facts));
+    items.extend(facts.endpoints.iter().map(endpoint));
     items
 }
 
@@ -327,29 +330,31 @@ fn state(facts: &Facts) -> Item {
     }
 }
 
-fn endpoint(facts: &Facts) -> Option<Item> {
-    let endpoint = facts.endpoint.as_ref()?;
-    let address = &endpoint.address;
-    let item = ok("endpoint", format!("an empty request to the Collector at {address}"));
-    Some(match &endpoint.error {
+fn endpoint(endpoint: &Endpoint) -> Item {
+    let Endpoint { destination, address, error } = endpoint;
+    let is_default = destination == DEFAULT;
+    let id = if is_default { "endpoint".to_owned() } else { format!("endpoint.{destination}") };
+    let key = if is_default { "export".to_owned() } else { format!("destinations.{destination}") };
+    let item = ok(&id, format!("an empty request to the Collector at {address}"));
+    match error {
         None => item,
         Some(EndpointError::Name(reason)) => item.is(
             Verdict::Degraded,
             format!("the name has no address: {reason}"),
-            "correct export.endpoint, or the host's name resolution; until then records wait, and are dropped in the end",
+            format!("correct {key}.endpoint, or the host's name resolution; until then records wait, and are dropped in the end"),
         ),
         Some(EndpointError::Connect(reason)) => item.is(
             Verdict::Degraded,
             format!("nobody answers there: {reason}"),
-            format!("start the Collector, or correct export.endpoint; `acceptd receive --listen {address}` is one to try with"),
+            format!("start the Collector, or correct {key}.endpoint; `acceptd receive --listen {address}` is one to try with"),
         ),
         Some(EndpointError::Otlp(reason)) => item.is(
             Verdict::Degraded,
             format!("somebody answers, but takes no log records: {reason}"),
-            "Collectors receive gRPC on port 4317 and http/protobuf on 4318: see that export.protocol is that of the port, and that the Collector has an otlp receiver in a pipeline for logs (otel-config/minimal.yaml)",
+            format!("Collectors receive gRPC on port 4317 and http/protobuf on 4318: see that {key}.protocol is that of the port, and that the Collector has an otlp receiver in a pipeline for logs (otel-config/minimal.yaml)"),
         ),
-        Some(EndpointError::Settings(reason)) => item.is(Verdict::Degraded, reason.clone(), "correct it; `acceptd run` does not start with it"),
-    })
+        Some(EndpointError::Settings(reason)) => item.is(Verdict::Degraded, reason.clone(), format!("correct {key}; `acceptd run` does not start with it")),
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, Permissions},
+    net::TcpListener,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     process::Command,
 };
@@ -10,7 +11,7 @@ use serde_json::Value as Json;
 
 use acceptd::bpf::{Tier, offsets::VMLINUX};
 
-use crate::agent::{binary, tier, tier_setting};
+use crate::agent::{Inbox, binary, tier, tier_setting};
 
 /// Runs `command`, which ends with `acceptd check`'s own arguments; its exit code and report.
 pub(super) fn report(mut command: Command) -> (Option<i32>, Json) {
@@ -155,7 +156,7 @@ pub(super) fn without_the_types_of_vsock() {
 }
 
 pub(super) fn with_the_endpoint_closed() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = free.local_addr().expect("an address").to_string();
     drop(free);
     let mut command = check();
@@ -169,10 +170,25 @@ pub(super) fn with_the_endpoint_closed() {
     );
 }
 
+/// The one in `export` is answered by a receiver of ours.
+pub(super) fn with_one_of_two_destinations_closed() {
+    let [open, closed] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let [good, bad] = [&open, &closed].map(|listener| listener.local_addr().expect("an address").to_string());
+    drop(closed);
+    let _inbox = Inbox::on(open);
+    let mut command = check();
+    command.args(["--endpoint", &good, "--set", &format!("destinations.audit.endpoint={bad}")]);
+    let (code, report) = report(command);
+    let wrong = wrong(&report);
+    assert_eq!((code, wrong.len(), wrong[0][0]), (Some(2), 1, "endpoint.audit"), "{report}");
+    assert!(wrong[0][2].contains("Connection refused"), "{report}");
+    assert!(wrong[0][3].contains("destinations.audit.endpoint") && wrong[0][3].contains(&bad), "{report}");
+}
+
 /// Somebody listens there who does not speak gRPC.
 pub(super) fn with_another_server_at_the_endpoint() {
     use std::io::{Read as _, Write as _};
-    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let server = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = server.local_addr().expect("an address").to_string();
     std::thread::spawn(move || {
         for connection in server.incoming() {

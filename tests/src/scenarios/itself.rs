@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::process::ExitStatusExt as _,
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
@@ -20,7 +21,7 @@ use serde_json::Value as Json;
 
 use super::listener;
 use crate::{
-    agent::{ACCEPT, Agent, Inbox, binary, tier, tier_setting},
+    agent::{ACCEPT, Agent, Inbox, Said, binary, tier, tier_setting},
     record::Record,
     wait,
 };
@@ -420,4 +421,23 @@ pub(super) fn a_bad_configuration_is_not_taken() {
     accepts(&busy, at, 5);
     let _ = agent.inbox.of_port(at.port(), 5);
     let _ = agent.stop();
+}
+
+/// A hangup reloads whoever delivers; who prints for a terminal that is gone would be left over.
+pub(super) fn an_agent_that_only_prints_ends_with_its_terminal() {
+    let state = tempfile::tempdir().expect("a temporary folder");
+    let mut watch = Command::new(binary("acceptd"))
+        .env_clear()
+        .args(["watch", "--set", &format!("state.directory={}", state.path().display())])
+        .args(["--set", &tier_setting(), "--set", "admin.listen=none", "--set", "log.level=info"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let said = Said::by(watch.stderr.take().expect("piped"));
+    wait::until("it captures", || said.text().contains("captures accepts").then_some(()));
+    kill_process(Pid::from_child(&watch), Signal::HUP).expect("it is there");
+    let status = wait::until("it ends", || watch.try_wait().expect("a child"));
+    assert_eq!(status.signal(), Some(Signal::HUP.as_raw()), "{status}");
 }

@@ -13,7 +13,7 @@ use tokio::time;
 
 use crate::{
     bpf::Capture,
-    config::{Config, Loaded, Scope, Temporality, View},
+    config::{Config, Loaded, Scope, Temporality},
     destination::{self, Destination},
     drain::Stock,
     metrics::otel,
@@ -25,20 +25,9 @@ use crate::{
 /// How long the agent's last metrics may take at least.
 const LAST_METRICS: Duration = Duration::from_millis(500);
 
-/// The destinations of records by name, each with its part of the configuration.
-pub(super) fn outlet_views(loaded: &Loaded) -> Vec<(String, View)> {
-    let default = (destination::DEFAULT.to_owned(), loaded.view(&Scope::Signal(Signal::Logs)));
-    let others = loaded.destinations().into_iter().map(|name| {
-        let name = name.to_owned();
-        let view = loaded.view(&Scope::Destination(name.clone()));
-        (name, view)
-    });
-    std::iter::once(default).chain(others).filter(|(_, view)| view.config.is_sent()).collect()
-}
-
 pub(super) fn outlets(loaded: &Loaded) -> anyhow::Result<Vec<Outlet>> {
     let mut outlets = Vec::new();
-    for (name, view) in outlet_views(loaded) {
+    for (name, view) in destination::of_records(loaded) {
         let Some(destination) = destination::of(&view, Signal::Logs).map_err(anyhow::Error::msg)? else {
             continue;
         };
@@ -64,21 +53,23 @@ pub(super) fn outputs(config: &Config, outlets: &[Outlet]) -> Outputs {
     Outputs::new(exporters, config.output.map(|format| Console::new(format.into())))
 }
 
-/// Whether the Collector takes records, so that somebody who has just started the agent need not wait for the first.
-pub(super) fn ask_endpoint(loaded: &Loaded) {
-    let view = loaded.view(&Scope::Signal(Signal::Logs));
-    // What is wrong with it was said by now.
-    let Ok(Some(Destination { target, settings, address: Some(_) })) = destination::of(&view, Signal::Logs)
-    else {
-        return;
-    };
-    tokio::spawn(async move {
-        if let Err(reason) = probe(&target, &settings, Signal::Logs, view.config.export.timeout).await {
-            tracing::warn!(
-                "{target} does not answer: {reason}; records wait for it, `acceptd check` says more"
-            );
-        }
-    });
+/// Whether each destination takes records, so that somebody who has just started the agent need not wait for the first.
+pub(super) fn ask_destinations(loaded: &Loaded) {
+    for (_, view) in destination::of_records(loaded) {
+        // What is wrong with it was said by now.
+        let Ok(Some(Destination { target, settings, address: Some(_) })) =
+            destination::of(&view, Signal::Logs)
+        else {
+            continue;
+        };
+        tokio::spawn(async move {
+            if let Err(reason) = probe(&target, &settings, Signal::Logs, view.config.export.timeout).await {
+                tracing::warn!(
+                    "{target} does not answer: {reason}; records wait for it, `acceptd check` says more"
+                );
+            }
+        });
+    }
 }
 
 fn temporality(config: &Config) -> SdkTemporality {

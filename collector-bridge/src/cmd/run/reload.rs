@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use acceptd_otlp::{Exporter, Prepared, Signal};
 
-use super::{delivery::outlet_views, record};
+use super::record;
 use crate::{
     config::{ConfigError, Loaded, Reloaded, Scope, View},
     destination,
@@ -47,7 +47,7 @@ impl Reloader<'_> {
         super::filter(&new.config)?;
         // Those of new destinations, too: the next start is to find them good.
         let mut ways = BTreeMap::new();
-        for (name, view) in outlet_views(&new) {
+        for (name, view) in destination::of_records(&new) {
             ways.extend(way(&view, Signal::Logs)?.map(|way| (name, way)));
         }
         let Reloaded { loaded, changed, mut waiting } = self.loaded.reload(new);

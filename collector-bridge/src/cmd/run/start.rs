@@ -4,10 +4,10 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 
-use super::delivery::outlet_views;
 use crate::{
     bpf::{Programs, Settings, Wanted, offsets},
     config::{Config, Loaded},
+    destination,
     filter::Filter,
     lifetime::{Lifetime, LifetimeError},
     preflight::{self, Facts, Item, Verdict, canary, gather, heard},
@@ -20,7 +20,7 @@ pub(super) fn lifetime(
     filter: &Filter,
     boot_id: &str,
 ) -> anyhow::Result<(Option<Lifetime>, Option<Duration>)> {
-    if outlet_views(loaded).is_empty() || !filter.is_everything() {
+    if destination::of_records(loaded).is_empty() || !filter.is_everything() {
         return Ok((None, None));
     }
     match Lifetime::begin(&loaded.config.state.directory, boot_id) {
