@@ -31,13 +31,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use choice::{CaptureTier, LogLevel, OutputFormat, Profile, Protocol, Temporality};
+pub use choice::{CaptureTier, LogLevel, OutputFormat, PeerAddress, Profile, Protocol, Temporality};
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, Problem};
 pub use file::DEFAULT_PATH;
 pub use layer::Flag;
 pub use origin::Origin;
-pub use pairs::Headers;
+pub use pairs::{Headers, resource_attributes};
 pub use print::{Setting, default_file};
 pub use reload::Reloaded;
 pub use schema::{

@@ -1,15 +1,24 @@
 //! Whose accept it is: one Resource for each process, made at its first accept and kept.
 //!
-//! The kernel gave what vanishes with a process; `/proc` completes it here, off every hook. The cache is bounded:
-//! a process that falls out of it is looked up again.
+//! The kernel gave what vanishes with a process; `/proc` completes it here, off every hook, and what the process says of itself
+//! comes later (`reader.rs`): its Resource is made anew then. The cache is bounded: a process that falls out of it is looked up
+//! again.
 
+pub mod cgroup;
+mod context;
+mod folder;
 pub mod passwd;
 pub mod process;
+mod published;
+mod reader;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use acceptd_common::Task;
-use acceptd_otlp::{DISTRO_NAME, EncodedResource, Process, names};
+use acceptd_otlp::{DISTRO_NAME, EncodedResource, Process, Said, names};
 use foldhash::fast::RandomState;
 use quick_cache::{
     UnitWeighter,
@@ -18,9 +27,18 @@ use quick_cache::{
 
 use crate::host::HostFacts;
 use process::Observer;
+use published::Published;
+use reader::Readers;
 
-/// Processes whose Resource is kept: at some 1 KiB each, 4 MiB.
+/// Processes whose Resource is kept: at some 2 KiB each, 8 MiB.
 const PROCESSES: usize = 4096;
+
+/// How long after the first look a process is asked again what it publishes: an SDK may be slower than the first accept. Each time
+/// it is asked later by twice as much, up to [`ASK_LATEST`].
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// See [`ASK_AGAIN`].
+const ASK_LATEST: Duration = Duration::from_mins(1);
 
 /// A process in this boot. Exec changes neither pid nor start time, so the exec id is part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,30 +59,45 @@ pub struct Identity {
     pub name: Vec<u8>,
 }
 
+/// What is added to what is observed.
+#[derive(Debug, Clone)]
+pub struct Additions {
+    /// To every Resource (`resource.attributes`).
+    pub every: Vec<(String, String)>,
+    /// To the agent's own (`OTEL_RESOURCE_ATTRIBUTES`).
+    pub own: Vec<(String, String)>,
+    /// Whether processes are asked what they publish of themselves (`resource.published`).
+    pub published: bool,
+    /// Where texts are cut, in bytes.
+    pub value_length: usize,
+}
+
 /// The cache of identities.
 pub struct Identities {
-    cache: Cache<ProcessKey, Arc<Identity>, UnitWeighter, RandomState>,
+    cache: Cache<ProcessKey, Known, UnitWeighter, RandomState>,
     observer: Observer,
+    readers: Option<Readers>,
+    /// Questions without an answer.
+    asked: usize,
     facts: HostFacts,
-    extra: Vec<(String, String)>,
-    /// Of the agent's own Resource.
-    own: Vec<(String, String)>,
+    additions: Additions,
     agent: Option<Arc<Identity>>,
-    value_length: usize,
     next_key: u64,
 }
 
+struct Known {
+    identity: Arc<Identity>,
+    process: Process,
+    published: Published,
+    /// When it is to be asked again, and how long after that once more; never without a reader.
+    ask: Option<(Instant, Duration)>,
+}
+
 impl Identities {
-    /// An empty cache. `extra` is added to every Resource (`resource.attributes`), `own` to the agent's
-    /// (`OTEL_RESOURCE_ATTRIBUTES`); values are cut at `value_length` bytes.
+    /// An empty cache.
     #[must_use]
-    pub fn new(
-        facts: HostFacts,
-        observer: Observer,
-        extra: Vec<(String, String)>,
-        own: Vec<(String, String)>,
-        value_length: usize,
-    ) -> Self {
+    pub fn new(facts: HostFacts, observer: Observer, additions: Additions) -> Self {
+        let readers = observer.proc().filter(|_| additions.published).map(Readers::new);
         Self {
             cache: Cache::with(
                 PROCESSES,
@@ -74,27 +107,70 @@ impl Identities {
                 DefaultLifecycle::default(),
             ),
             observer,
+            readers,
+            asked: 0,
             facts,
-            extra,
-            own,
+            additions,
             agent: None,
-            value_length,
             next_key: 0,
         }
     }
 
-    /// The identity of the process that `task` belongs to.
-    pub fn of(&mut self, task: &Task) -> Arc<Identity> {
+    /// The identity of the process that `task` belongs to, as it is known `now`.
+    pub fn of(&mut self, task: &Task, now: Instant) -> Arc<Identity> {
         let key =
             ProcessKey { tgid: task.tgid, leader_start_ns: task.leader_start_ns, exec_id: task.exec_id };
         if let Some(known) = self.cache.get(&key) {
-            return Arc::clone(known);
+            let identity = Arc::clone(&known.identity);
+            if known.ask.is_some_and(|(due, _)| due <= now) {
+                self.ask(key, now);
+            }
+            return identity;
         }
         let process = self.observer.observe(task, self.facts.boot_time_unix_ns);
-        let extra = self.extra.clone();
-        let identity = self.made_of(process, &extra);
-        self.cache.insert(key, Arc::clone(&identity));
+        self.next_key += 1;
+        let identity = self.made_of(self.next_key, &process, &Published::new());
+        let can_be_asked = self.readers.is_some() && !process.kernel_thread;
+        let ask = can_be_asked.then_some((now, ASK_AGAIN));
+        let known = Known { identity: Arc::clone(&identity), process, published: Published::new(), ask };
+        self.cache.insert(key, known);
+        if can_be_asked {
+            self.ask(key, now);
+        }
         identity
+    }
+
+    /// Asks what a process publishes. One that is not asked now is asked at its next record.
+    fn ask(&mut self, key: ProcessKey, now: Instant) {
+        if !self.readers.as_mut().is_some_and(|readers| readers.ask(key)) {
+            return;
+        }
+        self.asked += 1;
+        if let Some(mut known) = self.cache.get_mut(&key) {
+            known.ask = known.ask.map(|(_, pause)| (now + pause, (2 * pause).min(ASK_LATEST)));
+        }
+    }
+
+    /// Whether a process was asked that has not answered.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.asked > 0
+    }
+
+    /// A process of which more is known by now: its identity, with the key that it had.
+    pub fn completed(&mut self) -> Option<Arc<Identity>> {
+        while let Some((key, published)) = self.readers.as_ref()?.answer() {
+            self.asked = self.asked.saturating_sub(1);
+            let Some(known) = self.cache.get(&key).filter(|known| known.published != published) else {
+                continue;
+            };
+            let identity = self.made_of(known.identity.key, &known.process, &published);
+            if let Some(mut known) = self.cache.get_mut(&key) {
+                (known.identity, known.published) = (Arc::clone(&identity), published);
+            }
+            return Some(identity);
+        }
+        None
     }
 
     /// The identity of the agent itself, for events that no other process is known of.
@@ -102,19 +178,24 @@ impl Identities {
         if let Some(agent) = &self.agent {
             return Arc::clone(agent);
         }
-        let mut process = self.observer.observe_self(self.facts.boot_time_unix_ns);
-        let named = self.own.iter().find(|(key, value)| key == names::SERVICE_NAME && !value.is_empty());
-        process.service_name = Some(named.map_or_else(|| DISTRO_NAME.to_owned(), |(_, name)| name.clone()));
-        let extra = [&self.own[..], &self.extra].concat();
-        let agent = self.made_of(process, &extra);
+        let process = self.observer.observe_self(self.facts.boot_time_unix_ns);
+        // What the operator says of the agent, it says itself.
+        let mut said: Published = self.additions.own.iter().cloned().collect();
+        let name = said.entry(names::SERVICE_NAME.to_owned()).or_default();
+        if name.is_empty() {
+            DISTRO_NAME.clone_into(name);
+        }
+        self.next_key += 1;
+        let agent = self.made_of(self.next_key, &process, &said);
         self.agent = Some(Arc::clone(&agent));
         agent
     }
 
-    fn made_of(&mut self, process: Process, extra: &[(String, String)]) -> Arc<Identity> {
-        self.next_key += 1;
-        let resource = EncodedResource::of_process(&self.facts.host, &process, extra, self.value_length);
-        Arc::new(Identity { key: self.next_key, resource, name: process.executable_name })
+    fn made_of(&self, key: u64, process: &Process, published: &Published) -> Arc<Identity> {
+        let said = Said { by_itself: published, by_the_operator: &self.additions.every };
+        let resource =
+            EncodedResource::of_process(&self.facts.host, process, said, self.additions.value_length);
+        Arc::new(Identity { key, resource, name: process.executable_name.clone() })
     }
 }
 

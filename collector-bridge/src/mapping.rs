@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use acceptd_common::{Listener, UnixName};
 use acceptd_otlp::{Endpoint, Transport};
 
-use crate::{clock::Clock, identity::until_nul, ids::Ids};
+use crate::{clock::Clock, config::PeerAddress, identity::until_nul, ids::Ids};
 
 // include/linux/socket.h, include/uapi/linux/in.h, include/linux/net.h
 const AF_UNIX: u16 = 1;
@@ -29,6 +29,8 @@ pub struct Context<'a> {
     pub clock: &'a Clock,
     /// When user space read the sample, nanoseconds since the Unix epoch.
     pub observed: u64,
+    /// What is told of peers.
+    pub peers: PeerAddress,
 }
 
 fn transport(family: u16, protocol: u16) -> Transport {
@@ -78,6 +80,31 @@ fn endpoint_of(family: u16, bytes: [u8; 16], port: u16) -> (Endpoint<'static>, b
                 .map_or((ip(IpAddr::V6(address)), false), |mapped| (ip(IpAddr::V4(mapped)), true))
         }
         _ => (ip(IpAddr::V4(Ipv4Addr::from(first))), false),
+    }
+}
+
+/// What may be told of a peer.
+fn peer(known: Option<Endpoint<'_>>, told: PeerAddress) -> Option<Endpoint<'_>> {
+    match (known?, told) {
+        (_, PeerAddress::Off) => None,
+        (Endpoint::Ip { addr, port }, PeerAddress::Prefix) => {
+            Some(Endpoint::Ip { addr: network(addr), port })
+        }
+        (known, _) => Some(known),
+    }
+}
+
+/// The network of an address: that of a site, not of a person.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, second, third, _] = address.octets();
+            IpAddr::V4(Ipv4Addr::new(first, second, third, 0))
+        }
+        IpAddr::V6(address) => {
+            let [first, second, third, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(first, second, third, 0, 0, 0, 0, 0))
+        }
     }
 }
 
@@ -133,6 +160,21 @@ mod tests {
         bytes[4..8].copy_from_slice(&5005_u32.to_ne_bytes());
         assert_eq!(endpoint(40, bytes, 0), (Some(Endpoint::Vsock { cid: 2, port: 5005 }), false));
         assert_eq!(endpoint(40, [0xff; 16], 0), (None, false), "not bound");
+    }
+
+    #[test]
+    fn of_a_peer_only_what_may_be_told_is_told() {
+        use PeerAddress::{Full, Off, Prefix};
+        for (known, full, prefix) in [
+            (ip("192.0.2.77"), ip("192.0.2.77"), ip("192.0.2.0")),
+            (ip("2001:db8:1:2::77"), ip("2001:db8:1:2::77"), ip("2001:db8:1::")),
+            (Endpoint::Unix(b"/run/x"), Endpoint::Unix(b"/run/x"), Endpoint::Unix(b"/run/x")),
+        ] {
+            assert_eq!(peer(Some(known), Full), Some(full));
+            assert_eq!(peer(Some(known), Prefix), Some(prefix));
+            assert_eq!(peer(Some(known), Off), None);
+        }
+        assert_eq!(peer(None, Full), None);
     }
 
     fn name(content: &[u8], length: u32) -> UnixName {

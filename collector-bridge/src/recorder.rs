@@ -2,6 +2,7 @@
 
 use std::{
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,7 @@ use zerocopy::FromZeros as _;
 use crate::{
     bpf::Capture,
     clock::{self, Clock},
-    config::Events,
+    config::{Events, PeerAddress},
     event,
     filter::Filter,
     gaps::{self, Gap, Gaps, Total},
@@ -34,6 +35,9 @@ use crate::{
 /// Looks without a new failure after which a count is forgotten, to make room in the kernel's map.
 const IDLE_LOOKS: u32 = 60;
 
+/// How long a record waits for what its process says of itself, beyond what it waits anyway.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// How a recorder is made.
 pub struct Parts {
     /// Resources.
@@ -42,6 +46,8 @@ pub struct Parts {
     pub ids: Ids,
     /// Which attributes.
     pub profile: Profile,
+    /// What is told of peers.
+    pub peers: PeerAddress,
     /// Which events.
     pub events: Events,
     /// What is recorded at all.
@@ -63,6 +69,8 @@ pub struct Parts {
 pub struct Live {
     /// Which attributes.
     pub profile: Profile,
+    /// What is told of peers.
+    pub peers: PeerAddress,
     /// Which events.
     pub events: Events,
     /// When a batch is full.
@@ -80,6 +88,8 @@ pub struct Recorder {
     parts: Parts,
     clock: Clock,
     observed_unix_ns: u64,
+    /// When the burst began.
+    now: Instant,
     /// When the oldest record of the batch was added.
     oldest: Option<Instant>,
     /// Failures that were told, and for how many looks there was no new one.
@@ -100,6 +110,7 @@ impl Recorder {
             parts,
             clock: Clock::new(),
             observed_unix_ns: clock::now_unix_nanos(),
+            now: Instant::now(),
             oldest: None,
             failures: HashMap::new(),
             looked_boot_ns: clock::now_boot_nanos(),
@@ -112,11 +123,12 @@ impl Recorder {
 
     /// Changes what can be changed, from the next record on.
     pub fn change(&mut self, live: Live) {
-        let Live { profile, events, limits, timeout, max_records_per_second, stalled_after } = live;
+        let Live { profile, peers, events, limits, timeout, max_records_per_second, stalled_after } = live;
         // By the old limits.
         self.flush();
         self.parts.builder.limit(limits);
         (self.parts.profile, self.parts.events, self.parts.timeout) = (profile, events, timeout);
+        self.parts.peers = peers;
         self.parts.overload.limit(max_records_per_second);
         self.parts.listeners.stalled_after(stalled_after);
     }
@@ -137,6 +149,15 @@ impl Recorder {
     pub fn begin_burst(&mut self) {
         self.clock.refresh();
         self.observed_unix_ns = clock::now_unix_nanos();
+        self.now = Instant::now();
+        self.complete();
+    }
+
+    /// Gives the batch under construction what is known of its processes by now.
+    fn complete(&mut self) {
+        while let Some(identity) = self.parts.identities.completed() {
+            self.parts.builder.complete(identity.key, &identity.resource);
+        }
     }
 
     /// Records one sample, or counts why not.
@@ -167,7 +188,7 @@ impl Recorder {
     fn inet(&mut self, sample: &InetAccept) {
         self.parts.listeners.accepted(&sample.listener, None, &sample.task);
         let Some(stands_for) = self.admit(&sample.header, &sample.call, &sample.listener) else { return };
-        let identity = self.parts.identities.of(&sample.task);
+        let identity = self.parts.identities.of(&sample.task, self.now);
         let mut accept = mapping::accept::inet(sample, &identity, self.context());
         accept.adjusted_count = Some(stands_for).filter(|accepts| *accepts > 1);
         let pushed = push_accept(&mut self.parts, &identity, &accept);
@@ -177,7 +198,7 @@ impl Recorder {
     fn unix(&mut self, sample: &UnixAccept) {
         self.parts.listeners.accepted(&sample.listener, Some(&sample.local), &sample.task);
         let Some(stands_for) = self.admit(&sample.header, &sample.call, &sample.listener) else { return };
-        let identity = self.parts.identities.of(&sample.task);
+        let identity = self.parts.identities.of(&sample.task, self.now);
         let mut accept = mapping::accept::unix(sample, &identity, self.context());
         accept.adjusted_count = Some(stands_for).filter(|accepts| *accepts > 1);
         let pushed = push_accept(&mut self.parts, &identity, &accept);
@@ -201,7 +222,7 @@ impl Recorder {
             self.counts.bookkeeping += 1;
             return;
         }
-        let identity = self.parts.identities.of(&sample.task);
+        let identity = self.parts.identities.of(&sample.task, self.now);
         let event = mapping::related::event(sample, &identity, self.context());
         let pushed = push_event(&mut self.parts, &identity, &event);
         self.pushed(pushed);
@@ -288,7 +309,7 @@ impl Recorder {
     }
 
     fn tell_failures(&mut self, key: &FailureKey, first: &Failures, count: u64, now: u64, interval_ns: u64) {
-        let identity = self.parts.identities.of(&first.task);
+        let identity = self.parts.identities.of(&first.task, self.now);
         let owner = Owner { identity: &identity, pid: Some(first.task.tgid) };
         let name = self.parts.listeners.by_inode(key.listener).map(|known| known.name);
         let name = name.unwrap_or_else(UnixName::new_zeroed);
@@ -316,6 +337,7 @@ impl Recorder {
 
     /// Nothing is captured any more.
     pub fn ended(&mut self) {
+        self.be_patient();
         if self.parts.events.agent {
             self.begin_burst();
             let uid = self.own_uid();
@@ -357,7 +379,7 @@ impl Recorder {
     /// Of the process, or else of the agent.
     fn identity_of(&mut self, owner: Option<&acceptd_common::Task>) -> Arc<Identity> {
         match owner {
-            Some(task) => self.parts.identities.of(task),
+            Some(task) => self.parts.identities.of(task, self.now),
             None => self.parts.identities.agent(),
         }
     }
@@ -371,7 +393,12 @@ impl Recorder {
     }
 
     fn context(&self) -> Context<'_> {
-        Context { ids: &self.parts.ids, clock: &self.clock, observed: self.observed_unix_ns }
+        Context {
+            ids: &self.parts.ids,
+            clock: &self.clock,
+            observed: self.observed_unix_ns,
+            peers: self.parts.peers,
+        }
     }
 
     fn pushed(&mut self, pushed: Push) {
@@ -389,10 +416,20 @@ impl Recorder {
         }
     }
 
-    /// Hands on what has waited long enough.
+    /// Hands on what has waited long enough: a little longer while a process is asked who it is.
     pub fn flush_if_due(&mut self) {
-        if self.oldest.is_some_and(|oldest| oldest.elapsed() >= self.parts.timeout) {
+        let patience = if self.parts.identities.is_asking() { PATIENCE } else { Duration::ZERO };
+        if self.oldest.is_some_and(|oldest| oldest.elapsed() >= self.parts.timeout + patience) {
             self.flush();
+        }
+    }
+
+    /// Waits a little for what is asked.
+    fn be_patient(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        while self.parts.identities.is_asking() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+            self.complete();
         }
     }
 

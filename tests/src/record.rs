@@ -1,11 +1,15 @@
 //! Records as they arrived over OTLP, flattened for comparison.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use acceptd::bpf::Tier;
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
-    common::v1::{KeyValue, any_value::Value},
+    common::v1::{EntityRef, KeyValue, any_value::Value},
     logs::v1::LogRecord,
 };
 
@@ -19,6 +23,8 @@ pub struct Record {
     pub request: usize,
     /// Attributes of the Resource.
     pub resource: Attributes,
+    /// Types of its entities, each of which has its keys among the attributes.
+    pub entities: BTreeSet<String>,
     /// Attributes of the record.
     pub attributes: Attributes,
     /// The record itself.
@@ -35,14 +41,19 @@ impl Record {
         let mut records = Vec::new();
         assert!(!message.resource_logs.is_empty(), "an empty request");
         for resource_logs in &message.resource_logs {
-            let resource =
-                flat(resource_logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes));
+            let whole = resource_logs.resource.clone().unwrap_or_default();
+            let resource = flat(&whole.attributes);
+            let keys = |entity: &EntityRef| entity.id_keys.iter().all(|key| resource.contains_key(key));
+            assert!(whole.entity_refs.iter().all(keys), "an entity without its keys: {whole:?}");
+            let entities: BTreeSet<String> =
+                whole.entity_refs.into_iter().map(|entity| entity.r#type).collect();
             assert!(!resource_logs.scope_logs.is_empty(), "a Resource without records");
             for scope_logs in &resource_logs.scope_logs {
                 assert!(!scope_logs.log_records.is_empty(), "a scope without records");
                 records.extend(scope_logs.log_records.iter().map(|log| Self {
                     request,
                     resource: resource.clone(),
+                    entities: entities.clone(),
                     attributes: flat(&log.attributes),
                     log: log.clone(),
                 }));

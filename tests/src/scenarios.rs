@@ -222,6 +222,17 @@ scenarios! {
         a_reused_pid_is_another_process
         a_process_that_is_gone_before_anybody_looks
         what_the_resource_says_of_the_host
+        what_a_process_publishes_names_its_service
+        a_wrong_context_hurts_nobody
+        the_environment_names_the_service
+        nobody_is_asked_when_that_is_switched_off
+        peers_are_told_as_far_as_they_may_be
+        a_name_that_comes_later_is_taken_later
+        the_cgroup_tells_the_container
+        the_cgroup_tells_the_systemd_service
+        the_cgroup_is_remembered_for_those_who_are_gone
+        a_process_that_is_moved_takes_nobody_with_it
+        ten_thousand_processes_accept_once_each (alone)
     }
     itself {
         starts_and_stops_are_told

@@ -116,8 +116,8 @@ impl BatchBuilder {
         self.limits = limits;
     }
 
-    /// Adds the record that `encode` appends, under `resource`. `key` is the Resource's number: the same for the same
-    /// Resource, another for another.
+    /// Adds the record that `encode` appends, under `resource`. `key` is the process's number: the same for the same
+    /// process, another for another.
     pub fn push(&mut self, key: u64, resource: &EncodedResource, encode: impl FnOnce(&mut Vec<u8>)) -> Push {
         let start = self.encoded.len();
         // ScopeLogs.log_records
@@ -134,6 +134,17 @@ impl BatchBuilder {
         let sealed = if full { self.seal_until(start) } else { None };
         self.add(key, resource, length, envelope);
         sealed.map_or(Push::Added, Push::Sealed)
+    }
+
+    /// Gives the records of a process another Resource, if it has records in the batch under construction, and there is room for it.
+    pub fn complete(&mut self, key: u64, resource: &EncodedResource) {
+        let Some(group) = self.known.get(&key).and_then(|index| self.groups.get_mut(*index)) else { return };
+        let without = self.bytes - group.resource.as_bytes().len();
+        let bytes = without + resource.as_bytes().len();
+        if bytes <= self.limits.max_bytes {
+            self.bytes = bytes;
+            group.resource = resource.clone();
+        }
     }
 
     /// Adds the last `length` bytes of `encoded`, which no record is of yet.

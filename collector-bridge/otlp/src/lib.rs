@@ -43,7 +43,7 @@ pub use record::{
     Accept, Endpoint, Event, Handshake, NetworkType, RecordUid, Syscall, Transport, Value, encode_accept,
     encode_event, network_type,
 };
-pub use resource::{EncodedResource, Host, Process};
+pub use resource::{EncodedResource, Host, Process, Said};
 pub use signal::Signal;
 pub use transport::{Settings, Target, Tls, TlsError, TransportError, probe};
 

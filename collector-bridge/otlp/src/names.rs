@@ -157,6 +157,12 @@ pub const ACCEPTD_THREAD_ID: &str = "acceptd.thread.id";
 /// The accepting thread's name (comm), at most 15 bytes before escaping.
 pub const ACCEPTD_THREAD_NAME: &str = "acceptd.thread.name";
 
+/// The container's id, from the name of its cgroup.
+pub const CONTAINER_ID: &str = "container.id";
+
+/// As the process publishes it.
+pub const DEPLOYMENT_ENVIRONMENT_NAME: &str = "deployment.environment.name";
+
 /// The symbol of the error that accept() returned, such as `EMFILE`.
 pub const ERROR_TYPE: &str = "error.type";
 
@@ -168,6 +174,9 @@ pub const HOST_ID: &str = "host.id";
 
 /// The host's name.
 pub const HOST_NAME: &str = "host.name";
+
+/// The pod's UID, from the name of its cgroup; not of static pods, which have another one there.
+pub const K8S_POD_UID: &str = "k8s.pod.uid";
 
 /// `EEEEEEEEEEEEEEEE-CCCC-SSSSSSSSSSSS` in hex: epoch, cpu and that cpu's sequence number; the same in a
 /// re-send.
@@ -218,8 +227,19 @@ pub const PROCESS_REAL_USER_ID: &str = "process.real_user.id";
 /// The effective user id.
 pub const PROCESS_USER_ID: &str = "process.user.id";
 
-/// `unknown_service:` and the executable's name, as long as nothing better is known.
+/// As the process publishes it; none is ever made up.
+pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
+
+/// What the process publishes: in its process context (`OTEL_CTX`), else in OTEL_SERVICE_NAME or
+/// OTEL_RESOURCE_ATTRIBUTES of its environment. Else, outside of containers, its systemd service. Else
+/// `unknown_service:` and the executable's name.
 pub const SERVICE_NAME: &str = "service.name";
+
+/// As the process publishes it.
+pub const SERVICE_NAMESPACE: &str = "service.namespace";
+
+/// As the process publishes it.
+pub const SERVICE_VERSION: &str = "service.version";
 
 /// Always `acceptd`.
 pub const TELEMETRY_DISTRO_NAME: &str = "telemetry.distro.name";

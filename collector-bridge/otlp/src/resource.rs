@@ -1,6 +1,6 @@
 //! The Resource of a process: encoded once, shared by all of its records.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, EntityRef, KeyValue, any_value::Value},
@@ -46,8 +46,21 @@ pub struct Process {
     pub owner: Option<String>,
     /// A kernel thread has no executable.
     pub kernel_thread: bool,
-    /// `service.name`, where it is known.
-    pub service_name: Option<String>,
+    /// `container.id`
+    pub container_id: Option<String>,
+    /// `k8s.pod.uid`
+    pub pod_uid: Option<String>,
+    /// The systemd service, by its name without `.service`: the service's name when the process does not say one.
+    pub unit: Option<String>,
+}
+
+/// What nobody observed: it never contradicts what was.
+#[derive(Debug, Clone, Copy)]
+pub struct Said<'a> {
+    /// What the process says of itself, by attribute. It goes before what the operator says, and the operator's has room before it.
+    pub by_itself: &'a BTreeMap<String, String>,
+    /// What the operator says of every process.
+    pub by_the_operator: &'a [(String, String)],
 }
 
 /// A `Resource` message with its entity references, at most [`MAX_RESOURCE_BYTES`] long.
@@ -55,15 +68,9 @@ pub struct Process {
 pub struct EncodedResource(Arc<[u8]>);
 
 impl EncodedResource {
-    /// The Resource of a process. `extra` is added where it does not contradict what was observed; texts are cut at
-    /// `value_length` bytes.
+    /// The Resource of a process. Texts are cut at `value_length` bytes.
     #[must_use]
-    pub fn of_process(
-        host: &Host,
-        process: &Process,
-        extra: &[(String, String)],
-        value_length: usize,
-    ) -> Self {
+    pub fn of_process(host: &Host, process: &Process, said: Said<'_>, value_length: usize) -> Self {
         let name = escape(&process.executable_name, value_length);
         let mut attributes = vec![int(names::PROCESS_PID, process.pid)];
         push_text(&mut attributes, names::PROCESS_CREATION_TIME, process.creation_time.as_deref());
@@ -76,13 +83,16 @@ impl EncodedResource {
         attributes.extend(process.real_user_id.map(|id| int(names::PROCESS_REAL_USER_ID, id)));
         let owner = process.owner.as_ref().map(|owner| escape(owner.as_bytes(), value_length));
         push_text(&mut attributes, names::PROCESS_OWNER, owner.as_deref());
-        let service = escape(&process.executable_name, value_length.min(MAX_IDENTITY_BYTES));
-        let service = process.service_name.as_ref().map_or_else(
-            || format!("unknown_service:{service}"),
-            |name| escape(name.as_bytes(), value_length.min(MAX_IDENTITY_BYTES)),
+        push_text(&mut attributes, names::CONTAINER_ID, process.container_id.as_deref());
+        push_text(&mut attributes, names::K8S_POD_UID, process.pod_uid.as_deref());
+        let identity = |raw: &[u8]| escape(raw, value_length.min(MAX_IDENTITY_BYTES));
+        let service = said.by_itself.get(names::SERVICE_NAME).or(process.unit.as_ref());
+        let service_name = service.map_or_else(
+            || format!("unknown_service:{}", identity(&process.executable_name)),
+            |name| identity(name.as_bytes()),
         );
-        attributes.push(text(names::SERVICE_NAME, service));
-        let host_id = host.id.as_ref().map(|id| escape(id.as_bytes(), value_length.min(MAX_IDENTITY_BYTES)));
+        attributes.push(text(names::SERVICE_NAME, service_name));
+        let host_id = host.id.as_ref().map(|id| identity(id.as_bytes()));
         push_text(&mut attributes, names::HOST_ID, host_id.as_deref());
         attributes.push(text(names::HOST_NAME, escape(host.name.as_bytes(), value_length)));
         attributes.push(text(names::HOST_ARCH, host.arch.to_owned()));
@@ -97,13 +107,21 @@ impl EncodedResource {
         if host_id.is_some_and(|id| !id.is_empty()) {
             entity_refs.push(entity("host", &[names::HOST_ID]));
         }
+        if process.container_id.is_some() {
+            entity_refs.push(entity("container", &[names::CONTAINER_ID]));
+        }
+        if service.is_some_and(|name| !name.is_empty()) {
+            entity_refs.push(entity("service", &[names::SERVICE_NAME]));
+        }
         let resource = Resource { attributes, dropped_attributes_count: 0, entity_refs };
-        Self::bounded(resource, extra, value_length)
+        Self::bounded(resource, said, value_length)
     }
 
-    /// Adds what of `extra` is new and fits.
-    fn bounded(mut resource: Resource, extra: &[(String, String)], value_length: usize) -> Self {
-        for (key, value) in extra {
+    /// Adds what of `said` is new and fits.
+    fn bounded(mut resource: Resource, said: Said<'_>, value_length: usize) -> Self {
+        let operators = said.by_the_operator.iter().map(|(key, value)| (key, value));
+        let operators = operators.filter(|(key, _)| !said.by_itself.contains_key(*key));
+        for (key, value) in operators.chain(said.by_itself) {
             let key = escape(key.as_bytes(), value_length);
             if key.is_empty() || resource.attributes.iter().any(|attribute| attribute.key == key) {
                 continue;

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
 
-use acceptd_otlp::{Batch, BatchBuilder, BatchLimits, EncodedResource, Host, Process, Push};
+use std::collections::BTreeMap;
+
+use acceptd_otlp::{Batch, BatchBuilder, BatchLimits, EncodedResource, Host, Process, Push, Said};
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest, common::v1::any_value::Value, logs::v1::LogRecord,
 };
@@ -20,9 +22,16 @@ fn resource(pid: u32) -> EncodedResource {
         real_user_id: None,
         owner: None,
         kernel_thread: false,
-        service_name: None,
+        container_id: None,
+        pod_uid: None,
+        unit: None,
     };
-    EncodedResource::of_process(&host, &process, &[], 1024)
+    EncodedResource::of_process(
+        &host,
+        &process,
+        Said { by_itself: &BTreeMap::new(), by_the_operator: &[] },
+        1024,
+    )
 }
 
 /// A record that is told from others by its time and is `padding` bytes longer than the shortest.

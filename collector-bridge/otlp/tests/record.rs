@@ -6,14 +6,18 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use acceptd_otlp::{
     Accept, BatchBuilder, BatchLimits, EncodedResource, Endpoint, Handshake, Host, NetworkType, Process,
-    Profile, Push, RecordUid, Syscall, Transport, encode_accept,
+    Profile, Push, RecordUid, Said, Syscall, Transport, encode_accept,
 };
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
     common::v1::{KeyValue, any_value::Value},
     logs::v1::LogRecord,
 };
-use proptest::{collection::vec, option, prelude::*};
+use proptest::{
+    collection::{btree_map, vec},
+    option,
+    prelude::*,
+};
 use prost::Message as _;
 
 const LIMIT: usize = 1024;
@@ -438,6 +442,7 @@ proptest! {
         path in option::of(vec(any::<u8>(), 0..9000)),
         owner in option::of(".{0,3000}"),
         extra in vec((".{0,300}", ".{0,3000}"), 0..20),
+        said in btree_map("(service|process)\\.(name|pid|.{0,30})", ".{0,3000}", 0..20),
         limit in 16_usize..20_000,
     ) {
         let host = Host { id: Some("0a1b".into()), name: "here".into(), arch: "amd64" };
@@ -450,9 +455,11 @@ proptest! {
             real_user_id: Some(5),
             owner,
             kernel_thread: false,
-            service_name: None,
+            container_id: Some("0f".repeat(32)),
+            pod_uid: None,
+            unit: Some("unit".into()),
         };
-        let resource = EncodedResource::of_process(&host, &process, &extra, limit);
+        let resource = EncodedResource::of_process(&host, &process, Said { by_itself: &said, by_the_operator: &extra }, limit);
         prop_assert!(resource.as_bytes().len() <= 8 << 10, "{} bytes", resource.as_bytes().len());
         let mut builder = BatchBuilder::new(BatchLimits { max_records: 10, max_bytes: 1 << 20 });
         let pushed = builder.push(1, &resource, |out| encode_accept(out, &nginx(), &profile(true)));

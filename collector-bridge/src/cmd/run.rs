@@ -68,9 +68,7 @@ pub fn run(load: impl Fn() -> Result<Loaded, ConfigError>, for_programs: bool) -
 
 /// What is recorded at all.
 fn filter(config: &Config) -> Result<Filter, String> {
-    let root = &config.host.root;
-    let cgroups = gather::cgroup2(root).unwrap_or_else(|| root.join("sys/fs/cgroup"));
-    Filter::new(&config.filter, &config.filter_exclude, &cgroups)
+    Filter::new(&config.filter, &config.filter_exclude, &gather::cgroups(&config.host.root))
 }
 
 fn agent(
@@ -119,6 +117,7 @@ fn agent(
             identities,
             ids: Ids::new(facts.host.id.as_deref().unwrap_or_default(), &facts.boot_id),
             profile,
+            peers: config.privacy.peer_address,
             events: config.events.clone(),
             filter,
             builder: record::builder(config),

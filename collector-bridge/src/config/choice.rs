@@ -204,6 +204,22 @@ impl Named for Temporality {
         &[("cumulative", Self::Cumulative), ("delta", Self::Delta), ("lowmemory", Self::LowMemory)];
 }
 
+/// How much of a peer's address is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerAddress {
+    /// All of it.
+    Full,
+    /// The network that it is in: 24 bits of IPv4, 48 of IPv6.
+    Prefix,
+    /// Neither address nor port.
+    Off,
+}
+
+impl Named for PeerAddress {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("full", Self::Full), ("prefix", Self::Prefix), ("off", Self::Off)];
+}
+
 impl Named for Compression {
     const ALL: &'static [(&'static str, Self)] =
         &[("none", Self::None), ("gzip", Self::Gzip), ("zstd", Self::Zstd)];

@@ -150,6 +150,11 @@ pub(super) fn from_list(text: &str) -> Result<Vec<(String, String)>, String> {
         .collect()
 }
 
+/// `OTEL_RESOURCE_ATTRIBUTES` of a process, whose values are nobody else's business: a list with an error in it is none.
+pub fn resource_attributes(text: &str) -> Option<Vec<(String, String)>> {
+    from_list(text).ok()
+}
+
 /// Undoes percent-encoding; `None` when a `%` is not followed by two hex digits or the result is not UTF-8.
 pub(super) fn percent_decode(text: &str) -> Option<String> {
     let mut pieces = text.split('%');

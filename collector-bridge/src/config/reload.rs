@@ -20,6 +20,7 @@ const LIVE: &[&str] = &[
     "listener.",
     "log.level",
     "overload.",
+    "privacy.",
     "shutdown.",
 ];
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use acceptd_otlp::{Compression, Order, SyncPolicy};
 
 use super::choice::{
-    CaptureTier, Choice, LogLevel, OptionalOutput, OutputFormat, Profile, Protocol, ProtocolChoice,
-    Temporality,
+    CaptureTier, Choice, LogLevel, OptionalOutput, OutputFormat, PeerAddress, Profile, Protocol,
+    ProtocolChoice, Temporality,
 };
 use super::endpoint::{Destination, Endpoint};
 use super::kind::{
@@ -178,6 +178,13 @@ settings! {
         "attributes.event_name" => event_name: bool = false, Toggle;
     }
 
+    /// What is kept from whoever reads the records.
+    privacy: Privacy {
+        /// The addresses of peers, in attributes and bodies alike: full, prefix (the first 24 bits of IPv4, 48 of IPv6), or off:
+        /// neither address nor port.
+        "privacy.peer_address" => peer_address: PeerAddress = PeerAddress::Full, Choice;
+    }
+
     /// Bounds on what a process can make the agent send.
     limits: Limits {
         /// Longest text of an attribute, in bytes; longer ones are cut.
@@ -188,6 +195,9 @@ settings! {
     resource: ResourceAdditions {
         /// Attributes added to the Resource of every process.
         "resource.attributes" => attributes: BTreeMap<String, String> = BTreeMap::new(), Attributes;
+        /// Also takes from each process what it publishes of itself: service.* and deployment.environment.name, from the process
+        /// context of its OpenTelemetry SDK, or from the variables of OpenTelemetry in its environment.
+        "resource.published" => published: bool = true, Toggle;
     }
 
     /// The host that is observed.

@@ -1,50 +1,93 @@
-//! What can be known of one process: the kernel's facts, completed from `/proc` while the process lives.
+//! What can be known of one process: the kernel's facts, completed from `/proc` while the process lives. Nothing here waits for
+//! the process.
 
 use std::{
-    ffi::OsString,
     fs,
-    os::unix::ffi::OsStringExt as _,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use acceptd_common::{Task, limits::EXE_LEN};
 use acceptd_otlp::Process;
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
+use quick_cache::{
+    UnitWeighter,
+    unsync::{Cache, DefaultLifecycle},
+};
 use zerocopy::FromZeros as _;
 
-use super::{passwd::Users, until_nul};
-
-/// `/proc/PID/stat` counts in `USER_HZ`, which is 100 on every architecture that acceptd runs on.
-const NANOS_PER_TICK: u64 = 10_000_000;
+use super::{
+    cgroup::{self, Placement},
+    folder::{Folder, NANOS_PER_TICK, Namespaces},
+    passwd::Users,
+    until_nul,
+};
 
 /// What the kernel adds to the link of an executable that was removed or replaced (`fs/d_path.c`).
 const DELETED: &[u8] = b" (deleted)";
 
+/// Most bytes of `/proc/PID/cgroup`: a line for each hierarchy, and a path has at most 4096.
+const CGROUP: u64 = 64 << 10;
+
+/// Inode number of the host's first pid namespace (`include/linux/proc_ns.h`).
+const INIT_PID_NAMESPACE: &[u8] = b"pid:[4026531836]";
+
+/// Cgroups that are remembered, so that a process that is gone is still known to have been in its container.
+const CGROUPS: usize = 1024;
+
 /// Completes the kernel's facts.
 #[derive(Debug)]
 pub struct Observer {
-    proc: PathBuf,
+    /// Where processes have the pids that the kernel gives, if anywhere.
+    proc: Option<PathBuf>,
+    /// Where cgroups of version 2 are.
+    cgroups: PathBuf,
+    /// By the id of cgroup v2.
+    placements: Cache<u64, Placement, UnitWeighter, RandomState>,
     users: Users,
     /// User and mount namespace of the host, in which a uid has the host's name.
     host_namespaces: Option<Namespaces>,
 }
 
-type Namespaces = [OsString; 2];
-
 impl Observer {
-    /// An observer of this host's processes. `root` is where the host's files are (`host.root`).
+    /// An observer of this host's processes. `root` is where the host's files are (`host.root`), `cgroups` where those of cgroup
+    /// v2 are.
     #[must_use]
-    pub fn new(root: &Path) -> Self {
-        let proc = PathBuf::from("/proc");
-        let host_namespaces = namespaces(&proc.join("1")).or_else(|| namespaces(&proc.join("self")));
-        Self { proc, users: Users::of_host(root), host_namespaces }
+    pub fn new(root: &Path, cgroups: &Path) -> Self {
+        let proc = proc_of_host(root);
+        let namespaces = |pid| proc.as_ref().and_then(|proc| Folder::open(proc, pid).ok()?.namespaces());
+        let host_namespaces = namespaces(1).or_else(|| namespaces(std::process::id()));
+        Self {
+            proc,
+            cgroups: cgroups.to_owned(),
+            placements: Cache::with(
+                CGROUPS,
+                CGROUPS as u64,
+                UnitWeighter,
+                RandomState::default(),
+                DefaultLifecycle::default(),
+            ),
+            users: Users::of_host(root),
+            host_namespaces,
+        }
+    }
+
+    /// Where the kernel's pids can be looked up; nowhere in a container that sees only its own processes.
+    #[must_use]
+    pub fn proc(&self) -> Option<&Path> {
+        self.proc.as_deref()
     }
 
     /// The process of `task`. What cannot be known any more is absent: a process that is gone, or whose pid
     /// belongs to another one by now, has what the kernel said at the accept and no more.
     pub fn observe(&mut self, task: &Task, boot_time_unix_ns: u64) -> Process {
-        let found = self.look(task);
-        let path = found.as_ref().and_then(|found| found.executable.clone());
+        let folder = self.proc.as_ref().and_then(|proc| Folder::of(proc, task.tgid, task.leader_start_ns));
+        let path = folder.as_ref().and_then(|folder| Some(without_deleted(folder.link("exe")?)));
+        let path = path.filter(|path| is_of(task, path));
+        let placement = self.placement(task.cgroup_id, folder.as_ref());
+        let namespaces = folder.as_ref().and_then(Folder::namespaces);
+        let is_in_hosts = namespaces.is_some() && namespaces == self.host_namespaces;
         Process {
             pid: task.tgid,
             creation_time: rfc3339_millis(boot_time_unix_ns.saturating_add(task.leader_start_ns)),
@@ -52,13 +95,33 @@ impl Observer {
             executable_path: path,
             user_id: task.euid,
             real_user_id: (task.uid != task.euid).then_some(task.uid),
-            owner: match found {
-                Some(Found { in_host_namespaces: true, .. }) => self.users.name(task.euid).map(str::to_owned),
-                _ => None,
-            },
+            owner: is_in_hosts.then(|| self.users.name(task.euid).map(str::to_owned)).flatten(),
             kernel_thread: task.kernel_thread != 0,
-            service_name: None,
+            container_id: placement.container_id,
+            pod_uid: placement.pod_uid,
+            unit: placement.service,
         }
+    }
+
+    /// By the process, or by what was found of others in the same cgroup.
+    fn placement(&mut self, cgroup_id: u64, folder: Option<&Folder>) -> Placement {
+        if let Some(known) = self.placements.get(&cgroup_id) {
+            return known.clone();
+        }
+        let Some(text) = folder.and_then(|folder| folder.read("cgroup", CGROUP)) else {
+            return Placement::default();
+        };
+        let placement = cgroup::placement(&text);
+        if cgroup_id != 0 && cgroup::telling_path(&text).is_some_and(|path| self.is_cgroup(cgroup_id, path)) {
+            self.placements.insert(cgroup_id, placement.clone());
+        }
+        placement
+    }
+
+    /// Whether a path leads to the cgroup with this id: the process may have been moved since, and a path is another one where
+    /// cgroups have namespaces.
+    fn is_cgroup(&self, id: u64, path: &str) -> bool {
+        fs::metadata(self.cgroups.join(path.trim_start_matches('/'))).is_ok_and(|found| found.ino() == id)
     }
 
     /// The agent itself.
@@ -68,9 +131,8 @@ impl Observer {
         task.tgid = pid;
         task.euid = rustix::process::geteuid().as_raw();
         task.uid = rustix::process::getuid().as_raw();
-        let ticks = fs::read(self.proc.join(pid.to_string()).join("stat"));
-        task.leader_start_ns =
-            ticks.ok().and_then(|stat| start_ticks(&stat)).unwrap_or_default() * NANOS_PER_TICK;
+        let started = Folder::open(Path::new("/proc"), pid).ok().and_then(|folder| folder.started());
+        task.leader_start_ns = started.unwrap_or_default() * NANOS_PER_TICK;
         let path = std::env::current_exe().unwrap_or_default();
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
         let length = name.len().min(EXE_LEN - 1);
@@ -78,31 +140,24 @@ impl Observer {
         task.exe_len = u32::try_from(length).unwrap_or_default();
         self.observe(&task, boot_time_unix_ns)
     }
+}
 
-    /// Reads `/proc`, and believes it only if the process is still the same afterwards.
-    fn look(&self, task: &Task) -> Option<Found> {
-        let folder = self.proc.join(task.tgid.to_string());
-        let executable =
-            fs::read_link(folder.join("exe")).ok().map(|path| without_deleted(path.into_os_string()));
-        let in_host_namespaces =
-            self.host_namespaces.is_some() && namespaces(&folder) == self.host_namespaces;
-        let started = start_ticks(&fs::read(folder.join("stat")).ok()?)?;
-        if started != task.leader_start_ns / NANOS_PER_TICK {
-            return None;
-        }
-        let executable = executable.filter(|path| is_of(task, path));
-        Some(Found { executable, in_host_namespaces })
+/// Where processes have the pids that the kernel gives: in `/proc`, or, for an agent in a pid namespace of its own, in the
+/// host's.
+#[must_use]
+pub fn proc_of_host(root: &Path) -> Option<PathBuf> {
+    [PathBuf::from("/proc"), root.join("proc")].into_iter().find(|proc| is_of_host(proc))
+}
+
+/// Whether the pids there are those of the host, which are the kernel's own.
+fn is_of_host(proc: &Path) -> bool {
+    let link = fs::read_link(proc.join("self/ns/pid"));
+    let host = Folder::open(proc, 1).ok().and_then(|folder| folder.link("ns/pid"));
+    // Without privileges the namespace of pid 1 is not shown, and one's own is as good.
+    match host {
+        Some(namespace) => namespace == INIT_PID_NAMESPACE,
+        None => link.is_ok_and(|link| link.as_os_str().as_encoded_bytes() == INIT_PID_NAMESPACE),
     }
-}
-
-struct Found {
-    executable: Option<Vec<u8>>,
-    in_host_namespaces: bool,
-}
-
-fn namespaces(process: &Path) -> Option<Namespaces> {
-    let read = |name: &str| fs::read_link(process.join("ns").join(name)).ok().map(PathBuf::into_os_string);
-    Some([read("user")?, read("mnt")?])
 }
 
 /// Whether the path is of the executable that ran at the accept: the process may have called exec since.
@@ -130,16 +185,8 @@ fn basename(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
 }
 
-fn without_deleted(path: OsString) -> Vec<u8> {
-    let path = path.into_vec();
+fn without_deleted(path: Vec<u8>) -> Vec<u8> {
     path.strip_suffix(DELETED).map(<[u8]>::to_vec).unwrap_or(path)
-}
-
-/// Field 22 of `/proc/PID/stat`. The name in field 2 may hold any byte, also `)`: count from the last one.
-fn start_ticks(stat: &[u8]) -> Option<u64> {
-    let after_name = stat.iter().rposition(|&byte| byte == b')')?;
-    let fields = std::str::from_utf8(stat.get(after_name + 1..)?).ok()?;
-    fields.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
 fn rfc3339_millis(unix_ns: u64) -> Option<String> {
@@ -153,11 +200,15 @@ mod tests {
 
     use super::*;
 
+    fn observer() -> Observer {
+        Observer::new(Path::new("/"), Path::new("/sys/fs/cgroup"))
+    }
+
     fn task_of(pid: u32) -> Task {
-        let stat = fs::read(format!("/proc/{pid}/stat")).expect("the process lives");
+        let folder = Folder::open(Path::new("/proc"), pid).expect("the process lives");
         let mut task = Task::new_zeroed();
         task.tgid = pid;
-        task.leader_start_ns = start_ticks(&stat).expect("a start time") * NANOS_PER_TICK + 123;
+        task.leader_start_ns = folder.started().expect("a start time") * NANOS_PER_TICK + 123;
         task
     }
 
@@ -175,7 +226,7 @@ mod tests {
     #[test]
     fn a_living_process_is_completed() {
         let name = own_name();
-        let process = Observer::new(Path::new("/")).observe(&with_exe(task_of(std::process::id()), &name), 0);
+        let process = observer().observe(&with_exe(task_of(std::process::id()), &name), 0);
         assert_eq!(process.executable_name, name);
         let expected = std::env::current_exe().expect("a path");
         assert_eq!(process.executable_path.as_deref(), Some(expected.as_os_str().as_bytes()));
@@ -186,15 +237,14 @@ mod tests {
     fn a_reused_pid_gives_nothing_away() {
         let mut task = with_exe(task_of(std::process::id()), b"somebody-else");
         task.leader_start_ns -= 10 * NANOS_PER_TICK;
-        let process = Observer::new(Path::new("/")).observe(&task, 0);
+        let process = observer().observe(&task, 0);
         assert_eq!(process.executable_name, b"somebody-else");
         assert_eq!((process.executable_path, process.owner), (None, None));
     }
 
     #[test]
     fn an_exec_since_the_accept_hides_the_new_path() {
-        let process =
-            Observer::new(Path::new("/")).observe(&with_exe(task_of(std::process::id()), b"before-exec"), 0);
+        let process = observer().observe(&with_exe(task_of(std::process::id()), b"before-exec"), 0);
         assert_eq!(process.executable_name, b"before-exec");
         assert_eq!(process.executable_path, None);
     }
@@ -205,7 +255,7 @@ mod tests {
         task.tgid = u32::MAX;
         task.euid = 33;
         task.uid = 0;
-        let process = Observer::new(Path::new("/")).observe(&task, 1_700_000_000_123_000_000);
+        let process = observer().observe(&task, 1_700_000_000_123_000_000);
         assert_eq!(process.executable_name, b"short-lived");
         assert_eq!((process.user_id, process.real_user_id), (33, Some(0)));
         assert_eq!(process.creation_time.as_deref(), Some("2023-11-14T22:13:20.123Z"));
@@ -217,20 +267,12 @@ mod tests {
         task.kernel_thread = 1;
         task.leader_comm[..4].copy_from_slice(b"nfsd");
         task.tgid = u32::MAX;
-        assert_eq!(Observer::new(Path::new("/")).observe(&task, 0).executable_name, b"[nfsd]");
-    }
-
-    #[test]
-    fn the_start_time_is_found_behind_any_name() {
-        let rest = "S 1 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 98765 0 0";
-        assert_eq!(start_ticks(format!("7 (a) b) (c) {rest}").as_bytes()), Some(98_765));
-        assert_eq!(start_ticks(b"7 (a"), None);
-        assert_eq!(start_ticks(b"7 (a) S 1"), None);
+        assert_eq!(observer().observe(&task, 0).executable_name, b"[nfsd]");
     }
 
     #[test]
     fn a_deleted_executable_keeps_its_name() {
-        assert_eq!(without_deleted("/usr/sbin/nginx (deleted)".into()), b"/usr/sbin/nginx");
-        assert_eq!(without_deleted("/usr/sbin/nginx".into()), b"/usr/sbin/nginx");
+        assert_eq!(without_deleted(b"/usr/sbin/nginx (deleted)".to_vec()), b"/usr/sbin/nginx");
+        assert_eq!(without_deleted(b"/usr/sbin/nginx".to_vec()), b"/usr/sbin/nginx");
     }
 }

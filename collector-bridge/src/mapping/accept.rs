@@ -3,7 +3,7 @@
 use acceptd_common::{Call, Header, InetAccept, Listener, Task, UnixAccept};
 use acceptd_otlp::{Accept, Endpoint, Handshake, Syscall, Transport, network_type};
 
-use super::{Context, endpoint, is_mptcp, listener_endpoint, non_zero, transport, unix_endpoint};
+use super::{Context, endpoint, is_mptcp, listener_endpoint, non_zero, peer, transport, unix_endpoint};
 use crate::{
     identity::{Identity, until_nul},
     ids::{Connection, Role},
@@ -27,10 +27,10 @@ pub fn inet<'a>(sample: &'a InetAccept, identity: &'a Identity, context: Context
     }
     if has_socket {
         let (local, mapped) = endpoint(socket.family, socket.local_addr, socket.local_port);
-        let (peer, _) = endpoint(socket.family, socket.peer_addr, socket.peer_port);
+        let (known, _) = endpoint(socket.family, socket.peer_addr, socket.peer_port);
         record.network_type = local.as_ref().and_then(network_type);
         record.v4_mapped = mapped;
-        (record.local, record.peer) = (local, peer);
+        (record.local, record.peer) = (local, peer(known, context.peers));
         record.socket_inode = non_zero(socket.inode);
         record.netns_inode = socket.netns;
     }
@@ -54,7 +54,7 @@ pub fn unix<'a>(sample: &'a UnixAccept, identity: &'a Identity, context: Context
     }
     if has(call, Call::HAS_SOCKET) {
         record.local = unix_endpoint(local);
-        record.peer = unix_endpoint(peer);
+        record.peer = super::peer(unix_endpoint(peer), context.peers);
         record.socket_inode = non_zero(*inode);
         record.netns_inode = *netns;
     }

@@ -6,7 +6,7 @@ use acceptd_otlp::{
     severity::{ERROR, INFO, WARN},
 };
 
-use super::{Context, endpoint, listener_endpoint, non_zero, transport};
+use super::{Context, endpoint, listener_endpoint, non_zero, peer, transport};
 use crate::{
     identity::Identity,
     listeners::{Finding, Known, What},
@@ -125,7 +125,8 @@ pub fn abandoned<'a>(
 ) -> Event<'a> {
     let Abandoned { header, socket, queue_ns } = sample;
     let (local, mapped) = endpoint(socket.family, socket.local_addr, socket.local_port);
-    let (peer, _) = endpoint(socket.family, socket.peer_addr, socket.peer_port);
+    let (known, _) = endpoint(socket.family, socket.peer_addr, socket.peer_port);
+    let peer = peer(known, context.peers);
     let transport = transport(socket.family, socket.protocol).as_str();
     let mut body = Vec::with_capacity(16);
     body.extend(owner.name());
@@ -155,8 +156,8 @@ pub fn abandoned<'a>(
     event.add_endpoint(Attribute::LocalAddress, Attribute::LocalPort, local);
     event.add(Attribute::PeerAddress, peer.map(Value::Address));
     // Of a connection that was reset in the queue the port is forgotten.
-    let port = u16::from_be(socket.peer_port);
-    event.add(Attribute::PeerPort, non_zero(u64::from(port)).map(Value::Int));
+    let port = peer.and_then(|_| non_zero(u64::from(u16::from_be(socket.peer_port))));
+    event.add(Attribute::PeerPort, port.map(Value::Int));
     event.add(Attribute::SocketCookie, non_zero(socket.cookie).map(Value::Id));
     event.add(Attribute::QueueTime, non_zero(*queue_ns).map(Value::Int));
     event.add(Attribute::V4Mapped, mapped.then_some(Value::Flag(true)));

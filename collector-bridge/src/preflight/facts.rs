@@ -56,6 +56,9 @@ pub struct Process {
     pub in_host_user_namespace: Option<bool>,
     /// Whether the pid namespace is.
     pub in_host_pid_namespace: Option<bool>,
+    /// Whether the host's processes can be looked up in spite of that, under `host.root`.
+    #[serde(default)]
+    pub sees_host_processes: bool,
 }
 
 /// See [`Facts::btf`].

@@ -22,6 +22,7 @@ use crate::{
     config::{CaptureTier, Config, Loaded, View},
     destination::{self, Destination},
     filter::Filter,
+    identity::process::proc_of_host,
 };
 
 /// Inode numbers of the host's first namespaces (`include/linux/proc_ns.h`).
@@ -40,7 +41,7 @@ pub fn host(config: &Config, btf: &Path) -> Facts {
             release: system.release().to_string_lossy().into_owned(),
             machine: system.machine().to_string_lossy().into_owned(),
         },
-        process: process(),
+        process: process(&config.host.root),
         btf: Btf {
             path: btf.display().to_string(),
             error: (!btf.exists()).then_some(BtfError::Missing),
@@ -130,7 +131,7 @@ fn refusal(error: &LoadError) -> Programs {
     }
 }
 
-fn process() -> Process {
+fn process(root: &Path) -> Process {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {
         status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
@@ -141,6 +142,7 @@ fn process() -> Process {
         seccomp: field("Seccomp").and_then(|mode| mode.parse().ok()).unwrap_or_default(),
         in_host_user_namespace: is_namespace("user", INIT_USER_NAMESPACE),
         in_host_pid_namespace: is_namespace("pid", INIT_PID_NAMESPACE),
+        sees_host_processes: proc_of_host(root).is_some(),
     }
 }
 
@@ -174,6 +176,12 @@ pub fn cgroup2(root: &Path) -> Option<PathBuf> {
         .map(|folder| root.join(folder))
         .into_iter()
         .find(|folder| folder.join("cgroup.controllers").exists())
+}
+
+/// [`cgroup2`], or where they would be.
+#[must_use]
+pub fn cgroups(root: &Path) -> PathBuf {
+    cgroup2(root).unwrap_or_else(|| root.join("sys/fs/cgroup"))
 }
 
 fn state(directory: &Path) -> State {

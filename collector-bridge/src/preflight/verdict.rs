@@ -302,13 +302,13 @@ fn processes(facts: &Facts) -> Item {
 
 fn pid_namespace(facts: &Facts) -> Item {
     let item = ok("pid_namespace", "the host's pid namespace".to_owned());
-    if facts.process.in_host_pid_namespace != Some(false) {
+    if facts.process.in_host_pid_namespace != Some(false) || facts.process.sees_host_processes {
         return item;
     }
     item.is(
         Verdict::Degraded,
-        "this process is in another one: its /proc shows other processes than the programs see, so executable paths and owners are absent or taken from the kernel alone",
-        "run the container with --pid=host (Kubernetes: hostPID: true)",
+        "this process is in another one: its /proc shows other processes than the programs see, so executable paths, owners, containers and service names are absent, and executable names the kernel's alone",
+        "run the container with --pid=host (Kubernetes: hostPID: true), or mount the host's root and set host.root to it",
     )
 }
 

@@ -5,6 +5,8 @@
 //!
 //! `acceptor full COUNT`: may have no descriptor beyond the first three until its parent says otherwise (prlimit(2)). It
 //! prints the errno of its first accept.
+//!
+//! `acceptor publish WRONG NAME COUNT`: publishes NAME as its service's in a process context that is wrong in this way, or valid.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::expect_used,
@@ -18,7 +20,11 @@ use std::{
     process::Command,
 };
 
-use acceptd_tests::{truth::Truth, wait};
+use acceptd_tests::{
+    context::{self, Wrong},
+    truth::Truth,
+    wait,
+};
 use rustix::{
     io::read,
     net::accept,
@@ -34,6 +40,12 @@ fn main() {
     let listener = io::stdin();
     if count.as_deref() == Some("full") {
         without_descriptors(&listener);
+        count = arguments.next();
+    }
+    if count.as_deref() == Some("publish") {
+        let wrong = arguments.next().and_then(|name| Wrong::named(&name)).expect("acceptor publish WRONG");
+        let name = arguments.next().expect("acceptor publish WRONG NAME");
+        context::publish(&[("service.name", &name), ("process.pid", "1"), ("service.version", "7")], wrong);
         count = arguments.next();
     }
     let count: usize = count.and_then(|count| count.parse().ok()).expect("acceptor COUNT");

@@ -1,21 +1,27 @@
 //! Whose accept it is.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{BufRead as _, BufReader},
-    net::{TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use crate::{
     agent::{Agent, binary},
+    context::{self, Wrong},
     record::Record,
     truth::Truth,
     wait,
 };
-use rustix::process::{Signal, kill_process};
+use rustix::{
+    net::{AddressFamily, SocketType, bind, socket},
+    process::{Signal, kill_process},
+};
 
 use super::assert_tells;
 
@@ -27,13 +33,12 @@ struct Acceptor {
 impl Acceptor {
     /// A process of `program` that accepts on `listener` as its descriptor 0.
     fn start(program: &Path, listener: &TcpListener, arguments: &[&str]) -> Self {
+        Self::run(Command::new(program).args(arguments), listener)
+    }
+
+    fn run(command: &mut Command, listener: &TcpListener) -> Self {
         let inherited = OwnedFd::from(listener.try_clone().expect("a descriptor"));
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(inherited)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the acceptor starts");
+        let mut child = command.stdin(inherited).stdout(Stdio::piped()).spawn().expect("the acceptor starts");
         let lines = BufReader::new(child.stdout.take().expect("piped"));
         Self { child, lines }
     }
@@ -60,7 +65,7 @@ fn connect(port: u16) -> TcpStream {
 }
 
 /// A copy of the acceptor under another name.
-fn acceptor_called(folder: &Path, name: &str) -> std::path::PathBuf {
+fn acceptor_called(folder: &Path, name: &str) -> PathBuf {
     let copy = folder.join(name);
     fs::copy(binary("acceptor"), &copy).expect("the folder is writable");
     copy
@@ -194,5 +199,266 @@ pub(super) fn what_the_resource_says_of_the_host() {
     assert_eq!(record.resource_text("process.owner"), Some("root"));
     let name = executable(record).0;
     assert_eq!(record.resource_text("service.name"), Some(format!("unknown_service:{name}").as_str()));
+    let _ = agent.stop();
+}
+
+/// One accept by an acceptor: the record.
+fn one_accept(agent: &Agent, command: &mut Command) -> Record {
+    let (listening, port) = listener();
+    let mut acceptor = Acceptor::run(command, &listening);
+    let client = connect(port);
+    let truth = acceptor.truth();
+    let record = agent.inbox.of_port(port, 1).remove(0);
+    assert_tells(&record, &truth);
+    drop(client);
+    acceptor.end();
+    record
+}
+
+fn acceptor() -> Command {
+    let mut command = Command::new(binary("acceptor"));
+    command.env_clear();
+    command
+}
+
+fn service(record: &Record) -> Option<&str> {
+    record.resource_text("service.name")
+}
+
+const NAMELESS: Option<&str> = Some("unknown_service:acceptor");
+
+pub(super) fn what_a_process_publishes_names_its_service() {
+    let agent = Agent::start();
+    let record = one_accept(&agent, acceptor().args(["publish", "valid", "shop", "1"]));
+    assert_eq!(service(&record), Some("shop"));
+    assert_eq!(record.resource_text("service.version"), Some("7"));
+    assert_eq!(record.resource_text("process.pid"), None, "what was observed is a number, and wins");
+    let mut both = acceptor();
+    both.env("OTEL_SERVICE_NAME", "environment").env("OTEL_RESOURCE_ATTRIBUTES", "service.namespace=eu");
+    let record = one_accept(&agent, both.args(["publish", "valid", "shop", "1"]));
+    assert_eq!((service(&record), record.resource_text("service.namespace")), (Some("shop"), Some("eu")));
+    let _ = agent.stop();
+}
+
+pub(super) fn a_wrong_context_hurts_nobody() {
+    let agent = Agent::start();
+    for wrong in ["garbage", "huge", "elsewhere", "unanswered"] {
+        let record = one_accept(&agent, acceptor().args(["publish", wrong, "shop", "1"]));
+        assert_eq!(service(&record), NAMELESS, "{wrong}");
+    }
+    let record = one_accept(&agent, acceptor().args(["publish", "valid", "shop", "1"]));
+    assert_eq!(service(&record), Some("shop"), "the next one is read");
+    let _ = agent.stop();
+}
+
+pub(super) fn the_environment_names_the_service() {
+    let agent = Agent::start();
+    let mut named = acceptor();
+    named.env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod,host.name=forged,secret=x");
+    let record = one_accept(&agent, named.env("OTEL_SERVICE_NAME", "till").arg("1"));
+    assert_eq!(service(&record), Some("till"));
+    assert_eq!(record.resource_text("deployment.environment.name"), Some("prod"));
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+    assert_eq!(record.resource_text("host.name"), Some(host.trim()));
+    assert_eq!(record.resource_text("secret"), None);
+    let _ = agent.stop();
+}
+
+pub(super) fn nobody_is_asked_when_that_is_switched_off() {
+    let agent = Agent::with(&["--set", "resource.published=false"]);
+    let mut named = acceptor();
+    named.env("OTEL_SERVICE_NAME", "environment").args(["publish", "valid", "shop", "1"]);
+    assert_eq!(service(&one_accept(&agent, &mut named)), NAMELESS);
+    let _ = agent.stop();
+}
+
+pub(super) fn peers_are_told_as_far_as_they_may_be() {
+    for (setting, address) in [("full", Some("127.9.8.7")), ("prefix", Some("127.9.8.0")), ("off", None)] {
+        let agent = Agent::with(&["--set", &format!("privacy.peer_address={setting}")]);
+        let (listening, port) = listener();
+        let client = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&client, &SocketAddr::from(([127, 9, 8, 7], 0))).expect("a loopback address");
+        rustix::net::connect(&client, &SocketAddr::from(([127, 0, 0, 1], port))).expect("somebody listens");
+        let _accepted = listening.accept().expect("a connection");
+        let record = agent.inbox.of_port(port, 1).remove(0);
+        assert_eq!(record.text("network.peer.address"), address, "{setting}");
+        assert_eq!(record.int("network.peer.port").is_some(), address.is_some(), "{setting}");
+        assert_eq!(record.text("network.local.address"), Some("127.0.0.1"), "{setting}");
+        let body = format!("{:?}", record.log.body);
+        assert_eq!(body.contains("127.9.8.7"), setting == "full", "{setting}: {body}");
+        let _ = agent.stop();
+    }
+}
+
+/// The second accept is of the same process, which publishes only after the first.
+pub(super) fn a_name_that_comes_later_is_taken_later() {
+    let agent = Agent::start();
+    let (listening, port) = listener();
+    let accept = || {
+        let client = connect(port);
+        let accepted = listening.accept().expect("a connection");
+        drop((client, accepted));
+    };
+    accept();
+    let records = agent.inbox.of_port(port, 1);
+    let nameless = service(&records[0]).expect("a name").to_owned();
+    assert!(nameless.starts_with("unknown_service:"), "{nameless}");
+    context::publish(&[("service.name", "later")], Wrong::Not);
+    let mut accepts = 1;
+    wait::until("the name", || {
+        accept();
+        accepts += 1;
+        let records = agent.inbox.of_port(port, accepts);
+        records.iter().any(|record| service(record) == Some("later")).then_some(())
+    });
+    let _ = agent.stop();
+}
+
+/// A cgroup of version 2, mounted under a root of its own.
+struct Group {
+    root: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Group {
+    fn new(name: &str) -> Self {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let mount = root.path().join("sys/fs/cgroup");
+        fs::create_dir_all(&mount).expect("a new folder");
+        let mounted = Command::new("mount").args(["-t", "cgroup2", "none"]).arg(&mount).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "cgroup version 2 cannot be mounted");
+        let path = mount.join(name);
+        fs::create_dir(&path).expect("a new cgroup");
+        Self { root, path }
+    }
+
+    fn flag(&self) -> String {
+        format!("host.root={}", self.root.path().display())
+    }
+
+    /// A shell that moves itself there, and becomes the acceptor.
+    fn acceptor(&self) -> Command {
+        let mut command = Command::new("sh");
+        let program = binary("acceptor");
+        let script =
+            format!("echo $$ > {}/cgroup.procs && exec {} 1", self.path.display(), program.display());
+        command.args(["-c", &script]);
+        command
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        _ = fs::remove_dir(&self.path);
+        _ = Command::new("umount").arg(self.root.path().join("sys/fs/cgroup")).status();
+    }
+}
+
+/// An id as an engine would give one.
+fn container_id(of: &str) -> String {
+    let digits = of.bytes().cycle().map(|byte| format!("{byte:x}"));
+    digits.take(32).collect()
+}
+
+pub(super) fn the_cgroup_tells_the_container() {
+    let id = container_id("the_cgroup_tells");
+    let group = Group::new(&format!("docker-{id}.scope"));
+    let agent = Agent::with(&["--set", &group.flag()]);
+    let inside = one_accept(&agent, &mut group.acceptor());
+    assert_eq!(inside.resource_text("container.id"), Some(id.as_str()));
+    let entities = inside.entities;
+    assert!(entities.contains("container"), "{entities:?}");
+    let outside = one_accept(&agent, acceptor().arg("1"));
+    assert_eq!(outside.resource_text("container.id"), None);
+    assert!(!outside.entities.contains("container"));
+    let _ = agent.stop();
+}
+
+pub(super) fn the_cgroup_tells_the_systemd_service() {
+    let group = Group::new("acceptd-scenario@7.service");
+    let agent = Agent::with(&["--set", &group.flag()]);
+    let record = one_accept(&agent, &mut group.acceptor());
+    assert_eq!(service(&record), Some("acceptd-scenario"));
+    assert!(record.entities.contains("service"));
+    let record = one_accept(&agent, group.acceptor().env("OTEL_SERVICE_NAME", "published"));
+    assert_eq!(service(&record), Some("published"), "the process knows better");
+    let nameless = one_accept(&agent, acceptor().arg("1"));
+    assert!(!nameless.entities.contains("service"), "a fallback is no identity");
+    let _ = agent.stop();
+}
+
+/// Of the second process in it nothing is left when the agent looks.
+pub(super) fn the_cgroup_is_remembered_for_those_who_are_gone() {
+    let id = container_id("is_remembered_for");
+    let group = Group::new(&format!("crio-{id}.scope"));
+    let agent = Agent::with(&["--set", &group.flag()]);
+    let first = one_accept(&agent, &mut group.acceptor());
+    assert_eq!(first.resource_text("container.id"), Some(id.as_str()));
+    let (listening, port) = listener();
+    kill_process(agent.pid(), Signal::STOP).expect("the agent is there");
+    let mut gone = Acceptor::run(&mut group.acceptor(), &listening);
+    let client = connect(port);
+    let truth = gone.truth();
+    drop(client);
+    gone.end();
+    kill_process(agent.pid(), Signal::CONT).expect("the agent is there");
+    let record = agent.inbox.of_port(port, 1).remove(0);
+    assert_tells(&record, &truth);
+    assert_eq!(executable(&record).1, None, "it is gone");
+    assert_eq!(record.resource_text("container.id"), Some(id.as_str()));
+    let _ = agent.stop();
+}
+
+/// What a process is moved to after its accept is not told of those who stay.
+pub(super) fn a_process_that_is_moved_takes_nobody_with_it() {
+    let (stays, goes) = (container_id("who stays"), container_id("who goes"));
+    let group = Group::new(&format!("docker-{stays}.scope"));
+    let other = Group::new(&format!("docker-{goes}.scope"));
+    let agent = Agent::with(&["--set", &group.flag()]);
+    let (listening, port) = listener();
+    kill_process(agent.pid(), Signal::STOP).expect("the agent is there");
+    let mut moved = Acceptor::run(&mut group.acceptor(), &listening);
+    let client = connect(port);
+    let truth = moved.truth();
+    fs::write(other.path.join("cgroup.procs"), truth.pid.to_string()).expect("root may move it");
+    kill_process(agent.pid(), Signal::CONT).expect("the agent is there");
+    let _ = agent.inbox.of_port(port, 1);
+    drop(client);
+    moved.end();
+    let record = one_accept(&agent, &mut group.acceptor());
+    assert_eq!(record.resource_text("container.id"), Some(stays.as_str()));
+    let _ = agent.stop();
+}
+
+/// Each of them is gone when its record is made, or soon after. Names alternate, so that one who is taken for another shows. An
+/// emulated machine makes as many as it can in two minutes.
+pub(super) fn ten_thousand_processes_accept_once_each() {
+    const PROCESSES: usize = 10_000;
+    let end = Instant::now() + Duration::from_mins(2);
+    let agent = Agent::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let programs = ["even", "odd"].map(|name| acceptor_called(folder.path(), name));
+    let (listening, port) = listener();
+    let mut truths = HashMap::new();
+    for number in (0..PROCESSES).take_while(|_| Instant::now() < end) {
+        let name = ["even", "odd"][number % 2];
+        let mut acceptor = Acceptor::start(&programs[number % 2], &listening, &["1"]);
+        let client = connect(port);
+        let truth = acceptor.truth();
+        drop(client);
+        acceptor.end();
+        truths.insert(truth.cookie.to_string(), (truth.pid, name));
+    }
+    assert!(truths.len() >= PROCESSES / 100, "only {}", truths.len());
+    let records = agent.inbox.of_port(port, truths.len());
+    assert_eq!(records.len(), truths.len());
+    for record in &records {
+        let cookie = record.text("acceptd.socket.cookie").expect("a cookie");
+        let (pid, name) = truths.remove(cookie).expect("an accept of ours, once");
+        assert_eq!(record.resource_int("process.pid"), Some(i64::from(pid)), "{record:?}");
+        assert_eq!(executable(record).0, name, "{record:?}");
+        assert_eq!(record.resource_int("process.user.id"), Some(0), "{record:?}");
+        assert!(record.resource_text("process.creation.time").is_some(), "{record:?}");
+    }
     let _ = agent.stop();
 }

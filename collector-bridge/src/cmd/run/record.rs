@@ -7,7 +7,8 @@ use acceptd_otlp::{BatchBuilder, BatchLimits, Profile};
 use crate::{
     config::{Config, Loaded},
     host::HostFacts,
-    identity::{Identities, process::Observer},
+    identity::{Additions, Identities, process::Observer},
+    preflight::gather,
     recorder::Live,
 };
 
@@ -30,15 +31,22 @@ pub(super) fn profile(config: &Config) -> Result<Profile, String> {
 
 pub(super) fn identities(loaded: &Loaded, facts: &HostFacts) -> Identities {
     let config = &loaded.config;
-    let extra = config.resource.attributes.clone().into_iter().collect();
-    let own = loaded.agent_resource.clone().into_iter().collect();
-    Identities::new(facts.clone(), Observer::new(&config.host.root), extra, own, config.limits.value_length)
+    let root = &config.host.root;
+    let observer = Observer::new(root, &gather::cgroups(root));
+    let additions = Additions {
+        every: config.resource.attributes.clone().into_iter().collect(),
+        own: loaded.agent_resource.clone().into_iter().collect(),
+        published: config.resource.published,
+        value_length: config.limits.value_length,
+    };
+    Identities::new(facts.clone(), observer, additions)
 }
 
 /// What can be changed while the agent runs.
 pub(super) fn live(config: &Config, profile: Profile) -> Live {
     Live {
         profile,
+        peers: config.privacy.peer_address,
         events: config.events.clone(),
         limits: limits(config),
         timeout: timeout(config),

@@ -18,7 +18,7 @@ use acceptd::{
     config::Config,
     filter::Filter,
     host,
-    identity::{Identities, process::Observer},
+    identity::{Additions, Identities, process::Observer},
     ids::Ids,
     listeners::Listeners,
     output::Outputs,
@@ -150,16 +150,22 @@ fn config(endpoint: &str) -> ExporterConfig {
     }
 }
 
+fn additions() -> Additions {
+    Additions { every: Vec::new(), own: Vec::new(), published: true, value_length: 1024 }
+}
+
 /// The agent's own recorder with the full profile.
 pub(crate) fn recorder(exporter: Exporter) -> Recorder {
     let (facts, _) = host::gather(Path::new("/"), Some("bench"), Some("bench"), Path::new("/nonexistent"));
     let ids = Ids::new("bench", &facts.boot_id);
-    let identities = Identities::new(facts, Observer::new(Path::new("/")), Vec::new(), Vec::new(), 1024);
+    let identities =
+        Identities::new(facts, Observer::new(Path::new("/"), Path::new("/sys/fs/cgroup")), additions());
     Recorder::new(Parts {
         identities,
         ids,
         profile: Profile::new(true, &[], &[], false, 1024).expect("nothing is named"),
         events: Config::default().events,
+        peers: Config::default().privacy.peer_address,
         filter: Filter::default(),
         builder: BatchBuilder::new(BatchLimits { max_records: 8192, max_bytes: 3_500_000 }),
         timeout: Duration::from_secs(1),
