@@ -55,9 +55,7 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
         .tempdir()
         .context("no temporary folder")?;
     let connections = if extent.full { CONNECTIONS_FULL } else { CONNECTIONS_QUICK };
-    let (servers, out_of_descriptors) = servers::measure(&binary, &collector, others.path(), connections)?;
-    figures.servers = servers;
-    figures.emfile = out_of_descriptors.emfile;
+    figures.others = Some(servers::measure(&binary, &collector, others.path(), connections)?);
     println!("{figures}");
     if extent.full {
         report::write(workspace, &figures)?;
@@ -124,8 +122,7 @@ fn measure(programs: &Programs<'_>, folder: &Path, requests: usize) -> Result<Fi
         hostile: others.names.len(),
         records: records.len(),
         load,
-        servers: Vec::new(),
-        emfile: 0,
+        others: None,
         seen: ledger.term("capture", "seen")?,
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::servers::Accepted;
+use super::servers::{Accepted, Measured};
 use crate::results;
 use crate::workspace::Workspace;
 
@@ -22,9 +22,7 @@ pub(crate) struct Figures {
     /// How long sending took.
     pub(crate) load: Duration,
     /// The other servers.
-    pub(crate) servers: Vec<Accepted>,
-    /// Failed accepts of the server without descriptors.
-    pub(crate) emfile: u64,
+    pub(crate) others: Option<Measured>,
     /// Calls of accept that the hook saw, those on an empty queue among them.
     pub(crate) seen: u64,
 }
@@ -45,10 +43,19 @@ impl fmt::Display for Figures {
             out,
             "e2e: 5 Multipath TCP and 5 plain connections on one Go listener: 10 cookies, SO_COOKIE as without the agent"
         )?;
-        for Accepted { server, tcp, unix } in &self.servers {
-            writeln!(out, "e2e: {server}: {tcp} TCP and {unix} UNIX accepts equal its own word")?;
+        if let Some(Measured { servers, emfile, containers }) = &self.others {
+            for Accepted { server, tcp, unix } in servers {
+                writeln!(
+                    out,
+                    "e2e: {server}: {tcp} TCP and {unix} UNIX accepts, and its process, equal its own word"
+                )?;
+            }
+            writeln!(out, "e2e: EMFILE {emfile} times with ulimit -n 64, as strace counts")?;
+            writeln!(
+                out,
+                "e2e: {containers} containers: id, process and service of every record equal Docker's engine"
+            )?;
         }
-        writeln!(out, "e2e: EMFILE {} times with ulimit -n 64, as strace counts", self.emfile)?;
         write!(
             out,
             "e2e: the ledger balances: {} accepts seen, {} records at the Collector, 0 lost",

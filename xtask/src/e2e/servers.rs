@@ -1,6 +1,8 @@
-//! Other servers than nginx, each of which says itself what it accepted: Redis, PostgreSQL, HAProxy, Node and Java, over TCP
-//! and, where they have them, UNIX sockets; and a server that runs out of descriptors, which strace watches.
+//! Other servers than nginx, at the same time, each of which says itself what it accepted and who it is: Redis, PostgreSQL, HAProxy,
+//! Node and Java, over TCP and, where they have them, UNIX sockets; a server that runs out of descriptors, which strace watches;
+//! and servers in containers.
 
+mod containers;
 mod descriptors;
 mod haproxy;
 mod java;
@@ -9,13 +11,15 @@ mod postgres;
 mod redis;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::agent;
 use crate::collector;
@@ -40,6 +44,10 @@ struct Server {
     hello: &'static [u8],
     /// Asks it what it accepted, once it has accepted so many connections.
     word: fn(&Server, usize) -> Result<Word>,
+    /// What its own word is for its process.
+    pid: fn(&Server) -> Result<u32>,
+    /// What it calls its service.
+    service: Option<&'static str>,
     /// Where it writes what it accepted.
     log: PathBuf,
 }
@@ -59,9 +67,13 @@ pub(crate) struct Accepted {
     pub(crate) unix: usize,
 }
 
-/// Figures of the server without descriptors.
-pub(crate) struct OutOfDescriptors {
+/// Figures of a run in which everything was equal.
+pub(crate) struct Measured {
+    pub(crate) servers: Vec<Accepted>,
+    /// Failed accepts of the server without descriptors.
     pub(crate) emfile: u64,
+    /// Containers that served.
+    pub(crate) containers: usize,
 }
 
 /// Installs what is missing.
@@ -71,6 +83,7 @@ pub(crate) fn require() -> Result<()> {
     haproxy::require()?;
     node::require()?;
     java::require()?;
+    containers::require()?;
     descriptors::require()
 }
 
@@ -80,7 +93,7 @@ pub(crate) fn measure(
     collector_binary: &Path,
     folder: &Path,
     connections: usize,
-) -> Result<(Vec<Accepted>, OutOfDescriptors)> {
+) -> Result<Measured> {
     let sink = collector::start(collector_binary, folder)?;
     let mut arrived = Tail::new(sink.file.clone());
     let mut agent = agent::start_with(
@@ -102,11 +115,18 @@ pub(crate) fn measure(
     let mut records = agent::wait_until_captures(&mut agent, &mut arrived)?;
 
     let starts = [redis::start, postgres::start, haproxy::start, node::start, java::start];
+    let mut servers: Vec<Server> = starts.iter().map(|start| start(folder)).collect::<Result<_>>()?;
+    eprintln!("{} servers at a time: {connections} connections of each kind to each", servers.len());
+    thread::scope(|scope| -> Result<()> {
+        let loads: Vec<_> =
+            servers.iter_mut().map(|server| scope.spawn(move || load(server, connections))).collect();
+        for load in loads {
+            load.join().map_err(|_| anyhow!("a thread died"))??;
+        }
+        Ok(())
+    })?;
     let mut said = Vec::new();
-    for start in starts {
-        let mut server = start(folder)?;
-        eprintln!("{}: {connections} connections of each kind", server.name);
-        load(&mut server, connections)?;
+    for server in servers {
         let kinds = 1 + usize::from(server.socket.is_some());
         let word = (server.word)(&server, connections * kinds)
             .with_context(|| format!("the word of {}", server.name))?;
@@ -122,6 +142,11 @@ pub(crate) fn measure(
         said.push((server, word));
     }
     let descriptors = descriptors::measure(folder)?;
+    let containers = containers::measure(folder, connections)?;
+    until("the records of the containers", ARRIVAL, || {
+        records.extend(arrived.read()?);
+        Ok(containers.iter().all(|container| container.arrived(&records)).then_some(()))
+    })?;
     let ledger = Ledger::from_log(&agent.stop(STOP)?)?;
     sink.process.stop(STOP)?;
     records.extend(arrived.read()?);
@@ -130,7 +155,8 @@ pub(crate) fn measure(
     let accepted =
         said.iter().map(|(server, word)| compare(server, word, &records)).collect::<Result<_>>()?;
     descriptors.check(&records)?;
-    Ok((accepted, OutOfDescriptors { emfile: descriptors.emfile }))
+    containers.iter().try_for_each(|container| container.check(&records))?;
+    Ok(Measured { servers: accepted, emfile: descriptors.emfile, containers: containers.len() })
 }
 
 /// One connection after the other, and an answer to each.
@@ -172,9 +198,14 @@ fn of<'a>(server: &Server, records: &'a [Record]) -> Vec<&'a Record> {
 fn compare(server: &Server, word: &Word, records: &[Record]) -> Result<Accepted> {
     let name = server.name;
     let records = of(server, records);
+    let pid = (server.pid)(server).with_context(|| format!("the process id of {name}"))?.to_string();
+    let nameless = format!("unknown_service:{}", server.executable);
+    let service = server.service.unwrap_or(&nameless);
     for record in &records {
-        let found = record.resource("process.executable.name");
-        ensure!(found == server.executable, "{name}: accepted by {found:?}: {}", record.body);
+        let found =
+            ["process.executable.name", "process.pid", "service.name"].map(|key| record.resource(key));
+        let expected = [server.executable, &pid, service];
+        ensure!(found == expected, "{name} is {expected:?}, and accepted as {found:?}: {}", record.body);
     }
     let is_unix = |record: &&&Record| record.attribute("network.transport") == "unix";
     let unix = records.iter().filter(is_unix).count();
@@ -205,10 +236,17 @@ fn compare(server: &Server, word: &Word, records: &[Record]) -> Result<Accepted>
     Ok(Accepted { server: name, tcp, unix })
 }
 
+/// `accepted PID …`, on each line of the log that says so.
+fn pid_in_log(server: &Server) -> Result<u32> {
+    let text = fs::read_to_string(&server.log)?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("accepted ")?.split(' ').next());
+    pid.context("no accept in the log")?.parse().context("a process id")
+}
+
 /// Lines of a log that a server writes: the last of each is what `port` finds, a port or `unix`.
 fn connections(log: &Path, wanted: usize, port: impl Fn(&str) -> Option<&str>) -> Result<Word> {
     until("every connection in the log", ARRIVAL, || {
-        let text = std::fs::read_to_string(log).with_context(|| format!("reading {}", log.display()))?;
+        let text = fs::read_to_string(log).with_context(|| format!("reading {}", log.display()))?;
         let (mut ports, mut unix) = (Vec::new(), 0);
         for found in text.lines().filter_map(&port) {
             match found.parse() {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{Server, Word, connections};
+use super::{Server, Word, connections, pid_in_log};
 use crate::process::Running;
 use crate::{apt, host};
 
@@ -30,7 +30,7 @@ defaults
 frontend all
   bind 127.0.0.1:{port}
   bind unix@{}
-  log-format \"accepted %cp\"
+  log-format \"accepted %pid %cp\"
   http-request return status 200
 ",
         socket.display()
@@ -48,6 +48,8 @@ frontend all
         socket: Some(socket),
         hello: b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         word,
+        pid: pid_in_log,
+        service: None,
         log,
     })
 }
@@ -55,7 +57,7 @@ frontend all
 /// The port of the client; of one over the UNIX socket the number of the listener's `bind` line, which is small.
 fn word(server: &Server, accepted: usize) -> Result<Word> {
     connections(&server.log, accepted, |line| {
-        let port = line.strip_prefix("accepted ")?;
+        let port = line.strip_prefix("accepted ")?.split(' ').nth(1)?;
         Some(if port.len() < 4 { "unix" } else { port })
     })
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{Server, Word, connections};
+use super::{Server, Word, connections, pid_in_log};
 use crate::process::Running;
 use crate::{apt, host};
 
@@ -28,7 +28,7 @@ public class Accepts {
     while (true) {
       try (var client = server.accept()) {
         var from = client.getRemoteAddress();
-        System.out.println(\"accepted \" + (from instanceof InetSocketAddress inet ? inet.getPort() : \"unix\"));
+        System.out.println(\"accepted \" + ProcessHandle.current().pid() + \" \" + (from instanceof InetSocketAddress inet ? inet.getPort() : \"unix\"));
         client.write(ByteBuffer.wrap(new byte[] {46}));
       } catch (java.io.IOException gone) {
         System.err.println(gone);
@@ -59,10 +59,12 @@ pub(super) fn start(folder: &Path) -> Result<Server> {
         socket: Some(socket),
         hello: b"",
         word,
+        pid: pid_in_log,
+        service: None,
         log,
     })
 }
 
 fn word(server: &Server, accepted: usize) -> Result<Word> {
-    connections(&server.log, accepted, |line| line.strip_prefix("accepted "))
+    connections(&server.log, accepted, |line| line.strip_prefix("accepted ")?.split(' ').nth(1))
 }

@@ -5,14 +5,14 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{Server, Word, connections};
+use super::{Server, Word, connections, pid_in_log};
 use crate::process::Running;
 use crate::{apt, host};
 
 const PROGRAM: &str = "
 const net = require('net');
 const serve = () => net.createServer().on('connection', (socket) => {
-  console.log('accepted ' + (socket.remotePort || 'unix'));
+  console.log('accepted ' + process.pid + ' ' + (socket.remotePort || 'unix'));
   socket.on('error', () => {});
   socket.end('.');
 });
@@ -28,6 +28,7 @@ pub(super) fn start(folder: &Path) -> Result<Server> {
     let port = host::free_port()?;
     let socket = folder.join("node.sock");
     let mut node = Command::new("node");
+    node.env("OTEL_SERVICE_NAME", "checkout");
     node.args(["-e", PROGRAM, &port.to_string()]).arg(&socket);
     let log = folder.join("node.out");
     let process = Running::start("node", node, &log, &folder.join("node.err"))?;
@@ -39,10 +40,12 @@ pub(super) fn start(folder: &Path) -> Result<Server> {
         socket: Some(socket),
         hello: b"",
         word,
+        pid: pid_in_log,
+        service: Some("checkout"),
         log,
     })
 }
 
 fn word(server: &Server, accepted: usize) -> Result<Word> {
-    connections(&server.log, accepted, |line| line.strip_prefix("accepted "))
+    connections(&server.log, accepted, |line| line.strip_prefix("accepted ")?.split(' ').nth(1))
 }

@@ -66,6 +66,8 @@ pub(super) fn start(folder: &Path) -> Result<Server> {
         socket: Some(data.join(format!(".s.PGSQL.{port}"))),
         hello: SSL_REQUEST,
         word,
+        pid,
+        service: None,
         log,
     })
 }
@@ -76,4 +78,11 @@ fn word(server: &Server, accepted: usize) -> Result<Word> {
         let (_, from) = line.split_once("connection received: host=")?;
         Some(from.split_once("port=").map_or("unix", |(_, port)| port))
     })
+}
+
+/// Of the process that accepts: each connection has another one afterwards.
+fn pid(server: &Server) -> Result<u32> {
+    let folder = server.log.parent().context("a folder")?;
+    let text = fs::read_to_string(folder.join("postgres/postmaster.pid"))?;
+    text.lines().next().context("an empty file")?.parse().context("a process id")
 }

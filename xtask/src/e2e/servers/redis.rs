@@ -32,17 +32,28 @@ pub(super) fn start(folder: &Path) -> Result<Server> {
         socket: Some(socket),
         hello: b"PING\r\n",
         word,
+        pid,
+        service: None,
         log,
     })
 }
 
 fn word(server: &Server, _accepted: usize) -> Result<Word> {
+    Ok(Word::Count(info(server, "stats", "total_connections_received")?.parse().context("a count")?))
+}
+
+fn pid(server: &Server) -> Result<u32> {
+    info(server, "server", "process_id")?.parse().context("a process id")
+}
+
+/// What Redis says of itself.
+fn info(server: &Server, section: &str, name: &str) -> Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port))?;
-    stream.write_all(b"INFO stats\r\n")?;
+    stream.write_all(format!("INFO {section}\r\n").as_bytes())?;
     for line in BufReader::new(stream).lines() {
-        if let Some(count) = line?.strip_prefix("total_connections_received:") {
-            return Ok(Word::Count(count.trim().parse().context("a count")?));
+        if let Some(value) = line?.strip_prefix(name).and_then(|rest| rest.strip_prefix(':')) {
+            return Ok(value.trim().to_owned());
         }
     }
-    anyhow::bail!("INFO has no total_connections_received")
+    anyhow::bail!("INFO has no {name}")
 }
