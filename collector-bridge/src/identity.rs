@@ -28,10 +28,13 @@ use quick_cache::{
 use crate::host::HostFacts;
 use process::Observer;
 use published::Published;
-use reader::Readers;
+use reader::{Question, Readers};
 
-/// Processes whose Resource is kept: at some 2 KiB each, 8 MiB.
+/// Processes whose Resource is kept: at some 2 KiB each, 8 MiB; at 16 KiB each, if every one makes as much of itself as it can.
 const PROCESSES: usize = 4096;
+
+/// How long a record waits for what a new process says of itself, beyond what it waits anyway.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long after the first look a process is asked again what it publishes: an SDK may be slower than the first accept. Each time
 /// it is asked later by twice as much, up to [`ASK_LATEST`].
@@ -40,12 +43,22 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// See [`ASK_AGAIN`].
 const ASK_LATEST: Duration = Duration::from_mins(1);
 
-/// A process in this boot. Exec changes neither pid nor start time, so the exec id is part of it.
+/// A process in this boot. Exec changes neither pid nor start time, so the exec id is part of it, and so are its users: servers
+/// listen as root, and accept as somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct ProcessKey {
     tgid: u32,
     leader_start_ns: u64,
     exec_id: u32,
+    euid: u32,
+    uid: u32,
+}
+
+impl ProcessKey {
+    fn of(task: &Task) -> Self {
+        let Task { tgid, leader_start_ns, exec_id, euid, uid, .. } = *task;
+        Self { tgid, leader_start_ns, exec_id, euid, uid }
+    }
 }
 
 /// What records need of their process.
@@ -77,8 +90,9 @@ pub struct Identities {
     cache: Cache<ProcessKey, Known, UnitWeighter, RandomState>,
     observer: Observer,
     readers: Option<Readers>,
-    /// Questions without an answer.
-    asked: usize,
+    /// New processes that have not answered, and until when they are waited for.
+    awaited: usize,
+    patient_until: Option<Instant>,
     facts: HostFacts,
     additions: Additions,
     agent: Option<Arc<Identity>>,
@@ -91,6 +105,8 @@ struct Known {
     published: Published,
     /// When it is to be asked again, and how long after that once more; never without a reader.
     ask: Option<(Instant, Duration)>,
+    /// Whether its first answer is waited for.
+    is_awaited: bool,
 }
 
 impl Identities {
@@ -108,7 +124,8 @@ impl Identities {
             ),
             observer,
             readers,
-            asked: 0,
+            awaited: 0,
+            patient_until: None,
             facts,
             additions,
             agent: None,
@@ -118,8 +135,7 @@ impl Identities {
 
     /// The identity of the process that `task` belongs to, as it is known `now`.
     pub fn of(&mut self, task: &Task, now: Instant) -> Arc<Identity> {
-        let key =
-            ProcessKey { tgid: task.tgid, leader_start_ns: task.leader_start_ns, exec_id: task.exec_id };
+        let key = ProcessKey::of(task);
         if let Some(known) = self.cache.get(&key) {
             let identity = Arc::clone(&known.identity);
             if known.ask.is_some_and(|(due, _)| due <= now) {
@@ -130,43 +146,57 @@ impl Identities {
         let process = self.observer.observe(task, self.facts.boot_time_unix_ns);
         self.next_key += 1;
         let identity = self.made_of(self.next_key, &process, &Published::new());
-        let can_be_asked = self.readers.is_some() && !process.kernel_thread;
-        let ask = can_be_asked.then_some((now, ASK_AGAIN));
-        let known = Known { identity: Arc::clone(&identity), process, published: Published::new(), ask };
+        // One that is gone, or has become another program, has nothing to say any more.
+        let can_be_asked = self.readers.is_some() && process.executable_path.is_some();
+        let known = Known {
+            identity: Arc::clone(&identity),
+            process,
+            published: Published::new(),
+            ask: can_be_asked.then_some((now, ASK_AGAIN)),
+            is_awaited: can_be_asked,
+        };
         self.cache.insert(key, known);
-        if can_be_asked {
-            self.ask(key, now);
+        if can_be_asked && self.ask(key, now) {
+            if self.patient_until.is_none_or(|until| until < now) {
+                self.awaited = 0;
+            }
+            self.awaited += 1;
+            self.patient_until = Some(now + PATIENCE);
         }
         identity
     }
 
-    /// Asks what a process publishes. One that is not asked now is asked at its next record.
-    fn ask(&mut self, key: ProcessKey, now: Instant) {
-        if !self.readers.as_mut().is_some_and(|readers| readers.ask(key)) {
-            return;
-        }
-        self.asked += 1;
-        if let Some(mut known) = self.cache.get_mut(&key) {
-            known.ask = known.ask.map(|(_, pause)| (now + pause, (2 * pause).min(ASK_LATEST)));
-        }
+    /// Asks what a process publishes. False when it is not asked now, but later.
+    fn ask(&mut self, key: ProcessKey, now: Instant) -> bool {
+        let Some(mut known) = self.cache.get_mut(&key) else { return false };
+        known.ask = known.ask.map(|(_, pause)| (now + pause, (2 * pause).min(ASK_LATEST)));
+        let Some(executable) = known.process.executable_path.clone() else { return false };
+        self.readers.as_mut().is_some_and(|readers| readers.ask(Question { key, executable }))
     }
 
-    /// Whether a process was asked that has not answered.
+    /// Whether records wait for what a process says of itself.
     #[must_use]
     pub fn is_asking(&self) -> bool {
-        self.asked > 0
+        self.awaited > 0 && self.patient_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// A process of which more is known by now: its identity, with the key that it had.
     pub fn completed(&mut self) -> Option<Arc<Identity>> {
-        while let Some((key, published)) = self.readers.as_ref()?.answer() {
-            self.asked = self.asked.saturating_sub(1);
-            let Some(known) = self.cache.get(&key).filter(|known| known.published != published) else {
+        while let Some((key, said)) = self.readers.as_ref()?.answer() {
+            let Some(mut known) = self.cache.get_mut(&key) else { continue };
+            self.awaited = self.awaited.saturating_sub(usize::from(std::mem::take(&mut known.is_awaited)));
+            // One that ends, or writes it anew, says less for a moment, and is still who it was.
+            let mut published = known.published.clone();
+            published.extend(said);
+            if published == known.published {
                 continue;
-            };
-            let identity = self.made_of(known.identity.key, &known.process, &published);
+            }
+            known.published = published;
+            drop(known);
+            let known = self.cache.get(&key)?;
+            let identity = self.made_of(known.identity.key, &known.process, &known.published);
             if let Some(mut known) = self.cache.get_mut(&key) {
-                (known.identity, known.published) = (Arc::clone(&identity), published);
+                known.identity = Arc::clone(&identity);
             }
             return Some(identity);
         }
@@ -202,4 +232,31 @@ impl Identities {
 /// The bytes before the first NUL.
 pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    /// As servers that listen as root and accept as somebody else.
+    #[test]
+    fn who_becomes_another_user_is_told_as_that_one() {
+        let (facts, _) =
+            crate::host::gather(Path::new("/"), Some("id"), Some("here"), Path::new("/nonexistent"));
+        let additions =
+            Additions { every: Vec::new(), own: Vec::new(), published: false, value_length: 1024 };
+        let observer = Observer::new(Path::new("/"), Path::new("/sys/fs/cgroup"));
+        let mut identities = Identities::new(facts, observer, additions);
+        let mut task = Task::new_zeroed();
+        task.tgid = u32::MAX;
+        let root = identities.of(&task, Instant::now());
+        task.euid = 33;
+        let other = identities.of(&task, Instant::now());
+        assert_ne!((root.key, &root.resource), (other.key, &other.resource));
+        assert_eq!(identities.of(&task, Instant::now()).key, other.key, "and is kept");
+    }
 }

@@ -103,6 +103,8 @@ fn network(address: IpAddr) -> IpAddr {
         }
         IpAddr::V6(address) => {
             let [first, second, third, ..] = address.segments();
+            // 6to4 has an IPv4 address there.
+            let third = if first == 0x2002 { third & 0xff00 } else { third };
             IpAddr::V6(Ipv6Addr::new(first, second, third, 0, 0, 0, 0, 0))
         }
     }
@@ -168,6 +170,7 @@ mod tests {
         for (known, full, prefix) in [
             (ip("192.0.2.77"), ip("192.0.2.77"), ip("192.0.2.0")),
             (ip("2001:db8:1:2::77"), ip("2001:db8:1:2::77"), ip("2001:db8:1::")),
+            (ip("2002:c000:24d::1"), ip("2002:c000:24d::1"), ip("2002:c000:200::")),
             (Endpoint::Unix(b"/run/x"), Endpoint::Unix(b"/run/x"), Endpoint::Unix(b"/run/x")),
         ] {
             assert_eq!(peer(Some(known), Full), Some(full));

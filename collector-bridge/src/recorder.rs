@@ -23,7 +23,7 @@ use crate::{
     event,
     filter::Filter,
     gaps::{self, Gap, Gaps, Total},
-    identity::{Identities, Identity},
+    identity::{Identities, Identity, PATIENCE},
     ids::Ids,
     ledger::{CaptureLedger, DrainCounts},
     listeners::{Listeners, What},
@@ -34,9 +34,6 @@ use crate::{
 
 /// Looks without a new failure after which a count is forgotten, to make room in the kernel's map.
 const IDLE_LOOKS: u32 = 60;
-
-/// How long a record waits for what its process says of itself, beyond what it waits anyway.
-const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How a recorder is made.
 pub struct Parts {
@@ -418,16 +415,16 @@ impl Recorder {
 
     /// Hands on what has waited long enough: a little longer while a process is asked who it is.
     pub fn flush_if_due(&mut self) {
-        let patience = if self.parts.identities.is_asking() { PATIENCE } else { Duration::ZERO };
-        if self.oldest.is_some_and(|oldest| oldest.elapsed() >= self.parts.timeout + patience) {
+        let is_due = self.oldest.is_some_and(|oldest| oldest.elapsed() >= self.parts.timeout);
+        let may_wait = || self.oldest.is_some_and(|oldest| oldest.elapsed() < self.parts.timeout + PATIENCE);
+        if is_due && !(self.parts.identities.is_asking() && may_wait()) {
             self.flush();
         }
     }
 
     /// Waits a little for what is asked.
     fn be_patient(&mut self) {
-        let until = Instant::now() + PATIENCE;
-        while self.parts.identities.is_asking() && Instant::now() < until {
+        while self.parts.identities.is_asking() {
             thread::sleep(Duration::from_millis(1));
             self.complete();
         }

@@ -67,7 +67,7 @@ pub struct Header {
 pub struct Task {
     /// `group_leader->start_boottime`, nanoseconds on `CLOCK_BOOTTIME`.
     pub leader_start_ns: u64,
-    /// cgroup v2 id of the task (`bpf_get_current_cgroup_id`); 0 when the task was not the current one.
+    /// cgroup v2 id of the task; 0 when it could not be read.
     pub cgroup_id: u64,
     /// `self_exec_id`: grows with each exec of the process.
     pub exec_id: u32,

@@ -198,6 +198,7 @@ scenarios! {
         with_another_server_at_the_endpoint
         with_one_of_two_destinations_closed
         in_a_container_without_the_hosts_pid_namespace
+        in_a_container_with_the_hosts_root
     }
     start {
         a_thread_that_already_waits_in_accept
@@ -228,6 +229,7 @@ scenarios! {
         nobody_is_asked_when_that_is_switched_off
         peers_are_told_as_far_as_they_may_be
         a_name_that_comes_later_is_taken_later
+        who_is_gone_when_asked_again_is_still_who_it_was
         the_cgroup_tells_the_container
         the_cgroup_tells_the_systemd_service
         the_cgroup_is_remembered_for_those_who_are_gone

@@ -121,7 +121,9 @@ impl EncodedResource {
     fn bounded(mut resource: Resource, said: Said<'_>, value_length: usize) -> Self {
         let operators = said.by_the_operator.iter().map(|(key, value)| (key, value));
         let operators = operators.filter(|(key, _)| !said.by_itself.contains_key(*key));
-        for (key, value) in operators.chain(said.by_itself) {
+        // The operator's once more, for what the process says and there was no room for.
+        let again = said.by_the_operator.iter().map(|(key, value)| (key, value));
+        for (key, value) in operators.chain(said.by_itself).chain(again) {
             let key = escape(key.as_bytes(), value_length);
             if key.is_empty() || resource.attributes.iter().any(|attribute| attribute.key == key) {
                 continue;

@@ -12,6 +12,10 @@ use proptest::{collection::vec, prelude::*};
 use prost::Message as _;
 
 fn resource(pid: u32) -> EncodedResource {
+    of_process(pid, &[])
+}
+
+fn of_process(pid: u32, by_the_operator: &[(String, String)]) -> EncodedResource {
     let host = Host { id: Some("id".into()), name: "here".into(), arch: "amd64" };
     let process = Process {
         pid,
@@ -26,12 +30,25 @@ fn resource(pid: u32) -> EncodedResource {
         pod_uid: None,
         unit: None,
     };
-    EncodedResource::of_process(
-        &host,
-        &process,
-        Said { by_itself: &BTreeMap::new(), by_the_operator: &[] },
-        1024,
-    )
+    EncodedResource::of_process(&host, &process, Said { by_itself: &BTreeMap::new(), by_the_operator }, 1024)
+}
+
+#[test]
+fn what_is_known_later_is_in_the_batch_if_there_is_room() {
+    let first = resource(7);
+    let later = of_process(9, &[("padding".to_owned(), "x".repeat(1000))]);
+    for (max_bytes, pid) in [(1 << 20, 9), (first.as_bytes().len() + 900, 7)] {
+        let mut builder = BatchBuilder::new(BatchLimits { max_records: 10, max_bytes });
+        let pushed = builder.push(1, &first, |out| out.extend(record(0, 0)));
+        assert!(matches!(pushed, Push::Added));
+        builder.complete(2, &resource(8));
+        builder.complete(1, &later);
+        let batch = builder.seal().expect("a record");
+        assert!(batch.request.len() <= max_bytes);
+        assert_eq!(content(&batch), [(pid, 0)], "at most {max_bytes} bytes");
+        builder.complete(1, &later);
+        assert!(builder.seal().is_none());
+    }
 }
 
 /// A record that is told from others by its time and is `padding` bytes longer than the shortest.

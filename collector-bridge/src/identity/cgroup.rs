@@ -34,8 +34,9 @@ pub fn placement(text: &[u8]) -> Placement {
 pub fn telling_path(text: &[u8]) -> Option<&str> {
     let lines = || text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     let path = str::from_utf8(lines().find_map(|line| line.strip_prefix(b"0::"))?).ok()?;
+    let by_itself = placement([b"0::", path.as_bytes()].concat().as_slice());
     let is_alone = lines().count() == 1;
-    (is_alone || container(path).is_some()).then_some(path)
+    (by_itself == placement(text) && (is_alone || by_itself.container_id.is_some())).then_some(path)
 }
 
 struct Hierarchy<'a> {
@@ -84,13 +85,23 @@ fn pod(path: &str) -> Option<String> {
     })
 }
 
-/// The innermost unit, if it is a service: what is in a scope or a slice below one was started by a person or by a program.
+/// The unit, if it is a service: what is in a scope, or in a slice below a service, was started by a person or by a program. Below
+/// anything else another systemd may name things, that of a container without an id.
 fn service(path: &str) -> Option<String> {
-    let mut names = path.rsplit('/').filter_map(|segment| segment.rsplit_once('.'));
-    let (name, kind) = names.find(|(_, kind)| ["service", "scope"].contains(kind))?;
-    if kind != "service" {
-        return None;
+    let mut segments = path.split('/').filter(|segment| !["", ".."].contains(segment));
+    let mut innermost = None;
+    for segment in segments.by_ref() {
+        match segment.rsplit_once('.') {
+            Some((_, "slice")) => innermost = None,
+            Some((name, "service")) => innermost = Some(name),
+            Some((_, "scope")) => return None,
+            _ => break,
+        }
     }
+    let is_unit = |segment: &str| {
+        segment.rsplit_once('.').is_some_and(|(_, kind)| ["slice", "service", "scope"].contains(&kind))
+    };
+    let name = innermost.filter(|_| !segments.any(is_unit))?;
     let name = name.split_once('@').map_or(name, |(template, _)| template);
     (!name.is_empty()).then(|| name.to_owned())
 }
@@ -162,6 +173,10 @@ mod tests {
             ("systemd-delegated", Some("postgresql")),
             ("systemd-user-service", Some("pipewire")),
             ("systemd-session", None),
+            ("systemd-user-group", None),
+            ("lxc", None),
+            ("nspawn-machine", None),
+            ("nspawn-service", None),
             ("systemd-user-scope", None),
             ("systemd-slice", None),
             ("init", None),
@@ -181,6 +196,8 @@ mod tests {
         assert_eq!(telling(&format!("1:name=systemd:/\n0::{container}\n")), Some(container.clone()));
         assert_eq!(telling(&format!("1:name=systemd:{container}\n0::/\n")), None);
         assert_eq!(telling(&format!("1:name=systemd:{container}\n")), None);
+        let inner = format!("/docker/{}/docker/{ID}", "f".repeat(64));
+        assert_eq!(telling(&format!("1:name=systemd:{inner}\n0::/docker/{}\n", "f".repeat(64))), None);
     }
 
     #[test]

@@ -3,12 +3,15 @@
 
 use std::{
     fs::File,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead, BufReader, Read as _},
+    ops::Range,
     os::unix::fs::FileExt as _,
+    sync::LazyLock,
 };
 
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
+use rustix::fs::{MemfdFlags, fstat, major, memfd_create, minor};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::folder::Folder;
@@ -52,14 +55,42 @@ struct ProcessContext {
 
 /// The Resource that the process publishes, if it publishes one.
 pub(super) fn read(folder: &Folder) -> Option<Resource> {
-    let mut mappings = mappings(BufReader::new(folder.file("maps").ok()?.take(MAPS))).peekable();
-    mappings.peek()?;
+    let contexts: Vec<u64> = mappings(maps(folder)?)
+        .filter(|mapping| mapping.is_context && mapping.is_memory)
+        .map(|mapping| mapping.range.start)
+        .take(MAPPINGS)
+        .collect();
+    if contexts.is_empty() {
+        return None;
+    }
     let memory = folder.file("mem").ok()?;
-    mappings.take(MAPPINGS).find_map(|start| resource(&memory, start))
+    let is_memory = |payload: &Range<u64>| {
+        maps(folder).is_some_and(|maps| {
+            mappings(maps).any(|mapping| mapping.is_memory && encloses(&mapping.range, payload))
+        })
+    };
+    contexts.into_iter().find_map(|start| resource(&memory, start, is_memory))
 }
 
-/// Where the mappings of that name begin.
-fn mappings(mut maps: impl std::io::BufRead) -> impl Iterator<Item = u64> {
+fn maps(folder: &Folder) -> Option<impl BufRead> {
+    Some(BufReader::new(folder.file("maps").ok()?.take(MAPS)))
+}
+
+fn encloses(outer: &Range<u64>, inner: &Range<u64>) -> bool {
+    outer.start <= inner.start && inner.end <= outer.end
+}
+
+/// A line of `/proc/PID/maps`.
+#[derive(Debug, PartialEq)]
+struct Mapping {
+    range: Range<u64>,
+    /// Named as a context is: by its memfd, or by prctl(2).
+    is_context: bool,
+    /// Of no file system, which would be asked for a page that is not there, and need never answer.
+    is_memory: bool,
+}
+
+fn mappings(mut maps: impl BufRead) -> impl Iterator<Item = Mapping> {
     let mut line = Vec::new();
     std::iter::from_fn(move || {
         loop {
@@ -67,36 +98,52 @@ fn mappings(mut maps: impl std::io::BufRead) -> impl Iterator<Item = u64> {
             if maps.by_ref().take(LINE as u64).read_until(b'\n', &mut line).ok()? == 0 {
                 return None;
             }
-            if let Some(start) = context_mapping(&line) {
-                return Some(start);
+            if let Some(mapping) = Mapping::of_line(&line) {
+                return Some(mapping);
             }
         }
     })
 }
 
-/// `START-END PERMISSIONS OFFSET DEVICE INODE   NAME`. The name is that of a memfd, or one that prctl(2) gave.
-fn context_mapping(line: &[u8]) -> Option<u64> {
-    let line = std::str::from_utf8(line).ok()?;
-    let mut fields = line.split_ascii_whitespace();
-    let range = fields.next()?;
-    let name = fields.nth(4)?;
-    let is_context = ["[anon_shmem:OTEL_CTX]", "[anon:OTEL_CTX]", "/memfd:OTEL_CTX"].contains(&name);
-    is_context.then(|| u64::from_str_radix(range.split('-').next()?, 16).ok()).flatten()
+impl Mapping {
+    /// `START-END PERMISSIONS OFFSET MAJOR:MINOR INODE   NAME`
+    fn of_line(line: &[u8]) -> Option<Self> {
+        let mut fields = str::from_utf8(line).ok()?.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let (major, minor) = fields.nth(2)?.split_once(':')?;
+        let inode = fields.next()?;
+        let name = fields.next().unwrap_or_default();
+        let hex = |text| u64::from_str_radix(text, 16).ok();
+        let device = (hex(major)?, hex(minor)?);
+        Some(Self {
+            range: hex(start)?..hex(end)?,
+            is_context: ["[anon_shmem:OTEL_CTX]", "[anon:OTEL_CTX]", "/memfd:OTEL_CTX"].contains(&name),
+            is_memory: inode == "0" || Some(device) == *SHARED_MEMORY,
+        })
+    }
 }
 
-fn resource(memory: &File, start: u64) -> Option<Resource> {
-    let payload = (0..TRIES).find_map(|_| consistent(memory, start))?;
+/// The device of memfds and of shared anonymous memory, which is the kernel's own.
+static SHARED_MEMORY: LazyLock<Option<(u64, u64)>> = LazyLock::new(|| {
+    let file = memfd_create("acceptd", MemfdFlags::CLOEXEC).ok()?;
+    let device = fstat(file).ok()?.st_dev;
+    Some((major(device).into(), minor(device).into()))
+});
+
+fn resource(memory: &File, start: u64, is_memory: impl Fn(&Range<u64>) -> bool) -> Option<Resource> {
+    let payload = (0..TRIES).find_map(|_| consistent(memory, start, &is_memory))?;
     ProcessContext::decode(payload.as_slice()).ok()?.resource
 }
 
 /// The payload, if nothing changed while it was read.
-fn consistent(memory: &File, start: u64) -> Option<Vec<u8>> {
+fn consistent(memory: &File, start: u64, is_memory: impl Fn(&Range<u64>) -> bool) -> Option<Vec<u8>> {
     let before = header(memory, start)?;
     let is_valid = before.signature == SIGNATURE
         && before.version == VERSION
         && before.published_at_ns != 0
         && (1..=PAYLOAD).contains(&before.payload_size);
-    if !is_valid {
+    let end = before.payload.checked_add(before.payload_size.into())?;
+    if !is_valid || !is_memory(&(before.payload..end)) {
         return None;
     }
     let mut payload = vec![0; usize::try_from(before.payload_size).ok()?];
@@ -122,6 +169,10 @@ mod tests {
     use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 
     use super::*;
+
+    fn anywhere(_: &Range<u64>) -> bool {
+        true
+    }
 
     fn a_resource() -> Resource {
         let value = AnyValue { value: Some(Value::StringValue("shop".to_owned())) };
@@ -150,7 +201,7 @@ mod tests {
     #[test]
     fn a_context_is_read() {
         let payload = ProcessContext { resource: Some(a_resource()) }.encode_to_vec();
-        assert_eq!(resource(&memory(|_| {}, &payload), 64), Some(a_resource()));
+        assert_eq!(resource(&memory(|_| {}, &payload), 64, anywhere), Some(a_resource()));
     }
 
     #[test]
@@ -166,11 +217,11 @@ mod tests {
             |header| header.payload = u64::MAX,
         ];
         for (number, change) in changes.iter().enumerate() {
-            assert_eq!(resource(&memory(change, &payload), 64), None, "{number}");
+            assert_eq!(resource(&memory(change, &payload), 64, anywhere), None, "{number}");
         }
-        assert_eq!(resource(&memory(|_| {}, b"\xff\xff\xff"), 64), None);
-        assert_eq!(resource(&memory(|_| {}, &payload), 70), None);
-        assert_eq!(resource(&memory(|_| {}, &payload), u64::MAX), None);
+        assert_eq!(resource(&memory(|_| {}, b"\xff\xff\xff"), 64, anywhere), None);
+        assert_eq!(resource(&memory(|_| {}, &payload), 70, anywhere), None);
+        assert_eq!(resource(&memory(|_| {}, &payload), u64::MAX, anywhere), None);
     }
 
     /// In this process, which writes it all the time as an SDK would: a name of one letter and of another in turn.
@@ -182,7 +233,7 @@ mod tests {
         message.resource.as_mut().expect("one").attributes[0].key = "a".repeat(LETTERS);
         let payload = message.encode_to_vec();
         let start = payload.iter().position(|&byte| byte == b'a').expect("a key");
-        let header: &'static [AtomicU64; 4] = Box::leak(Box::new(Default::default()));
+        let header: &'static [AtomicU64; 4] = Box::leak(Box::default());
         let content: &'static [AtomicU8] =
             payload.iter().map(|&byte| AtomicU8::new(byte)).collect::<Vec<_>>().leak();
         let sizes = u64::from(VERSION) | (payload.len() as u64) << 32;
@@ -201,7 +252,7 @@ mod tests {
         let memory = File::open("/proc/self/mem").expect("one's own");
         let mut whole = 0;
         for _ in 0..READS {
-            let Some(read) = resource(&memory, header.as_ptr().addr() as u64) else { continue };
+            let Some(read) = resource(&memory, header.as_ptr().addr() as u64, anywhere) else { continue };
             let name = &read.attributes[0].key;
             assert!(name == &"a".repeat(LETTERS) || name == &"b".repeat(LETTERS), "{name}");
             whole += 1;
@@ -212,15 +263,44 @@ mod tests {
     }
 
     #[test]
-    fn the_mapping_is_found_by_its_name_alone() {
-        let maps = "55d0-55e0 r--p 00000000 fe:00 1   /usr/bin/OTEL_CTX\n\
-                    7f00a000-7f00b000 rw-s 00000000 00:01 9   /memfd:OTEL_CTX (deleted)\n\
-                    7f00c000-7f00d000 rw-p 00000000 00:00 0   [anon:OTEL_CTX]\n\
-                    7f00e000-7f00f000 rw-s 00000000 00:01 8   [anon_shmem:OTEL_CTX]\n\
-                    7f010000-7f011000 rw-p 00000000 00:00 0   [anon:OTEL_CTX2]\n\
-                    7f012000-7f013000 rw-p 00000000 00:00 0 \n\
-                    garbage\n";
-        let found: Vec<u64> = mappings(maps.as_bytes()).collect();
-        assert_eq!(found, [0x7f00_a000, 0x7f00_c000, 0x7f00_e000]);
+    fn a_payload_that_a_file_system_would_have_to_give_is_not_read() {
+        let payload = ProcessContext { resource: Some(a_resource()) }.encode_to_vec();
+        let asked = std::cell::RefCell::new(None);
+        let nowhere = |range: &Range<u64>| {
+            *asked.borrow_mut() = Some(range.clone());
+            false
+        };
+        assert_eq!(resource(&memory(|_| {}, &payload), 64, nowhere), None);
+        assert_eq!(*asked.borrow(), Some(96..96 + payload.len() as u64));
+    }
+
+    #[test]
+    fn a_context_is_known_by_its_name_and_memory_by_its_device() {
+        let (major, minor) = SHARED_MEMORY.expect("memfds have a device");
+        let device = format!("{major:02x}:{minor:02x}");
+        let maps = format!(
+            "55d0-55e0 r--p 00000000 fe:00 1   /usr/bin/OTEL_CTX\n\
+             7f00a000-7f00b000 rw-s 00000000 {device} 9   /memfd:OTEL_CTX (deleted)\n\
+             7f00c000-7f00d000 rw-p 00000000 00:00 0   [anon:OTEL_CTX]\n\
+             7f00e000-7f00f000 rw-s 00000000 {device} 8   [anon_shmem:OTEL_CTX]\n\
+             7f010000-7f011000 rw-p 00000000 00:00 0   [anon:OTEL_CTX2]\n\
+             7f012000-7f013000 rw-s 00000000 fe:00 7   /memfd:OTEL_CTX\n\
+             7f014000-7f015000 rw-p 00000000 00:00 0 \n\
+             garbage\n"
+        );
+        let found: Vec<_> = mappings(maps.as_bytes())
+            .map(|mapping| (mapping.range.start, mapping.is_context, mapping.is_memory))
+            .collect();
+        let expected = [
+            (0x55d0, false, false),
+            (0x7f00_a000, true, true),
+            (0x7f00_c000, true, true),
+            (0x7f00_e000, true, true),
+            (0x7f01_0000, false, true),
+            // Of a file that is called so.
+            (0x7f01_2000, true, false),
+            (0x7f01_4000, false, true),
+        ];
+        assert_eq!(found, expected);
     }
 }

@@ -112,26 +112,34 @@ impl Observer {
             return Placement::default();
         };
         let placement = cgroup::placement(&text);
-        if cgroup_id != 0 && cgroup::telling_path(&text).is_some_and(|path| self.is_cgroup(cgroup_id, path)) {
-            self.placements.insert(cgroup_id, placement.clone());
+        let known =
+            cgroup::telling_path(&text).filter(|_| cgroup_id != 0).and_then(|path| self.cgroup_at(path));
+        match known {
+            Some(id) if id == cgroup_id => self.placements.insert(cgroup_id, placement.clone()),
+            // It was moved since.
+            Some(_) => return Placement::default(),
+            None => {}
         }
         placement
     }
 
-    /// Whether a path leads to the cgroup with this id: the process may have been moved since, and a path is another one where
-    /// cgroups have namespaces.
-    fn is_cgroup(&self, id: u64, path: &str) -> bool {
-        fs::metadata(self.cgroups.join(path.trim_start_matches('/'))).is_ok_and(|found| found.ino() == id)
+    /// The id of a cgroup. Nothing is at a path that is shown to somebody in a cgroup namespace.
+    fn cgroup_at(&self, path: &str) -> Option<u64> {
+        Some(fs::metadata(self.cgroups.join(path.trim_start_matches('/'))).ok()?.ino())
     }
 
     /// The agent itself.
     pub fn observe_self(&mut self, boot_time_unix_ns: u64) -> Process {
-        let pid = std::process::id();
+        // In the host's pid namespace, where it can be seen.
+        let known = self.proc.as_ref().and_then(|proc| fs::read_link(proc.join("self")).ok());
+        let known = known.and_then(|link| link.to_str()?.parse().ok());
+        let pid = known.unwrap_or_else(std::process::id);
         let mut task = Task::new_zeroed();
         task.tgid = pid;
         task.euid = rustix::process::geteuid().as_raw();
         task.uid = rustix::process::getuid().as_raw();
-        let started = Folder::open(Path::new("/proc"), pid).ok().and_then(|folder| folder.started());
+        let proc = self.proc.as_deref().unwrap_or(Path::new("/proc"));
+        let started = Folder::open(proc, pid).ok().and_then(|folder| folder.started());
         task.leader_start_ns = started.unwrap_or_default() * NANOS_PER_TICK;
         let path = std::env::current_exe().unwrap_or_default();
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
@@ -149,14 +157,15 @@ pub fn proc_of_host(root: &Path) -> Option<PathBuf> {
     [PathBuf::from("/proc"), root.join("proc")].into_iter().find(|proc| is_of_host(proc))
 }
 
-/// Whether the pids there are those of the host, which are the kernel's own.
+/// Whether the pids there are those of the host, which are the kernel's own: in its first pid namespace 2 is the parent of the
+/// kernel's threads.
 fn is_of_host(proc: &Path) -> bool {
-    let link = fs::read_link(proc.join("self/ns/pid"));
-    let host = Folder::open(proc, 1).ok().and_then(|folder| folder.link("ns/pid"));
-    // Without privileges the namespace of pid 1 is not shown, and one's own is as good.
-    match host {
+    let namespace = Folder::open(proc, 1).ok().and_then(|folder| folder.link("ns/pid"));
+    let second = Folder::open(proc, 2).ok().and_then(|folder| folder.read("comm", 16));
+    match namespace {
         Some(namespace) => namespace == INIT_PID_NAMESPACE,
-        None => link.is_ok_and(|link| link.as_os_str().as_encoded_bytes() == INIT_PID_NAMESPACE),
+        // Of pid 1 it is not shown to everybody.
+        None => second.as_deref() == Some(b"kthreadd\n"),
     }
 }
 
@@ -185,7 +194,7 @@ fn basename(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
 }
 
-fn without_deleted(path: Vec<u8>) -> Vec<u8> {
+pub(super) fn without_deleted(path: Vec<u8>) -> Vec<u8> {
     path.strip_suffix(DELETED).map(<[u8]>::to_vec).unwrap_or(path)
 }
 

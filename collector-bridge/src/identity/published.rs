@@ -12,8 +12,14 @@ use crate::config;
 /// Most bytes of a process's environment that are looked at. One of execve(2) can be longer; what is behind is not seen.
 const ENVIRON: u64 = 1 << 20;
 
-/// Most attributes of one process.
-const MOST: usize = 32;
+/// Most bytes of one attribute's value.
+const VALUE: usize = 1 << 10;
+
+/// Most bytes of all that one process says, names and values: it is kept for each process that is known.
+const ROOM: usize = 4 << 10;
+
+/// What an SDK calls a service that nobody named.
+const NAMELESS: &str = "unknown_service";
 
 /// What begins so is taken, and [`names::DEPLOYMENT_ENVIRONMENT_NAME`].
 const SERVICE: &str = "service.";
@@ -30,10 +36,21 @@ pub(super) fn of(folder: &Folder) -> Published {
         // One that its SDK did not name is still the service of the variable.
         published.extend(of_resource(resource));
     }
-    while published.len() > MOST {
-        published.pop_last();
-    }
-    published
+    bounded(published)
+}
+
+/// What there is room for, the service's name first.
+fn bounded(published: Published) -> Published {
+    let (names, others): (Vec<_>, Vec<_>) =
+        published.into_iter().partition(|(key, _)| key == names::SERVICE_NAME);
+    let mut room = ROOM;
+    let fits = |(key, mut value): (String, String)| {
+        value.truncate(value.floor_char_boundary(VALUE));
+        room = room.checked_sub(key.len() + value.len())?;
+        // What is left of a long value would keep all of its memory.
+        Some((key, value.as_str().to_owned()))
+    };
+    names.into_iter().chain(others).filter_map(fits).collect()
 }
 
 fn of_resource(resource: Resource) -> Published {
@@ -54,16 +71,14 @@ fn of_environment(block: &[u8]) -> Published {
         std::str::from_utf8(value).ok().filter(|value| !value.is_empty())
     };
     let list = value(b"OTEL_RESOURCE_ATTRIBUTES").and_then(config::resource_attributes);
-    let mut published: Published = list.unwrap_or_default().into_iter().filter(is_taken).collect();
-    if let Some(name) = value(b"OTEL_SERVICE_NAME") {
-        published.insert(names::SERVICE_NAME.to_owned(), name.to_owned());
-    }
-    published
+    let name = value(b"OTEL_SERVICE_NAME").map(|name| (names::SERVICE_NAME.to_owned(), name.to_owned()));
+    list.unwrap_or_default().into_iter().chain(name).filter(is_taken).collect()
 }
 
 fn is_taken((key, value): &(String, String)) -> bool {
     let is_known = key.starts_with(SERVICE) || key == names::DEPLOYMENT_ENVIRONMENT_NAME;
-    is_known && !value.is_empty()
+    let says_nothing = key == names::SERVICE_NAME && value.split(':').next() == Some(NAMELESS);
+    is_known && !value.is_empty() && !says_nothing
 }
 
 #[cfg(test)]
@@ -91,6 +106,26 @@ mod tests {
         let of_the_list =
             of_environment(b"OTEL_SERVICE_NAME=\0OTEL_RESOURCE_ATTRIBUTES=service.name=listed\0");
         assert_eq!(of_the_list, published(&[("service.name", "listed")]));
+    }
+
+    #[test]
+    fn what_an_sdk_calls_a_nameless_service_is_no_name() {
+        for name in ["unknown_service", "unknown_service:java"] {
+            assert_eq!(of_environment(format!("OTEL_SERVICE_NAME={name}").as_bytes()).len(), 0, "{name}");
+        }
+        assert_eq!(of_environment(b"OTEL_SERVICE_NAME=unknown_services").len(), 1);
+    }
+
+    #[test]
+    fn there_is_room_for_the_name_and_for_little_else() {
+        let long = "\u{e4}".repeat(VALUE);
+        let mut many: Published =
+            (0..1000).map(|number| (format!("service.a{number}"), long.clone())).collect();
+        many.insert(names::SERVICE_NAME.to_owned(), long.clone());
+        let kept = bounded(many);
+        assert_eq!(kept[names::SERVICE_NAME], "\u{e4}".repeat(VALUE / 2));
+        let bytes: usize = kept.iter().map(|(key, value)| key.len() + value.len()).sum();
+        assert!(kept.len() > 1 && bytes <= ROOM, "{} of {bytes} bytes", kept.len());
     }
 
     #[test]

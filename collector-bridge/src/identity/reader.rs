@@ -15,6 +15,7 @@ use std::{
 use super::{
     ProcessKey,
     folder::Folder,
+    process::without_deleted,
     published::{self, Published},
 };
 
@@ -30,10 +31,18 @@ const HANGS_AFTER: Duration = Duration::from_secs(1);
 /// Most threads, hanging ones among them.
 const THREADS: usize = 4;
 
+/// Who is asked.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) key: ProcessKey,
+    /// The path of its executable. A process that runs another one by now does not answer for it.
+    pub(super) executable: Vec<u8>,
+}
+
 /// The threads, and what is under way.
 #[derive(Debug)]
 pub(super) struct Readers {
-    requests: SyncSender<ProcessKey>,
+    requests: SyncSender<Question>,
     answers: Receiver<(ProcessKey, Published)>,
     /// What a further thread needs.
     worker: Worker,
@@ -47,7 +56,7 @@ pub(super) struct Readers {
 #[derive(Debug, Clone)]
 struct Worker {
     proc: PathBuf,
-    requests: Arc<Mutex<Receiver<ProcessKey>>>,
+    requests: Arc<Mutex<Receiver<Question>>>,
     answers: SyncSender<(ProcessKey, Published)>,
     began: Instant,
 }
@@ -68,9 +77,9 @@ impl Readers {
     }
 
     /// Asks what a process publishes; never waits. False when it is not asked.
-    pub(super) fn ask(&mut self, key: ProcessKey) -> bool {
+    pub(super) fn ask(&mut self, question: Question) -> bool {
         self.hire();
-        match self.requests.try_send(key) {
+        match self.requests.try_send(question) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         }
@@ -114,15 +123,21 @@ impl Worker {
     fn work(&self, busy: &AtomicU64) {
         loop {
             let asked = self.requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(key) = asked else { return };
+            let Ok(question) = asked else { return };
             busy.store(since(self.began), Ordering::Release);
-            let folder = Folder::of(&self.proc, key.tgid, key.leader_start_ns);
-            let published = folder.map(|folder| published::of(&folder)).unwrap_or_default();
+            let published = self.read(&question).unwrap_or_default();
             busy.store(0, Ordering::Release);
+            let Question { key, .. } = question;
             if self.answers.send((key, published)).is_err() {
                 return;
             }
         }
+    }
+
+    fn read(&self, Question { key, executable }: &Question) -> Option<Published> {
+        let folder = Folder::of(&self.proc, key.tgid, key.leader_start_ns)?;
+        let published = published::of(&folder);
+        (without_deleted(folder.link("exe")?) == *executable).then_some(published)
     }
 }
 
@@ -132,14 +147,15 @@ fn since(began: Instant) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, process::Command};
+    use std::{fs, os::unix::fs::symlink, process::Command};
 
     use super::*;
 
     const PATIENCE: Duration = Duration::from_millis(50);
 
-    fn key(tgid: u32) -> ProcessKey {
-        ProcessKey { tgid, leader_start_ns: 0, exec_id: 0 }
+    fn question(tgid: u32) -> Question {
+        let key = ProcessKey { tgid, leader_start_ns: 0, exec_id: 0, euid: 0, uid: 0 };
+        Question { key, executable: b"/bin/server".to_vec() }
     }
 
     /// A process of that pid, started with the host; its environment is a pipe, at which a reader hangs until somebody writes.
@@ -161,6 +177,7 @@ mod tests {
         fs::create_dir(&folder).expect("a new folder");
         let stat = format!("{pid} (x) S 1 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 0 0 0");
         fs::write(folder.join("stat"), stat).expect("writable");
+        symlink("/bin/server", folder.join("exe")).expect("a new link");
         folder
     }
 
@@ -186,14 +203,14 @@ mod tests {
         let mut readers = Readers::with_patience(proc.path(), PATIENCE);
         let long = Duration::from_secs(10);
         for hanging in 1..=3 {
-            assert!(readers.ask(key(hanging)));
+            assert!(readers.ask(question(hanging)));
             thread::sleep(2 * PATIENCE);
-            assert!(readers.ask(key(7)));
+            assert!(readers.ask(question(7)));
             assert_eq!(answer(&readers, long), Some((7, Some("shop".to_owned()))), "beside {hanging}");
         }
-        assert!(readers.ask(key(4)));
+        assert!(readers.ask(question(4)));
         thread::sleep(2 * PATIENCE);
-        assert!(readers.ask(key(8)));
+        assert!(readers.ask(question(8)));
         assert_eq!((answer(&readers, 4 * PATIENCE), readers.busy.len()), (None, THREADS));
         assert!(readers.has_given_up);
         // One comes back.
@@ -204,11 +221,18 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_of_another_process_is_not_read() {
+    fn another_process_and_another_program_do_not_answer() {
         let proc = tempfile::tempdir().expect("a temporary folder");
         named(proc.path(), 7, "shop");
         let mut readers = Readers::new(proc.path());
-        assert!(readers.ask(ProcessKey { leader_start_ns: 10_000_000, ..key(7) }));
-        assert_eq!(answer(&readers, Duration::from_secs(10)), Some((7, None)));
+        let mut other = question(7);
+        other.key.leader_start_ns = 10_000_000;
+        let execed = Question { executable: b"/bin/before".to_vec(), ..question(7) };
+        for another in [other, execed] {
+            assert!(readers.ask(another));
+            assert_eq!(answer(&readers, Duration::from_secs(10)), Some((7, None)));
+        }
+        assert!(readers.ask(question(7)));
+        assert_eq!(answer(&readers, Duration::from_secs(10)), Some((7, Some("shop".to_owned()))));
     }
 }

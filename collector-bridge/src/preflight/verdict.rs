@@ -295,7 +295,7 @@ fn processes(facts: &Facts) -> Item {
     }
     item.is(
         Verdict::Degraded,
-        "without CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH the executable path and owner of other users' processes are absent",
+        "without CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH the executable path, the owner and the published service name of other users' processes are absent",
         "add both capabilities",
     )
 }
@@ -397,6 +397,7 @@ mod tests {
             ("lockdown-confidentiality", 1, vec![("lockdown", Failed), ("programs", Skipped)]),
             ("talos", 1, vec![("lockdown", Failed), ("programs", Skipped)]),
             ("container-without-host-pid", 2, vec![("pid_namespace", Degraded)]),
+            ("container-with-host-root", 0, vec![]),
             ("container-with-seccomp", 1, vec![("programs", Failed)]),
             ("rhel-8", 1, vec![("kernel", Degraded), ("programs", Failed)]),
             ("no-io-uring", 2, vec![("program.io_uring_complete", Degraded)]),
@@ -424,7 +425,7 @@ mod tests {
             assert!(report.to_string().ends_with('\n'));
             assert!(serde_json::to_string(&report).is_ok_and(|json| json.contains("\"items\"")));
         }
-        assert_eq!(hosts, 14);
+        assert_eq!(hosts, 15);
     }
 
     #[test]

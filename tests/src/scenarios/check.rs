@@ -205,6 +205,19 @@ pub(super) fn with_another_server_at_the_endpoint() {
     assert!(wrong[0][2].contains("no log records") && wrong[0][3].contains("4318"), "{report}");
 }
 
+/// Its /proc is its own, and the host's is under `host.root`.
+pub(super) fn in_a_container_with_the_hosts_root() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    fs::create_dir(root.path().join("proc")).expect("a new folder");
+    let root = root.path().display();
+    let prepare = format!("mount --bind /proc {root}/proc && mount -t proc proc /proc &&");
+    let mut command = check_after(&prepare, &["--mount", "--pid", "--fork"]);
+    command.args(["--set", &format!("host.root={root}")]);
+    let (code, report) = report(command);
+    assert_eq!((code, wrong(&report)), (Some(0), vec![]), "{report}");
+    assert_eq!(report["facts"]["process"]["in_host_pid_namespace"], false, "{report}");
+}
+
 pub(super) fn in_a_container_without_the_hosts_pid_namespace() {
     let (code, report) = report(check_after("", &["--pid", "--fork", "--mount-proc"]));
     let wrong = wrong(&report);

@@ -8,6 +8,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -314,6 +315,27 @@ pub(super) fn a_name_that_comes_later_is_taken_later() {
     let _ = agent.stop();
 }
 
+/// Asked again after its second accept, it does not answer any more.
+pub(super) fn who_is_gone_when_asked_again_is_still_who_it_was() {
+    let agent = Agent::start();
+    let (listening, port) = listener();
+    let mut command = acceptor();
+    let mut named = Acceptor::run(command.env("OTEL_SERVICE_NAME", "till").arg("2"), &listening);
+    let first = connect(port);
+    let _ = named.truth();
+    assert_eq!(service(&agent.inbox.of_port(port, 1)[0]), Some("till"));
+    // It is not asked again before.
+    thread::sleep(Duration::from_millis(1200));
+    kill_process(agent.pid(), Signal::STOP).expect("the agent is there");
+    let second = connect(port);
+    let _ = named.truth();
+    drop((first, second));
+    named.end();
+    kill_process(agent.pid(), Signal::CONT).expect("the agent is there");
+    assert_eq!(service(&agent.inbox.of_port(port, 2)[1]), Some("till"));
+    let _ = agent.stop();
+}
+
 /// A cgroup of version 2, mounted under a root of its own.
 struct Group {
     root: tempfile::TempDir,
@@ -422,7 +444,8 @@ pub(super) fn a_process_that_is_moved_takes_nobody_with_it() {
     let truth = moved.truth();
     fs::write(other.path.join("cgroup.procs"), truth.pid.to_string()).expect("root may move it");
     kill_process(agent.pid(), Signal::CONT).expect("the agent is there");
-    let _ = agent.inbox.of_port(port, 1);
+    let record = agent.inbox.of_port(port, 1).remove(0);
+    assert_eq!(record.resource_text("container.id"), None, "where it was is not known, nor is it made up");
     drop(client);
     moved.end();
     let record = one_accept(&agent, &mut group.acceptor());
