@@ -8,7 +8,6 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -203,6 +202,11 @@ pub(super) fn what_the_resource_says_of_the_host() {
     let _ = agent.stop();
 }
 
+/// An agent whose records wait long enough for what their process says of itself, on a slow machine too.
+fn patient(flags: &[&str]) -> Agent {
+    Agent::with(&[&["--set", "batch.timeout=2s"], flags].concat())
+}
+
 /// One accept by an acceptor: the record.
 fn one_accept(agent: &Agent, command: &mut Command) -> Record {
     let (listening, port) = listener();
@@ -229,7 +233,7 @@ fn service(record: &Record) -> Option<&str> {
 const NAMELESS: Option<&str> = Some("unknown_service:acceptor");
 
 pub(super) fn what_a_process_publishes_names_its_service() {
-    let agent = Agent::start();
+    let agent = patient(&[]);
     let record = one_accept(&agent, acceptor().args(["publish", "valid", "shop", "1"]));
     assert_eq!(service(&record), Some("shop"));
     assert_eq!(record.resource_text("service.version"), Some("7"));
@@ -242,7 +246,7 @@ pub(super) fn what_a_process_publishes_names_its_service() {
 }
 
 pub(super) fn a_wrong_context_hurts_nobody() {
-    let agent = Agent::start();
+    let agent = patient(&[]);
     for wrong in ["garbage", "huge", "elsewhere", "unanswered"] {
         let record = one_accept(&agent, acceptor().args(["publish", wrong, "shop", "1"]));
         assert_eq!(service(&record), NAMELESS, "{wrong}");
@@ -253,7 +257,7 @@ pub(super) fn a_wrong_context_hurts_nobody() {
 }
 
 pub(super) fn the_environment_names_the_service() {
-    let agent = Agent::start();
+    let agent = patient(&[]);
     let mut named = acceptor();
     named.env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod,host.name=forged,secret=x");
     let record = one_accept(&agent, named.env("OTEL_SERVICE_NAME", "till").arg("1"));
@@ -317,15 +321,14 @@ pub(super) fn a_name_that_comes_later_is_taken_later() {
 
 /// Asked again after its second accept, it does not answer any more.
 pub(super) fn who_is_gone_when_asked_again_is_still_who_it_was() {
-    let agent = Agent::start();
+    let agent = patient(&[]);
     let (listening, port) = listener();
     let mut command = acceptor();
     let mut named = Acceptor::run(command.env("OTEL_SERVICE_NAME", "till").arg("2"), &listening);
     let first = connect(port);
     let _ = named.truth();
     assert_eq!(service(&agent.inbox.of_port(port, 1)[0]), Some("till"));
-    // It is not asked again before.
-    thread::sleep(Duration::from_millis(1200));
+    // It is not asked again within the first second, and that has passed by now.
     kill_process(agent.pid(), Signal::STOP).expect("the agent is there");
     let second = connect(port);
     let _ = named.truth();
@@ -398,7 +401,7 @@ pub(super) fn the_cgroup_tells_the_container() {
 
 pub(super) fn the_cgroup_tells_the_systemd_service() {
     let group = Group::new("acceptd-scenario@7.service");
-    let agent = Agent::with(&["--set", &group.flag()]);
+    let agent = patient(&["--set", &group.flag()]);
     let record = one_accept(&agent, &mut group.acceptor());
     assert_eq!(service(&record), Some("acceptd-scenario"));
     assert!(record.entities.contains("service"));
