@@ -20,7 +20,7 @@ use rustix::{
 
 unsafe extern "C" {
     fn accept(listener: c_int, address: *mut c_void, length: *mut u32) -> c_int;
-    fn signal(number: c_int, handler: extern "C" fn(c_int)) -> *mut c_void;
+    fn signal(number: c_int, handler: Option<extern "C" fn(c_int)>) -> *mut c_void;
     fn siginterrupt(number: c_int, interrupts: c_int) -> c_int;
     fn ioctl(descriptor: c_int, request: c_ulong, ...) -> c_int;
     fn pthread_kill(thread: RawPthread, number: c_int) -> c_int;
@@ -42,6 +42,13 @@ pub fn accept_with_a_bad_address(listener: &impl AsRawFd) -> io::Result<OwnedFd>
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
+/// From now on `number` does to this process, and to those that it starts, what it does by default: whoever started it may have had
+/// it ignored (nohup(1)).
+pub fn set_default(number: Signal) {
+    // SAFETY: there is no handler, and so nothing that is forbidden in one.
+    unsafe { signal(number.as_raw(), None) };
+}
+
 extern "C" fn nothing(_: c_int) {}
 
 /// From now on `number` does nothing in this process but to interrupt a call that blocks; `restarts` says whether the call
@@ -52,7 +59,7 @@ extern "C" fn nothing(_: c_int) {}
 pub fn set_interrupting(number: Signal, restarts: bool) {
     // SAFETY: the handler does nothing, and so nothing that is forbidden in one.
     let done = unsafe {
-        signal(number.as_raw(), nothing);
+        signal(number.as_raw(), Some(nothing));
         siginterrupt(number.as_raw(), c_int::from(!restarts))
     };
     assert_eq!(done, 0, "{}", io::Error::last_os_error());

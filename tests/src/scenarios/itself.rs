@@ -22,6 +22,7 @@ use serde_json::Value as Json;
 use super::listener;
 use crate::{
     agent::{ACCEPT, Agent, Inbox, Said, binary, tier, tier_setting},
+    raw::set_default,
     record::Record,
     wait,
 };
@@ -280,13 +281,15 @@ pub(super) fn the_metrics_are_the_ledger() {
 
 pub(super) fn under_overload_a_record_stands_for_several_accepts() {
     const BUSY: usize = 2000;
-    let agent = Agent::with(&["--set", "overload.max_records_per_second=40"]);
-    let ((busy, at), (quiet, quiet_at)) = (listener(), listener());
+    let [(busy, at), (quiet, quiet_at), (last, last_at)] = [(); 3].map(|()| listener());
+    // Nobody else's accepts: the ledger is of all that the agent sees.
+    let ports = [at, quiet_at, last_at].map(|address| address.port().to_string()).join(",");
+    let filter = format!("filter.ports={ports}");
+    let agent = Agent::with(&["--set", "overload.max_records_per_second=40", "--set", &filter]);
     accepts(&quiet, quiet_at, 1);
     accepts(&busy, at, BUSY);
     accepts(&quiet, quiet_at, 2);
     // Behind everything else.
-    let (last, last_at) = listener();
     let inbox = agent.inbox.clone();
     accepts(&last, last_at, 1);
     let _ = agent.inbox.of_port(last_at.port(), 1);
@@ -427,6 +430,7 @@ pub(super) fn a_bad_configuration_is_not_taken() {
 /// A hangup reloads whoever delivers; who prints for a terminal that is gone would be left over.
 pub(super) fn an_agent_that_only_prints_ends_with_its_terminal() {
     let state = tempfile::tempdir().expect("a temporary folder");
+    set_default(Signal::HUP);
     let mut watch = Command::new(binary("acceptd"))
         .env_clear()
         .args(["watch", "--set", &format!("state.directory={}", state.path().display())])
