@@ -1,14 +1,13 @@
 //! Redis in containers of Docker's engine, which says itself which container and which process is which.
 
-use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use super::READY;
+use super::{READY, ask};
 use crate::command::{self, capture};
 use crate::process::{Running, until};
 use crate::records::Record;
@@ -102,6 +101,8 @@ impl Engine {
             run.arg("--env").arg(format!("OTEL_SERVICE_NAME={service}"));
         }
         run.args([IMAGE, "/usr/bin/redis-server", "--bind", "127.0.0.1", "--port", &port.to_string()]);
+        // Its title would be written over its environment, before the agent has read it or after.
+        run.args(["--set-proc-title", "no"]);
         let id = capture(run)?.trim().to_owned();
         let pid = capture(self.docker(&["inspect", "--format", "{{.State.Pid}}", &id]))?.trim().to_owned();
         until("Redis in a container", READY, || Ok(ping(port).ok()))?;
@@ -113,9 +114,7 @@ impl Engine {
 }
 
 fn ping(port: u16) -> Result<()> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.write_all(b"PING\r\n")?;
-    stream.read_exact(&mut [0]).context("no answer")
+    ask(TcpStream::connect((Ipv4Addr::LOCALHOST, port)), b"PING\r\n")
 }
 
 impl Served {
