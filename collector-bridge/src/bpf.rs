@@ -1,5 +1,6 @@
 //! The kernel side of the agent: load the programs, attach them, drain their ring, read their counters.
 
+pub mod anchor;
 mod attach;
 pub mod counters;
 pub mod failures;
@@ -7,8 +8,9 @@ pub mod figures;
 pub mod hooks;
 pub mod loader;
 pub mod offsets;
+mod pins;
 pub mod ring;
 pub mod survey;
 
 pub use hooks::{Tier, Wanted};
-pub use loader::{Capture, LoadError, Missing, Programs, Settings, load};
+pub use loader::{Capture, LoadError, Missing, Programs, Settings, Traces, load};

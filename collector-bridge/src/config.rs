@@ -17,6 +17,7 @@ mod otel;
 mod pairs;
 mod print;
 mod quantity;
+mod ratio;
 mod raw;
 mod reload;
 mod schema;
@@ -31,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use choice::{CaptureTier, LogLevel, OutputFormat, PeerAddress, Profile, Protocol, Temporality};
+pub use choice::{CaptureTier, LogLevel, OutputFormat, PeerAddress, Profile, Protocol, Sampler, Temporality};
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, Problem};
 pub use file::DEFAULT_PATH;
@@ -39,10 +40,11 @@ pub use layer::Flag;
 pub use origin::Origin;
 pub use pairs::{Headers, resource_attributes};
 pub use print::{Setting, default_file};
+pub use ratio::Ratio;
 pub use reload::Reloaded;
 pub use schema::{
     AttributeSelection, Batch, Capture, Config, Events, Export, ExportTls, Filter, FilterExclude, Host,
-    Limits, ListenerWatch, Log, Queue, ResourceAdditions, Shutdown, Spool, State,
+    Limits, ListenerWatch, Log, Queue, ResourceAdditions, Shutdown, Spool, State, Traces,
 };
 pub use scope::Scope;
 pub use values::Family;
@@ -240,7 +242,7 @@ impl Loaded {
 
     /// What follows from other values.
     fn derive(&mut self) {
-        let is_of_records = |scope: &Scope| *scope != Scope::Signal(Signal::Metrics);
+        let is_of_records = |scope: &Scope| !matches!(scope, Scope::Signal(Signal::Metrics | Signal::Traces));
         let is_sent = self.scopes().filter(is_of_records).any(|scope| self.view(&scope).config.is_sent());
         if is_sent && self.origin("output") == Origin::Default {
             self.config.output = None;
@@ -323,7 +325,7 @@ impl Loaded {
 const TARGETS: [&str; 2] = ["export.endpoint", "export.file"];
 
 /// The signals that are sent.
-const SIGNALS: [Signal; 2] = [Signal::Logs, Signal::Metrics];
+const SIGNALS: [Signal; 3] = [Signal::Logs, Signal::Metrics, Signal::Traces];
 
 /// Where Collectors receive OTLP/gRPC.
 const GRPC_PORT: u16 = 4317;

@@ -29,6 +29,13 @@ pub fn of_records(loaded: &Loaded) -> Vec<(String, View)> {
     std::iter::once(default).chain(others).filter(|(_, view)| view.config.is_sent()).collect()
 }
 
+/// Whether the traces of connections have somewhere to go.
+#[must_use]
+pub fn has_traces(loaded: &Loaded) -> bool {
+    let config = loaded.view(&Scope::Signal(Signal::Traces)).config;
+    config.traces.export && config.is_sent()
+}
+
 /// Where a view of the configuration sends a signal; none when there is nowhere to send it to.
 ///
 /// # Errors
@@ -69,6 +76,9 @@ impl Destination {
 
 /// The name of the destination that the configuration's `export` describes; its folder within `spool.directory`, too.
 pub const DEFAULT: &str = "default";
+
+/// The folder of spans within `spool.directory`. No destination can have this name.
+pub const TRACES: &str = "default.traces";
 
 /// Where requests wait for the destination of this name, if not in memory.
 #[must_use]

@@ -16,6 +16,7 @@ use aya::maps::{MapData, RingBuf};
 use crate::{
     bpf::{
         Capture, Programs,
+        anchor::Anchor,
         counters::{Counters, KernelCounts},
         failures::FailureCounts,
         loader::Hooks,
@@ -121,6 +122,7 @@ pub struct Drain {
     ring: RingBuf<MapData>,
     counters: Counters,
     failures: FailureCounts,
+    anchor: Anchor,
     recorder: Recorder,
     shared: Arc<Shared>,
     /// Between two looks at every listener.
@@ -150,6 +152,7 @@ impl Drain {
             ring: programs.ring,
             counters: programs.counters,
             failures: programs.failures,
+            anchor: programs.anchor,
             recorder,
             shared,
             interval,
@@ -217,6 +220,7 @@ impl Drain {
     /// Counts, lets others see it, and tells of what was lost.
     fn take_stock(&mut self) -> anyhow::Result<()> {
         self.counted = Instant::now();
+        self.anchor.set(self.recorder.anchor())?;
         let drain = self.recorder.counts();
         let kernel = self.counters.read()?;
         let hook_missed = self.hooks.as_ref().and_then(Hooks::missed);

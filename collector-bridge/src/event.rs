@@ -1,7 +1,7 @@
 //! From ring-buffer bytes to an event: checked, never trusted. No I/O.
 
 use acceptd_common::{
-    ABI_VERSION, Abandoned, Header, InetAccept, Kind, ListenerState, SocketCall, UnixAccept,
+    ABI_VERSION, Abandoned, Closed, Header, InetAccept, Kind, ListenerState, SocketCall, UnixAccept,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
@@ -19,6 +19,8 @@ pub enum Event<'a> {
     ListenerClosed(&'a ListenerState),
     /// See [`Abandoned`].
     Abandoned(&'a Abandoned),
+    /// See [`Closed`].
+    Closed(&'a Closed),
 }
 
 /// Why a sample is not an event. Such a sample is counted and skipped.
@@ -66,6 +68,7 @@ pub fn decode(sample: &[u8]) -> Result<Event<'_>, Malformed> {
         Kind::SocketCall => whole(sample).map(Event::SocketCall),
         Kind::ListenerClosed => whole(sample).map(Event::ListenerClosed),
         Kind::Abandoned => whole(sample).map(Event::Abandoned),
+        Kind::Closed => whole(sample).map(Event::Closed),
     }
     .ok_or(length)
 }
@@ -81,12 +84,13 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [(Kind, usize); 5] = [
+    const KINDS: [(Kind, usize); 6] = [
         (Kind::InetAccept, size_of::<InetAccept>()),
         (Kind::UnixAccept, size_of::<UnixAccept>()),
         (Kind::SocketCall, size_of::<SocketCall>()),
         (Kind::ListenerClosed, size_of::<ListenerState>()),
         (Kind::Abandoned, size_of::<Abandoned>()),
+        (Kind::Closed, size_of::<Closed>()),
     ];
 
     fn header(kind: Kind, length: usize) -> Header {
@@ -113,6 +117,7 @@ mod tests {
             Event::SocketCall(sample) => sample.as_bytes().to_vec(),
             Event::ListenerClosed(sample) => sample.as_bytes().to_vec(),
             Event::Abandoned(sample) => sample.as_bytes().to_vec(),
+            Event::Closed(sample) => sample.as_bytes().to_vec(),
         })
     }
 

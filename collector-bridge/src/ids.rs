@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 
+use acceptd_common::trace;
 use acceptd_otlp::RecordUid;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -22,12 +23,16 @@ pub enum Connection {
     Record(RecordUid),
 }
 
-/// Which span of a connection. Later roles are added.
+/// Which span of a connection. A number is never used again.
 #[derive(Debug, Clone, Copy)]
 #[repr(u8)]
 pub enum Role {
-    /// The root span, from ESTABLISHED to close.
+    /// The root span, from the SYN-ACK to the close.
     Connection = 0,
+    /// From the SYN-ACK to ESTABLISHED.
+    Handshake = 1,
+    /// From ESTABLISHED to the accept.
+    Queue = 2,
 }
 
 impl Ids {
@@ -52,7 +57,15 @@ impl Ids {
         RecordUid { epoch: self.epoch, cpu: u16::try_from(cpu).unwrap_or(u16::MAX), sequence }
     }
 
-    /// Trace and span id of a connection; never zero.
+    /// What makes the randomness of traces out of cookies.
+    #[must_use]
+    pub fn key(&self) -> [u64; 2] {
+        let [high, low]: [[u8; 8]; 2] = zerocopy::transmute!(self.boot);
+        [u64::from_be_bytes(high), u64::from_be_bytes(low)]
+    }
+
+    /// Trace and span id of a connection; never zero. The programs in the kernel know the trace's low 56 bits, too: they decide
+    /// by them which connections have a trace.
     #[must_use]
     pub fn trace(&self, connection: Connection, role: Role) -> ([u8; 16], [u8; 8]) {
         let mut name = [0; 41];
@@ -67,7 +80,11 @@ impl Ids {
                 name[34] = 1;
             }
         }
-        let trace = xxh3_128(&name[..40]).max(1);
+        let mut trace = xxh3_128(&name[..40]);
+        if let Connection::Cookie(cookie) = connection {
+            trace = trace >> trace::BITS << trace::BITS | u128::from(trace::randomness(self.key(), cookie));
+        }
+        let trace = trace.max(1);
         name[40] = 1 + role as u8;
         let span = xxh3_64(&name).max(1);
         (trace.to_be_bytes(), span.to_be_bytes())

@@ -28,6 +28,10 @@ pub struct DrainCounts {
     pub records: u64,
     /// Records refused because one alone exceeds `batch.max_bytes`.
     pub too_large: u64,
+    /// Spans handed to their destination.
+    pub spans: u64,
+    /// Spans refused because one alone exceeds `batch.max_bytes`.
+    pub spans_too_large: u64,
 }
 
 /// The ledger of one capture epoch, from the hook to the batches. Counts of events.
@@ -64,6 +68,10 @@ pub struct CaptureLedger {
     pub records: u64,
     /// Records dropped because one alone exceeds `batch.max_bytes`.
     pub too_large: u64,
+    /// Spans handed to their destination. They stand beside the records.
+    pub spans: u64,
+    /// Spans dropped because one alone exceeds `batch.max_bytes`.
+    pub spans_too_large: u64,
     /// Records with `acceptd.accept.verified=false`, by reason. Not a loss.
     pub unverified: Unverified,
     /// What could not be remembered because a map was full. Not a loss of an event.
@@ -130,6 +138,8 @@ pub struct Forgotten {
     pub own_connections: u64,
     /// Times that a listener was not kept: nothing is said of its health.
     pub listeners: u64,
+    /// Connections whose trace has no root, because their end could not be seen.
+    pub traces: u64,
 }
 
 impl Lost {
@@ -173,6 +183,8 @@ impl CaptureLedger {
             thinned: drain.thinned,
             records: drain.records,
             too_large: drain.too_large,
+            spans: drain.spans,
+            spans_too_large: drain.spans_too_large,
             unverified: Unverified {
                 not_pending: kernel.get(Counter::NotPending),
                 pending_full: kernel.get(Counter::PendingFull),
@@ -185,6 +197,7 @@ impl CaptureLedger {
                 blocked_times: kernel.get(Counter::BlockedFull),
                 own_connections: kernel.get(Counter::OwnFull),
                 listeners: drain.listeners_beyond,
+                traces: kernel.get(Counter::OpenFull),
             },
         }
     }
@@ -257,7 +270,7 @@ mod tests {
             thinned: 1,
             records: 1,
             too_large: 1,
-            listeners_beyond: 0,
+            ..DrainCounts::default()
         };
         assert_eq!(CaptureLedger::new(&kernel, &whole).check(), Ok(()));
         for part in [

@@ -4,6 +4,7 @@ pub mod accept;
 pub mod agent;
 pub mod listener;
 pub mod related;
+pub mod span;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

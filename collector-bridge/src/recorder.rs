@@ -7,11 +7,11 @@ use std::{
 };
 
 use acceptd_common::{
-    Abandoned, Call, FailureKey, Failures, Header, InetAccept, Listener, ListenerState, SocketCall,
-    UnixAccept, UnixName,
+    Abandoned, Call, Closed, FailureKey, Failures, Header, InetAccept, Listener, ListenerState, SocketCall,
+    Task, UnixAccept, UnixName,
 };
 use acceptd_otlp::{
-    Accept, BatchBuilder, BatchLimits, Event, Profile, Push, RecordUid, encode_accept, encode_event,
+    Accept, BatchBuilder, BatchLimits, Event, Profile, Push, RecordUid, Span, encode_accept, encode_event,
 };
 use foldhash::{HashMap, HashMapExt as _};
 use zerocopy::FromZeros as _;
@@ -30,6 +30,7 @@ use crate::{
     mapping::{self, Context, listener::Owner},
     output::{ConsoleCounts, Outputs},
     overload::Overload,
+    spans::{Look, Spans},
 };
 
 /// Looks without a new failure after which a count is forgotten, to make room in the kernel's map.
@@ -59,6 +60,8 @@ pub struct Parts {
     pub listeners: Listeners,
     /// What is sent of accepts under load.
     pub overload: Overload,
+    /// The traces of connections, if they are sent.
+    pub spans: Option<Spans>,
 }
 
 /// What can be changed while it runs.
@@ -124,16 +127,26 @@ impl Recorder {
         // By the old limits.
         self.flush();
         self.parts.builder.limit(limits);
+        if let Some(spans) = &mut self.parts.spans {
+            spans.limit(limits);
+        }
         (self.parts.profile, self.parts.events, self.parts.timeout) = (profile, events, timeout);
         self.parts.peers = peers;
         self.parts.overload.limit(max_records_per_second);
         self.parts.listeners.stalled_after(stalled_after);
     }
 
+    /// Nanoseconds since the Unix epoch at which `CLOCK_BOOTTIME` was 0, as it is known now.
+    #[must_use]
+    pub fn anchor(&self) -> u64 {
+        self.clock.boot_time_unix_nanos()
+    }
+
     /// What was counted so far.
     #[must_use]
     pub fn counts(&self) -> DrainCounts {
-        DrainCounts { listeners_beyond: self.parts.listeners.beyond(), ..self.counts }
+        let (spans, spans_too_large) = self.parts.spans.as_ref().map(Spans::counts).unwrap_or_default();
+        DrainCounts { listeners_beyond: self.parts.listeners.beyond(), spans, spans_too_large, ..self.counts }
     }
 
     /// What the console printed, if there is one.
@@ -154,6 +167,9 @@ impl Recorder {
     fn complete(&mut self) {
         while let Some(identity) = self.parts.identities.completed() {
             self.parts.builder.complete(identity.key, &identity.resource);
+            if let Some(spans) = &mut self.parts.spans {
+                spans.complete(&identity);
+            }
         }
     }
 
@@ -179,11 +195,15 @@ impl Recorder {
                 self.tell_findings();
             }
             event::Event::Abandoned(sample) => self.abandoned(sample),
+            event::Event::Closed(sample) => self.closed(sample),
         }
     }
 
     fn inet(&mut self, sample: &InetAccept) {
         self.parts.listeners.accepted(&sample.listener, None, &sample.task);
+        self.trace(&sample.task, |look, context| {
+            mapping::span::parts_of_inet(sample, look, context).into_iter().flatten()
+        });
         let Some(stands_for) = self.admit(&sample.header, &sample.call, &sample.listener) else { return };
         let identity = self.parts.identities.of(&sample.task, self.now);
         let mut accept = mapping::accept::inet(sample, &identity, self.context());
@@ -194,12 +214,34 @@ impl Recorder {
 
     fn unix(&mut self, sample: &UnixAccept) {
         self.parts.listeners.accepted(&sample.listener, Some(&sample.local), &sample.task);
+        self.trace(&sample.task, |look, context| mapping::span::part_of_unix(sample, look, context));
         let Some(stands_for) = self.admit(&sample.header, &sample.call, &sample.listener) else { return };
         let identity = self.parts.identities.of(&sample.task, self.now);
         let mut accept = mapping::accept::unix(sample, &identity, self.context());
         accept.adjusted_count = Some(stands_for).filter(|accepts| *accepts > 1);
         let pushed = push_accept(&mut self.parts, &identity, &accept);
         self.pushed(pushed);
+    }
+
+    fn closed(&mut self, sample: &Closed) {
+        self.counts.bookkeeping += 1;
+        self.trace(&sample.open.task, |look, context| Some(mapping::span::connection(sample, look, context)));
+    }
+
+    /// Adds what there is to be told of a connection's trace, under the Resource of the process that accepted it.
+    fn trace<'a, S: IntoIterator<Item = Span<'a>>>(
+        &mut self,
+        task: &Task,
+        spans_of: impl FnOnce(Look, Context<'_>) -> S,
+    ) {
+        let Some(look) = self.parts.spans.as_ref().map(|spans| spans.look) else { return };
+        for span in spans_of(look, self.context()) {
+            let identity = self.parts.identities.of(task, self.now);
+            let Parts { spans, profile, .. } = &mut self.parts;
+            if let Some(spans) = spans {
+                spans.push(&identity, &span, profile);
+            }
+        }
     }
 
     /// Whether an accept is a record (if not, it is counted), and for how many accepts it stands, itself among them. Failures have
@@ -374,7 +416,7 @@ impl Recorder {
     }
 
     /// Of the process, or else of the agent.
-    fn identity_of(&mut self, owner: Option<&acceptd_common::Task>) -> Arc<Identity> {
+    fn identity_of(&mut self, owner: Option<&Task>) -> Arc<Identity> {
         match owner {
             Some(task) => self.parts.identities.of(task, self.now),
             None => self.parts.identities.agent(),
@@ -415,10 +457,17 @@ impl Recorder {
 
     /// Hands on what has waited long enough: a little longer while a process is asked who it is.
     pub fn flush_if_due(&mut self) {
-        let is_due = self.oldest.is_some_and(|oldest| oldest.elapsed() >= self.parts.timeout);
-        let may_wait = || self.oldest.is_some_and(|oldest| oldest.elapsed() < self.parts.timeout + PATIENCE);
-        if is_due && !(self.parts.identities.is_asking() && may_wait()) {
-            self.flush();
+        let Parts { timeout, identities, spans, .. } = &mut self.parts;
+        let is_due = |waited: Duration| {
+            waited >= *timeout && (waited >= *timeout + PATIENCE || !identities.is_asking())
+        };
+        if let Some(spans) = spans
+            && spans.waited().is_some_and(is_due)
+        {
+            spans.flush();
+        }
+        if self.oldest.is_some_and(|oldest| is_due(oldest.elapsed())) {
+            self.flush_records();
         }
     }
 
@@ -432,6 +481,13 @@ impl Recorder {
 
     /// Hands on what is gathered, however little.
     pub fn flush(&mut self) {
+        self.flush_records();
+        if let Some(spans) = &mut self.parts.spans {
+            spans.flush();
+        }
+    }
+
+    fn flush_records(&mut self) {
         self.oldest = None;
         if let Some(batch) = self.parts.builder.seal() {
             self.parts.outputs.push(&batch);

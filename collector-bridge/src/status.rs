@@ -79,8 +79,7 @@ pub fn failures(reading: &Reading) -> Vec<String> {
 fn weaknesses(reading: &Reading) -> Vec<String> {
     let capture = &reading.capture;
     let because = capture.because.iter().map(|because| format!("{} only: {because}", capture.tier));
-    let missing =
-        capture.missing.iter().map(|missing| format!("without {}: {}", missing.feature, missing.reason));
+    let missing = capture.missing.iter().map(ToString::to_string);
     let lost = reading.stock.lost.iter().map(|lost| {
         let at =
             lost.destination.as_ref().map(|name| format!(" at the destination {name}")).unwrap_or_default();
@@ -148,6 +147,7 @@ mod tests {
             stock: Stock::default(),
             capture: Capture { tier: Tier::One, because: None, missing: Vec::new() },
             deliveries: Vec::new(),
+            traces: None,
             metrics: None,
             troubles: Vec::new(),
             still: Duration::from_millis(100),

@@ -27,6 +27,8 @@ pub struct Summary {
     /// Where each destination is, by name.
     #[serde(skip)]
     targets: BTreeMap<String, String>,
+    /// Of spans, if they were sent.
+    pub traces: Option<LedgerSnapshot>,
     /// Of the agent's own metrics, if they were sent.
     pub metrics: Option<LedgerSnapshot>,
     /// Of the standard output, if records were printed.
@@ -34,12 +36,13 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// What was counted up to the destinations, by them, and of the agent's own metrics.
+    /// What was counted up to the destinations, by them, of spans, and of the agent's own metrics.
     #[must_use]
     pub fn new(
         programs: Capture,
         stock: &Stock,
         deliveries: &[Delivery],
+        traces: Option<LedgerSnapshot>,
         metrics: Option<LedgerSnapshot>,
     ) -> Self {
         let mut destinations: BTreeMap<String, LedgerSnapshot> =
@@ -54,6 +57,7 @@ impl Summary {
                 .iter()
                 .map(|delivery| (delivery.name.clone(), delivery.target.to_string()))
                 .collect(),
+            traces,
             metrics,
             console: stock.console,
         }
@@ -71,6 +75,15 @@ impl Summary {
                 return Err(format!(
                     "{} records were made and {} reached the exporter",
                     self.capture.records, export.records
+                ));
+            }
+        }
+        if let Some(traces) = &self.traces {
+            settled(traces)?;
+            if traces.records != self.capture.spans {
+                return Err(format!(
+                    "{} spans were made and {} reached the exporter",
+                    self.capture.spans, traces.records
                 ));
             }
         }
@@ -136,6 +149,17 @@ impl fmt::Display for Summary {
                     export.recovered, export.spooled
                 )?;
             }
+        }
+        if let Some(traces) = self.traces.as_ref().filter(|traces| traces.records + traces.recovered > 0) {
+            writeln!(
+                out,
+                "acceptd: {} spans: {} acknowledged, {} rejected, {} dropped, {} in the spool",
+                traces.records + traces.recovered,
+                traces.acknowledged,
+                traces.rejected,
+                traces.dropped_total(),
+                traces.spooled,
+            )?;
         }
         if let Some(console) = &self.console {
             writeln!(out, "acceptd: {} records printed, {} dropped", console.printed, console.dropped)?;

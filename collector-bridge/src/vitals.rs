@@ -32,6 +32,8 @@ pub struct Vitals {
     capture: Capture,
     shared: Arc<Shared>,
     outlets: Vec<Outlet>,
+    /// Of spans.
+    traces: Option<Exporter>,
     /// Of the agent's own metrics.
     metrics: Option<Exporter>,
     started: Instant,
@@ -47,6 +49,8 @@ pub struct Reading {
     pub capture: Capture,
     /// What became of the records, by destination.
     pub deliveries: Vec<Delivery>,
+    /// What became of spans.
+    pub traces: Option<LedgerSnapshot>,
     /// What became of the agent's own metrics.
     pub metrics: Option<LedgerSnapshot>,
     /// What ails delivery, in words.
@@ -79,10 +83,11 @@ impl Vitals {
         capture: Capture,
         shared: Arc<Shared>,
         outlets: Vec<Outlet>,
+        traces: Option<Exporter>,
         metrics: Option<Exporter>,
     ) -> Self {
         let (started, stopping) = (Instant::now(), AtomicBool::new(false));
-        Self { capture, shared, outlets, metrics, started, stopping }
+        Self { capture, shared, outlets, traces, metrics, started, stopping }
     }
 
     /// The agent ends.
@@ -94,11 +99,13 @@ impl Vitals {
     #[must_use]
     pub fn read(&self) -> Reading {
         let deliveries = self.outlets.iter().map(Delivery::of).collect();
-        let exporters = self.outlets.iter().map(|outlet| &outlet.exporter).chain(&self.metrics);
+        let exporters = self.outlets.iter().map(|outlet| &outlet.exporter);
+        let exporters = exporters.chain(&self.traces).chain(&self.metrics);
         Reading {
             stock: self.shared.stock(),
             capture: self.capture.clone(),
             deliveries,
+            traces: self.traces.as_ref().map(Exporter::ledger),
             metrics: self.metrics.as_ref().map(Exporter::ledger),
             troubles: exporters.flat_map(Exporter::troubles).collect(),
             still: self.shared.still(),
@@ -121,6 +128,7 @@ impl Reading {
     /// The ledger of this moment.
     #[must_use]
     pub fn summary(&self) -> Summary {
-        Summary::new(self.capture.clone(), &self.stock, &self.deliveries, self.metrics.clone())
+        let (traces, metrics) = (self.traces.clone(), self.metrics.clone());
+        Summary::new(self.capture.clone(), &self.stock, &self.deliveries, traces, metrics)
     }
 }

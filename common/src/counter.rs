@@ -37,7 +37,7 @@ pub enum Counter {
     FailureNoListener = 13,
     /// Both descriptors were closed or replaced before the hook could look: nothing is known but that it was.
     SocketsGone = 14,
-    /// Events that are no accepts: related calls, closed listeners, abandoned connections.
+    /// Events that are no accepts: related calls, closed listeners, abandoned connections, connections with a trace that ended.
     Other = 15,
     /// Left out by `filter.*`.
     Filtered = 16,
@@ -50,11 +50,13 @@ pub enum Counter {
     /// Accepts whose end the kernel did not show, because somebody attached a program to the same function or detached one,
     /// and of which nothing was kept.
     Unended = 20,
+    /// Connections that have a trace, and whose end will not be seen because it could not be remembered.
+    OpenFull = 21,
 }
 
 impl Counter {
     /// Number of counters: the size of the map.
-    pub const COUNT: u32 = 21;
+    pub const COUNT: u32 = 22;
 
     /// The terms that add up to [`Counter::Seen`] and [`Counter::Other`].
     pub const PARTS_OF_SEEN: [Self; 11] = [

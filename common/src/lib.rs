@@ -11,13 +11,14 @@ pub mod counter;
 pub mod filter;
 pub mod limits;
 pub mod sample;
+pub mod trace;
 
 pub use counter::Counter;
 pub use filter::FilterKey;
 pub use sample::{
-    Abandoned, Call, Connection, FailureKey, Failures, Handshake, Header, InetAccept, Kind, Listener,
-    ListenerState, SocketCall, Task, UnixAccept, UnixName,
+    Abandoned, Call, Closed, Connection, FailureKey, Failures, Handshake, Header, InetAccept, Kind, Listener,
+    ListenerState, Open, SocketCall, Task, Trace, UnixAccept, UnixName,
 };
 
 /// Version of every layout in this crate. It grows with each change of a struct, a kind or a counter.
-pub const ABI_VERSION: u16 = 3;
+pub const ABI_VERSION: u16 = 4;

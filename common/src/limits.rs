@@ -14,6 +14,9 @@ pub const UNIX_NAME_LEN: usize = 108;
 /// proving them (it then counts [`crate::Counter::PendingFull`] and sends `acceptd.accept.verified=false`).
 pub const PENDING_CONNECTIONS: u32 = 65_536;
 
+/// Connections with a trace that may be open at one time where the sockets themselves cannot keep them.
+pub const OPEN_CONNECTIONS: u32 = 65_536;
+
 /// Connections that the agent itself may have open at one time and still be recognised as its own.
 pub const OWN_CONNECTIONS: u32 = 1_024;
 

@@ -20,6 +20,8 @@ pub enum Kind {
     ListenerClosed = 4,
     /// [`Abandoned`]: a connection closed that was never accepted.
     Abandoned = 5,
+    /// [`Closed`]: an accepted connection with a trace ended.
+    Closed = 6,
 }
 
 impl Kind {
@@ -32,6 +34,7 @@ impl Kind {
             3 => Some(Self::SocketCall),
             4 => Some(Self::ListenerClosed),
             5 => Some(Self::Abandoned),
+            6 => Some(Self::Closed),
             _ => None,
         }
     }
@@ -239,6 +242,8 @@ pub struct InetAccept {
     pub listener: Listener,
     /// How the connection came about.
     pub handshake: Handshake,
+    /// Whether the connection has a trace.
+    pub trace: Trace,
 }
 
 /// An accept on a UNIX socket.
@@ -265,6 +270,8 @@ pub struct UnixAccept {
     pub local: UnixName,
     /// The peer's name.
     pub peer: UnixName,
+    /// Whether the connection has a trace.
+    pub trace: Trace,
 }
 
 /// A call that makes or uses a socket, other than a returned accept.
@@ -340,6 +347,83 @@ pub struct Abandoned {
     pub queue_ns: u64,
 }
 
+/// Whether a connection has a trace. It is decided once, at the accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Trace {
+    /// Nanoseconds since the Unix epoch at which `CLOCK_BOOTTIME` was 0, as it was known at the accept: the one anchor of all times
+    /// of the trace.
+    pub anchor_ns: u64,
+    /// The bits below; 0 when it has none.
+    pub flags: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+impl Trace {
+    /// It has one, by its randomness.
+    pub const BY_RATIO: u32 = 1;
+    /// It has one, because it waited long.
+    pub const SLOW: u32 = 1 << 1;
+    /// It was established before the programs were loaded.
+    pub const PREEXISTING: u32 = 1 << 2;
+    /// Bits of which one is set where there is a trace.
+    pub const SAMPLED: u32 = Self::BY_RATIO | Self::SLOW;
+}
+
+/// What is kept of a connection with a trace until it ends. Outlives the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Open {
+    /// When it was accepted, nanoseconds on `CLOCK_BOOTTIME`; never 0.
+    pub accepted_ns: u64,
+    /// When it began: with the SYN-ACK, else when it was established, else at the accept.
+    pub began_ns: u64,
+    /// See [`Trace`].
+    pub trace: Trace,
+    /// Who accepted it.
+    pub task: Task,
+    /// The load of the programs that saw it last.
+    pub generation: u64,
+}
+
+/// An accepted connection with a trace ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Closed {
+    /// Kind [`Kind::Closed`].
+    pub header: Header,
+    /// What was kept of it.
+    pub open: Open,
+    /// The connection; all zero but cookie and family for a UNIX socket.
+    pub socket: Connection,
+    /// Bytes of payload that arrived; valid with [`Closed::HAS_TCP`].
+    pub received: u64,
+    /// Bytes of payload that were sent, each once; likewise.
+    pub sent: u64,
+    /// Smoothed round-trip time in the end, nanoseconds; 0 when unknown.
+    pub rtt_ns: u64,
+    /// Segments that were sent again; valid with [`Closed::HAS_TCP`].
+    pub retransmits: u32,
+    /// Its error (`sk_err`); 0 when it had none.
+    pub error: u32,
+    /// State that it had before, `TCP_…`; 0 when unknown.
+    pub old_state: u8,
+    /// The bits below.
+    pub flags: u8,
+    /// Always 0.
+    pub reserved: [u8; 6],
+    /// The name of a UNIX socket.
+    pub local: UnixName,
+    /// The name of a UNIX socket's peer.
+    pub peer: UnixName,
+}
+
+impl Closed {
+    /// The figures of TCP are valid.
+    pub const HAS_TCP: u8 = 1;
+}
+
 /// Key of the map of failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -375,12 +459,14 @@ const _: () = {
     assert!(size_of::<Listener>() == 56);
     assert!(size_of::<UnixName>() == 112);
     assert!(size_of::<Handshake>() == 24);
-    assert!(size_of::<InetAccept>() == 352);
+    assert!(size_of::<InetAccept>() == 368);
     assert!(offset_of!(InetAccept, task) == size_of::<Header>());
     assert!(offset_of!(InetAccept, socket) == 208);
-    assert!(size_of::<UnixAccept>() == 512);
+    assert!(size_of::<UnixAccept>() == 528);
     assert!(offset_of!(UnixAccept, local) == 288);
     assert!(size_of::<SocketCall>() == 360);
     assert!(size_of::<ListenerState>() == 368);
     assert!(size_of::<Abandoned>() == 104);
+    assert!(size_of::<Open>() == 184);
+    assert!(size_of::<Closed>() == 544);
 };

@@ -1,12 +1,13 @@
 //! A return of accept: counted, left out with a reason, or made into one sample.
 
-use acceptd_common::{Call, Counter, InetAccept, UnixAccept};
+use acceptd_common::{Call, Counter, InetAccept, Trace, UnixAccept};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 
 use crate::{
     count, failure, filter,
     maps::{ENTERED, OWN_BY_TUPLE},
     offsets::*,
+    open,
     pending::{self, Pending},
     send::send,
     sock::{self, AF_UNIX, Socket},
@@ -52,7 +53,11 @@ pub struct Accept {
     /// What is known of the socket from before it was accepted.
     pub pending: Pending,
     pub is_self: bool,
+    pub trace: Trace,
 }
+
+/// No trace.
+pub const UNTRACED: Trace = Trace { anchor_ns: 0, flags: 0, reserved: 0 };
 
 /// Tier 2: `listener` is only asked for when it is needed, half of all calls find an empty queue.
 #[inline(always)]
@@ -105,6 +110,7 @@ pub fn failed(returned: Returned, now: u64, blocked_ns: u64, listener: impl FnOn
         verified: false,
         pending: Pending::UNKNOWN,
         is_self: by_agent(),
+        trace: UNTRACED,
     };
     if may_be_record(&accept) {
         submit(&accept);
@@ -150,9 +156,19 @@ fn may_be_record(failed: &Accept) -> bool {
 fn succeeded(returned: Returned, now: u64, blocked_ns: u64, accepted: Socket, listener: Socket) {
     let pending = if accepted.exists() { pending::take(accepted) } else { Pending::UNKNOWN };
     let verified = pending.waits();
-    let mut accept =
-        Accept { returned, now, blocked_ns, accepted, listener, verified, pending, is_self: false };
+    let mut accept = Accept {
+        returned,
+        now,
+        blocked_ns,
+        accepted,
+        listener,
+        verified,
+        pending,
+        is_self: false,
+        trace: UNTRACED,
+    };
     if passes(&mut accept) {
+        open::begin(&mut accept);
         if !verified {
             count::add(unverified_because(accepted));
         }
@@ -270,6 +286,7 @@ pub fn inet(out: &mut InetAccept, accept: &Accept) {
         accept.listener.describe_listener(&mut out.listener);
     }
     accept.pending.describe_handshake(accept.listener, &mut out.handshake);
+    out.trace = accept.trace;
 }
 
 /// Fills a sample, which is zero.
@@ -289,6 +306,7 @@ pub fn unix(out: &mut UnixAccept, accept: &Accept) {
     }
     // The accepted socket has its listener's name.
     accept.accepted.or(accept.listener).unix_name(&mut out.local);
+    out.trace = accept.trace;
 }
 
 #[inline(always)]

@@ -10,9 +10,10 @@ use aya_ebpf::helpers::{
 };
 
 use crate::{
-    accept::{self, Accept, EAGAIN, NO_FD, Returned},
+    accept::{self, Accept, EAGAIN, NO_FD, Returned, UNTRACED},
     count,
     maps::CALLS,
+    open,
     pending::{self, Pending},
     read,
     send::{Sample, send_kept, zero},
@@ -269,8 +270,17 @@ pub fn left(listener_file: *const u8, result: u64) {
     }
     let listener = of_file(listener_file);
     let returned = Returned { syscall, result: 0, is_fd: false, listener_fd };
-    let mut accept =
-        Accept { returned, now, blocked_ns, accepted, listener, verified: true, pending, is_self: false };
+    let mut accept = Accept {
+        returned,
+        now,
+        blocked_ns,
+        accepted,
+        listener,
+        verified: true,
+        pending,
+        is_self: false,
+        trace: UNTRACED,
+    };
     succeeded(ongoing, &mut accept);
 }
 
@@ -296,6 +306,9 @@ fn failed(
 #[inline(always)]
 fn succeeded(ongoing: Option<&mut Ongoing>, accept: &mut Accept) {
     let passes = accept::passes(accept);
+    if passes {
+        open::begin(accept);
+    }
     let Some(ongoing) = ongoing else {
         count::add(Counter::Seen);
         if passes {
@@ -408,6 +421,7 @@ fn without_do_accept(ongoing: &Ongoing, result: i32) {
         verified: false,
         pending: Pending::UNKNOWN,
         is_self: false,
+        trace: UNTRACED,
     };
     if accept::passes(&mut accept) {
         count::add(Counter::FdGone);

@@ -6,11 +6,11 @@ use acceptd_common::{Call, Counter};
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_boot_ns};
 
 use crate::{
-    accept::{self, Accept, NO_FD, Returned},
+    accept::{self, Accept, NO_FD, Returned, UNTRACED},
     calls::{self, Ongoing},
     count,
     offsets::*,
-    pending,
+    open, pending,
     read::typed,
     sock::{self, Socket},
 };
@@ -60,8 +60,10 @@ pub fn grafted(sk: *const u8, socket: *const u8) {
         verified: true,
         pending,
         is_self: false,
+        trace: UNTRACED,
     };
     if accept::passes(&mut accept) {
+        open::begin(&mut accept);
         accept::submit(&accept);
     }
 }
@@ -97,6 +99,7 @@ fn keep_in_case(ongoing: &mut Ongoing, accepted: Socket) {
         verified: true,
         pending: pending::graft(accepted),
         is_self: false,
+        trace: UNTRACED,
     };
     calls::keep(ongoing, &accept);
 }

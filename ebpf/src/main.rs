@@ -21,6 +21,7 @@ mod io_uring;
 mod iterators;
 mod maps;
 mod offsets;
+mod open;
 mod pending;
 mod read;
 mod related;

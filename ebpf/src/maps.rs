@@ -1,12 +1,12 @@
 //! Every map, with the reason for its size.
 
 use acceptd_common::{
-    FailureKey, Failures, ListenerState,
+    FailureKey, Failures, ListenerState, Open,
     counter::Counter,
     filter::FilterValue,
     limits::{
-        BLOCKED_THREADS, BUDGETED_LISTENERS, FAILURE_COUNTS, FILTER_VALUES, OWN_CONNECTIONS,
-        PENDING_CONNECTIONS,
+        BLOCKED_THREADS, BUDGETED_LISTENERS, FAILURE_COUNTS, FILTER_VALUES, OPEN_CONNECTIONS,
+        OWN_CONNECTIONS, PENDING_CONNECTIONS,
     },
 };
 use aya_ebpf::{
@@ -16,6 +16,9 @@ use aya_ebpf::{
 };
 
 use crate::{calls::Ongoing, pending::Pending, sock::Tuple, storage::TaskStorage};
+
+/// `BPF_F_NO_PREALLOC`, include/uapi/linux/bpf.h: memory for what is there, not for what could be.
+const NO_PREALLOC: u32 = 1;
 
 /// Samples on their way to the agent. The agent sets the size (`capture.ring_bytes`) when it loads the programs.
 #[map]
@@ -54,6 +57,23 @@ pub static CALLS: TaskStorage<Ongoing> = TaskStorage::new();
 /// were not accepted yet. Emptied at the accept and when the socket is destroyed, so it cannot leak. Full is a counter.
 #[map]
 pub static PENDING: HashMap<u64, Pending> = HashMap::with_max_entries(PENDING_CONNECTIONS, 0);
+
+/// Tier 1: what the end of each connection with a trace needs. Made by the accept; gone with the end, or the socket. Pinned.
+#[btf_map]
+pub static OPEN: SkStorage<Open> = SkStorage::new();
+
+/// Tier 2, and Multipath TCP in tier 1: cookie → the same. Emptied at the end; what ended while no agent ran is swept at the
+/// next start. Full is a counter. Pinned.
+#[map]
+pub static OPEN_BY_COOKIE: HashMap<u64, Open> = HashMap::with_max_entries(OPEN_CONNECTIONS, NO_PREALLOC);
+
+/// What an entry of that begins with.
+#[map]
+pub static NOTHING_OPEN: Array<Open> = Array::with_max_entries(1, 0);
+
+/// Nanoseconds since the Unix epoch at which `CLOCK_BOOTTIME` was 0. The agent measures it again and again.
+#[map]
+pub static ANCHOR: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Cookie → addresses of the agent's own outgoing connections.
 #[map]

@@ -22,6 +22,17 @@ globals! {
     RELATED;
     /// Failure records for each listener and second.
     FAILURE_BUDGET;
+    /// 1 if any connection can have a trace, and if those of UNIX sockets can.
+    TRACES;
+    TRACES_UNIX;
+    /// Connections of at least this randomness have a trace, and those that waited so long.
+    TRACE_THRESHOLD;
+    TRACE_SLOW_NS;
+    /// The key of the randomness.
+    TRACE_KEY_0;
+    TRACE_KEY_1;
+    /// When the programs were loaded, nanoseconds on `CLOCK_BOOTTIME`.
+    GENERATION;
     /// Bits of the filter keys that have values to include, and to exclude.
     FILTER_INCLUDES;
     FILTER_EXCLUDES;
@@ -86,6 +97,7 @@ globals! {
     SK_FAMILY;
     SK_PROTOCOL;
     SK_TYPE;
+    SK_FLAGS;
     SK_STATE;
     SK_ERR;
     SK_DROPS;
@@ -105,6 +117,9 @@ globals! {
     INET_SPORT;
     TCP_SRTT_US;
     TCP_TOTAL_RETRANS;
+    TCP_BYTES_RECEIVED;
+    TCP_BYTES_SENT;
+    TCP_BYTES_RETRANS;
     TCP_REQUEST_SNT_SYNACK;
     /// `tcp_sock.rx_opt.ts_recent_stamp`: of a listener, when it last had to send SYN cookies.
     TCP_OVERFLOW_STAMP;

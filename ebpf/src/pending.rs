@@ -60,6 +60,21 @@ impl Pending {
         self.state == Self::WAITS
     }
 
+    /// Whether it was established before the programs were loaded.
+    #[inline(always)]
+    pub fn is_preexisting(&self) -> bool {
+        self.waits() && self.established_ns == 0
+    }
+
+    /// When it began: with the SYN-ACK, where that was seen.
+    #[inline(always)]
+    pub fn began_ns(&self) -> Option<u64> {
+        if self.established_ns == 0 {
+            return None;
+        }
+        Some(self.established_ns.saturating_sub(u64::from(self.handshake_us) * 1000))
+    }
+
     /// Whether the backstop told that it was accepted.
     #[inline(always)]
     pub fn is_told(&self) -> bool {
@@ -85,7 +100,7 @@ impl Pending {
 
 /// Whether the socket itself keeps it. The verifier must know the socket, or it is not in tier 1.
 #[inline(always)]
-fn is_kept_in(socket: Socket) -> bool {
+pub fn is_kept_in(socket: Socket) -> bool {
     TIER.load() == 1 && !socket.is_mptcp() && !socket.is_subflow()
 }
 

@@ -32,6 +32,10 @@ unsafe impl Sample for acceptd_common::ListenerState {
     const KIND: Kind = Kind::ListenerClosed;
 }
 // SAFETY: likewise.
+unsafe impl Sample for acceptd_common::Closed {
+    const KIND: Kind = Kind::Closed;
+}
+// SAFETY: likewise.
 unsafe impl Sample for acceptd_common::Abandoned {
     const KIND: Kind = Kind::Abandoned;
 }

@@ -12,7 +12,7 @@ use crate::{
     count, filter,
     maps::{OWN_BY_COOKIE, OWN_BY_TUPLE},
     offsets::*,
-    pending,
+    open, pending,
     read::typed,
     send::send,
     sock::{IPPROTO_MPTCP, Socket, Tuple, make_cookie},
@@ -36,7 +36,10 @@ pub fn changed(sk: *const u8, old: u8, new: u8) {
             make_cookie(sk);
         }
         CLOSE if old == LISTEN => listener_closed(sk),
-        CLOSE => closed(sk),
+        CLOSE => {
+            closed(sk);
+            open::ended(sk, old);
+        }
         _ => {}
     }
 }
@@ -113,6 +116,7 @@ pub fn destroyed(sk: *const u8) {
     // What was ever pending has a cookie.
     if typed::<u64>(sk, &SK_COOKIE) != 0 {
         never_accepted(sk);
+        open::ended(sk, 0);
     }
 }
 

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_skc_to_tcp_sock};
 use crate::{
     maps::ROW,
     offsets::*,
-    pending,
+    open, pending,
     read::{probed, probed_ptr},
     send::zero,
     sock::{self, AF_INET, AF_INET6, AF_UNIX, Socket, is_known, make_cookie},
@@ -82,8 +82,11 @@ fn oldest_of_unix(listener: Socket, out: &mut ListenerState) {
 pub fn tcp_socket(skc: *const u8) {
     // SAFETY: the verifier knows `skc` as a struct sock_common; null for what is no whole socket.
     let sk = unsafe { bpf_skc_to_tcp_sock(skc as *mut _) } as *const u8;
-    if sk.is_null() || !is_queued(sk) {
+    if sk.is_null() {
         return;
+    }
+    if !is_queued(sk) {
+        return open::is_there(Socket { sk, inode: 0 }.cookie());
     }
     let cookie = make_cookie(sk);
     pending::existed(sk, cookie);

@@ -12,7 +12,7 @@ use aya_ebpf::{
 
 use acceptd_common::SocketCall;
 
-use crate::{calls, grafted, pending, read::slot, related, syscall::What};
+use crate::{calls, grafted, open, pending, read::slot, related, sock, syscall::What};
 
 /// `struct file *do_accept(struct file *file, …4 more)`, net/socket.c
 #[fexit(function = "do_accept")]
@@ -73,6 +73,17 @@ pub fn complete_hashdance(ctx: FEntryContext) -> i32 {
 pub fn unix_stream_connect(ctx: FEntryContext) -> i32 {
     // SAFETY: the last of three arguments; the verifier checks it.
     pending::connected_unix(unsafe { slot(ctx.as_ptr().cast(), 2) } as *const u8);
+    0
+}
+
+/// `int unix_release(struct socket *sock)`, net/unix/af_unix.c
+#[fentry(function = "unix_release")]
+pub fn unix_release(ctx: FEntryContext) -> i32 {
+    // SAFETY: the only argument; the verifier checks it.
+    let socket = sock::of_typed_socket(unsafe { slot(ctx.as_ptr().cast(), 0) } as *const u8);
+    if socket.exists() {
+        open::ended(socket.sk, 0);
+    }
     0
 }
 

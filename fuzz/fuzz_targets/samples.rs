@@ -15,18 +15,20 @@ use acceptd::{
     output::Outputs,
     overload::Overload,
     recorder::{Parts, Recorder},
+    spans::{Look, Spans},
 };
 use acceptd_common::{ABI_VERSION, Header, Kind};
-use acceptd_otlp::{BatchBuilder, BatchLimits, Profile};
+use acceptd_otlp::{BatchBuilder, BatchLimits, Profile, Signal, SpanKind, Threshold};
 use libfuzzer_sys::fuzz_target;
 use zerocopy::{FromZeros, IntoBytes};
 
-const KINDS: [(Kind, usize); 5] = [
+const KINDS: [(Kind, usize); 6] = [
     (Kind::InetAccept, size_of::<acceptd_common::InetAccept>()),
     (Kind::UnixAccept, size_of::<acceptd_common::UnixAccept>()),
     (Kind::SocketCall, size_of::<acceptd_common::SocketCall>()),
     (Kind::ListenerClosed, size_of::<acceptd_common::ListenerState>()),
     (Kind::Abandoned, size_of::<acceptd_common::Abandoned>()),
+    (Kind::Closed, size_of::<acceptd_common::Closed>()),
 ];
 
 /// Nobody is asked: what a pid of the input leads to is another one with each run.
@@ -45,12 +47,17 @@ fn recorder() -> Recorder {
         events,
         peers: Config::default().privacy.peer_address,
         filter: Filter::default(),
-        builder: BatchBuilder::new(BatchLimits { max_records: 64, max_bytes: 1 << 20 }),
+        builder: BatchBuilder::new(Signal::Logs, BatchLimits { max_records: 64, max_bytes: 1 << 20 }),
         timeout: Duration::from_secs(1),
         outputs: Outputs::default(),
         listeners: Listeners::new(&[], Duration::from_secs(5), clock::now_boot_nanos()),
         // So few that some are thinned.
         overload: Overload::new(16),
+        spans: Some(Spans::new(
+            Look { connection_kind: SpanKind::Server, threshold: Threshold(1 << 55) },
+            BatchBuilder::new(Signal::Traces, BatchLimits { max_records: 64, max_bytes: 1 << 20 }),
+            Outputs::default(),
+        )),
     })
 }
 

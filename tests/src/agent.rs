@@ -1,7 +1,7 @@
 //! A real agent that sends to a real receiver in this process.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpListener},
@@ -21,12 +21,16 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 use tempfile::TempDir;
 
-use crate::{record::Record, wait};
+use crate::{
+    record::{Record, Span},
+    wait,
+};
 
 /// Requests as they arrived.
 #[derive(Debug, Default, Clone)]
 pub struct Inbox {
     records: Arc<Mutex<Vec<Record>>>,
+    spans: Arc<Mutex<Vec<Span>>>,
     metrics: Arc<Mutex<Vec<ExportMetricsServiceRequest>>>,
 }
 
@@ -57,6 +61,12 @@ impl Inbox {
                     let mut records = sink.records.lock().unwrap_or_else(PoisonError::into_inner);
                     records.extend(Record::of_request(number, message));
                 }
+                if let Received::Traces(message) = &received {
+                    sink.spans
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .extend(Span::of_request(message));
+                }
                 if let Received::Metrics(message) = received {
                     sink.metrics.lock().unwrap_or_else(PoisonError::into_inner).push(message);
                 }
@@ -73,6 +83,27 @@ impl Inbox {
     #[must_use]
     pub fn records(&self) -> Vec<Record> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every span so far.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the trace with this id has `count` spans, and returns them by name.
+    #[must_use]
+    pub fn trace(&self, id: &[u8], count: usize) -> BTreeMap<String, Span> {
+        wait::until_ok(|| {
+            let found = self.spans().into_iter().filter(|span| span.span.trace_id == id);
+            let found: Vec<_> = found.map(|span| (span.span.name.clone(), span)).collect();
+            let names: Vec<_> = found.iter().map(|(name, _)| name.clone()).collect();
+            if names.len() >= count {
+                Ok(found.into_iter().collect())
+            } else {
+                Err(format!("only {names:?}"))
+            }
+        })
     }
 
     /// Every request of metrics so far.
@@ -227,6 +258,7 @@ impl Agent {
             // Every accept is to be a record, and several agents run at a time.
             .args(["--set", "overload.max_records_per_second=100000000"])
             .args(["--set", "admin.listen=none", "--set", "metrics.export=false"])
+            .args(["--set", "capture.pin_directory=none"])
             .args(["--set", &tier_setting()])
             .args(flags)
             .stdin(Stdio::null())
@@ -314,6 +346,10 @@ impl Agent {
         assert_eq!(ledger["capture"]["malformed"], 0, "{ledger}");
         assert_eq!(ledger["export"]["acknowledged"], ledger["capture"]["records"], "{ledger}");
         assert_eq!(ledger["export"]["acknowledged"], inbox.records().len(), "what arrived is what was sent");
+        if let Some(spans) = ledger["traces"]["acknowledged"].as_u64() {
+            assert_eq!(usize::try_from(spans), Ok(inbox.spans().len()), "likewise of spans");
+            assert_eq!(ledger["traces"]["acknowledged"], ledger["capture"]["spans"], "{ledger}");
+        }
         ledger
     }
 

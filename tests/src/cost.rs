@@ -7,7 +7,7 @@ use std::{
 
 use acceptd::{
     bpf::{
-        self, LoadError, Programs, Settings, Tier, Wanted,
+        self, LoadError, Programs, Settings, Tier, Traces, Wanted,
         figures::{self, Figures},
         offsets,
     },
@@ -54,6 +54,7 @@ pub fn measure(tier: Tier, accepts: u32) -> Result<Vec<Cost>, LoadError> {
         failure_budget: 0,
         wanted: Wanted::default(),
         filter: Filter::of_process(std::process::id()),
+        traces: Traces::NONE,
     };
     let Programs { hooks, mut ring, .. } = bpf::load(&settings, &offsets::resolve(offsets::VMLINUX)?)?;
     let statistics = figures::count_runs().expect("root may");

@@ -8,9 +8,10 @@ use std::{
 
 use acceptd::bpf::Tier;
 use opentelemetry_proto::tonic::{
-    collector::logs::v1::ExportLogsServiceRequest,
+    collector::{logs::v1::ExportLogsServiceRequest, trace::v1::ExportTraceServiceRequest},
     common::v1::{EntityRef, KeyValue, any_value::Value},
     logs::v1::LogRecord,
+    trace,
 };
 
 /// Attributes by key. Keys are unique, or [`Record::of_request`] panics.
@@ -126,6 +127,63 @@ impl Record {
         let address = self.text(&format!("network.{side}.address"))?.parse().ok()?;
         let port = u16::try_from(self.int(&format!("network.{side}.port"))?).ok()?;
         Some((address, port))
+    }
+}
+
+/// One span with the Resource that it arrived under.
+#[derive(Debug, Clone)]
+pub struct Span {
+    /// Attributes of the Resource.
+    pub resource: Attributes,
+    /// Attributes of the span.
+    pub attributes: Attributes,
+    /// The span itself.
+    pub span: trace::v1::Span,
+}
+
+impl Span {
+    /// Every span of a request.
+    ///
+    /// # Panics
+    /// When a span or a Resource has one key twice, or ends before it begins.
+    #[must_use]
+    pub fn of_request(message: &ExportTraceServiceRequest) -> Vec<Self> {
+        let mut spans = Vec::new();
+        for resource_spans in &message.resource_spans {
+            let whole = resource_spans.resource.clone().unwrap_or_default();
+            let resource = flat(&whole.attributes);
+            for span in resource_spans.scope_spans.iter().flat_map(|scope| &scope.spans) {
+                assert!(span.end_time_unix_nano >= span.start_time_unix_nano, "{span:?}");
+                let (resource, span) = (resource.clone(), span.clone());
+                spans.push(Self { resource, attributes: flat(&span.attributes), span });
+            }
+        }
+        spans
+    }
+
+    /// How long it took.
+    #[must_use]
+    pub fn took(&self) -> Duration {
+        Duration::from_nanos(self.span.end_time_unix_nano - self.span.start_time_unix_nano)
+    }
+
+    /// Whether all of it is within `whole`.
+    #[must_use]
+    pub fn is_within(&self, whole: &Self) -> bool {
+        self.span.start_time_unix_nano >= whole.span.start_time_unix_nano
+            && self.span.end_time_unix_nano <= whole.span.end_time_unix_nano
+    }
+
+    /// A text attribute.
+    #[must_use]
+    pub fn text(&self, key: &str) -> Option<&str> {
+        as_text(self.attributes.get(key))
+    }
+
+    /// An integer attribute.
+    #[must_use]
+    pub fn int(&self, key: &str) -> Option<i64> {
+        as_int(self.attributes.get(key))
     }
 }
 

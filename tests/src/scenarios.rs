@@ -18,6 +18,7 @@ mod rings;
 mod settings;
 mod sockets;
 mod start;
+mod traces;
 
 use std::{
     net::{IpAddr, SocketAddr, TcpListener},
@@ -235,6 +236,20 @@ scenarios! {
         the_cgroup_is_remembered_for_those_who_are_gone
         a_process_that_is_moved_takes_nobody_with_it
         ten_thousand_processes_accept_once_each (alone)
+    }
+    traces {
+        a_slow_accept
+        a_quick_accept_has_none
+        a_part_of_the_connections
+        who_closed_it
+        of_a_unix_socket
+        of_multipath_tcp
+        queued_before_the_start
+        over_a_restart
+        what_ended_meanwhile_is_forgotten
+        over_a_clock_step [needs Guest] (alone)
+        without_a_bpf_file_system
+        peers_as_far_as_they_may_be_told
     }
     itself {
         starts_and_stops_are_told

@@ -17,7 +17,7 @@ mod version;
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -72,7 +72,7 @@ struct Place<'a> {
     /// target/vm
     folder: PathBuf,
     archive: Archive,
-    /// The folder of the programs.
+    /// By architecture the folder of its programs.
     programs: BTreeMap<&'static str, PathBuf>,
 }
 
@@ -227,6 +227,21 @@ fn prepare<'a>(workspace: &'a Workspace, kernels: &[Kernel]) -> Result<Place<'a>
         busybox(&place, kernel.arch)?;
     }
     Ok(place)
+}
+
+/// Every file under `folder`, always in the same order.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).with_context(|| format!("listing {}", folder.display()))?;
+        for entry in entries {
+            let path = entry.with_context(|| format!("listing {}", folder.display()))?.path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn logs(place: &Place<'_>) -> PathBuf {

@@ -1,4 +1,4 @@
-//! Records gathered into requests: one `ResourceLogs` for each process.
+//! Records gathered into requests: one `ResourceLogs` for each process. Spans likewise: `ResourceSpans` has the same shape.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -60,11 +60,12 @@ pub enum Push {
 /// The batch under construction. Memory is reused from one batch to the next.
 #[derive(Debug)]
 pub struct BatchBuilder {
+    signal: Signal,
     limits: BatchLimits,
     /// Resource number → index in `groups`
     known: HashMap<u64, usize, RandomState>,
     groups: Vec<Group>,
-    /// `ScopeLogs.log_records` fields in order of arrival, each encoded in its place.
+    /// `ScopeLogs.log_records` fields, or `ScopeSpans.spans`, in order of arrival, each encoded in its place.
     encoded: Vec<u8>,
     records: Vec<Record>,
     scope: Vec<u8>,
@@ -90,9 +91,9 @@ struct Record {
 }
 
 impl BatchBuilder {
-    /// An empty builder.
+    /// An empty builder of requests with logs, or with traces.
     #[must_use]
-    pub fn new(limits: BatchLimits) -> Self {
+    pub fn new(signal: Signal, limits: BatchLimits) -> Self {
         let mut scope = Vec::new();
         // ScopeLogs.scope, an InstrumentationScope
         nested::<1>(&mut scope, |out| {
@@ -100,6 +101,7 @@ impl BatchBuilder {
             bytes::<2>(out, VERSION.as_bytes());
         });
         Self {
+            signal,
             limits,
             known: HashMap::default(),
             groups: Vec::new(),
@@ -190,7 +192,7 @@ impl BatchBuilder {
         self.groups.clear();
         self.known.clear();
         self.bytes = 0;
-        Some(Batch { signal: Signal::Logs, request: self.recycler.lend(request), records })
+        Some(Batch { signal: self.signal, request: self.recycler.lend(request), records })
     }
 
     /// `ExportLogsServiceRequest.resource_logs`, one

@@ -1,4 +1,5 @@
-//! Names and severities of the errors that accept(2), bind(2), listen(2) and socket(2) return.
+//! Names and severities of the errors that accept(2), bind(2), listen(2) and socket(2) return,
+//! and of those that connections end with.
 
 use crate::severity::{ERROR, INFO, WARN};
 
@@ -21,6 +22,7 @@ pub const fn symbol(errno: i32) -> &'static str {
         23 => "ENFILE",
         24 => "EMFILE",
         30 => "EROFS",
+        32 => "EPIPE",
         36 => "ENAMETOOLONG",
         40 => "ELOOP",
         64 => "ENONET",
@@ -37,10 +39,12 @@ pub const fn symbol(errno: i32) -> &'static str {
         100 => "ENETDOWN",
         101 => "ENETUNREACH",
         103 => "ECONNABORTED",
+        104 => "ECONNRESET",
         105 => "ENOBUFS",
         106 => "EISCONN",
         107 => "ENOTCONN",
         110 => "ETIMEDOUT",
+        111 => "ECONNREFUSED",
         112 => "EHOSTDOWN",
         113 => "EHOSTUNREACH",
         125 => "ECANCELED",

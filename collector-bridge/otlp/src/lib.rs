@@ -40,8 +40,8 @@ pub use print::{Output, Printer};
 pub use profile::{Attribute, Profile, UnknownAttribute};
 pub use receiver::Received;
 pub use record::{
-    Accept, Endpoint, Event, Handshake, NetworkType, RecordUid, Syscall, Transport, Value, encode_accept,
-    encode_event, network_type,
+    Accept, Endpoint, Event, Handshake, NetworkType, RecordUid, Span, SpanKind, Syscall, Threshold,
+    Transport, Value, encode_accept, encode_event, encode_span, network_type,
 };
 pub use resource::{EncodedResource, Host, Process, Said};
 pub use signal::Signal;

@@ -40,6 +40,15 @@ pub const EVENT_ACCEPTD_SOCKET_CREATE: &str = "acceptd.socket.create";
 /// A process called accept(); what came of it is not known yet.
 pub const EVENT_ACCEPTD_SOCKET_ACCEPT_ATTEMPT: &str = "acceptd.socket.accept_attempt";
 
+/// A connection, from the SYN-ACK to its close.
+pub const SPAN_SOCKET_CONNECTION: &str = "socket connection";
+
+/// From the SYN-ACK to the ACK that established the connection.
+pub const SPAN_TCP_HANDSHAKE: &str = "tcp handshake";
+
+/// From ESTABLISHED to the return of accept().
+pub const SPAN_ACCEPT_QUEUE: &str = "accept queue";
+
 /// Nanoseconds that the calling thread spent in accept().
 pub const ACCEPTD_ACCEPT_BLOCKED_TIME_NS: &str = "acceptd.accept.blocked_time_ns";
 
@@ -58,6 +67,22 @@ pub const ACCEPTD_CAPTURE_MISSING: &str = "acceptd.capture.missing";
 
 /// How the record was captured: 1 with fentry and fexit, 2 with tracepoints only.
 pub const ACCEPTD_CAPTURE_TIER: &str = "acceptd.capture.tier";
+
+/// Bytes of payload that the server received.
+pub const ACCEPTD_CONNECTION_BYTES_RECEIVED: &str = "acceptd.connection.bytes_received";
+
+/// Bytes of payload that the server sent, each counted once.
+pub const ACCEPTD_CONNECTION_BYTES_SENT: &str = "acceptd.connection.bytes_sent";
+
+/// Who ended the connection.
+pub const ACCEPTD_CONNECTION_CLOSED_BY: &str = "acceptd.connection.closed_by";
+
+/// True when the connection was established before the agent looked, so that its first part is missing;
+/// absent otherwise.
+pub const ACCEPTD_CONNECTION_PREEXISTING: &str = "acceptd.connection.preexisting";
+
+/// Segments that the server sent again, its SYN-ACKs among them.
+pub const ACCEPTD_CONNECTION_RETRANSMITS: &str = "acceptd.connection.retransmits";
 
 /// A destination of records, by its name in the configuration; `default` is that of `export.*`.
 pub const ACCEPTD_DESTINATION_NAME: &str = "acceptd.destination.name";
@@ -120,6 +145,9 @@ pub const ACCEPTD_OVERFLOW_COUNT: &str = "acceptd.overflow.count";
 /// Accepts on the same listener that the record stands for, itself among them; absent when it is one.
 pub const ACCEPTD_SAMPLING_ADJUSTED_COUNT: &str = "acceptd.sampling.adjusted_count";
 
+/// Why the trace was kept, when it was not by `traces.ratio`.
+pub const ACCEPTD_SAMPLING_REASON: &str = "acceptd.sampling.reason";
+
 /// True when the agent itself accepted or opened the connection; absent otherwise.
 pub const ACCEPTD_SELF: &str = "acceptd.self";
 
@@ -156,6 +184,12 @@ pub const ACCEPTD_THREAD_ID: &str = "acceptd.thread.id";
 
 /// The accepting thread's name (comm), at most 15 bytes before escaping.
 pub const ACCEPTD_THREAD_NAME: &str = "acceptd.thread.name";
+
+/// The address of whoever opened the connection.
+pub const CLIENT_ADDRESS: &str = "client.address";
+
+/// The port of whoever opened the connection.
+pub const CLIENT_PORT: &str = "client.port";
 
 /// The container's id, from the name of its cgroup.
 pub const CONTAINER_ID: &str = "container.id";
@@ -226,6 +260,12 @@ pub const PROCESS_REAL_USER_ID: &str = "process.real_user.id";
 
 /// The effective user id.
 pub const PROCESS_USER_ID: &str = "process.user.id";
+
+/// The address that it was opened to.
+pub const SERVER_ADDRESS: &str = "server.address";
+
+/// The port that it was opened to.
+pub const SERVER_PORT: &str = "server.port";
 
 /// As the process publishes it; none is ever made up.
 pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";

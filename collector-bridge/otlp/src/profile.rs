@@ -77,6 +77,16 @@ attributes! {
     LossReason = ACCEPTD_LOSS_REASON, true;
     LossCount = ACCEPTD_LOSS_COUNT, true;
     Destination = ACCEPTD_DESTINATION_NAME, true;
+    ClientAddress = CLIENT_ADDRESS, true;
+    ClientPort = CLIENT_PORT, true;
+    ServerAddress = SERVER_ADDRESS, true;
+    ServerPort = SERVER_PORT, true;
+    BytesReceived = ACCEPTD_CONNECTION_BYTES_RECEIVED, true;
+    BytesSent = ACCEPTD_CONNECTION_BYTES_SENT, true;
+    Retransmits = ACCEPTD_CONNECTION_RETRANSMITS, true;
+    ClosedBy = ACCEPTD_CONNECTION_CLOSED_BY, true;
+    Preexisting = ACCEPTD_CONNECTION_PREEXISTING, true;
+    SamplingReason = ACCEPTD_SAMPLING_REASON, true;
 }
 
 impl Attribute {

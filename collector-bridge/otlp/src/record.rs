@@ -1,4 +1,5 @@
-//! Log records written as protobuf bytes: the accept ([`accept`]) and every other event ([`event`]).
+//! Log records and spans written as protobuf bytes: the accept ([`accept`]), every other event ([`event`]), and the parts of a
+//! connection's trace ([`span`]).
 //!
 //! By hand, because encoding is the largest part of a record's cost otherwise (docs/results has the figures).
 //! Every test decodes what is written here with opentelemetry-proto.
@@ -7,12 +8,14 @@ pub mod accept;
 mod address;
 mod attributes;
 pub mod event;
+pub mod span;
 
 use std::fmt;
 
 pub use accept::{Accept, Handshake, encode_accept};
 pub use address::Endpoint;
 pub use event::{Event, Value, encode_event};
+pub use span::{Span, SpanKind, Threshold, encode_span};
 
 /// `network.transport`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
 const LENGTH_DELIMITED: u8 = 2;
+const FIXED32: u8 = 5;
 
 /// Bytes kept free for the length of a nested message whose size is not known yet. A padded varint is as valid as
 /// a short one; three bytes hold 2 MiB, and no nested message of a record comes near.
@@ -42,6 +43,12 @@ pub(crate) fn uint<const FIELD: u8>(out: &mut Vec<u8>, value: u64) {
 /// A fixed64 field.
 pub(crate) fn fixed64<const FIELD: u8>(out: &mut Vec<u8>, value: u64) {
     out.push(const { tag(FIELD, FIXED64) });
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+/// A fixed32 field, also one whose number takes two bytes.
+pub(crate) fn fixed32<const FIELD: u64>(out: &mut Vec<u8>, value: u32) {
+    varint(out, FIELD << 3 | u64::from(FIXED32));
     out.extend_from_slice(&value.to_le_bytes());
 }
 

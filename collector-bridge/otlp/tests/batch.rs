@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use acceptd_otlp::{Batch, BatchBuilder, BatchLimits, EncodedResource, Host, Process, Push, Said};
+use acceptd_otlp::{Batch, BatchBuilder, BatchLimits, EncodedResource, Host, Process, Push, Said, Signal};
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest, common::v1::any_value::Value, logs::v1::LogRecord,
 };
@@ -38,7 +38,7 @@ fn what_is_known_later_is_in_the_batch_if_there_is_room() {
     let first = resource(7);
     let later = of_process(9, &[("padding".to_owned(), "x".repeat(1000))]);
     for (max_bytes, pid) in [(1 << 20, 9), (first.as_bytes().len() + 900, 7)] {
-        let mut builder = BatchBuilder::new(BatchLimits { max_records: 10, max_bytes });
+        let mut builder = BatchBuilder::new(Signal::Logs, BatchLimits { max_records: 10, max_bytes });
         let pushed = builder.push(1, &first, |out| out.extend(record(0, 0)));
         assert!(matches!(pushed, Push::Added));
         builder.complete(2, &resource(8));
@@ -86,7 +86,7 @@ fn content(batch: &Batch) -> Vec<(u64, u64)> {
 
 #[test]
 fn two_processes_are_two_resources_in_one_request() {
-    let mut builder = BatchBuilder::new(BatchLimits { max_records: 100, max_bytes: 1 << 20 });
+    let mut builder = BatchBuilder::new(Signal::Logs, BatchLimits { max_records: 100, max_bytes: 1 << 20 });
     for number in 0..10 {
         let pid = 1 + number % 2;
         let pushed = builder
@@ -104,7 +104,7 @@ fn two_processes_are_two_resources_in_one_request() {
 
 #[test]
 fn a_record_that_alone_is_too_large_is_refused_and_the_others_stay() {
-    let mut builder = BatchBuilder::new(BatchLimits { max_records: 100, max_bytes: 4096 });
+    let mut builder = BatchBuilder::new(Signal::Logs, BatchLimits { max_records: 100, max_bytes: 4096 });
     assert!(matches!(builder.push(1, &resource(1), |out| out.extend(record(0, 0))), Push::Added));
     assert!(matches!(builder.push(1, &resource(1), |out| out.extend(record(1, 5000))), Push::TooLarge));
     assert!(matches!(builder.push(2, &resource(2), |out| out.extend(record(2, 5000))), Push::TooLarge));
@@ -120,7 +120,7 @@ proptest! {
         max_records in 1_u32..50,
         max_bytes in 1_500_usize..20_000,
     ) {
-        let mut builder = BatchBuilder::new(BatchLimits { max_records, max_bytes });
+        let mut builder = BatchBuilder::new(Signal::Logs, BatchLimits { max_records, max_bytes });
         let mut batches = Vec::new();
         for (number, &(pid, padding)) in (0..).zip(&pushes) {
             let resource = resource(u32::try_from(pid).expect("small"));
@@ -143,7 +143,7 @@ proptest! {
 
     #[test]
     fn halves_hold_what_the_whole_held(pids in vec(1_u64..5, 1..60)) {
-        let mut builder = BatchBuilder::new(BatchLimits { max_records: 100, max_bytes: 1 << 20 });
+        let mut builder = BatchBuilder::new(Signal::Logs, BatchLimits { max_records: 100, max_bytes: 1 << 20 });
         for (number, &pid) in (0..).zip(&pids) {
             let pushed = builder.push(pid, &resource(u32::try_from(pid).expect("small")), |out| out.extend(record(number, 0)));
             prop_assert!(matches!(pushed, Push::Added));

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use acceptd_otlp::{
     Accept, BatchBuilder, BatchLimits, EncodedResource, Endpoint, Handshake, Host, NetworkType, Process,
-    Profile, Push, RecordUid, Said, Syscall, Transport, encode_accept,
+    Profile, Push, RecordUid, Said, Signal, Syscall, Transport, encode_accept,
 };
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
@@ -54,6 +54,7 @@ fn nginx() -> Accept<'static> {
         uid: RecordUid { epoch: 0x0123_4567_89AB_CDEF, cpu: 3, sequence: 42 },
         trace_id: Some([7; 16]),
         span_id: Some([9; 8]),
+        sampled: true,
         errno: None,
         transport: Transport::Tcp,
         network_type: Some(NetworkType::Ipv4),
@@ -461,7 +462,7 @@ proptest! {
         };
         let resource = EncodedResource::of_process(&host, &process, Said { by_itself: &said, by_the_operator: &extra }, limit);
         prop_assert!(resource.as_bytes().len() <= 8 << 10, "{} bytes", resource.as_bytes().len());
-        let mut builder = BatchBuilder::new(BatchLimits { max_records: 10, max_bytes: 1 << 20 });
+        let mut builder = BatchBuilder::new(Signal::Logs, BatchLimits { max_records: 10, max_bytes: 1 << 20 });
         let pushed = builder.push(1, &resource, |out| encode_accept(out, &nginx(), &profile(true)));
         prop_assert!(matches!(pushed, Push::Added));
         let batch = builder.seal().expect("one record");

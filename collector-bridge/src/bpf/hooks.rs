@@ -70,6 +70,7 @@ enum When {
     Binds,
     Sockets,
     Attempts,
+    Traces,
 }
 
 /// What the configuration wants beside accepts.
@@ -81,6 +82,8 @@ pub struct Wanted {
     pub create: bool,
     /// The begin of accept.
     pub attempts: bool,
+    /// The traces of connections.
+    pub traces: bool,
 }
 
 /// One program.
@@ -150,15 +153,22 @@ const UNENDED: &str = "the last accept of a thread that waited in it while someb
 const RESETS: &str = "connections that were reset in the queue and never accepted";
 const ATTEMPTS: &str = "accept attempts";
 
+/// The end of a UNIX connection.
+pub(super) const UNIX_RELEASE: &str = "unix_release";
+
 /// Exits before entries: a call that is seen to begin is seen to end. The backstop last: it tells of what is not known to
 /// be in `do_accept`.
-const TIER_1: [Hook; 16] = [
+const TIER_1: [Hook; 17] = [
     hook("do_accept_exit", Point::Exit("do_accept")),
     hook("inet_sock_set_state", Point::Tracepoint("inet_sock_set_state")).gives(QUEUE_TIMES),
     hook("tcp_destroy_sock", Point::Tracepoint("tcp_destroy_sock")).gives(RESETS),
     hook("complete_hashdance", Point::Entry("inet_csk_complete_hashdance")).gives("handshake times"),
     hook("unix_stream_connect", Point::Entry("security_unix_stream_connect"))
         .gives("queue times of UNIX sockets"),
+    hook(UNIX_RELEASE, Point::Entry("unix_release"))
+        .gives("the traces of UNIX connections")
+        .when(When::Traces)
+        .silent(),
     hook("accept4_exit", Point::Exit("__sys_accept4")).gives(DESCRIPTORS),
     hook("accept4_entry", Point::Entry("__sys_accept4")).gives(DESCRIPTORS).needs("accept4_exit"),
     hook("listen_exit", Point::Exit("__sys_listen")).gives("listens, and who called listen"),
@@ -213,6 +223,7 @@ pub(super) fn of(tier: Tier, wanted: Wanted) -> impl Iterator<Item = &'static Ho
         When::Binds => wanted.bind,
         When::Sockets => wanted.create,
         When::Attempts => wanted.attempts,
+        When::Traces => wanted.traces,
     })
 }
 
@@ -265,7 +276,7 @@ mod tests {
         let names = |wanted| of(Tier::One, wanted).map(|hook| hook.program).collect::<Vec<_>>();
         let few = names(Wanted::default());
         assert!(!few.contains(&"bind_exit") && !few.contains(&"socket_accept"), "{few:?}");
-        let all = names(Wanted { bind: true, create: true, attempts: true });
+        let all = names(Wanted { bind: true, create: true, attempts: true, traces: true });
         assert_eq!(all.len(), TIER_1.len());
     }
 

@@ -1,26 +1,28 @@
 //! Chooses the tier by trial, loads its programs with the kernel's offsets frozen into them, and attaches them.
 
-use std::{os::fd::AsFd as _, time::Duration};
+use std::{os::fd::AsFd as _, path::PathBuf, time::Duration};
 
-use acceptd_common::{ListenerState, SocketCall};
+use acceptd_common::{ListenerState, SocketCall, trace};
 use acceptd_otlp::causes::causes;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, MapError, PerCpuArray, RingBuf},
     programs::Iter,
 };
 use zerocopy::IntoBytes as _;
 
 use super::{
+    anchor::Anchor,
     attach::{Link, attach, iterator, load_iterator},
     counters::Counters,
     failures::FailureCounts,
     figures::Figures,
     hooks::{self, Hook, Tier, Wanted},
     offsets::{OffsetError, Value},
+    pins,
     survey::{self, SurveyError},
 };
-use crate::filter::Filter;
+use crate::{clock, filter::Filter};
 
 /// The iterators, each with its target.
 const LISTENERS: (&str, &str) = ("survey_listeners", "task_file");
@@ -115,6 +117,30 @@ pub struct Settings {
     pub wanted: Wanted,
     /// What is captured at all.
     pub filter: Filter,
+    /// Which connections have a trace.
+    pub traces: Traces,
+}
+
+/// Which connections have a trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traces {
+    /// Those whose randomness ([`acceptd_common::trace`]) is not below this.
+    pub threshold: u64,
+    /// Those that waited so long, in nanoseconds.
+    pub slow_ns: u64,
+    /// The key of the randomness.
+    pub key: [u64; 2],
+    /// A folder of the BPF file system, where what is known of open connections outlives the agent.
+    pub pins: Option<PathBuf>,
+}
+
+impl Traces {
+    /// None.
+    pub const NONE: Self = Self { threshold: trace::NEVER, slow_ns: u64::MAX, key: [0; 2], pins: None };
+
+    fn is_any(&self) -> bool {
+        self.threshold < trace::NEVER || self.slow_ns < u64::MAX
+    }
 }
 
 impl Settings {
@@ -146,6 +172,8 @@ pub struct Programs {
     pub counters: Counters,
     /// Counts of failed accepts.
     pub failures: FailureCounts,
+    /// The wall clock for the programs.
+    pub anchor: Anchor,
     /// The listeners that were there before.
     pub listeners: Vec<ListenerState>,
     /// How accepts are captured.
@@ -203,6 +231,14 @@ pub struct Missing {
     pub remedy: Option<&'static str>,
 }
 
+/// What is gone, why, and what to do.
+impl std::fmt::Display for Missing {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "without {}: {}", self.feature, self.reason)?;
+        self.remedy.map_or(Ok(()), |remedy| write!(out, "; {remedy}"))
+    }
+}
+
 impl Missing {
     fn new(hook: &'static str, feature: &'static str, error: &LoadError) -> Self {
         Self { hook, feature, reason: error.to_string(), remedy: error.remedy() }
@@ -215,6 +251,8 @@ pub struct Hooks {
     links: Vec<(&'static Hook, Link)>,
     /// The iterators that are loaded.
     iterators: Vec<&'static str>,
+    /// When they were loaded, nanoseconds on `CLOCK_BOOTTIME`.
+    generation: u64,
 }
 
 impl Hooks {
@@ -232,6 +270,14 @@ impl Hooks {
     /// When the kernel refuses the pass.
     pub fn find_unended(&mut self) -> Result<(), SurveyError> {
         self.loaded(UNENDED.0).map_or(Ok(()), survey::pass)
+    }
+
+    /// Forgets connections that ended while no agent ran; those that did not were found to be there.
+    fn sweep(&mut self) -> Result<(), MapError> {
+        let Some(map) = self.object.map_mut("OPEN_BY_COOKIE") else { return Ok(()) };
+        let gone = pins::sweep(&mut HashMap::try_from(map)?, self.generation)?;
+        tracing::debug!("{gone} connections with a trace ended while no agent ran");
+        Ok(())
     }
 
     /// An iterator, if the kernel took it.
@@ -309,6 +355,8 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
     let counters =
         PerCpuArray::try_from(counters).map_err(|_| LoadError::Incomplete("per-CPU array COUNTERS"))?;
     let failures = HashMap::try_from(failures).map_err(|_| LoadError::Incomplete("hash map FAILURES"))?;
+    let anchor = object.take_map("ANCHOR").ok_or(LoadError::Incomplete("map ANCHOR"))?;
+    let anchor = Array::try_from(anchor).map_err(|_| LoadError::Incomplete("array ANCHOR"))?;
     for (program, figures) in loaded.hooks.figures() {
         tracing::debug!("{program} is attached: {figures}");
     }
@@ -318,6 +366,7 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
         ring,
         counters: Counters::new(counters),
         failures: FailureCounts::new(failures),
+        anchor: Anchor::new(anchor),
         listeners,
         capture: loaded.capture,
     })
@@ -351,11 +400,27 @@ fn attach_first(settings: &Settings, offsets: &[Value]) -> Result<Loaded, LoadEr
 }
 
 fn attach_all(settings: &Settings, tier: Tier, offsets: &[Value], btf: &Btf) -> Result<Loaded, LoadError> {
-    let mut object = open(settings, tier, offsets)?;
+    let mut missing: Vec<Missing> = Vec::new();
+    let generation = clock::now_boot_nanos();
+    let pins = match settings.traces.pins.as_deref().map(pins::prepare) {
+        Some(Ok(pins)) => pins,
+        Some(Err(reason)) => {
+            missing.push(without_pins(reason));
+            Vec::new()
+        }
+        None => Vec::new(),
+    };
+    let mut object = match open(settings, tier, offsets, generation, &pins) {
+        Err(error) if !pins.is_empty() => {
+            missing.push(without_pins(error.to_string()));
+            open(settings, tier, offsets, generation, &[])?
+        }
+        opened => opened?,
+    };
+    set_anchor(&mut object)?;
     // Before the first program: the filter holds from the first event.
     fill_filter(&mut object, &settings.filter)?;
-    let mut hooks = Hooks { object, links: Vec::new(), iterators: Vec::new() };
-    let mut missing: Vec<Missing> = Vec::new();
+    let mut hooks = Hooks { object, links: Vec::new(), iterators: Vec::new(), generation };
     for hook in hooks::of(tier, settings.wanted) {
         let lacks = missing.iter().find(|missing| hook.needs == Some(missing.hook));
         let attached = match lacks {
@@ -410,7 +475,26 @@ fn attach_or_instead(
     }
 }
 
-fn open(settings: &Settings, tier: Tier, offsets: &[Value]) -> Result<Ebpf, LoadError> {
+fn without_pins(reason: String) -> Missing {
+    Missing { hook: pins::NAME, feature: pins::FEATURE, reason, remedy: Some(pins::REMEDY) }
+}
+
+fn set_anchor(object: &mut Ebpf) -> Result<(), LoadError> {
+    let map = object.map_mut("ANCHOR").ok_or(LoadError::Incomplete("map ANCHOR"))?;
+    let mut anchor: Array<_, u64> =
+        Array::try_from(map).map_err(|_| LoadError::Incomplete("array ANCHOR"))?;
+    let now = clock::Clock::new().boot_time_unix_nanos();
+    anchor.set(0, now, 0).map_err(|error| LoadError::Object(causes(&error)))
+}
+
+fn open(
+    settings: &Settings,
+    tier: Tier,
+    offsets: &[Value],
+    generation: u64,
+    pins: &[(&'static str, PathBuf)],
+) -> Result<Ebpf, LoadError> {
+    let traces = &settings.traces;
     let own = [
         ("TIER", u64::from(tier.number())),
         ("AGENT_TGID", u64::from(std::process::id())),
@@ -419,6 +503,13 @@ fn open(settings: &Settings, tier: Tier, offsets: &[Value]) -> Result<Ebpf, Load
         ("FAILURE_BUDGET", settings.failure_budget),
         ("FILTER_INCLUDES", settings.filter.includes()),
         ("FILTER_EXCLUDES", settings.filter.excludes()),
+        ("TRACES", u64::from(traces.is_any())),
+        ("TRACES_UNIX", u64::from(!settings.skip.iter().any(|skipped| skipped == hooks::UNIX_RELEASE))),
+        ("TRACE_THRESHOLD", traces.threshold),
+        ("TRACE_SLOW_NS", traces.slow_ns),
+        ("TRACE_KEY_0", traces.key[0]),
+        ("TRACE_KEY_1", traces.key[1]),
+        ("GENERATION", generation),
     ];
     let mut loader = EbpfLoader::new();
     // The programs have no relocations against the kernel's types: those are not read for this.
@@ -429,6 +520,9 @@ fn open(settings: &Settings, tier: Tier, offsets: &[Value]) -> Result<Ebpf, Load
         loader.override_global(global, value, true);
     }
     loader.map_max_entries("EVENTS", settings.ring_bytes);
+    for (map, pin) in pins {
+        loader.map_pin_path(map, pin);
+    }
     loader.load(OBJECT).map_err(|error| LoadError::Object(causes(&error)))
 }
 
@@ -458,7 +552,12 @@ fn look_around(loaded: &mut Loaded) -> Vec<ListenerState> {
         }
     };
     match hooks.loaded(QUEUED.0).map(|iterator| survey::remember_queued(iterator, &listeners)) {
-        None | Some(Ok(0)) => {}
+        None => {}
+        Some(Ok(0)) => {
+            if let Err(error) = hooks.sweep() {
+                lacks(pins::NAME, pins::FEATURE, error.to_string());
+            }
+        }
         Some(Ok(failed)) => {
             lacks(
                 QUEUED.0,

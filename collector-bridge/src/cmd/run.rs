@@ -19,7 +19,7 @@ use anyhow::{Context as _, anyhow};
 use super::{failed, unusable};
 use crate::{
     admin,
-    bpf::Capture,
+    bpf::{Capture, Traces},
     clock,
     config::{Config, ConfigError, Loaded},
     destination,
@@ -90,14 +90,21 @@ fn agent(
         tracing::warn!("{warning}");
     }
     let (lifetime, blind) = start::lifetime(loaded, &filter, &facts.boot_id)?;
+    let ids = Ids::new(facts.host.id.as_deref().unwrap_or_default(), &facts.boot_id);
+    let traces = if destination::has_traces(loaded) {
+        record::traces(config, &ids, lifetime.is_some())
+    } else {
+        Traces::NONE
+    };
     let began = Instant::now();
-    let programs = start::load_checked(config, &filter)?;
+    let programs = start::load_checked(config, &filter, traces)?;
     let blind = blind.map(|blind| blind + began.elapsed());
     let capture = programs.capture.clone();
     memory::give_back();
     let summary = runtime.block_on(async {
         let mut stop = Stop::listen().context("cannot catch signals")?;
         let outlets = delivery::outlets(loaded)?;
+        let traces = delivery::traces_exporter(loaded)?;
         let metrics = delivery::metrics_exporter(loaded)?;
         // Whoever only prints ends with its terminal.
         let mut hangups = if outlets.is_empty() {
@@ -106,8 +113,13 @@ fn agent(
             Reload::listen().context("cannot catch signals")?
         };
         let shared = Arc::new(Shared::default());
-        let vitals =
-            Arc::new(Vitals::new(capture.clone(), Arc::clone(&shared), outlets.clone(), metrics.clone()));
+        let vitals = Arc::new(Vitals::new(
+            capture.clone(),
+            Arc::clone(&shared),
+            outlets.clone(),
+            traces.clone(),
+            metrics.clone(),
+        ));
         let mut identities = record::identities(loaded, &facts);
         let resource = identities.agent();
         let measured = metrics
@@ -115,7 +127,7 @@ fn agent(
             .map(|exporter| Measured::new(config, Arc::clone(&vitals), exporter, &resource.resource));
         let recorder = Recorder::new(Parts {
             identities,
-            ids: Ids::new(facts.host.id.as_deref().unwrap_or_default(), &facts.boot_id),
+            ids,
             profile,
             peers: config.privacy.peer_address,
             events: config.events.clone(),
@@ -129,6 +141,7 @@ fn agent(
                 clock::now_boot_nanos(),
             ),
             overload: Overload::new(config.overload.max_records_per_second as u64),
+            spans: traces.clone().map(|exporter| record::spans(config, exporter)),
         });
         let drain = Drain::new(programs, recorder, Arc::clone(&shared), config.listener.interval, blind);
         let (ended, mut drain_ended) = tokio::sync::oneshot::channel();
@@ -150,6 +163,7 @@ fn agent(
             level,
             shared: Arc::clone(&shared),
             outlets: outlets.clone(),
+            traces: traces.clone(),
             metrics,
         };
         let drained = loop {
@@ -167,7 +181,7 @@ fn agent(
         };
         let drained = drained.context("the drain thread died")??;
         let deadline = Instant::now() + reloader.loaded.config.shutdown.timeout;
-        let summary = delivery::finish(deadline, capture, &drained, outlets, measured).await;
+        let summary = delivery::finish(deadline, capture, &drained, outlets, traces, measured).await;
         if let Some(Err(error)) = heart.map(Heart::end) {
             tracing::warn!("the next start will take this stop for a crash: {error}");
         }

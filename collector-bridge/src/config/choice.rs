@@ -1,6 +1,6 @@
 //! Keys with a fixed set of values.
 
-use acceptd_otlp::{Compression, Order, SyncPolicy};
+use acceptd_otlp::{Compression, Order, SpanKind, SyncPolicy};
 
 use super::kind::Kind;
 use super::raw::Raw;
@@ -204,6 +204,27 @@ impl Named for Temporality {
         &[("cumulative", Self::Cumulative), ("delta", Self::Delta), ("lowmemory", Self::LowMemory)];
 }
 
+/// Which connections have a trace, by the name that OpenTelemetry gives the sampler. Each is the root of its trace: those that ask
+/// a parent first are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sampler {
+    /// All of them.
+    AlwaysOn,
+    /// None, but those that waited long.
+    AlwaysOff,
+    /// A part of them.
+    Ratio,
+}
+
+impl Named for Sampler {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("always_on", Self::AlwaysOn), ("always_off", Self::AlwaysOff), ("traceidratio", Self::Ratio)];
+}
+
+impl Named for SpanKind {
+    const ALL: &'static [(&'static str, Self)] = &[("internal", Self::Internal), ("server", Self::Server)];
+}
+
 /// How much of a peer's address is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerAddress {
@@ -280,6 +301,8 @@ mod tests {
         every_name_reads_back::<SyncPolicy>();
         every_name_reads_back::<Order>();
         every_name_reads_back::<Temporality>();
+        every_name_reads_back::<Sampler>();
+        every_name_reads_back::<SpanKind>();
         for level in [LogLevel::Off, LogLevel::Warn, LogLevel::Trace] {
             assert_ne!(level.filter(), "");
         }

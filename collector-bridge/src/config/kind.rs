@@ -189,26 +189,43 @@ impl Kind<Option<PathBuf>> for OptionalPath {
     }
 }
 
-/// The word for no address.
-const NO_ADDRESS: &str = "none";
+/// The word for nothing, where there is something by default.
+const NONE: &str = "none";
+
+/// An absolute path, or nothing.
+pub(super) struct PathOrNone;
+
+impl Kind<Option<PathBuf>> for PathOrNone {
+    fn expects(&self) -> String {
+        format!("{}, or {NONE}", AbsolutePath.expects())
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Option<PathBuf>, String> {
+        if raw.text() == Some(NONE) { Ok(None) } else { AbsolutePath.read(raw).map(Some) }
+    }
+
+    fn write(&self, value: &Option<PathBuf>) -> toml::Value {
+        value.as_ref().map_or_else(|| NONE.into(), |path| AbsolutePath.write(path))
+    }
+}
 
 /// An address to listen on, or nothing.
 pub(super) struct OptionalAddress;
 
 impl Kind<Option<SocketAddr>> for OptionalAddress {
     fn expects(&self) -> String {
-        format!("an address and port such as \"127.0.0.1:9464\", or {NO_ADDRESS}")
+        format!("an address and port such as \"127.0.0.1:9464\", or {NONE}")
     }
 
     fn read(&self, raw: &Raw) -> Result<Option<SocketAddr>, String> {
         match raw.text().ok_or_else(|| self.mismatch(raw))? {
-            NO_ADDRESS => Ok(None),
+            NONE => Ok(None),
             text => text.parse().map(Some).map_err(|_| self.unfit(text)),
         }
     }
 
     fn write(&self, value: &Option<SocketAddr>) -> toml::Value {
-        value.map_or_else(|| NO_ADDRESS.to_owned(), |address| address.to_string()).into()
+        value.map_or_else(|| NONE.to_owned(), |address| address.to_string()).into()
     }
 }
 

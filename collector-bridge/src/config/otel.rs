@@ -29,12 +29,19 @@ enum Form {
     LowerCase,
     /// A path, which may begin where the agent was started.
     Path,
+    /// The name of a sampler. One that asks the parent first is the same where there is none.
+    Sampler,
 }
 
 /// Variables that set a key.
 const MAPPED: &[(&str, &str, Form)] = &[
     ("OTEL_METRIC_EXPORT_INTERVAL", "metrics.interval", Form::Milliseconds),
     ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "metrics.temporality", Form::LowerCase),
+    ("OTEL_TRACES_SAMPLER", "traces.sampler", Form::Sampler),
+    ("OTEL_TRACES_SAMPLER_ARG", "traces.ratio", Form::Same),
+    ("OTEL_BSP_SCHEDULE_DELAY", "batch.timeout", Form::Milliseconds),
+    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "batch.max_records", Form::Same),
+    ("OTEL_BSP_EXPORT_TIMEOUT", "shutdown.timeout", Form::Milliseconds),
     ("OTEL_BLRP_SCHEDULE_DELAY", "batch.timeout", Form::Milliseconds),
     ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "batch.max_records", Form::Same),
     ("OTEL_BLRP_EXPORT_TIMEOUT", "shutdown.timeout", Form::Milliseconds),
@@ -68,6 +75,12 @@ fn exporter_variables() -> impl Iterator<Item = (String, String, &'static Form)>
     })
 }
 
+/// Variables that choose the exporter of a signal which has one or none, with the keys of its endpoint and of its switch.
+const SWITCHES: [(&str, &str, &str); 2] = [
+    ("OTEL_METRICS_EXPORTER", "export.metrics.endpoint", "metrics.export"),
+    ("OTEL_TRACES_EXPORTER", "export.traces.endpoint", "traces.export"),
+];
+
 /// Variables that ask for nothing else than what happens anyway when they have this value.
 const HARMLESS: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_INSECURE", "true"),
@@ -77,7 +90,14 @@ const HARMLESS: &[(&str, &str)] = &[
 ];
 
 /// Variables that begin with one of these are about what the agent does, and deserve a word when they do nothing.
-const CONCERNED: &[&str] = &["OTEL_EXPORTER_OTLP_", "OTEL_BLRP_", "OTEL_LOGRECORD_", "OTEL_METRIC_EXPORT_"];
+const CONCERNED: &[&str] = &[
+    "OTEL_EXPORTER_OTLP_",
+    "OTEL_BLRP_",
+    "OTEL_BSP_",
+    "OTEL_TRACES_",
+    "OTEL_LOGRECORD_",
+    "OTEL_METRIC_EXPORT_",
+];
 
 /// What OpenTelemetry's variables say.
 #[derive(Default)]
@@ -107,13 +127,19 @@ pub(super) fn parse(env: &Environment) -> Findings {
     if let Some(list) = read.get("OTEL_LOGS_EXPORTER") {
         findings.exporters(list);
     }
-    match read.get("OTEL_METRICS_EXPORTER") {
-        None => {}
-        Some("otlp") => findings.fall_back("export.metrics.endpoint", "OTEL_METRICS_EXPORTER"),
-        Some("none") => findings.set("metrics.export", "false", "OTEL_METRICS_EXPORTER"),
-        Some(other) => {
-            findings.ignore("OTEL_METRICS_EXPORTER", &format!("{other:?} is not one of otlp, none"));
+    for (variable, endpoint, switch) in SWITCHES {
+        match read.get(variable) {
+            None => {}
+            Some("otlp") => findings.fall_back(endpoint, variable),
+            Some("none") => findings.set(switch, "false", variable),
+            Some(other) => findings.ignore(variable, &format!("{other:?} is not one of otlp, none")),
         }
+    }
+    // The specification's sampler by ratio takes all where nobody names a ratio.
+    if read.get("OTEL_TRACES_SAMPLER").is_some_and(|name| name.ends_with("traceidratio"))
+        && read.get("OTEL_TRACES_SAMPLER_ARG").is_none()
+    {
+        findings.set("traces.ratio", "1", "OTEL_TRACES_SAMPLER");
     }
     if let Some(text) = read.get("OTEL_SDK_DISABLED") {
         match text.to_ascii_lowercase().as_str() {
@@ -154,6 +180,7 @@ impl Form {
         match self {
             Self::Same => Ok(text.to_owned()),
             Self::LowerCase => Ok(text.to_ascii_lowercase()),
+            Self::Sampler => Ok(text.strip_prefix("parentbased_").unwrap_or(text).to_owned()),
             Self::Milliseconds => match text.parse::<u64>() {
                 Ok(milliseconds) => Ok(format!("{milliseconds}ms")),
                 Err(_) => Err(format!("{text:?} is not a number of milliseconds")),
@@ -230,6 +257,7 @@ impl Findings {
             let concerned = CONCERNED.iter().any(|prefix| name.starts_with(prefix));
             let handled = MAPPED.iter().any(|(mapped, ..)| mapped == name)
                 || exporter_variables().any(|(mapped, ..)| mapped == *name)
+                || SWITCHES.iter().any(|(switch, ..)| switch == name)
                 || HARMLESS.contains(&(name, value));
             if concerned && !handled {
                 self.warnings.push(format!("env {name}: has no effect yet"));
@@ -261,9 +289,10 @@ mod tests {
     fn every_mapped_variable_has_its_key() {
         let exporter = exporter_variables().map(|(_, key, _)| key);
         let mapped = MAPPED.iter().map(|(_, key, _)| (*key).to_owned());
-        let others =
-            ["output", "export.endpoint", "export.logs.endpoint", "metrics.export"].map(str::to_owned);
-        for key in exporter.chain(mapped).chain(others) {
+        let others = ["output", "export.endpoint", "export.logs.endpoint"].map(str::to_owned);
+        let switches =
+            SWITCHES.iter().flat_map(|(_, endpoint, switch)| [(*endpoint).to_owned(), (*switch).to_owned()]);
+        for key in exporter.chain(mapped).chain(others).chain(switches) {
             assert!(locate(&key).is_some(), "{key}");
         }
     }

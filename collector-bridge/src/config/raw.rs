@@ -11,6 +11,8 @@ pub(super) enum Raw {
     Text(String),
     /// A TOML integer.
     Integer(i64),
+    /// A TOML float, as it is written.
+    Float(String),
     /// A TOML boolean.
     Boolean(bool),
     /// A TOML array.
@@ -30,7 +32,7 @@ impl Raw {
                 integer(number).map_or(Self::Other("an integer out of range"), Self::Integer)
             }
             DeValue::Boolean(value) => Self::Boolean(*value),
-            DeValue::Float(_) => Self::Other("a float"),
+            DeValue::Float(number) => Self::Float(number.as_str().to_owned()),
             DeValue::Datetime(_) => Self::Other("a date"),
             DeValue::Array(items) => {
                 Self::List(items.iter().map(|item| Self::from_toml(item.get_ref())).collect())
@@ -63,6 +65,7 @@ impl Raw {
             Self::Word(_) => "this text",
             Self::Text(_) => "a string",
             Self::Integer(_) => "an integer",
+            Self::Float(_) => "a float",
             Self::Boolean(_) => "a boolean",
             Self::List(_) => "an array",
             Self::Table(_) => "a table",

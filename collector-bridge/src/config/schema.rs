@@ -6,17 +6,19 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use acceptd_otlp::{Compression, Order, SyncPolicy};
+use acceptd_otlp::{Compression, Order, SpanKind, SyncPolicy};
 
 use super::choice::{
     CaptureTier, Choice, LogLevel, OptionalOutput, OutputFormat, PeerAddress, Profile, Protocol,
-    ProtocolChoice, Temporality,
+    ProtocolChoice, Sampler, Temporality,
 };
 use super::endpoint::{Destination, Endpoint};
 use super::kind::{
-    AbsolutePath, Count, Kind, Names, OptionalAddress, OptionalPath, OptionalText, Size, Span, Toggle,
+    AbsolutePath, Count, Kind, Names, OptionalAddress, OptionalPath, OptionalText, PathOrNone, Size, Span,
+    Toggle,
 };
 use super::pairs::{Attributes, HeaderMap, Headers};
+use super::ratio::{Part, Ratio};
 use super::table::{Key, settings};
 use super::values::{Families, Family, HookNames, Numbers, Texts};
 
@@ -49,6 +51,9 @@ settings! {
         "capture.tier" => tier: CaptureTier = CaptureTier::Auto, Choice;
         /// Programs to do without, as though the kernel refused them; `acceptd check` names them.
         "capture.skip_hooks" => skip_hooks: Vec<String> = Vec::new(), HookNames;
+        /// A folder of the BPF file system, in which the agent keeps what it knows of open connections: the next agent sees them
+        /// end. none: it does not.
+        "capture.pin_directory" => pin_directory: Option<PathBuf> = Some(PathBuf::from("/sys/fs/bpf/acceptd")), PathOrNone;
     }
 
     /// Which events are sent besides accepts.
@@ -259,6 +264,20 @@ settings! {
         "metrics.interval" => interval: Duration = 60 * SECOND, Span(100 * MILLISECOND, HOUR);
         /// Whether counts grow from the start of the agent or from one export to the next.
         "metrics.temporality" => temporality: Temporality = Temporality::Cumulative, Choice;
+    }
+
+    /// The traces of connections.
+    traces: Traces {
+        /// Whether they are sent to the endpoint.
+        "traces.export" => export: bool = true, Toggle;
+        /// Which connections have one: all, none, or a part of them.
+        "traces.sampler" => sampler: Sampler = Sampler::Ratio, Choice;
+        /// The part.
+        "traces.ratio" => ratio: Ratio = Ratio::PERCENT, Part;
+        /// Connections that waited so long to be accepted have a trace in any case.
+        "traces.keep_slower_than" => keep_slower_than: Duration = 100 * MILLISECOND, Span(MILLISECOND, HOUR);
+        /// The kind of the span of a whole connection. A server span counts in the statistics of a service's latency.
+        "traces.connection_kind" => connection_kind: SpanKind = SpanKind::Internal, Choice;
     }
 
     /// The end of a run.

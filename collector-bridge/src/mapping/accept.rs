@@ -1,6 +1,6 @@
 //! The accept record, of each kind of sample.
 
-use acceptd_common::{Call, Header, InetAccept, Listener, Task, UnixAccept};
+use acceptd_common::{Call, Header, InetAccept, Listener, Task, Trace, UnixAccept};
 use acceptd_otlp::{Accept, Endpoint, Handshake, Syscall, Transport, network_type};
 
 use super::{Context, endpoint, is_mptcp, listener_endpoint, non_zero, peer, transport, unix_endpoint};
@@ -12,8 +12,9 @@ use crate::{
 /// The record of an accept on an internet or VSOCK socket.
 #[must_use]
 pub fn inet<'a>(sample: &'a InetAccept, identity: &'a Identity, context: Context<'_>) -> Accept<'a> {
-    let InetAccept { header, task, call, socket, listener, handshake } = sample;
+    let InetAccept { header, task, call, socket, listener, handshake, trace } = sample;
     let mut record = call_of(header, task, call, non_zero(socket.cookie), identity, context);
+    record.sampled = is_sampled(trace);
     let listens = with_listener(&mut record, call, listener);
     let has_socket = has(call, Call::HAS_SOCKET);
     let (family, protocol) =
@@ -45,8 +46,9 @@ pub fn inet<'a>(sample: &'a InetAccept, identity: &'a Identity, context: Context
 /// The record of an accept on a UNIX socket.
 #[must_use]
 pub fn unix<'a>(sample: &'a UnixAccept, identity: &'a Identity, context: Context<'_>) -> Accept<'a> {
-    let UnixAccept { header, task, call, listener, inode, cookie, netns, local, peer, .. } = sample;
+    let UnixAccept { header, task, call, listener, inode, cookie, netns, local, peer, trace, .. } = sample;
     let mut record = call_of(header, task, call, non_zero(*cookie), identity, context);
+    record.sampled = is_sampled(trace);
     record.transport = Transport::Unix;
     record.netns_inode = listener.netns;
     if with_listener(&mut record, call, listener) {
@@ -83,6 +85,7 @@ fn call_of<'a>(
         uid,
         trace_id: trace.map(|(trace, _)| trace),
         span_id: trace.map(|(_, span)| span),
+        sampled: false,
         errno: failed.then(|| call.result.saturating_neg()),
         transport: Transport::Tcp,
         network_type: None,
@@ -134,6 +137,10 @@ pub(super) fn syscall(number: u8) -> Syscall {
         Call::SYSCALL_KERNEL => Syscall::Kernel,
         _ => Syscall::Accept4,
     }
+}
+
+fn is_sampled(trace: &Trace) -> bool {
+    trace.flags & Trace::SAMPLED != 0
 }
 
 fn has(call: &Call, flag: u16) -> bool {

@@ -18,7 +18,7 @@ use super::{
     heard,
 };
 use crate::{
-    bpf::{self, LoadError, Settings, Tier, Wanted},
+    bpf::{self, LoadError, Settings, Tier, Traces, Wanted},
     config::{CaptureTier, Config, Loaded, View},
     destination::{self, Destination},
     filter::Filter,
@@ -87,8 +87,9 @@ fn trial_settings(config: &Config, knows_its_pid: bool) -> Settings {
         ring_bytes: 1 << 20,
         record_self: true,
         failure_budget: 0,
-        wanted: Wanted { bind: true, create: true, attempts: true },
+        wanted: Wanted { bind: true, create: true, attempts: true, traces: true },
         filter,
+        traces: Traces { slow_ns: 1, ..Traces::NONE },
     }
 }
 

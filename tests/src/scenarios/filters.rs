@@ -4,13 +4,10 @@ use std::{
     net::{TcpListener, TcpStream},
     os::fd::OwnedFd,
     os::unix::net::{UnixListener, UnixStream},
-    process::{Command, Stdio},
+    process::Stdio,
 };
 
-use crate::{
-    agent::{Agent, binary},
-    wait,
-};
+use crate::{agent::Agent, mounted::Group, wait};
 
 /// Accepts one connection and returns the listener, which stays.
 fn accept_one() -> (TcpListener, u16) {
@@ -112,29 +109,13 @@ pub(super) fn families() {
 
 /// A cgroup by its path; the agent finds its number.
 pub(super) fn cgroups() {
-    // Mounted where the agent looks for it under its root, so that the host's own mounts do not matter.
-    let root = tempfile::tempdir().expect("a temporary folder");
-    let mount = root.path().join("sys/fs/cgroup");
-    std::fs::create_dir_all(&mount).expect("a new folder");
-    let mounted = Command::new("mount").args(["-t", "cgroup2", "none"]).arg(&mount).status();
-    assert!(mounted.is_ok_and(|status| status.success()), "cgroup version 2 cannot be mounted");
-    let group = mount.join(format!("acceptd-scenario-{}", std::process::id()));
-    std::fs::create_dir(&group).expect("a new cgroup");
+    let name = format!("acceptd-scenario-{}", std::process::id());
+    let group = Group::new(&name);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
-    let name = format!("/{}", group.file_name().expect("a name").to_string_lossy());
-    let at = format!("host.root={}", root.path().display());
-    let agent = Agent::with(&["--set", &at, "--set", &format!("filter.cgroups={name}")]);
-    // The shell moves itself into the cgroup, and becomes the acceptor.
-    let script =
-        format!("echo $$ > {}/cgroup.procs && exec {} 1", group.display(), binary("acceptor").display());
+    let agent = Agent::with(&["--set", &group.flag(), "--set", &format!("filter.cgroups=/{name}")]);
     let inherited = OwnedFd::from(listener.try_clone().expect("a descriptor"));
-    let mut inside = Command::new("sh")
-        .args(["-c", &script])
-        .stdin(inherited)
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("a shell");
+    let mut inside = group.acceptor().stdin(inherited).stdout(Stdio::null()).spawn().expect("a shell");
     let client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
     let records = agent.inbox.of_port(port, 1);
     assert_eq!(records[0].resource_int("process.pid"), Some(i64::from(inside.id())));
@@ -148,6 +129,4 @@ pub(super) fn cgroups() {
     let _ = agent.stop();
     let of_port = inbox.records().iter().filter(|record| record.is_of_port(port)).count();
     assert_eq!(of_port, 1, "only the one inside");
-    std::fs::remove_dir(&group).expect("an empty cgroup");
-    assert!(Command::new("umount").arg(&mount).status().is_ok_and(|status| status.success()));
 }

@@ -14,6 +14,7 @@ use std::{
 use crate::{
     agent::{Agent, binary},
     context::{self, Wrong},
+    mounted::Group,
     record::Record,
     truth::Truth,
     wait,
@@ -339,46 +340,6 @@ pub(super) fn who_is_gone_when_asked_again_is_still_who_it_was() {
     let _ = agent.stop();
 }
 
-/// A cgroup of version 2, mounted under a root of its own.
-struct Group {
-    root: tempfile::TempDir,
-    path: PathBuf,
-}
-
-impl Group {
-    fn new(name: &str) -> Self {
-        let root = tempfile::tempdir().expect("a temporary folder");
-        let mount = root.path().join("sys/fs/cgroup");
-        fs::create_dir_all(&mount).expect("a new folder");
-        let mounted = Command::new("mount").args(["-t", "cgroup2", "none"]).arg(&mount).status();
-        assert!(mounted.is_ok_and(|status| status.success()), "cgroup version 2 cannot be mounted");
-        let path = mount.join(name);
-        fs::create_dir(&path).expect("a new cgroup");
-        Self { root, path }
-    }
-
-    fn flag(&self) -> String {
-        format!("host.root={}", self.root.path().display())
-    }
-
-    /// A shell that moves itself there, and becomes the acceptor.
-    fn acceptor(&self) -> Command {
-        let mut command = Command::new("sh");
-        let program = binary("acceptor");
-        let script =
-            format!("echo $$ > {}/cgroup.procs && exec {} 1", self.path.display(), program.display());
-        command.args(["-c", &script]);
-        command
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        _ = fs::remove_dir(&self.path);
-        _ = Command::new("umount").arg(self.root.path().join("sys/fs/cgroup")).status();
-    }
-}
-
 /// An id as an engine would give one.
 fn container_id(of: &str) -> String {
     let digits = of.bytes().cycle().map(|byte| format!("{byte:x}"));
@@ -445,7 +406,7 @@ pub(super) fn a_process_that_is_moved_takes_nobody_with_it() {
     let mut moved = Acceptor::run(&mut group.acceptor(), &listening);
     let client = connect(port);
     let truth = moved.truth();
-    fs::write(other.path.join("cgroup.procs"), truth.pid.to_string()).expect("root may move it");
+    other.take(truth.pid);
     kill_process(agent.pid(), Signal::CONT).expect("the agent is there");
     let record = agent.inbox.of_port(port, 1).remove(0);
     assert_eq!(record.resource_text("container.id"), None, "where it was is not known, nor is it made up");

@@ -120,15 +120,15 @@ pub(super) fn multishot() {
     let (listener, address) = listener();
     let mut ring = uring::new(64);
     uring::submit(&mut ring, &opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).build());
-    let clients: Vec<_> =
-        (0..CONNECTIONS).map(|_| TcpStream::connect(address).expect("somebody listens")).collect();
-    let accepted: Vec<_> = (0..CONNECTIONS)
+    // One after the other: while the request takes one, another could be in the queue that is not established yet.
+    let (clients, accepted): (Vec<_>, Vec<_>) = (0..CONNECTIONS)
         .map(|_| {
+            let client = TcpStream::connect(address).expect("somebody listens");
             let completion = uring::completion(&mut ring);
             assert!(cqueue::more(completion.flags()), "the request goes on: {completion:?}");
-            uring::owned(completion.result())
+            (client, uring::owned(completion.result()))
         })
-        .collect();
+        .unzip();
     assert_multishot(&agent, address, &listener, &accepted);
     drop(clients);
     let _ = agent.stop();

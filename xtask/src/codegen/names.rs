@@ -41,6 +41,11 @@ pub(crate) fn render(registry: &Registry) -> String {
             constant(&mut text, &format!("EVENT_{}", identifier(name)), name, &group.brief);
         }
     }
+    for group in registry.groups.iter().filter(|group| group.kind == GroupKind::Span) {
+        if let Some(name) = &group.display_name {
+            constant(&mut text, &format!("SPAN_{}", identifier(name)), name, &group.brief);
+        }
+    }
     for (key, known) in &registry.keys {
         constant(&mut text, &identifier(key), key, &known.brief);
     }
@@ -72,7 +77,7 @@ fn events(text: &mut String, registry: &Registry) {
 
 /// `acceptd.listener.fd` as `ACCEPTD_LISTENER_FD`.
 fn identifier(name: &str) -> String {
-    name.replace('.', "_").to_ascii_uppercase()
+    name.replace(['.', ' '], "_").to_ascii_uppercase()
 }
 
 fn constant(text: &mut String, identifier: &str, value: &str, brief: &str) {

@@ -25,6 +25,7 @@ pub(crate) fn render(registry: &Registry) -> String {
 fn used(registry: &Registry, group: &Group) -> String {
     let mut text = match (&group.kind, &group.name, &group.display_name) {
         (GroupKind::Event, Some(name), _) => format!("## Event `{name}`\n"),
+        (GroupKind::Span, _, Some(name)) => format!("## Span `{name}`\n"),
         (_, _, Some(title)) => format!("## {title}\n"),
         _ => format!("## {}\n", group.id),
     };

@@ -65,6 +65,9 @@ pub(crate) struct Group {
     pub(crate) brief: String,
     pub(crate) note: Option<String>,
     pub(crate) stability: Option<Stability>,
+    /// A span's kind.
+    #[expect(dead_code, reason = "Weaver demands it; a setting can change it")]
+    pub(crate) span_kind: Option<SpanKind>,
     #[serde(default)]
     pub(crate) entity_associations: Vec<String>,
     pub(crate) attributes: Vec<Attribute>,
@@ -75,6 +78,14 @@ pub(crate) struct Group {
 pub(crate) enum GroupKind {
     AttributeGroup,
     Event,
+    /// Named by its `display_name`.
+    Span,
+}
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SpanKind {
+    Internal,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,15 @@ pub(crate) fn check(registry: &Registry) -> Result<()> {
             bail!("the event `{name}` states no stability");
         }
     }
+    for group in registry.groups.iter().filter(|group| group.kind == GroupKind::Span) {
+        if group.display_name.is_none() || group.stability.is_none() || !group.id.starts_with("span.acceptd.")
+        {
+            bail!(
+                "the span `{}` needs a display_name, a stability and an id that begins with span.acceptd.",
+                group.id
+            );
+        }
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::kernel::Unpacked;
 use super::matrix::Kernel;
-use super::{Place, busybox, logs, programs};
+use super::{Place, busybox, logs};
 
 /// Everything that a run depends on, in one number. It protects nothing: it tells a run from another one.
 pub(super) struct Good(u64);
@@ -29,8 +29,8 @@ impl Good {
             fs::read(path).with_context(|| format!("reading {}", path.display()))?.hash(&mut hasher);
             Ok(())
         };
-        for name in programs::NAMES {
-            add(&folder.join(name))?;
+        for file in super::files(folder)? {
+            add(&file)?;
         }
         for path in &unpacked.modules {
             add(path)?;

@@ -8,13 +8,12 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::kernel::Unpacked;
-use super::programs;
 use crate::workspace::Workspace;
 
 /// What a guest is made of.
 pub(super) struct Parts<'a> {
     pub(super) busybox: &'a Path,
-    /// The folder of [`programs::NAMES`].
+    /// A folder with the programs and their libraries, where the guest will have them.
     pub(super) programs: &'a Path,
     pub(super) kernel: &'a Unpacked,
     /// A shell script.
@@ -31,8 +30,8 @@ pub(super) fn make(workspace: &Workspace, folder: &Path, parts: &Parts<'_>) -> R
     }
     copy(&workspace.path("tests/vm/init"), &folder.join("init"))?;
     copy(parts.busybox, &folder.join("bin/busybox"))?;
-    for program in programs::NAMES {
-        copy(&parts.programs.join(program), &folder.join("bin").join(program))?;
+    for file in super::files(parts.programs)? {
+        copy(&file, &folder.join(file.strip_prefix(parts.programs).unwrap_or(&file)))?;
     }
     let mut order = String::new();
     for module in &parts.kernel.modules {
@@ -54,6 +53,8 @@ pub(super) fn make(workspace: &Workspace, folder: &Path, parts: &Parts<'_>) -> R
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().unwrap_or(to);
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     std::fs::copy(from, to).with_context(|| format!("copying {}", from.display()))?;
     std::fs::set_permissions(to, Permissions::from_mode(0o755))
         .with_context(|| format!("permissions of {}", to.display()))

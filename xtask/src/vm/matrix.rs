@@ -33,14 +33,6 @@ impl Arch {
             Self::Arm64 => "arm64",
         }
     }
-
-    /// Rust's target with a static C library.
-    pub(super) fn target(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64-unknown-linux-musl",
-            Self::Arm64 => "aarch64-unknown-linux-musl",
-        }
-    }
 }
 
 /// The whole file.

@@ -1,6 +1,8 @@
-//! The static programs that run in a guest.
+//! What runs in a guest: the agent, the scenarios, the program that they start, and the one that measures.
+//! Of the host's architecture they are those that were built for the other suites, with the libraries that they need.
+//! For arm64 they are static ones, built for nothing else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
@@ -8,30 +10,69 @@ use anyhow::{Context, Result};
 
 use super::matrix::Arch;
 use crate::workspace::Workspace;
-use crate::{apt, command, setup};
+use crate::{apt, build, command, setup};
 
-/// The agent, the scenarios, the program that they start, and the one that measures.
-pub(super) const NAMES: [&str; 4] = ["acceptd", "scenarios", "acceptor", "cost"];
+const AGENT: &str = "acceptd";
+const HARNESS: [&str; 3] = ["scenarios", "acceptor", "cost"];
 
 const ARM64_COMPILER: &str = "aarch64-linux-gnu-gcc";
+const ARM64_TARGET: &str = "aarch64-unknown-linux-musl";
 
-/// Builds them for an architecture; the folder that they are in.
+/// Builds them for an architecture; the folder that has them where the guest will.
 pub(super) fn build(workspace: &Workspace, arch: Arch) -> Result<PathBuf> {
     setup::run(workspace)?;
+    let folder = workspace.path("target/vm/programs").join(arch.name());
+    // Of a run before.
+    _ = std::fs::remove_dir_all(&folder);
     match arch {
-        Arch::X86_64 => apt::require("musl-gcc", "--version", "musl-tools")?,
-        Arch::Arm64 => {
-            apt::require(ARM64_COMPILER, "--version", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross")?;
-        }
+        Arch::X86_64 => of_this_host(workspace, &folder)?,
+        Arch::Arm64 => of_arm64(workspace, &folder)?,
     }
-    let target = arch.target();
-    add_target(workspace, target)?;
-    eprintln!("building the programs for {target} (the first time takes some four minutes)");
+    Ok(folder)
+}
+
+/// The agent as the suites have it, and the harness as the tests do: in this profile a scenario that panics does not end the others.
+fn of_this_host(workspace: &Workspace, folder: &Path) -> Result<()> {
+    apt::require("strip", "--version", "binutils")?;
+    let released = build::suites(workspace)?;
+    // Not `cargo build`: tests ask for more features of some dependencies, which would be built once more.
+    command::run(command::cargo(workspace, &["test", "--workspace", "--no-run", "--locked", "--quiet"]))?;
+    let tested = workspace.target().join("debug");
+    let programs = std::iter::once(released.join(AGENT)).chain(HARNESS.iter().map(|name| tested.join(name)));
+    for program in programs {
+        for library in libraries(&program)? {
+            copy(&library, &folder.join(library.strip_prefix("/").unwrap_or(&library)))?;
+        }
+        let copied = folder.join("bin").join(program.file_name().unwrap_or_default());
+        copy(&program, &copied)?;
+        let mut strip = Command::new("strip");
+        strip.arg(&copied);
+        command::capture(strip)?;
+    }
+    Ok(())
+}
+
+/// Where a program's libraries are, the loader among them.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let mut ask = Command::new("ldd");
+    ask.arg(program);
+    Ok(command::capture(ask)?.lines().filter_map(library).map(PathBuf::from).collect())
+}
+
+/// The path in a line of ldd: `libc.so.6 => /lib/libc.so.6 (0x…)`, or `/lib64/ld-linux-x86-64.so.2 (0x…)`.
+fn library(line: &str) -> Option<&str> {
+    line.split_whitespace().find(|word| word.starts_with('/'))
+}
+
+fn of_arm64(workspace: &Workspace, folder: &Path) -> Result<()> {
+    apt::require(ARM64_COMPILER, "--version", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross")?;
+    add_target(workspace, ARM64_TARGET)?;
+    eprintln!("building the programs for {ARM64_TARGET} (the first time takes some four minutes)");
     let started = Instant::now();
     let mut build =
-        command::cargo(workspace, &["build", "--profile", "guest", "--locked", "--target", target]);
+        command::cargo(workspace, &["build", "--profile", "guest", "--locked", "--target", ARM64_TARGET]);
     build.args(["--package", "acceptd", "--package", "acceptd-tests"]);
-    build.args(NAMES.iter().flat_map(|name| ["--bin", name]));
+    build.args(names().flat_map(|name| ["--bin", name]));
     // Rust's own linker. The C parts of zstd and ring want a compiler of the architecture; they use nothing of its C library
     // that musl has not, but for what the compiler's own hardening would add.
     build.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
@@ -39,7 +80,21 @@ pub(super) fn build(workspace: &Workspace, arch: Arch) -> Result<PathBuf> {
     build.env("CFLAGS_aarch64_unknown_linux_musl", "-U_FORTIFY_SOURCE -fno-stack-protector");
     command::run(build)?;
     eprintln!("built in {} s", started.elapsed().as_secs());
-    Ok(workspace.target().join(target).join("guest"))
+    let built = workspace.target().join(ARM64_TARGET).join("guest");
+    for name in names() {
+        copy(&built.join(name), &folder.join("bin").join(name))?;
+    }
+    Ok(())
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    std::iter::once(AGENT).chain(HARNESS)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().unwrap_or(to);
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    std::fs::copy(from, to).with_context(|| format!("copying {}", from.display())).map(drop)
 }
 
 fn add_target(workspace: &Workspace, target: &str) -> Result<()> {
@@ -53,4 +108,17 @@ fn add_target(workspace: &Workspace, target: &str) -> Result<()> {
     let mut add = Command::new("rustup");
     add.args(["target", "add", "--toolchain", &toolchain, target]);
     command::run(add).with_context(|| format!("rustup could not install {target}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::library;
+
+    #[test]
+    fn a_line_of_ldd_has_one_path_or_none() {
+        assert_eq!(library("\tlibc.so.6 => /lib/x/libc.so.6 (0x00007f)"), Some("/lib/x/libc.so.6"));
+        assert_eq!(library("\t/lib64/ld-linux-x86-64.so.2 (0x00007f)"), Some("/lib64/ld-linux-x86-64.so.2"));
+        assert_eq!(library("\tlinux-vdso.so.1 (0x00007f)"), None);
+        assert_eq!(library("\tstatically linked"), None);
+    }
 }

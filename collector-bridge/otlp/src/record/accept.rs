@@ -9,8 +9,11 @@ use crate::{
         attributes::{Attributes, uid_text},
     },
     text::escape_into,
-    wire::{bytes, fixed64, nested, uint},
+    wire::{bytes, fixed32, fixed64, nested, uint},
 };
+
+/// `W3C` trace flags of a log record.
+const SAMPLED: u32 = 1;
 
 /// An accept with everything that a record may carry. Absent is `None`, never a stand-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct Accept<'a> {
     pub trace_id: Option<[u8; 16]>,
     /// Id of the connection's root span.
     pub span_id: Option<[u8; 8]>,
+    /// Whether that span will be sent.
+    pub sampled: bool,
     /// Why it failed, if it did.
     pub errno: Option<i32>,
     /// `network.transport`
@@ -103,6 +108,9 @@ pub fn encode_accept(out: &mut Vec<u8>, accept: &Accept<'_>, profile: &Profile) 
     uint::<2>(out, u64::from(errno::severity(accept.errno)));
     nested::<5>(out, |out| nested::<1>(out, |out| body(out, accept, &texts, profile.value_length)));
     attributes(&mut Attributes { out, profile }, accept, &texts);
+    if accept.sampled {
+        fixed32::<8>(out, SAMPLED);
+    }
     if let Some(trace_id) = &accept.trace_id {
         bytes::<9>(out, trace_id);
     }

@@ -1,4 +1,4 @@
-//! Writing attributes: `KeyValue` messages in field 6 of a record.
+//! Writing attributes: `KeyValue` messages, in field 6 of a log record and in field 9 of a span.
 
 use crate::{
     names,
@@ -11,7 +11,12 @@ use crate::{
     wire::{bytes, header, nested, uint, varint_len},
 };
 
-/// Writes the attributes that the profile wants, as `KeyValue` messages in field 6.
+/// `LogRecord.attributes`
+pub(super) const OF_RECORD: u8 = 6;
+/// `Span.attributes`
+pub(super) const OF_SPAN: u8 = 9;
+
+/// Writes the attributes of a log record that the profile wants.
 pub(super) struct Attributes<'a> {
     pub(super) out: &'a mut Vec<u8>,
     pub(super) profile: &'a Profile,
@@ -25,7 +30,7 @@ impl Attributes<'_> {
     /// Bytes that are UTF-8 by construction.
     pub(super) fn bytes(&mut self, attribute: Attribute, value: &[u8]) {
         if self.profile.wants(attribute) {
-            string(self.out, attribute.key(), value);
+            string::<OF_RECORD>(self.out, attribute.key(), value);
         }
     }
 
@@ -33,7 +38,7 @@ impl Attributes<'_> {
     pub(super) fn raw(&mut self, attribute: Attribute, value: &[u8]) {
         if self.profile.wants(attribute) {
             let limit = self.profile.value_length;
-            any_string(self.out, attribute.key(), |out| escape_into(out, value, limit));
+            any_string::<OF_RECORD>(self.out, attribute.key(), |out| escape_into(out, value, limit));
         }
     }
 
@@ -48,14 +53,14 @@ impl Attributes<'_> {
         if let Some(value) = value
             && self.profile.wants(attribute)
         {
-            int(self.out, attribute.key(), value);
+            int::<OF_RECORD>(self.out, attribute.key(), value);
         }
     }
 
     /// A boolean that is only sent when it is of interest.
     pub(super) fn flag(&mut self, attribute: Attribute, present: bool, value: bool) {
         if present && self.profile.wants(attribute) {
-            boolean(self.out, attribute.key(), value);
+            boolean::<OF_RECORD>(self.out, attribute.key(), value);
         }
     }
 
@@ -82,7 +87,7 @@ impl Attributes<'_> {
             if !self.profile.excludes(port)
                 && let Some(number) = shown.endpoint.port()
             {
-                int(self.out, port.key(), number);
+                int::<OF_RECORD>(self.out, port.key(), number);
             }
         }
     }
@@ -91,10 +96,10 @@ impl Attributes<'_> {
         match shown.endpoint {
             Endpoint::Unix(name) => {
                 let limit = self.profile.value_length;
-                any_string(self.out, attribute.key(), |out| unix_name(out, name, limit));
+                any_string::<OF_RECORD>(self.out, attribute.key(), |out| unix_name(out, name, limit));
             }
             Endpoint::Ip { .. } | Endpoint::Vsock { .. } => {
-                string(self.out, attribute.key(), shown.address());
+                string::<OF_RECORD>(self.out, attribute.key(), shown.address());
             }
         }
     }
@@ -102,7 +107,7 @@ impl Attributes<'_> {
     /// The event's name again, if that is wanted.
     pub(super) fn event_name(&mut self, name: &str) {
         if self.profile.event_name_attribute {
-            string(self.out, names::OTEL_EVENT_NAME, name.as_bytes());
+            string::<OF_RECORD>(self.out, names::OTEL_EVENT_NAME, name.as_bytes());
         }
     }
 }
@@ -126,15 +131,15 @@ fn hex(out: &mut [u8], value: u64) {
     }
 }
 
-/// A `KeyValue` in field 6 whose value is a string.
-pub(super) fn string(out: &mut Vec<u8>, key: &str, value: &[u8]) {
+/// A `KeyValue` whose value is a string.
+pub(super) fn string<const FIELD: u8>(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     let any_value = 1 + varint_len(value.len() as u64) + value.len();
-    key_value(out, key, any_value, |out| bytes::<1>(out, value));
+    key_value::<FIELD>(out, key, any_value, |out| bytes::<1>(out, value));
 }
 
-/// A `KeyValue` in field 6 whose value is an array of strings.
-pub(super) fn strings(out: &mut Vec<u8>, key: &str, values: &[&str]) {
-    nested::<6>(out, |out| {
+/// A `KeyValue` whose value is an array of strings.
+pub(super) fn strings<const FIELD: u8>(out: &mut Vec<u8>, key: &str, values: &[&str]) {
+    nested::<FIELD>(out, |out| {
         bytes::<1>(out, key.as_bytes());
         // KeyValue.value, AnyValue.array_value, and its ArrayValue.values
         nested::<2>(out, |out| {
@@ -147,28 +152,33 @@ pub(super) fn strings(out: &mut Vec<u8>, key: &str, values: &[&str]) {
     });
 }
 
-/// A `KeyValue` in field 6 whose value is an integer; beyond `i64` it would be negative.
-pub(super) fn int(out: &mut Vec<u8>, key: &str, value: u64) {
-    key_value(out, key, 1 + varint_len(value), |out| uint::<3>(out, value));
+/// A `KeyValue` whose value is an integer; beyond `i64` it would be negative.
+pub(super) fn int<const FIELD: u8>(out: &mut Vec<u8>, key: &str, value: u64) {
+    key_value::<FIELD>(out, key, 1 + varint_len(value), |out| uint::<3>(out, value));
 }
 
-/// A `KeyValue` in field 6 whose value is a boolean.
-pub(super) fn boolean(out: &mut Vec<u8>, key: &str, value: bool) {
-    key_value(out, key, 2, |out| uint::<2>(out, u64::from(value)));
+/// A `KeyValue` whose value is a boolean.
+pub(super) fn boolean<const FIELD: u8>(out: &mut Vec<u8>, key: &str, value: bool) {
+    key_value::<FIELD>(out, key, 2, |out| uint::<2>(out, u64::from(value)));
 }
 
-fn key_value(out: &mut Vec<u8>, key: &str, any_value: usize, value: impl FnOnce(&mut Vec<u8>)) {
+fn key_value<const FIELD: u8>(
+    out: &mut Vec<u8>,
+    key: &str,
+    any_value: usize,
+    value: impl FnOnce(&mut Vec<u8>),
+) {
     let key_field = 1 + varint_len(key.len() as u64) + key.len();
     let value_field = 1 + varint_len(any_value as u64) + any_value;
-    header::<6>(out, key_field + value_field);
+    header::<FIELD>(out, key_field + value_field);
     bytes::<1>(out, key.as_bytes());
     header::<2>(out, any_value);
     value(out);
 }
 
-/// A `KeyValue` in field 6 whose value is a string of a length that is only known afterwards.
-pub(super) fn any_string(out: &mut Vec<u8>, key: &str, value: impl FnOnce(&mut Vec<u8>)) {
-    nested::<6>(out, |out| {
+/// A `KeyValue` whose value is a string of a length that is only known afterwards.
+pub(super) fn any_string<const FIELD: u8>(out: &mut Vec<u8>, key: &str, value: impl FnOnce(&mut Vec<u8>)) {
+    nested::<FIELD>(out, |out| {
         bytes::<1>(out, key.as_bytes());
         nested::<2>(out, |out| nested::<1>(out, value));
     });

@@ -5,7 +5,7 @@ use crate::{
     record::{
         RecordUid,
         address::{Endpoint, Shown, milliseconds},
-        attributes::{Attributes, any_string, boolean, int, string, strings, uid_text},
+        attributes::{Attributes, OF_RECORD, any_string, boolean, int, string, strings, uid_text},
     },
     text::escape_into,
     wire::{bytes, fixed64, nested, uint},
@@ -63,14 +63,14 @@ pub fn encode_event(out: &mut Vec<u8>, event: &Event<'_>, profile: &Profile) {
         });
     });
     if !profile.excludes(Attribute::Uid) {
-        string(out, Attribute::Uid.key(), &uid_text(event.uid));
+        string::<OF_RECORD>(out, Attribute::Uid.key(), &uid_text(event.uid));
     }
     for (attribute, value) in &event.attributes {
         // What serves debugging follows the profile; what makes the event does not.
         let sent =
             if attribute.is_context() { profile.wants(*attribute) } else { !profile.excludes(*attribute) };
         if sent {
-            attribute_value(out, attribute.key(), value, profile.value_length);
+            attribute_value::<OF_RECORD>(out, attribute.key(), value, profile.value_length);
         }
     }
     Attributes { out, profile }.event_name(event.name);
@@ -78,16 +78,21 @@ pub fn encode_event(out: &mut Vec<u8>, event: &Event<'_>, profile: &Profile) {
     bytes::<12>(out, event.name.as_bytes());
 }
 
-fn attribute_value(out: &mut Vec<u8>, key: &str, value: &Value<'_>, limit: usize) {
+pub(super) fn attribute_value<const FIELD: u8>(
+    out: &mut Vec<u8>,
+    key: &str,
+    value: &Value<'_>,
+    limit: usize,
+) {
     match value {
-        Value::Int(number) | Value::Milliseconds(number) => int(out, key, *number),
-        Value::Flag(flag) => boolean(out, key, *flag),
-        Value::Texts(texts) => strings(out, key, texts),
+        Value::Int(number) | Value::Milliseconds(number) => int::<FIELD>(out, key, *number),
+        Value::Flag(flag) => boolean::<FIELD>(out, key, *flag),
+        Value::Texts(texts) => strings::<FIELD>(out, key, texts),
         Value::Address(endpoint @ (Endpoint::Ip { .. } | Endpoint::Vsock { .. })) => {
-            string(out, key, Shown::of(*endpoint).address());
+            string::<FIELD>(out, key, Shown::of(*endpoint).address());
         }
         Value::Text(_) | Value::Raw(_) | Value::Id(_) | Value::Address(Endpoint::Unix(_)) => {
-            any_string(out, key, |out| write(out, value, limit));
+            any_string::<FIELD>(out, key, |out| write(out, value, limit));
         }
     }
 }

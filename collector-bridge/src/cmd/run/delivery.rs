@@ -48,6 +48,16 @@ pub(super) fn metrics_exporter(loaded: &Loaded) -> anyhow::Result<Option<Exporte
     Ok(Some(exporter.context("the destination of the agent's own metrics")?))
 }
 
+/// Where spans go, if they are sent.
+pub(super) fn traces_exporter(loaded: &Loaded) -> anyhow::Result<Option<Exporter>> {
+    let view = loaded.view(&Scope::Signal(Signal::Traces));
+    let destination = destination::of(&view, Signal::Traces).map_err(anyhow::Error::msg)?;
+    let Some(destination) = destination.filter(|_| view.config.traces.export) else { return Ok(None) };
+    let spool = destination::spool(&view.config, destination::TRACES);
+    let exporter = Exporter::spawn(destination.exporter(&view.config, spool));
+    Ok(Some(exporter.context("the destination of traces")?))
+}
+
 pub(super) fn outputs(config: &Config, outlets: &[Outlet]) -> Outputs {
     let exporters = outlets.iter().map(|outlet| (outlet.name.clone(), outlet.exporter.clone())).collect();
     Outputs::new(exporters, config.output.map(|format| Console::new(format.into())))
@@ -92,9 +102,11 @@ pub(super) async fn finish(
     programs: Capture,
     drained: &Stock,
     outlets: Vec<Outlet>,
+    traces: Option<Exporter>,
     measured: Option<Measured>,
 ) -> Summary {
-    join_all(outlets.iter().map(|outlet| outlet.exporter.clone().shutdown(deadline))).await;
+    let exporters = outlets.iter().map(|outlet| &outlet.exporter).chain(&traces);
+    join_all(exporters.map(|exporter| exporter.clone().shutdown(deadline))).await;
     let deliveries: Vec<Delivery> = outlets.iter().map(Delivery::of).collect();
     let metrics = match measured {
         Some(Measured { provider, exporter }) => {
@@ -108,7 +120,7 @@ pub(super) async fn finish(
         }
         None => None,
     };
-    Summary::new(programs, drained, &deliveries, metrics)
+    Summary::new(programs, drained, &deliveries, traces.as_ref().map(Exporter::ledger), metrics)
 }
 
 impl Measured {

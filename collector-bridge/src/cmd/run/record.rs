@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
-use acceptd_otlp::{BatchBuilder, BatchLimits, Profile};
+use acceptd_common::trace::NEVER;
+use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, Profile, Signal, Threshold};
 
 use crate::{
-    config::{Config, Loaded},
+    bpf::Traces,
+    config::{Config, Loaded, Sampler},
+    destination::TRACES,
     host::HostFacts,
     identity::{Additions, Identities, process::Observer},
+    ids::Ids,
+    output::Outputs,
     preflight::gather,
     recorder::Live,
+    spans::{Look, Spans},
 };
 
 /// Somebody who looks at a terminal does not want to wait for a batch to fill.
@@ -56,7 +62,34 @@ pub(super) fn live(config: &Config, profile: Profile) -> Live {
 }
 
 pub(super) fn builder(config: &Config) -> BatchBuilder {
-    BatchBuilder::new(limits(config))
+    BatchBuilder::new(Signal::Logs, limits(config))
+}
+
+pub(super) fn spans(config: &Config, exporter: Exporter) -> Spans {
+    let look =
+        Look { connection_kind: config.traces.connection_kind, threshold: Threshold(threshold(config)) };
+    let outputs = Outputs::new(vec![(TRACES.to_owned(), exporter)], None);
+    Spans::new(look, BatchBuilder::new(Signal::Traces, limits(config)), outputs)
+}
+
+/// Which connections have a trace, where traces are sent. Only the one agent that has `state.directory` keeps what it knows for
+/// the next one.
+pub(super) fn traces(config: &Config, ids: &Ids, outlives: bool) -> Traces {
+    Traces {
+        threshold: threshold(config),
+        slow_ns: u64::try_from(config.traces.keep_slower_than.as_nanos()).unwrap_or(u64::MAX),
+        key: ids.key(),
+        pins: config.capture.pin_directory.clone().filter(|_| outlives),
+    }
+}
+
+/// The randomness below which a trace is left out.
+fn threshold(config: &Config) -> u64 {
+    match config.traces.sampler {
+        Sampler::AlwaysOn => 0,
+        Sampler::AlwaysOff => NEVER,
+        Sampler::Ratio => NEVER - config.traces.ratio.of(NEVER),
+    }
 }
 
 fn limits(config: &Config) -> BatchLimits {

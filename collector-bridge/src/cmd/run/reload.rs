@@ -23,6 +23,7 @@ pub(super) struct Reloader<'a> {
     pub(super) level: Level,
     pub(super) shared: Arc<Shared>,
     pub(super) outlets: Vec<Outlet>,
+    pub(super) traces: Option<Exporter>,
     pub(super) metrics: Option<Exporter>,
 }
 
@@ -61,12 +62,16 @@ impl Reloader<'_> {
             }
         }
         waiting.extend(ways.keys().map(|name| format!("the new destination {name}")));
-        let way_of_metrics = way(&loaded.view(&Scope::Signal(Signal::Metrics)), Signal::Metrics)?;
-        match (&self.metrics, way_of_metrics) {
-            (Some(exporter), Some(way)) => redirects.push((exporter, way)),
-            (Some(_), None) => waiting.push("the end of the agent's own metrics".to_owned()),
-            (None, Some(_)) if config.metrics.export => waiting.push("the agent's own metrics".to_owned()),
-            (None, _) => {}
+        for (exporter, signal, is_wanted, what) in [
+            (&self.traces, Signal::Traces, config.traces.export, "traces"),
+            (&self.metrics, Signal::Metrics, config.metrics.export, "the agent's own metrics"),
+        ] {
+            match (exporter, way(&loaded.view(&Scope::Signal(signal)), signal)?) {
+                (Some(exporter), Some(way)) => redirects.push((exporter, way)),
+                (Some(_), None) => waiting.push(format!("the end of {what}")),
+                (None, Some(_)) if is_wanted => waiting.push(what.to_owned()),
+                (None, _) => {}
+            }
         }
         for (exporter, way) in redirects {
             exporter.redirect(way);

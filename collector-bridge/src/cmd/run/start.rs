@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context as _, anyhow};
 
 use crate::{
-    bpf::{Programs, Settings, Wanted, offsets},
+    bpf::{Programs, Settings, Traces, Wanted, offsets},
     config::{Config, Loaded},
     destination,
     filter::Filter,
@@ -39,7 +39,7 @@ pub(super) fn lifetime(
 }
 
 /// Loads the programs, and says what is wrong with this host: the short form of `acceptd check`.
-pub(super) fn load_checked(config: &Config, filter: &Filter) -> anyhow::Result<Programs> {
+pub(super) fn load_checked(config: &Config, filter: &Filter, traces: Traces) -> anyhow::Result<Programs> {
     let mut facts = gather::host(config, Path::new(offsets::VMLINUX));
     let explained = |facts: &Facts, error: anyhow::Error| {
         let items = preflight::items(facts);
@@ -55,11 +55,11 @@ pub(super) fn load_checked(config: &Config, filter: &Filter) -> anyhow::Result<P
             None => error,
         }
     };
-    let settings = settings(config, filter)?;
+    let settings = settings(config, filter, traces)?;
     let programs = heard::load(&mut facts, &settings, |programs| canary::is_counted(programs))
         .map_err(|error| explained(&facts, error.into()))?;
     for missing in &programs.capture.missing {
-        tracing::warn!("without {}: {}", missing.feature, missing.reason);
+        tracing::warn!("{missing}");
     }
     // What was loaded needs no verdict any more.
     for Item { looked_at, because, remedy, verdict, .. } in preflight::items(&facts) {
@@ -70,7 +70,7 @@ pub(super) fn load_checked(config: &Config, filter: &Filter) -> anyhow::Result<P
     Ok(programs)
 }
 
-fn settings(config: &Config, filter: &Filter) -> anyhow::Result<Settings> {
+fn settings(config: &Config, filter: &Filter, traces: Traces) -> anyhow::Result<Settings> {
     let ring_bytes =
         u32::try_from(config.capture.ring_bytes).context("capture.ring_bytes is larger than 4 GiB")?;
     Ok(Settings {
@@ -83,7 +83,9 @@ fn settings(config: &Config, filter: &Filter) -> anyhow::Result<Settings> {
             bind: config.events.bind,
             create: config.events.create,
             attempts: config.events.accept_attempt,
+            traces: traces != Traces::NONE,
         },
         filter: filter.clone(),
+        traces,
     })
 }

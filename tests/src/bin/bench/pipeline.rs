@@ -26,7 +26,8 @@ use acceptd::{
     recorder::{Parts, Recorder},
 };
 use acceptd_otlp::{
-    BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, Received, Settings, Target, receiver,
+    BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, Received, Settings, Signal, Target,
+    receiver,
 };
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value as Json, json};
@@ -167,11 +168,12 @@ pub(crate) fn recorder(exporter: Exporter) -> Recorder {
         events: Config::default().events,
         peers: Config::default().privacy.peer_address,
         filter: Filter::default(),
-        builder: BatchBuilder::new(BatchLimits { max_records: 8192, max_bytes: 3_500_000 }),
+        builder: BatchBuilder::new(Signal::Logs, BatchLimits { max_records: 8192, max_bytes: 3_500_000 }),
         timeout: Duration::from_secs(1),
         outputs: Outputs::new(vec![("default".to_owned(), exporter)], None),
         // As in operation, below its budget.
         overload: Overload::new(u64::MAX),
+        spans: None,
         listeners: Listeners::new(&[], Duration::from_secs(5), clock::now_boot_nanos()),
     })
 }

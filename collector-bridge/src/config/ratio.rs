@@ -1,0 +1,75 @@
+//! A part of a whole.
+
+use super::kind::Kind;
+use super::raw::Raw;
+
+/// From 0 to 1, kept in billionths so that equal ratios are equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ratio {
+    billionths: u32,
+}
+
+/// The whole.
+const WHOLE: u32 = 1_000_000_000;
+
+impl Ratio {
+    /// A hundredth.
+    pub(super) const PERCENT: Self = Self { billionths: WHOLE / 100 };
+
+    /// So much of `whole`, rounded down.
+    #[must_use]
+    pub fn of(self, whole: u64) -> u64 {
+        let part = u128::from(whole) * u128::from(self.billionths) / u128::from(WHOLE);
+        u64::try_from(part).unwrap_or(whole)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let number: f64 = text.parse().ok().filter(|number| (0.0..=1.0).contains(number))?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to a billion")]
+        Some(Self { billionths: (number * f64::from(WHOLE)).round() as u32 })
+    }
+}
+
+/// A number from 0 to 1.
+pub(super) struct Part;
+
+impl Kind<Ratio> for Part {
+    fn expects(&self) -> String {
+        "a number from 0 to 1".to_owned()
+    }
+
+    fn read(&self, raw: &Raw) -> Result<Ratio, String> {
+        let text = match raw {
+            Raw::Integer(number) => number.to_string(),
+            Raw::Float(text) | Raw::Word(text) => text.clone(),
+            _ => return Err(self.mismatch(raw)),
+        };
+        Ratio::parse(&text).ok_or_else(|| self.unfit(text))
+    }
+
+    fn write(&self, value: &Ratio) -> toml::Value {
+        (f64::from(value.billionths) / f64::from(WHOLE)).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_is_a_number_from_0_to_1() {
+        for (text, of_2000) in
+            [("0", 0), ("1", 2000), ("0.01", 20), ("0.5", 1000), ("1e-9", 0), ("1.0", 2000)]
+        {
+            let ratio = Part.read(&Raw::Word(text.to_owned())).expect(text);
+            assert_eq!(ratio.of(2000), of_2000, "{text}");
+            let again = Part.write(&ratio).to_string();
+            assert_eq!(Part.read(&Raw::Float(again)), Ok(ratio), "{text}");
+        }
+        for text in ["-0.1", "1.1", "NaN", "half", ""] {
+            Part.read(&Raw::Word(text.to_owned())).expect_err(text);
+        }
+        assert_eq!(Part.read(&Raw::Integer(1)).expect("a number").of(u64::MAX), u64::MAX);
+        Part.read(&Raw::Text("0.5".to_owned())).expect_err("a string");
+    }
+}
