@@ -6,6 +6,7 @@ pub mod counters;
 pub mod failures;
 pub mod figures;
 pub mod hooks;
+pub mod lives;
 pub mod loader;
 pub mod offsets;
 mod pins;

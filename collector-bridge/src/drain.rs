@@ -19,6 +19,7 @@ use crate::{
         anchor::Anchor,
         counters::{Counters, KernelCounts},
         failures::FailureCounts,
+        lives::LivesCounts,
         loader::Hooks,
         ring,
     },
@@ -27,6 +28,7 @@ use crate::{
     ledger::{CaptureLedger, DrainCounts},
     output::ConsoleCounts,
     recorder::{Live, Recorder},
+    series::Series,
 };
 
 /// Longest sleep: how late a stop or a batch that is due may be noticed.
@@ -43,7 +45,7 @@ const LAST_SAMPLES: Duration = Duration::from_millis(500);
 const BURST: usize = 4096;
 
 /// Time between two looks at what was counted.
-const STOCK_EVERY: Duration = Duration::from_secs(1);
+pub const STOCK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the thread shares with the rest of the agent.
 #[derive(Debug, Default)]
@@ -69,6 +71,8 @@ pub struct Stock {
     pub hook_missed: Option<u64>,
     /// What was lost within the last minute.
     pub lost: Vec<Total>,
+    /// What was counted of listeners.
+    pub listeners: Arc<Vec<Series>>,
 }
 
 impl Stock {
@@ -122,6 +126,7 @@ pub struct Drain {
     ring: RingBuf<MapData>,
     counters: Counters,
     failures: FailureCounts,
+    lives: LivesCounts,
     anchor: Anchor,
     recorder: Recorder,
     shared: Arc<Shared>,
@@ -152,6 +157,7 @@ impl Drain {
             ring: programs.ring,
             counters: programs.counters,
             failures: programs.failures,
+            lives: programs.lives,
             anchor: programs.anchor,
             recorder,
             shared,
@@ -232,7 +238,8 @@ impl Drain {
     fn stock(&self, kernel: KernelCounts, drain: DrainCounts, hook_missed: Option<u64>) -> Stock {
         let console = self.recorder.console_counts();
         let lost = self.recorder.recent_losses();
-        Stock { kernel, drain, console, hook_missed, lost }
+        let listeners = Arc::new(self.recorder.series());
+        Stock { kernel, drain, console, hook_missed, lost, listeners }
     }
 
     /// Looks at every listener, and at what failed. A refused look is no reason to end.
@@ -249,6 +256,13 @@ impl Drain {
             .map(|counts| self.recorder.failed(&counts))
             .and_then(|idle| idle.iter().try_for_each(|key| self.failures.forget(key)));
         if let Err(error) = forgotten {
+            self.look_refused(&error);
+        }
+        let lived = self.lives.read().and_then(|counts| {
+            let closed = self.recorder.lived(&counts);
+            closed.iter().try_for_each(|listener| self.lives.forget(*listener))
+        });
+        if let Err(error) = lived {
             self.look_refused(&error);
         }
         if let Some(Err(error)) = self.hooks.as_mut().map(Hooks::find_unended) {

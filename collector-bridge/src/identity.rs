@@ -70,6 +70,8 @@ pub struct Identity {
     pub resource: EncodedResource,
     /// `process.executable.name`, raw bytes; of a kernel thread, which has none, its name in brackets.
     pub name: Vec<u8>,
+    /// `service.name`
+    pub service: String,
 }
 
 /// What is added to what is observed.
@@ -225,7 +227,8 @@ impl Identities {
         let said = Said { by_itself: published, by_the_operator: &self.additions.every };
         let resource =
             EncodedResource::of_process(&self.facts.host, process, said, self.additions.value_length);
-        Arc::new(Identity { key, resource, name: process.executable_name.clone() })
+        let service = process.service_name(said, self.additions.value_length);
+        Arc::new(Identity { key, resource, name: process.executable_name.clone(), service })
     }
 }
 

@@ -31,6 +31,7 @@ pub mod overload;
 pub mod preflight;
 pub mod presence;
 pub mod recorder;
+pub mod series;
 pub mod spans;
 pub mod status;
 pub mod stop;

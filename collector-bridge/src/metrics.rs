@@ -1,5 +1,8 @@
-//! The agent's own metrics: one table, from which come those of OpenTelemetry ([`otel`]) and of Prometheus ([`prometheus`]). Pure.
+//! The metrics of the agent itself and of listeners ([`listener`]): tables, from which come those of OpenTelemetry ([`otel`]) and
+//! of Prometheus ([`prometheus`]). Pure.
 
+pub mod histogram;
+pub mod listener;
 pub mod otel;
 pub mod prometheus;
 
@@ -7,6 +10,7 @@ use acceptd_common::Counter;
 use acceptd_otlp::{DropReason, LedgerSnapshot};
 
 use crate::vitals::{Delivery, Reading};
+use histogram::Histogram;
 
 /// How values of a metric add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +21,8 @@ pub enum Instrument {
     TimeCounter,
     /// Goes up and down; the sum over its attributes, and over agents, means something.
     UpDownCounter,
+    /// A time of which the sum means nothing.
+    Gauge,
 }
 
 /// A value.
@@ -28,8 +34,19 @@ pub enum Amount {
     Seconds(f64),
 }
 
+/// The value of an attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Label<'a> {
+    /// A text.
+    Text(&'a str),
+    /// A number.
+    Number(i64),
+    /// A truth value.
+    Flag(bool),
+}
+
 /// Attributes of a value.
-pub type Attributes<'a> = &'a [(&'static str, &'a str)];
+pub type Attributes<'a> = &'a [(&'static str, Label<'a>)];
 
 /// What takes the values of a metric, each with its attributes.
 type Observe<'a> = &'a mut dyn FnMut(Amount, Attributes<'_>);
@@ -73,8 +90,13 @@ impl Metric {
     }
 }
 
+/// Every metric but those of times.
+pub fn all() -> impl Iterator<Item = &'static Metric> {
+    OWN.iter().chain(&listener::METRICS)
+}
+
 /// Every metric of the agent itself.
-pub const METRICS: &[Metric] = &[
+const OWN: &[Metric] = &[
     Metric::counter(
         "acceptd.capture.events",
         "{event}",
@@ -82,7 +104,7 @@ pub const METRICS: &[Metric] = &[
         |reading, observe| {
             for counter in Counter::PARTS_OF_SEEN {
                 let count = Amount::Count(reading.stock.kernel.get(counter));
-                observe(count, &[("acceptd.capture.outcome", outcome(counter))]);
+                observe(count, &[("acceptd.capture.outcome", Label::Text(outcome(counter)))]);
             }
         },
     ),
@@ -115,19 +137,32 @@ pub const METRICS: &[Metric] = &[
                 ("bookkeeping", drain.bookkeeping),
                 ("malformed", drain.malformed),
             ] {
-                observe(Amount::Count(count), &[("acceptd.pipeline.outcome", outcome)]);
+                observe(Amount::Count(count), &[("acceptd.pipeline.outcome", Label::Text(outcome))]);
             }
         },
     ),
     Metric::counter("otel.sdk.log.created", "{log_record}", "Log records made.", |reading, observe| {
         observe(Amount::Count(reading.stock.drain.records), &[]);
     }),
+    Metric::counter("otel.sdk.span.started", "{span}", "Spans made.", |reading, observe| {
+        observe(Amount::Count(reading.stock.drain.spans), &[]);
+    }),
+    Metric::counter(
+        "otel.sdk.exporter.span.exported",
+        "{span}",
+        "Spans that the destination has, or that it did not get for the reason in error.type.",
+        |reading, observe| {
+            if let Some(ledger) = &reading.traces {
+                exported(ledger, &[], observe);
+            }
+        },
+    ),
     Metric::counter(
         "otel.sdk.exporter.log.exported",
         "{log_record}",
         "Log records that a destination has, or that it did not get for the reason in error.type.",
         |reading, observe| {
-            each_delivery(reading, |delivery, component| exported(delivery, component, observe));
+            each_delivery(reading, |delivery, component| exported(&delivery.ledger, component, observe));
         },
     ),
     Metric::up_down(
@@ -164,7 +199,8 @@ pub const METRICS: &[Metric] = &[
                 for (outcome, count) in
                     [("taken", ledger.requests), ("repeated", ledger.retries), ("halved", ledger.splits)]
                 {
-                    let attributes = [component, &[("acceptd.exporter.outcome", outcome)]].concat();
+                    let attributes =
+                        [component, &[("acceptd.exporter.outcome", Label::Text(outcome))]].concat();
                     observe(Amount::Count(count), &attributes);
                 }
             });
@@ -178,7 +214,7 @@ pub const METRICS: &[Metric] = &[
         observe: |reading, observe| {
             let cost = &reading.cost;
             for (mode, time) in [("user", cost.user), ("system", cost.system)] {
-                observe(Amount::Seconds(time.as_secs_f64()), &[("cpu.mode", mode)]);
+                observe(Amount::Seconds(time.as_secs_f64()), &[("cpu.mode", Label::Text(mode))]);
             }
         },
     },
@@ -209,7 +245,10 @@ fn each_delivery(reading: &Reading, mut each: impl FnMut(&Delivery, Attributes<'
     for delivery in &reading.deliveries {
         let kind = delivery.target.component_type();
         let name = format!("{kind}/{}", delivery.name);
-        each(delivery, &[("otel.component.name", &name), ("otel.component.type", kind)]);
+        each(
+            delivery,
+            &[("otel.component.name", Label::Text(&name)), ("otel.component.type", Label::Text(kind))],
+        );
     }
 }
 
@@ -218,13 +257,12 @@ fn each_ledger(reading: &Reading, observe: Observe<'_>, count: fn(&LedgerSnapsho
     each_delivery(reading, |delivery, component| observe(Amount::Count(count(&delivery.ledger)), component));
 }
 
-fn exported(delivery: &Delivery, component: Attributes<'_>, observe: Observe<'_>) {
-    let ledger = &delivery.ledger;
+fn exported(ledger: &LedgerSnapshot, component: Attributes<'_>, observe: Observe<'_>) {
     observe(Amount::Count(ledger.acknowledged), component);
     let rejected = std::iter::once(("rejected", ledger.rejected));
     let dropped = ledger.dropped.iter().map(|(reason, count)| (DropReason::name(*reason), *count));
     for (reason, count) in rejected.chain(dropped) {
-        observe(Amount::Count(count), &[component, &[("error.type", reason)]].concat());
+        observe(Amount::Count(count), &[component, &[("error.type", Label::Text(reason))]].concat());
     }
 }
 
@@ -243,11 +281,13 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_no_name_is_a_prefix_of_another() {
-        for (index, metric) in METRICS.iter().enumerate() {
-            for other in &METRICS[index + 1..] {
-                assert_ne!(metric.name, other.name);
-                assert!(!other.name.starts_with(&format!("{}.", metric.name)), "{}", other.name);
-                assert!(!metric.name.starts_with(&format!("{}.", other.name)), "{}", metric.name);
+        let names: Vec<&str> =
+            all().map(|metric| metric.name).chain(listener::TIMES.iter().map(|metric| metric.name)).collect();
+        for (index, name) in names.iter().enumerate() {
+            for other in &names[index + 1..] {
+                assert_ne!(name, other);
+                assert!(!other.starts_with(&format!("{name}.")), "{other}");
+                assert!(!name.starts_with(&format!("{other}.")), "{name}");
             }
         }
     }

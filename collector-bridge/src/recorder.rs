@@ -7,8 +7,8 @@ use std::{
 };
 
 use acceptd_common::{
-    Abandoned, Call, Closed, FailureKey, Failures, Header, InetAccept, Listener, ListenerState, SocketCall,
-    Task, UnixAccept, UnixName,
+    Abandoned, Call, Closed, FailureKey, Failures, Header, InetAccept, Listener, ListenerState, Lives,
+    SocketCall, Task, UnixAccept, UnixName,
 };
 use acceptd_otlp::{
     Accept, BatchBuilder, BatchLimits, Event, Profile, Push, RecordUid, Span, encode_accept, encode_event,
@@ -30,6 +30,7 @@ use crate::{
     mapping::{self, Context, listener::Owner},
     output::{ConsoleCounts, Outputs},
     overload::Overload,
+    series::{AllSeries, Series},
     spans::{Look, Spans},
 };
 
@@ -62,6 +63,8 @@ pub struct Parts {
     pub overload: Overload,
     /// The traces of connections, if they are sent.
     pub spans: Option<Spans>,
+    /// What is counted of listeners.
+    pub series: AllSeries,
 }
 
 /// What can be changed while it runs.
@@ -201,6 +204,7 @@ impl Recorder {
 
     fn inet(&mut self, sample: &InetAccept) {
         self.parts.listeners.accepted(&sample.listener, None, &sample.task);
+        self.count_accept(&sample.call, &sample.listener);
         self.trace(&sample.task, |look, context| {
             mapping::span::parts_of_inet(sample, look, context).into_iter().flatten()
         });
@@ -214,6 +218,7 @@ impl Recorder {
 
     fn unix(&mut self, sample: &UnixAccept) {
         self.parts.listeners.accepted(&sample.listener, Some(&sample.local), &sample.task);
+        self.count_accept(&sample.call, &sample.listener);
         self.trace(&sample.task, |look, context| mapping::span::part_of_unix(sample, look, context));
         let Some(stands_for) = self.admit(&sample.header, &sample.call, &sample.listener) else { return };
         let identity = self.parts.identities.of(&sample.task, self.now);
@@ -255,6 +260,44 @@ impl Recorder {
         stands_for
     }
 
+    /// Failures are counted in the kernel.
+    fn count_accept(&mut self, call: &Call, listener: &Listener) {
+        let inode = listener.inode;
+        if call.result < 0 || inode == 0 {
+            return;
+        }
+        let queue_ns = (call.flags & Call::HAS_QUEUE_TIME != 0).then_some(call.queue_ns);
+        if !self.parts.series.accepted(inode, queue_ns) {
+            self.name_series(inode);
+            // One that is one too many to be known is not counted.
+            let _ = self.parts.series.accepted(inode, queue_ns);
+        }
+    }
+
+    /// Finds out what a listener is called by now, if it may be told of.
+    fn name_series(&mut self, inode: u64) {
+        let Some(known) = self.parts.listeners.by_inode(inode) else { return };
+        if !self.parts.filter.passes(&known.listener, known.owner.as_ref()) {
+            return;
+        }
+        let (listener, name, owner) = (known.listener, known.name, known.owner);
+        let owner = owner.map(|task| self.parts.identities.of(&task, self.now));
+        let labels = mapping::listener::labels(&listener, &name, owner.as_deref());
+        self.parts.series.name(inode, labels, self.observed_unix_ns);
+    }
+
+    /// What was counted of listeners.
+    #[must_use]
+    pub fn series(&self) -> Vec<Series> {
+        self.parts.series.snapshot()
+    }
+
+    /// Takes the kernel's counts of open connections at this moment; says of which listeners nobody needs them any more.
+    pub fn lived(&mut self, counts: &[(u64, Lives)]) -> Vec<u64> {
+        let is_gone = |(listener, lives): &&(u64, Lives)| !self.parts.series.lived(*listener, lives);
+        counts.iter().filter(is_gone).map(|(listener, _)| *listener).collect()
+    }
+
     fn related(&mut self, sample: &SocketCall) {
         self.parts.listeners.listening(sample);
         if sample.operation == SocketCall::LISTEN && !self.parts.events.listen {
@@ -272,6 +315,11 @@ impl Recorder {
         let owner = known.as_ref().and_then(|known| known.owner.as_ref());
         // The kernel compared the connection, but does not know whose listener it was on.
         let passes = known.as_ref().is_none_or(|known| self.parts.filter.passes(&known.listener, owner));
+        if let Some(known) = &known
+            && passes
+        {
+            self.parts.series.abandoned(known.listener.inode);
+        }
         if !self.parts.events.abandoned || !passes {
             self.counts.bookkeeping += 1;
             return;
@@ -288,16 +336,23 @@ impl Recorder {
         self.begin_burst();
         let now = clock::now_boot_nanos();
         self.parts.listeners.surveyed(states, now);
-        for state in states.iter().filter(|state| state.listener.backlog_length > 0) {
-            self.say_state(state, now);
+        for state in states {
+            let inode = state.listener.inode;
+            self.name_series(inode);
+            let waited = self.parts.listeners.by_inode(inode).and_then(|known| known.oldest_wait_ns(now));
+            let Listener { backlog_length, backlog_limit, .. } = state.listener;
+            self.parts.series.looked(inode, backlog_length, backlog_limit, waited.unwrap_or_default());
+            if backlog_length > 0 {
+                self.say_state(state, waited.unwrap_or_default());
+            }
         }
+        let listeners = &self.parts.listeners;
+        self.parts.series.retain(now, |inode| listeners.by_inode(inode).is_some());
         self.tell_findings();
     }
 
     /// For a person who watches a listener (`log.level=debug`).
-    fn say_state(&self, state: &ListenerState, now: u64) {
-        let waited = self.parts.listeners.by_inode(state.listener.inode);
-        let waited = waited.and_then(|known| known.oldest_wait_ns(now)).unwrap_or_default();
+    fn say_state(&self, state: &ListenerState, waited: u64) {
         tracing::debug!(
             "{}: {} of {} connections wait, the oldest for {} ms",
             mapping::shown(&state.listener, &state.name),
@@ -309,6 +364,9 @@ impl Recorder {
 
     fn tell_findings(&mut self) {
         for finding in self.parts.listeners.findings() {
+            if let What::Overflow { count } = finding.what {
+                self.parts.series.overflowed(finding.known.listener.inode, count);
+            }
             let wanted = match finding.what {
                 What::Overflow { .. } => self.parts.events.overflow,
                 What::Stalled | What::Recovered { .. } => self.parts.events.stalled,
@@ -337,6 +395,7 @@ impl Recorder {
             let count = failures.count.saturating_sub(*told);
             *told = failures.count;
             *looks = if count == 0 { *looks + 1 } else { 0 };
+            self.parts.series.failed(key.listener, key.errno, count);
             if *looks > IDLE_LOOKS {
                 self.failures.remove(key);
                 idle.push(*key);

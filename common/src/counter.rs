@@ -52,11 +52,13 @@ pub enum Counter {
     Unended = 20,
     /// Connections that have a trace, and whose end will not be seen because it could not be remembered.
     OpenFull = 21,
+    /// Accepted connections that are not counted as open, nor later how long they were.
+    LivesFull = 22,
 }
 
 impl Counter {
     /// Number of counters: the size of the map.
-    pub const COUNT: u32 = 22;
+    pub const COUNT: u32 = 23;
 
     /// The terms that add up to [`Counter::Seen`] and [`Counter::Other`].
     pub const PARTS_OF_SEEN: [Self; 11] = [

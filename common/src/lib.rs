@@ -9,6 +9,7 @@
 
 pub mod counter;
 pub mod filter;
+pub mod histogram;
 pub mod limits;
 pub mod sample;
 pub mod trace;
@@ -17,7 +18,7 @@ pub use counter::Counter;
 pub use filter::FilterKey;
 pub use sample::{
     Abandoned, Call, Closed, Connection, FailureKey, Failures, Handshake, Header, InetAccept, Kind, Listener,
-    ListenerState, Open, SocketCall, Task, Trace, UnixAccept, UnixName,
+    ListenerState, Lives, Open, SocketCall, Task, Trace, UnixAccept, UnixName,
 };
 
 /// Version of every layout in this crate. It grows with each change of a struct, a kind or a counter.

@@ -17,6 +17,12 @@ pub const PENDING_CONNECTIONS: u32 = 65_536;
 /// Connections with a trace that may be open at one time where the sockets themselves cannot keep them.
 pub const OPEN_CONNECTIONS: u32 = 65_536;
 
+/// Connections that may be open at one time and be counted, where the sockets themselves cannot keep it.
+pub const LIVING_CONNECTIONS: u32 = 262_144;
+
+/// Listeners whose connections are counted.
+pub const COUNTED_LISTENERS: u32 = 4_096;
+
 /// Connections that the agent itself may have open at one time and still be recognised as its own.
 pub const OWN_CONNECTIONS: u32 = 1_024;
 

@@ -4,7 +4,10 @@ use core::mem::{offset_of, size_of};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::limits::{COMM_LEN, EXE_LEN, UNIX_NAME_LEN};
+use crate::{
+    histogram::BUCKETS,
+    limits::{COMM_LEN, EXE_LEN, UNIX_NAME_LEN},
+};
 
 /// What a sample is. Later kinds are added at the end; a number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -422,6 +425,20 @@ pub struct Closed {
 impl Closed {
     /// The figures of TCP are valid.
     pub const HAS_TCP: u8 = 1;
+}
+
+/// Value of the map of lives: the connections of one listener that were accepted since the programs were loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Lives {
+    /// How many.
+    pub accepted: u64,
+    /// How many of them ended.
+    pub ended: u64,
+    /// How long those were open, together, in nanoseconds.
+    pub total_ns: u64,
+    /// How many of those were so long: see [`crate::histogram`].
+    pub buckets: [u64; BUCKETS],
 }
 
 /// Key of the map of failures.

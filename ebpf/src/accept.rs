@@ -4,7 +4,7 @@ use acceptd_common::{Call, Counter, InetAccept, Trace, UnixAccept};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 
 use crate::{
-    count, failure, filter,
+    count, failure, filter, lives,
     maps::{ENTERED, OWN_BY_TUPLE},
     offsets::*,
     open,
@@ -169,6 +169,7 @@ fn succeeded(returned: Returned, now: u64, blocked_ns: u64, accepted: Socket, li
     };
     if passes(&mut accept) {
         open::begin(&mut accept);
+        lives::begin(&accept);
         if !verified {
             count::add(unverified_because(accepted));
         }

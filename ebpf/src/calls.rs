@@ -11,7 +11,7 @@ use aya_ebpf::helpers::{
 
 use crate::{
     accept::{self, Accept, EAGAIN, NO_FD, Returned, UNTRACED},
-    count,
+    count, lives,
     maps::CALLS,
     open,
     pending::{self, Pending},
@@ -308,6 +308,7 @@ fn succeeded(ongoing: Option<&mut Ongoing>, accept: &mut Accept) {
     let passes = accept::passes(accept);
     if passes {
         open::begin(accept);
+        lives::begin(accept);
     }
     let Some(ongoing) = ongoing else {
         count::add(Counter::Seen);

@@ -11,8 +11,15 @@ use crate::maps::{COUNTERS, SEQUENCE};
 pub fn add(counter: Counter) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
         // SAFETY: a non-null map value of eight bytes.
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, 1) };
+        add_to(unsafe { &mut *value }, 1);
     }
+}
+
+/// Adds to a word in a map, which programs share.
+#[inline(always)]
+pub fn add_to(word: &mut u64, value: u64) {
+    // SAFETY: a reference to a whole word.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, value) };
 }
 
 /// The next sequence number of this CPU. A fetching add: with a plain increment two programs, one preempting

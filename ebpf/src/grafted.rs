@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_boot_
 use crate::{
     accept::{self, Accept, NO_FD, Returned, UNTRACED},
     calls::{self, Ongoing},
-    count,
+    count, lives,
     offsets::*,
     open, pending,
     read::typed,
@@ -64,6 +64,7 @@ pub fn grafted(sk: *const u8, socket: *const u8) {
     };
     if accept::passes(&mut accept) {
         open::begin(&mut accept);
+        lives::begin(&accept);
         accept::submit(&accept);
     }
 }

@@ -19,6 +19,7 @@ mod filter;
 mod grafted;
 mod io_uring;
 mod iterators;
+mod lives;
 mod maps;
 mod offsets;
 mod open;

@@ -1,11 +1,12 @@
 //! Every map, with the reason for its size.
 
 use acceptd_common::{
-    FailureKey, Failures, ListenerState, Open,
+    FailureKey, Failures, ListenerState, Lives, Open,
     counter::Counter,
     filter::FilterValue,
     limits::{
-        BLOCKED_THREADS, BUDGETED_LISTENERS, FAILURE_COUNTS, FILTER_VALUES, OPEN_CONNECTIONS,
+        BLOCKED_THREADS, BUDGETED_LISTENERS, COUNTED_LISTENERS, FAILURE_COUNTS, FILTER_VALUES,
+        LIVING_CONNECTIONS, OPEN_CONNECTIONS,
         OWN_CONNECTIONS, PENDING_CONNECTIONS,
     },
 };
@@ -15,7 +16,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 
-use crate::{calls::Ongoing, pending::Pending, sock::Tuple, storage::TaskStorage};
+use crate::{calls::Ongoing, lives::Life, pending::Pending, sock::Tuple, storage::TaskStorage};
 
 /// `BPF_F_NO_PREALLOC`, include/uapi/linux/bpf.h: memory for what is there, not for what could be.
 const NO_PREALLOC: u32 = 1;
@@ -45,7 +46,7 @@ pub static FAILURES: HashMap<FailureKey, Failures> = HashMap::with_max_entries(F
 pub static NO_FAILURES: Array<Failures> = Array::with_max_entries(1, 0);
 
 /// Tier 1: what each connection that waits to be accepted is known for. Made on SYN_RECV→ESTABLISHED, by a UNIX connect and
-/// by the pass over what existed before; gone with the accept or the socket.
+/// by the pass over what existed before; then what is counted of an accepted one. Gone with the socket.
 #[btf_map]
 pub static WAITING: SkStorage<Pending> = SkStorage::new();
 
@@ -70,6 +71,19 @@ pub static OPEN_BY_COOKIE: HashMap<u64, Open> = HashMap::with_max_entries(OPEN_C
 /// What an entry of that begins with.
 #[map]
 pub static NOTHING_OPEN: Array<Open> = Array::with_max_entries(1, 0);
+
+/// Inode of a listener → what is counted of its connections, since the programs were loaded. The agent removes what belongs to
+/// no listener any more.
+#[map]
+pub static LIVES: HashMap<u64, Lives> = HashMap::with_max_entries(COUNTED_LISTENERS, NO_PREALLOC);
+
+/// What an entry of that begins with.
+#[map]
+pub static NO_LIVES: Array<Lives> = Array::with_max_entries(1, 0);
+
+/// Tier 2, and Multipath TCP in tier 1: cookie → the open connection that is counted. Emptied at its end. Full is a counter.
+#[map]
+pub static LIVING: HashMap<u64, Life> = HashMap::with_max_entries(LIVING_CONNECTIONS, NO_PREALLOC);
 
 /// Nanoseconds since the Unix epoch at which `CLOCK_BOOTTIME` was 0. The agent measures it again and again.
 #[map]

@@ -22,9 +22,12 @@ globals! {
     RELATED;
     /// Failure records for each listener and second.
     FAILURE_BUDGET;
-    /// 1 if any connection can have a trace, and if those of UNIX sockets can.
+    /// 1 if the open connections of each listener are counted, and how long they were.
+    COUNTS_LIVES;
+    /// 1 if any connection can have a trace.
     TRACES;
-    TRACES_UNIX;
+    /// 1 if UNIX sockets are seen to end.
+    UNIX_ENDS;
     /// Connections of at least this randomness have a trace, and those that waited so long.
     TRACE_THRESHOLD;
     TRACE_SLOW_NS;

@@ -60,10 +60,10 @@ fn begin_if_sampled(accept: &mut Accept) -> u32 {
 
 /// Whether some program sees this connection end.
 #[inline(always)]
-fn ends_visibly(socket: Socket) -> bool {
+pub fn ends_visibly(socket: Socket) -> bool {
     match socket.family() {
         AF_INET | AF_INET6 => matches!(socket.protocol(), IPPROTO_TCP | IPPROTO_MPTCP),
-        AF_UNIX => TIER.load() == 1 && TRACES_UNIX.load() != 0,
+        AF_UNIX => TIER.load() == 1 && UNIX_ENDS.load() != 0,
         _ => false,
     }
 }

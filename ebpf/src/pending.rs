@@ -4,11 +4,12 @@
 
 use acceptd_common::{Counter, Handshake};
 use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
+    bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
 };
 
 use crate::{
     count,
+    lives::Life,
     maps::{PENDING, WAITING},
     offsets::*,
     read::{probed, probed_ptr, typed},
@@ -33,6 +34,8 @@ pub struct Pending {
     synack_retransmits: u32,
     /// One of the constants below.
     state: u32,
+    /// Of one that was accepted and is counted; else its listener is 0.
+    life: Life,
 }
 
 impl Pending {
@@ -48,7 +51,7 @@ impl Pending {
     /// What is known of a connection that is not known to wait. No `Option`: LLVM would leave the rest of a `None`
     /// uninitialised, and copy it, which the verifier refuses.
     pub const UNKNOWN: Self =
-        Self { established_ns: 0, handshake_us: 0, rtt: 0, synack_retransmits: 0, state: Self::NO };
+        Self { established_ns: 0, handshake_us: 0, rtt: 0, synack_retransmits: 0, state: Self::NO, life: Life::NONE };
 
     const fn since(established_ns: u64) -> Self {
         Self { established_ns, state: Self::WAITS, ..Self::UNKNOWN }
@@ -172,7 +175,8 @@ fn remember(sk: *const u8, cookie: u64) {
         let Some(kept) = of_socket(sk, CREATE) else { return count::add(Counter::PendingFull) };
         pending.handshake_us = kept.handshake_us;
         if is_kept_in(connection) {
-            *kept = pending;
+            // It may have been accepted just now.
+            *kept = Pending { life: kept.life, ..pending };
             return;
         }
     } else if pending.synack_retransmits == 0 {
@@ -217,11 +221,30 @@ pub fn take(socket: Socket) -> Pending {
     let Some(kept) = of_socket(socket.sk, 0) else { return Pending::UNKNOWN };
     let pending = *kept;
     if pending.waits() || pending.state == Pending::GRAFTED {
-        let map = (&raw const WAITING).cast_mut().cast();
-        // SAFETY: the map is one of socket storage, and the verifier knows the socket.
-        unsafe { bpf_sk_storage_delete(map, socket.sk as *mut _) };
+        // Its memory goes with the socket: to give it back now would cost more.
+        kept.state = Pending::NO;
     }
     pending
+}
+
+/// A connection that the socket itself keeps was accepted, and is counted.
+#[inline(always)]
+pub fn lives(sk: *const u8, life: Life) -> bool {
+    let Some(kept) = of_socket(sk, CREATE) else { return false };
+    kept.life = life;
+    true
+}
+
+/// Tier 1: a connection that is counted ends.
+#[inline(always)]
+pub fn take_life(sk: *const u8) -> Option<Life> {
+    if TIER.load() != 1 {
+        return None;
+    }
+    let kept = of_socket(sk, 0)?;
+    let life = kept.life;
+    kept.life = Life::NONE;
+    if life.listener == 0 { None } else { Some(life) }
 }
 
 #[inline(always)]

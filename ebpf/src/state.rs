@@ -9,7 +9,7 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 
 use crate::{
     accept::opened_by_agent,
-    count, filter,
+    count, filter, lives,
     maps::{OWN_BY_COOKIE, OWN_BY_TUPLE},
     offsets::*,
     open, pending,
@@ -39,6 +39,7 @@ pub fn changed(sk: *const u8, old: u8, new: u8) {
         CLOSE => {
             closed(sk);
             open::ended(sk, old);
+            lives::ended(sk);
         }
         _ => {}
     }
@@ -117,6 +118,7 @@ pub fn destroyed(sk: *const u8) {
     if typed::<u64>(sk, &SK_COOKIE) != 0 {
         never_accepted(sk);
         open::ended(sk, 0);
+        lives::ended(sk);
     }
 }
 

@@ -12,7 +12,7 @@ use aya_ebpf::{
 
 use acceptd_common::SocketCall;
 
-use crate::{calls, grafted, open, pending, read::slot, related, sock, syscall::What};
+use crate::{calls, grafted, lives, open, pending, read::slot, related, sock, syscall::What};
 
 /// `struct file *do_accept(struct file *file, …4 more)`, net/socket.c
 #[fexit(function = "do_accept")]
@@ -83,6 +83,7 @@ pub fn unix_release(ctx: FEntryContext) -> i32 {
     let socket = sock::of_typed_socket(unsafe { slot(ctx.as_ptr().cast(), 0) } as *const u8);
     if socket.exists() {
         open::ended(socket.sk, 0);
+        lives::ended(socket.sk);
     }
     0
 }

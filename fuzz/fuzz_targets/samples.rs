@@ -15,6 +15,7 @@ use acceptd::{
     output::Outputs,
     overload::Overload,
     recorder::{Parts, Recorder},
+    series::AllSeries,
     spans::{Look, Spans},
 };
 use acceptd_common::{ABI_VERSION, Header, Kind};
@@ -53,6 +54,7 @@ fn recorder() -> Recorder {
         listeners: Listeners::new(&[], Duration::from_secs(5), clock::now_boot_nanos()),
         // So few that some are thinned.
         overload: Overload::new(16),
+        series: AllSeries::new(clock::now_unix_nanos(), Duration::ZERO),
         spans: Some(Spans::new(
             Look { connection_kind: SpanKind::Server, threshold: Threshold(1 << 55) },
             BatchBuilder::new(Signal::Traces, BatchLimits { max_records: 64, max_bytes: 1 << 20 }),

@@ -258,7 +258,7 @@ impl Agent {
             // Every accept is to be a record, and several agents run at a time.
             .args(["--set", "overload.max_records_per_second=100000000"])
             .args(["--set", "admin.listen=none", "--set", "metrics.export=false"])
-            .args(["--set", "capture.pin_directory=none"])
+            .args(["--set", "capture.pin_directory=none", "--set", "traces.export=false"])
             .args(["--set", &tier_setting()])
             .args(flags)
             .stdin(Stdio::null())

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod context;
 pub mod cost;
 pub mod i386;
+pub mod metrics;
 pub mod mounted;
 pub mod raw;
 pub mod record;

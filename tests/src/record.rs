@@ -187,7 +187,8 @@ impl Span {
     }
 }
 
-fn flat(attributes: &[KeyValue]) -> Attributes {
+/// Attributes by key.
+pub(crate) fn flat(attributes: &[KeyValue]) -> Attributes {
     let mut out = Attributes::new();
     for attribute in attributes {
         let value = attribute.value.as_ref().and_then(|value| value.value.clone());

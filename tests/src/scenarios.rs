@@ -12,6 +12,7 @@ mod hooks;
 mod itself;
 mod kernel;
 mod listeners;
+mod metrics;
 mod processes;
 mod related;
 mod rings;
@@ -236,6 +237,13 @@ scenarios! {
         the_cgroup_is_remembered_for_those_who_are_gone
         a_process_that_is_moved_takes_nobody_with_it
         ten_thousand_processes_accept_once_each (alone)
+    }
+    metrics {
+        of_a_listener
+        of_a_server_that_hangs
+        of_what_was_not_accepted
+        from_one_export_to_the_next
+        as_prometheus_reads_them
     }
     traces {
         a_slow_accept

@@ -54,6 +54,26 @@ pub struct Process {
     pub unit: Option<String>,
 }
 
+impl Process {
+    /// `service.name`, also where nobody knows it.
+    #[must_use]
+    pub fn service_name(&self, said: Said<'_>, value_length: usize) -> String {
+        self.known_service(said).map_or_else(
+            || format!("unknown_service:{}", identity(&self.executable_name, value_length)),
+            |name| identity(name.as_bytes(), value_length),
+        )
+    }
+
+    fn known_service<'a>(&'a self, said: Said<'a>) -> Option<&'a String> {
+        said.by_itself.get(names::SERVICE_NAME).or(self.unit.as_ref())
+    }
+}
+
+/// A text that is never left out.
+fn identity(raw: &[u8], value_length: usize) -> String {
+    escape(raw, value_length.min(MAX_IDENTITY_BYTES))
+}
+
 /// What nobody observed: it never contradicts what was.
 #[derive(Debug, Clone, Copy)]
 pub struct Said<'a> {
@@ -85,14 +105,8 @@ impl EncodedResource {
         push_text(&mut attributes, names::PROCESS_OWNER, owner.as_deref());
         push_text(&mut attributes, names::CONTAINER_ID, process.container_id.as_deref());
         push_text(&mut attributes, names::K8S_POD_UID, process.pod_uid.as_deref());
-        let identity = |raw: &[u8]| escape(raw, value_length.min(MAX_IDENTITY_BYTES));
-        let service = said.by_itself.get(names::SERVICE_NAME).or(process.unit.as_ref());
-        let service_name = service.map_or_else(
-            || format!("unknown_service:{}", identity(&process.executable_name)),
-            |name| identity(name.as_bytes()),
-        );
-        attributes.push(text(names::SERVICE_NAME, service_name));
-        let host_id = host.id.as_ref().map(|id| identity(id.as_bytes()));
+        attributes.push(text(names::SERVICE_NAME, process.service_name(said, value_length)));
+        let host_id = host.id.as_ref().map(|id| identity(id.as_bytes(), value_length));
         push_text(&mut attributes, names::HOST_ID, host_id.as_deref());
         attributes.push(text(names::HOST_NAME, escape(host.name.as_bytes(), value_length)));
         attributes.push(text(names::HOST_ARCH, host.arch.to_owned()));
@@ -110,7 +124,7 @@ impl EncodedResource {
         if process.container_id.is_some() {
             entity_refs.push(entity("container", &[names::CONTAINER_ID]));
         }
-        if service.is_some_and(|name| !name.is_empty()) {
+        if process.known_service(said).is_some_and(|name| !name.is_empty()) {
             entity_refs.push(entity("service", &[names::SERVICE_NAME]));
         }
         let resource = Resource { attributes, dropped_attributes_count: 0, entity_refs };

@@ -143,7 +143,7 @@ fn golden_full_record() {
     assert_eq!((record.severity_number, record.severity_text.as_str()), (9, ""));
     assert_eq!(record.event_name, "acceptd.socket.accept");
     assert_eq!((record.trace_id.as_slice(), record.span_id.as_slice()), (&[7; 16][..], &[9; 8][..]));
-    assert_eq!((record.flags, record.dropped_attributes_count), (0, 0));
+    assert_eq!((record.flags, record.dropped_attributes_count), (1, 0));
     assert_eq!(
         body(&record),
         "nginx[812] accepted tcp 10.0.0.7:51514 -> 10.1.2.80:443 after 1.2 ms in queue"

@@ -70,7 +70,8 @@ enum When {
     Binds,
     Sockets,
     Attempts,
-    Traces,
+    /// For traces, and to count open connections.
+    Ends,
 }
 
 /// What the configuration wants beside accepts.
@@ -84,6 +85,8 @@ pub struct Wanted {
     pub attempts: bool,
     /// The traces of connections.
     pub traces: bool,
+    /// Counts of open connections.
+    pub lives: bool,
 }
 
 /// One program.
@@ -166,8 +169,8 @@ const TIER_1: [Hook; 17] = [
     hook("unix_stream_connect", Point::Entry("security_unix_stream_connect"))
         .gives("queue times of UNIX sockets"),
     hook(UNIX_RELEASE, Point::Entry("unix_release"))
-        .gives("the traces of UNIX connections")
-        .when(When::Traces)
+        .gives("the traces of UNIX connections, and how long those were")
+        .when(When::Ends)
         .silent(),
     hook("accept4_exit", Point::Exit("__sys_accept4")).gives(DESCRIPTORS),
     hook("accept4_entry", Point::Entry("__sys_accept4")).gives(DESCRIPTORS).needs("accept4_exit"),
@@ -223,7 +226,7 @@ pub(super) fn of(tier: Tier, wanted: Wanted) -> impl Iterator<Item = &'static Ho
         When::Binds => wanted.bind,
         When::Sockets => wanted.create,
         When::Attempts => wanted.attempts,
-        When::Traces => wanted.traces,
+        When::Ends => wanted.traces || wanted.lives,
     })
 }
 
@@ -276,7 +279,7 @@ mod tests {
         let names = |wanted| of(Tier::One, wanted).map(|hook| hook.program).collect::<Vec<_>>();
         let few = names(Wanted::default());
         assert!(!few.contains(&"bind_exit") && !few.contains(&"socket_accept"), "{few:?}");
-        let all = names(Wanted { bind: true, create: true, attempts: true, traces: true });
+        let all = names(Wanted { bind: true, create: true, attempts: true, traces: true, lives: true });
         assert_eq!(all.len(), TIER_1.len());
     }
 

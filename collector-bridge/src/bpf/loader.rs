@@ -18,6 +18,7 @@ use super::{
     failures::FailureCounts,
     figures::Figures,
     hooks::{self, Hook, Tier, Wanted},
+    lives::LivesCounts,
     offsets::{OffsetError, Value},
     pins,
     survey::{self, SurveyError},
@@ -172,6 +173,8 @@ pub struct Programs {
     pub counters: Counters,
     /// Counts of failed accepts.
     pub failures: FailureCounts,
+    /// Counts of open connections.
+    pub lives: LivesCounts,
     /// The wall clock for the programs.
     pub anchor: Anchor,
     /// The listeners that were there before.
@@ -355,6 +358,8 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
     let counters =
         PerCpuArray::try_from(counters).map_err(|_| LoadError::Incomplete("per-CPU array COUNTERS"))?;
     let failures = HashMap::try_from(failures).map_err(|_| LoadError::Incomplete("hash map FAILURES"))?;
+    let lives = object.take_map("LIVES").ok_or(LoadError::Incomplete("map LIVES"))?;
+    let lives = HashMap::try_from(lives).map_err(|_| LoadError::Incomplete("hash map LIVES"))?;
     let anchor = object.take_map("ANCHOR").ok_or(LoadError::Incomplete("map ANCHOR"))?;
     let anchor = Array::try_from(anchor).map_err(|_| LoadError::Incomplete("array ANCHOR"))?;
     for (program, figures) in loaded.hooks.figures() {
@@ -366,6 +371,7 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
         ring,
         counters: Counters::new(counters),
         failures: FailureCounts::new(failures),
+        lives: LivesCounts::new(lives),
         anchor: Anchor::new(anchor),
         listeners,
         capture: loaded.capture,
@@ -504,7 +510,8 @@ fn open(
         ("FILTER_INCLUDES", settings.filter.includes()),
         ("FILTER_EXCLUDES", settings.filter.excludes()),
         ("TRACES", u64::from(traces.is_any())),
-        ("TRACES_UNIX", u64::from(!settings.skip.iter().any(|skipped| skipped == hooks::UNIX_RELEASE))),
+        ("UNIX_ENDS", u64::from(!settings.skip.iter().any(|skipped| skipped == hooks::UNIX_RELEASE))),
+        ("COUNTS_LIVES", u64::from(settings.wanted.lives)),
         ("TRACE_THRESHOLD", traces.threshold),
         ("TRACE_SLOW_NS", traces.slow_ns),
         ("TRACE_KEY_0", traces.key[0]),

@@ -23,7 +23,7 @@ use crate::{
     clock,
     config::{Config, ConfigError, Loaded},
     destination,
-    drain::{Drain, Shared},
+    drain::{Drain, STOCK_EVERY, Shared},
     filter::Filter,
     host,
     ids::Ids,
@@ -34,6 +34,7 @@ use crate::{
     overload::Overload,
     preflight::gather,
     recorder::{Parts, Recorder},
+    series::AllSeries,
     stop::{Reload, Stop},
     summary::Summary,
     vitals::Vitals,
@@ -141,6 +142,8 @@ fn agent(
                 clock::now_boot_nanos(),
             ),
             overload: Overload::new(config.overload.max_records_per_second as u64),
+            // Whoever reads the metrics reads what was counted last.
+            series: AllSeries::new(clock::now_unix_nanos(), config.metrics.interval + 2 * STOCK_EVERY),
             spans: traces.clone().map(|exporter| record::spans(config, exporter)),
         });
         let drain = Drain::new(programs, recorder, Arc::clone(&shared), config.listener.interval, blind);

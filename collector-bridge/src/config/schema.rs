@@ -256,12 +256,14 @@ settings! {
         "admin.listen" => listen: Option<SocketAddr> = Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464)), OptionalAddress;
     }
 
-    /// The agent's own metrics over OTLP.
+    /// Metrics of the agent itself and of listeners, over OTLP.
     metrics: Metrics {
         /// Whether they are sent to the endpoint.
         "metrics.export" => export: bool = true, Toggle;
         /// How often.
         "metrics.interval" => interval: Duration = 60 * SECOND, Span(100 * MILLISECOND, HOUR);
+        /// Also counts the open connections of each listener, and how long they were.
+        "metrics.connections" => connections: bool = true, Toggle;
         /// Whether counts grow from the start of the agent or from one export to the next.
         "metrics.temporality" => temporality: Temporality = Temporality::Cumulative, Choice;
     }

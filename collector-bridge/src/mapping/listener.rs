@@ -2,14 +2,16 @@
 
 use acceptd_common::{Abandoned, FailureKey, Failures, Listener, UnixName};
 use acceptd_otlp::{
-    Attribute, Endpoint, Event, RecordUid, Value, errno, names, network_type,
+    Attribute, Endpoint, Event, NetworkType, RecordUid, Value, errno, names, network_type,
     severity::{ERROR, INFO, WARN},
+    text,
 };
 
 use super::{Context, endpoint, listener_endpoint, non_zero, peer, transport};
 use crate::{
     identity::Identity,
     listeners::{Finding, Known, What},
+    series::Labels,
 };
 
 /// Whose event it is.
@@ -228,6 +230,29 @@ pub fn failures<'a>(
     event.add(Attribute::Interval, Some(Value::Int(interval_ns)));
     event
 }
+
+/// What names the series of a listener's metrics.
+#[must_use]
+pub fn labels(listener: &Listener, name: &UnixName, owner: Option<&Identity>) -> Labels {
+    let endpoint = listener_endpoint(listener, name);
+    let (address, port) = match endpoint {
+        Some(Endpoint::Ip { addr, port }) => (Some(addr.to_string()), Some(u32::from(port))),
+        Some(Endpoint::Vsock { cid, port }) => (Some(cid.to_string()), Some(port)),
+        Some(unix @ Endpoint::Unix(_)) => (Some(unix.to_string()), None),
+        None => (None, None),
+    };
+    Labels {
+        transport: transport(listener.family, listener.protocol).as_str(),
+        network_type: endpoint.as_ref().and_then(network_type).map(NetworkType::as_str),
+        address,
+        port,
+        service: owner.map_or_else(String::new, |owner| owner.service.clone()),
+        executable: owner.map_or_else(String::new, |owner| text::escape(&owner.name, LABEL_LENGTH)),
+    }
+}
+
+/// Longest text of a label, in bytes.
+const LABEL_LENGTH: usize = 256;
 
 /// What names a listener.
 fn describe<'a>(event: &mut Event<'a>, listener: &Listener, name: &'a UnixName) {

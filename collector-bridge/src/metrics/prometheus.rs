@@ -9,7 +9,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{Amount, Attributes, Instrument, METRICS, Metric};
+use super::{
+    Amount, Attributes, Instrument, Label, Metric, all,
+    listener::{TIMES, TimesMetric, with_labels},
+};
 use crate::vitals::Reading;
 
 /// All metrics of this moment. Names and units are changed by the rules of OpenTelemetry's compatibility specification.
@@ -28,10 +31,10 @@ struct Scrape(Reading);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        for metric in METRICS {
+        for metric in all() {
             let kind = match metric.instrument {
                 Instrument::Counter | Instrument::TimeCounter => MetricType::Counter,
-                Instrument::UpDownCounter => MetricType::Gauge,
+                Instrument::UpDownCounter | Instrument::Gauge => MetricType::Gauge,
             };
             let name = metric.name.replace('.', "_");
             let unit = unit(metric);
@@ -42,8 +45,35 @@ impl Collector for Scrape {
             });
             result?;
         }
-        Ok(())
+        TIMES.iter().try_for_each(|metric| times(&mut encoder, metric, &self.0))
     }
+}
+
+fn times(encoder: &mut DescriptorEncoder<'_>, metric: &TimesMetric, reading: &Reading) -> fmt::Result {
+    let name = metric.name.replace('.', "_");
+    let mut family =
+        encoder.encode_descriptor(&name, metric.brief, Some(&Unit::Seconds), MetricType::Histogram)?;
+    for series in reading.stock.listeners.iter() {
+        let histogram = (metric.of)(series);
+        let buckets: Vec<(f64, u64)> = histogram.classic().collect();
+        let labels = with_labels(series.labels.as_deref(), labels_of);
+        family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+            histogram.sum(),
+            histogram.count(),
+            &buckets,
+            None,
+        )?;
+    }
+    Ok(())
+}
+
+fn labels_of(attributes: Attributes<'_>) -> Vec<(String, String)> {
+    let text = |label: &Label<'_>| match label {
+        Label::Text(text) => (*text).to_owned(),
+        Label::Number(number) => number.to_string(),
+        Label::Flag(flag) => flag.to_string(),
+    };
+    attributes.iter().map(|(name, value)| (name.replace('.', "_"), text(value))).collect()
 }
 
 /// What stands in the name; a thing that is counted, in braces, does not.
@@ -61,8 +91,7 @@ fn value(
     amount: Amount,
     attributes: Attributes<'_>,
 ) -> fmt::Result {
-    let labels: Vec<(String, &str)> =
-        attributes.iter().map(|(name, value)| (name.replace('.', "_"), *value)).collect();
+    let labels = labels_of(attributes);
     if labels.is_empty() {
         return number(family, instrument, amount);
     }
@@ -70,7 +99,7 @@ fn value(
 }
 
 fn number(one: &mut MetricEncoder<'_>, instrument: Instrument, amount: Amount) -> fmt::Result {
-    let is_gauge = instrument == Instrument::UpDownCounter;
+    let is_gauge = matches!(instrument, Instrument::UpDownCounter | Instrument::Gauge);
     match amount {
         Amount::Count(count) if is_gauge => one.encode_gauge(&i64::try_from(count).unwrap_or(i64::MAX)),
         Amount::Count(count) => one.encode_counter::<NoLabelSet, _, u64>(&count, None),

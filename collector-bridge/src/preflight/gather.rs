@@ -87,7 +87,7 @@ fn trial_settings(config: &Config, knows_its_pid: bool) -> Settings {
         ring_bytes: 1 << 20,
         record_self: true,
         failure_budget: 0,
-        wanted: Wanted { bind: true, create: true, attempts: true, traces: true },
+        wanted: Wanted { bind: true, create: true, attempts: true, traces: true, lives: true },
         filter,
         traces: Traces { slow_ns: 1, ..Traces::NONE },
     }

@@ -12,9 +12,7 @@ use std::{
 };
 
 use opentelemetry_proto::tonic::{
-    collector::metrics::v1::ExportMetricsServiceRequest,
-    common::v1::{KeyValue, any_value::Value},
-    metrics::v1::{Metric, NumberDataPoint, metric::Data, number_data_point::Value as Number},
+    collector::metrics::v1::ExportMetricsServiceRequest, common::v1::any_value::Value,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
@@ -22,6 +20,7 @@ use serde_json::Value as Json;
 use super::listener;
 use crate::{
     agent::{ACCEPT, Agent, Inbox, Said, binary, tier, tier_setting},
+    metrics::{Point, points},
     raw::set_default,
     record::Record,
     wait,
@@ -121,7 +120,7 @@ pub(super) fn a_second_agent_is_refused() {
 }
 
 /// The address at which an agent shows itself, which said so.
-fn admin_of(agent: &mut Agent) -> SocketAddr {
+pub(super) fn admin_of(agent: &mut Agent) -> SocketAddr {
     agent.until_it_says("shows its status at http://");
     let said = agent.said();
     let address = said.split("shows its status at http://").nth(1).and_then(|rest| rest.split('/').next());
@@ -131,7 +130,7 @@ fn admin_of(agent: &mut Agent) -> SocketAddr {
 const SHOWN: [&str; 2] = ["--set", "admin.listen=127.0.0.1:0"];
 
 /// The status code and the body of an answer.
-fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub(super) fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("the agent listens");
     write!(stream, "GET {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n").expect("it reads");
     let mut answer = String::new();
@@ -215,30 +214,14 @@ pub(super) fn what_is_missing_makes_the_status_degraded() {
     let _ = agent.end();
 }
 
-/// The last value of each metric, by name and attributes.
+/// The last value of each metric, by name and the texts among its attributes.
 fn values(requests: &[ExportMetricsServiceRequest]) -> BTreeMap<String, f64> {
-    let metrics =
-        requests.iter().flat_map(|request| &request.resource_metrics).flat_map(|of| &of.scope_metrics);
-    metrics.flat_map(|of| &of.metrics).flat_map(points).collect()
-}
-
-fn points(metric: &Metric) -> Vec<(String, f64)> {
-    let Some(Data::Sum(sum)) = &metric.data else { panic!("no sum: {metric:?}") };
-    let value = |point: &NumberDataPoint| match point.value {
-        #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
-        Some(Number::AsInt(value)) => value as f64,
-        Some(Number::AsDouble(value)) => value,
-        None => panic!("no value: {metric:?}"),
+    let named = |point: Point| {
+        let texts: BTreeSet<String> =
+            point.attributes.keys().filter_map(|key| Some(format!(" {}", point.text(key)?))).collect();
+        (point.name + &texts.into_iter().collect::<String>(), point.value)
     };
-    let shown = |attribute: &KeyValue| match attribute.value.as_ref().and_then(|value| value.value.as_ref()) {
-        Some(Value::StringValue(text)) => format!(" {text}"),
-        other => panic!("{other:?}"),
-    };
-    let name = |point: &NumberDataPoint| {
-        let attributes: BTreeSet<String> = point.attributes.iter().map(shown).collect();
-        metric.name.clone() + &attributes.into_iter().collect::<String>()
-    };
-    sum.data_points.iter().map(|point| (name(point), value(point))).collect()
+    requests.iter().flat_map(points).map(named).collect()
 }
 
 pub(super) fn the_metrics_are_the_ledger() {

@@ -84,6 +84,7 @@ fn settings(config: &Config, filter: &Filter, traces: Traces) -> anyhow::Result<
             create: config.events.create,
             attempts: config.events.accept_attempt,
             traces: traces != Traces::NONE,
+            lives: config.metrics.connections,
         },
         filter: filter.clone(),
         traces,

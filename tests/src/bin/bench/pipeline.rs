@@ -24,6 +24,7 @@ use acceptd::{
     output::Outputs,
     overload::Overload,
     recorder::{Parts, Recorder},
+    series::AllSeries,
 };
 use acceptd_otlp::{
     BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, Received, Settings, Signal, Target,
@@ -174,6 +175,7 @@ pub(crate) fn recorder(exporter: Exporter) -> Recorder {
         // As in operation, below its budget.
         overload: Overload::new(u64::MAX),
         spans: None,
+        series: AllSeries::new(clock::now_unix_nanos(), Duration::from_secs(60)),
         listeners: Listeners::new(&[], Duration::from_secs(5), clock::now_boot_nanos()),
     })
 }
