@@ -140,6 +140,10 @@ pub struct Forgotten {
     pub listeners: u64,
     /// Connections whose trace has no root, because their end could not be seen.
     pub traces: u64,
+    /// Connections that are not in `acceptd.connection.*`.
+    pub lives: u64,
+    /// Connections within the host of which nobody is told who connected.
+    pub peers: u64,
 }
 
 impl Lost {
@@ -198,6 +202,8 @@ impl CaptureLedger {
                 own_connections: kernel.get(Counter::OwnFull),
                 listeners: drain.listeners_beyond,
                 traces: kernel.get(Counter::OpenFull),
+                lives: kernel.get(Counter::LivesFull),
+                peers: kernel.get(Counter::PeersFull),
             },
         }
     }

@@ -44,13 +44,15 @@ const CASES: [&str; 8] =
     ["TCP", "MPTCP", "UNIX", "io_uring", "io_uring multishot", "io_uring slot", "failed", "failed UNIX"];
 
 /// One letter a case, in their order, for tier 1 and for tier 2: `+` present, `-` absent, `?` depends.
-const TABLE: [(&str, &str, &str); 33] = [
+const TABLE: [(&str, &str, &str); 35] = [
     (names::NETWORK_TRANSPORT, "++++++++", "++++++++"),
     (names::NETWORK_TYPE, "++-++++-", "++-++++-"),
     (names::NETWORK_LOCAL_ADDRESS, "++?+++--", "++?++---"),
     (names::NETWORK_LOCAL_PORT, "++-+++--", "++-++---"),
     (names::NETWORK_PEER_ADDRESS, "++?+++--", "++?++---"),
     (names::NETWORK_PEER_PORT, "++-+++--", "++-++---"),
+    (names::ACCEPTD_PEER_PID, "??+???--", "??+??---"),
+    (names::ACCEPTD_PEER_EXECUTABLE_NAME, "??????--", "?????---"),
     (names::ERROR_TYPE, "------++", "------++"),
     (names::LOG_RECORD_UID, "++++++++", "++++++++"),
     (names::ACCEPTD_SOCKET_COOKIE, "++++++--", "++-++---"),
@@ -94,6 +96,8 @@ const NOTES: &str = "
 `+` always, `-` never, `?` it depends:
 - The local and peer address of a UNIX connection, and the listener's of a failed one, are there when the socket has a
   name; that of the peer seldom is.
+- `acceptd.peer.*` is there for TCP within the host, when the client connected while the agent ran; the executable of a UNIX
+  peer when its process still runs.
 - `acceptd.socket.v4_mapped` is there, and true, when an IPv6 socket carries an IPv4 connection.
 - `acceptd.accept.queue_time_ns` and `acceptd.tcp.*` are absent too for connections that were queued before the agent
   started, and for those of TCP fast open that are accepted before they are established.

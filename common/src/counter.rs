@@ -54,11 +54,13 @@ pub enum Counter {
     OpenFull = 21,
     /// Accepted connections that are not counted as open, nor later how long they were.
     LivesFull = 22,
+    /// Connections of this host's processes to each other that could not be remembered: nobody is told of who connected.
+    PeersFull = 23,
 }
 
 impl Counter {
     /// Number of counters: the size of the map.
-    pub const COUNT: u32 = 23;
+    pub const COUNT: u32 = 24;
 
     /// The terms that add up to [`Counter::Seen`] and [`Counter::Other`].
     pub const PARTS_OF_SEEN: [Self; 11] = [

@@ -18,7 +18,7 @@ pub use counter::Counter;
 pub use filter::FilterKey;
 pub use sample::{
     Abandoned, Call, Closed, Connection, FailureKey, Failures, Handshake, Header, InetAccept, Kind, Listener,
-    ListenerState, Lives, Open, SocketCall, Task, Trace, UnixAccept, UnixName,
+    ListenerState, Lives, Open, Peer, SocketCall, Task, Trace, UnixAccept, UnixName,
 };
 
 /// Version of every layout in this crate. It grows with each change of a struct, a kind or a counter.

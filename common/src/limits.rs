@@ -23,6 +23,9 @@ pub const LIVING_CONNECTIONS: u32 = 262_144;
 /// Listeners whose connections are counted.
 pub const COUNTED_LISTENERS: u32 = 4_096;
 
+/// Connections of this host's processes to each other that may wait to be accepted at one time and have their client known.
+pub const PEERS: u32 = 65_536;
+
 /// Connections that the agent itself may have open at one time and still be recognised as its own.
 pub const OWN_CONNECTIONS: u32 = 1_024;
 

@@ -247,6 +247,8 @@ pub struct InetAccept {
     pub handshake: Handshake,
     /// Whether the connection has a trace.
     pub trace: Trace,
+    /// Who connected, where that was on this host.
+    pub peer: Peer,
 }
 
 /// An accept on a UNIX socket.
@@ -275,6 +277,8 @@ pub struct UnixAccept {
     pub peer: UnixName,
     /// Whether the connection has a trace.
     pub trace: Trace,
+    /// Who connected.
+    pub peer_process: Peer,
 }
 
 /// A call that makes or uses a socket, other than a returned accept.
@@ -348,6 +352,23 @@ pub struct Abandoned {
     pub socket: Connection,
     /// Nanoseconds from ESTABLISHED to the close; 0 when unknown.
     pub queue_ns: u64,
+}
+
+/// The process at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Peer {
+    /// Process id in the host's pid namespace; 0 when it is not known.
+    pub tgid: u32,
+    /// Bytes used of `exe`; 0 when the executable could not be read.
+    pub exe_len: u32,
+    /// Basename of the executable, any bytes but NUL and `/`.
+    pub exe: [u8; EXE_LEN],
+}
+
+impl Peer {
+    /// Nobody who is known.
+    pub const NONE: Self = Self { tgid: 0, exe_len: 0, exe: [0; EXE_LEN] };
 }
 
 /// Whether a connection has a trace. It is decided once, at the accept.
@@ -476,10 +497,10 @@ const _: () = {
     assert!(size_of::<Listener>() == 56);
     assert!(size_of::<UnixName>() == 112);
     assert!(size_of::<Handshake>() == 24);
-    assert!(size_of::<InetAccept>() == 368);
+    assert!(size_of::<InetAccept>() == 440);
     assert!(offset_of!(InetAccept, task) == size_of::<Header>());
     assert!(offset_of!(InetAccept, socket) == 208);
-    assert!(size_of::<UnixAccept>() == 528);
+    assert!(size_of::<UnixAccept>() == 600);
     assert!(offset_of!(UnixAccept, local) == 288);
     assert!(size_of::<SocketCall>() == 360);
     assert!(size_of::<ListenerState>() == 368);

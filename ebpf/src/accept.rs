@@ -7,7 +7,7 @@ use crate::{
     count, failure, filter, lives,
     maps::{ENTERED, OWN_BY_TUPLE},
     offsets::*,
-    open,
+    open, peers,
     pending::{self, Pending},
     send::send,
     sock::{self, AF_UNIX, Socket},
@@ -288,6 +288,9 @@ pub fn inet(out: &mut InetAccept, accept: &Accept) {
     }
     accept.pending.describe_handshake(accept.listener, &mut out.handshake);
     out.trace = accept.trace;
+    if accept.accepted.exists() {
+        peers::take_tcp(accept.accepted, &mut out.peer);
+    }
 }
 
 /// Fills a sample, which is zero.
@@ -308,6 +311,9 @@ pub fn unix(out: &mut UnixAccept, accept: &Accept) {
     // The accepted socket has its listener's name.
     accept.accepted.or(accept.listener).unix_name(&mut out.local);
     out.trace = accept.trace;
+    if accept.accepted.exists() {
+        peers::of_unix(accept.accepted, &mut out.peer_process);
+    }
 }
 
 #[inline(always)]

@@ -23,6 +23,7 @@ mod lives;
 mod maps;
 mod offsets;
 mod open;
+mod peers;
 mod pending;
 mod read;
 mod related;

@@ -1,13 +1,12 @@
 //! Every map, with the reason for its size.
 
 use acceptd_common::{
-    FailureKey, Failures, ListenerState, Lives, Open,
+    FailureKey, Failures, ListenerState, Lives, Open, Peer,
     counter::Counter,
     filter::FilterValue,
     limits::{
         BLOCKED_THREADS, BUDGETED_LISTENERS, COUNTED_LISTENERS, FAILURE_COUNTS, FILTER_VALUES,
-        LIVING_CONNECTIONS, OPEN_CONNECTIONS,
-        OWN_CONNECTIONS, PENDING_CONNECTIONS,
+        LIVING_CONNECTIONS, OPEN_CONNECTIONS, OWN_CONNECTIONS, PEERS as MOST_PEERS, PENDING_CONNECTIONS,
     },
 };
 use aya_ebpf::{
@@ -16,7 +15,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 
-use crate::{calls::Ongoing, lives::Life, pending::Pending, sock::Tuple, storage::TaskStorage};
+use crate::{
+    calls::Ongoing, lives::Life, peers::Connected, pending::Pending, sock::Tuple, storage::TaskStorage,
+};
 
 /// `BPF_F_NO_PREALLOC`, include/uapi/linux/bpf.h: memory for what is there, not for what could be.
 const NO_PREALLOC: u32 = 1;
@@ -88,6 +89,15 @@ pub static LIVING: HashMap<u64, Life> = HashMap::with_max_entries(LIVING_CONNECT
 /// Nanoseconds since the Unix epoch at which `CLOCK_BOOTTIME` was 0. The agent measures it again and again.
 #[map]
 pub static ANCHOR: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Cookie of a client's socket → its process, of connections within this host. Emptied at the accept, and when
+/// nobody accepts any more. Full is a counter.
+#[map]
+pub static CONNECTING: HashMap<u64, Peer> = HashMap::with_max_entries(MOST_PEERS, NO_PREALLOC);
+
+/// The same connections as the accepting side sees them → that cookie. Emptied with it.
+#[map]
+pub static PEERS: HashMap<Tuple, Connected> = HashMap::with_max_entries(MOST_PEERS, NO_PREALLOC);
 
 /// Cookie → addresses of the agent's own outgoing connections.
 #[map]

@@ -133,6 +133,10 @@ globals! {
     REQUEST_SK;
     UNIX_ADDR;
     UNIX_PEER;
+    SK_PEER_PID;
+    PID_NUMBER;
+    PID_TASKS;
+    TASK_PID_LINKS;
     UNIX_ADDRESS_LEN;
     /// `unix_address.name.sun_path`
     UNIX_ADDRESS_PATH;

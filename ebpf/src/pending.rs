@@ -50,8 +50,14 @@ impl Pending {
 
     /// What is known of a connection that is not known to wait. No `Option`: LLVM would leave the rest of a `None`
     /// uninitialised, and copy it, which the verifier refuses.
-    pub const UNKNOWN: Self =
-        Self { established_ns: 0, handshake_us: 0, rtt: 0, synack_retransmits: 0, state: Self::NO, life: Life::NONE };
+    pub const UNKNOWN: Self = Self {
+        established_ns: 0,
+        handshake_us: 0,
+        rtt: 0,
+        synack_retransmits: 0,
+        state: Self::NO,
+        life: Life::NONE,
+    };
 
     const fn since(established_ns: u64) -> Self {
         Self { established_ns, state: Self::WAITS, ..Self::UNKNOWN }

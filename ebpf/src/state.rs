@@ -12,7 +12,7 @@ use crate::{
     count, filter, lives,
     maps::{OWN_BY_COOKIE, OWN_BY_TUPLE},
     offsets::*,
-    open, pending,
+    open, peers, pending,
     read::typed,
     send::send,
     sock::{IPPROTO_MPTCP, Socket, Tuple, make_cookie},
@@ -28,8 +28,14 @@ const LISTEN: u8 = 10;
 #[inline(always)]
 pub fn changed(sk: *const u8, old: u8, new: u8) {
     match new {
-        ESTABLISHED if old == SYN_RECV => pending::established(sk, make_cookie(sk)),
-        ESTABLISHED if old == SYN_SENT => own_established(sk),
+        ESTABLISHED if old == SYN_RECV => {
+            pending::established(sk, make_cookie(sk));
+            peers::reached(sk);
+        }
+        ESTABLISHED if old == SYN_SENT => {
+            own_established(sk);
+            peers::established(sk);
+        }
         SYN_SENT => connecting(sk),
         LISTEN => {
             // Gives the listener its cookie, which accept can then read.
@@ -38,6 +44,7 @@ pub fn changed(sk: *const u8, old: u8, new: u8) {
         CLOSE if old == LISTEN => listener_closed(sk),
         CLOSE => {
             closed(sk);
+            peers::closed(sk);
             open::ended(sk, old);
             lives::ended(sk);
         }
@@ -48,11 +55,11 @@ pub fn changed(sk: *const u8, old: u8, new: u8) {
 #[inline(always)]
 fn connecting(sk: *const u8) {
     if bpf_get_current_pid_tgid() >> 32 != AGENT_TGID.load() {
-        return;
+        return peers::connecting(sk);
     }
     let cookie = make_cookie(sk);
     // The port is not chosen yet: the addresses follow at ESTABLISHED.
-    let unknown = Tuple { client: [0; 4], server: [0; 4], client_port: 0, server_port: 0, netns: 0 };
+    let unknown = Tuple::NONE;
     if OWN_BY_COOKIE.insert(&cookie, &unknown, 0).is_err() {
         count::add(Counter::OwnFull);
     }
@@ -130,6 +137,7 @@ fn never_accepted(sk: *const u8) {
     if !pending.waits() {
         return;
     }
+    peers::forget(sk);
     count::add(Counter::Other);
     if opened_by_agent(connection) && RECORD_SELF.load() == 0 {
         return count::add(Counter::SelfAccept);

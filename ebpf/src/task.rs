@@ -1,6 +1,6 @@
 //! A task, with what vanishes when its process ends.
 
-use acceptd_common::Task;
+use acceptd_common::{Task, limits::EXE_LEN};
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel_str_bytes,
     generated::{bpf_get_current_cgroup_id, bpf_get_current_task_btf},
@@ -55,7 +55,8 @@ fn of(task: *const u8, out: &mut Task) {
     out.uid = typed(cred, &CRED_UID);
     out.comm = comm(task);
     out.leader_comm = comm(leader);
-    executable(task, out);
+    out.kernel_thread = u32::from(typed::<u64>(task, &TASK_MM) == 0);
+    out.exe_len = executable_of(task, &mut out.exe);
 }
 
 /// The name (comm) of the current process: that of its main thread.
@@ -71,19 +72,16 @@ fn comm(task: *const u8) -> [u8; 16] {
     probed(task, &TASK_COMM)
 }
 
-/// The basename of the executable, from the directory entry of `mm->exe_file`: comm is a thread's name.
+/// How long the basename of the executable is, which is read from the directory entry of `mm->exe_file`: comm is a thread's name.
 #[inline(always)]
-fn executable(task: *const u8, out: &mut Task) {
+pub fn executable_of(task: *const u8, out: &mut [u8; EXE_LEN]) -> u32 {
     let mm: *const u8 = typed(task, &TASK_MM);
     if mm.is_null() {
-        out.kernel_thread = 1;
-        return;
+        return 0;
     }
     let file: *const u8 = typed(mm, &MM_EXE_FILE);
     let dentry: *const u8 = typed(file, &FILE_DENTRY);
     let name: u64 = typed(dentry, &DENTRY_NAME);
     // SAFETY: the helper takes any address, and fails on one that cannot be read.
-    if let Ok(bytes) = unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut out.exe) } {
-        out.exe_len = bytes.len() as u32;
-    }
+    unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, out) }.map_or(0, |bytes| bytes.len() as u32)
 }

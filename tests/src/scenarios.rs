@@ -13,6 +13,7 @@ mod itself;
 mod kernel;
 mod listeners;
 mod metrics;
+mod peers;
 mod processes;
 mod related;
 mod rings;
@@ -258,6 +259,13 @@ scenarios! {
         over_a_clock_step [needs Guest] (alone)
         without_a_bpf_file_system
         peers_as_far_as_they_may_be_told
+    }
+    peers {
+        over_ipv4
+        over_ipv6
+        over_a_unix_socket
+        who_is_gone_before_the_accept
+        connected_before_the_start
     }
     itself {
         starts_and_stops_are_told

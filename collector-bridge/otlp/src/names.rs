@@ -142,6 +142,12 @@ pub const ACCEPTD_NETNS_INODE: &str = "acceptd.netns.inode";
 /// Connections that were dropped because the accept queue was full.
 pub const ACCEPTD_OVERFLOW_COUNT: &str = "acceptd.overflow.count";
 
+/// The basename of that process's executable.
+pub const ACCEPTD_PEER_EXECUTABLE_NAME: &str = "acceptd.peer.executable_name";
+
+/// The id of the process that connected, in the host's pid namespace.
+pub const ACCEPTD_PEER_PID: &str = "acceptd.peer.pid";
+
 /// Accepts on the same listener that the record stands for, itself among them; absent when it is one.
 pub const ACCEPTD_SAMPLING_ADJUSTED_COUNT: &str = "acceptd.sampling.adjusted_count";
 
@@ -311,6 +317,8 @@ pub const EVENTS: &[EventName] = &[
             NETWORK_LOCAL_PORT,
             NETWORK_PEER_ADDRESS,
             NETWORK_PEER_PORT,
+            ACCEPTD_PEER_PID,
+            ACCEPTD_PEER_EXECUTABLE_NAME,
             LOG_RECORD_UID,
             ACCEPTD_SOCKET_COOKIE,
             ACCEPTD_SOCKET_FD,

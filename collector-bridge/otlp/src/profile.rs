@@ -87,6 +87,8 @@ attributes! {
     ClosedBy = ACCEPTD_CONNECTION_CLOSED_BY, true;
     Preexisting = ACCEPTD_CONNECTION_PREEXISTING, true;
     SamplingReason = ACCEPTD_SAMPLING_REASON, true;
+    PeerPid = ACCEPTD_PEER_PID, true;
+    PeerExecutable = ACCEPTD_PEER_EXECUTABLE_NAME, true;
 }
 
 impl Attribute {

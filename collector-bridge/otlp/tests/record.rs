@@ -55,6 +55,8 @@ fn nginx() -> Accept<'static> {
         trace_id: Some([7; 16]),
         span_id: Some([9; 8]),
         sampled: true,
+        peer_pid: None,
+        peer_executable: &[],
         errno: None,
         transport: Transport::Tcp,
         network_type: Some(NetworkType::Ipv4),

@@ -1,6 +1,6 @@
 //! The accept record, of each kind of sample.
 
-use acceptd_common::{Call, Header, InetAccept, Listener, Task, Trace, UnixAccept};
+use acceptd_common::{Call, Header, InetAccept, Listener, Peer, Task, Trace, UnixAccept};
 use acceptd_otlp::{Accept, Endpoint, Handshake, Syscall, Transport, network_type};
 
 use super::{Context, endpoint, is_mptcp, listener_endpoint, non_zero, peer, transport, unix_endpoint};
@@ -12,9 +12,10 @@ use crate::{
 /// The record of an accept on an internet or VSOCK socket.
 #[must_use]
 pub fn inet<'a>(sample: &'a InetAccept, identity: &'a Identity, context: Context<'_>) -> Accept<'a> {
-    let InetAccept { header, task, call, socket, listener, handshake, trace } = sample;
+    let InetAccept { header, task, call, socket, listener, handshake, trace, peer: process } = sample;
     let mut record = call_of(header, task, call, non_zero(socket.cookie), identity, context);
     record.sampled = is_sampled(trace);
+    (record.peer_pid, record.peer_executable) = process_of(process);
     let listens = with_listener(&mut record, call, listener);
     let has_socket = has(call, Call::HAS_SOCKET);
     let (family, protocol) =
@@ -46,9 +47,23 @@ pub fn inet<'a>(sample: &'a InetAccept, identity: &'a Identity, context: Context
 /// The record of an accept on a UNIX socket.
 #[must_use]
 pub fn unix<'a>(sample: &'a UnixAccept, identity: &'a Identity, context: Context<'_>) -> Accept<'a> {
-    let UnixAccept { header, task, call, listener, inode, cookie, netns, local, peer, trace, .. } = sample;
+    let UnixAccept {
+        header,
+        task,
+        call,
+        listener,
+        inode,
+        cookie,
+        netns,
+        local,
+        peer,
+        trace,
+        peer_process,
+        ..
+    } = sample;
     let mut record = call_of(header, task, call, non_zero(*cookie), identity, context);
     record.sampled = is_sampled(trace);
+    (record.peer_pid, record.peer_executable) = process_of(peer_process);
     record.transport = Transport::Unix;
     record.netns_inode = listener.netns;
     if with_listener(&mut record, call, listener) {
@@ -93,6 +108,8 @@ fn call_of<'a>(
         mptcp: false,
         local: none,
         peer: none,
+        peer_pid: None,
+        peer_executable: &[],
         listener: none,
         socket_cookie: cookie,
         listener_cookie: None,
@@ -137,6 +154,11 @@ pub(super) fn syscall(number: u8) -> Syscall {
         Call::SYSCALL_KERNEL => Syscall::Kernel,
         _ => Syscall::Accept4,
     }
+}
+
+fn process_of(peer: &Peer) -> (Option<u32>, &[u8]) {
+    let length = usize::try_from(peer.exe_len).unwrap_or(0).min(peer.exe.len());
+    (Some(peer.tgid).filter(|tgid| *tgid != 0), until_nul(&peer.exe[..length]))
 }
 
 fn is_sampled(trace: &Trace) -> bool {

@@ -6,6 +6,9 @@
 //! `acceptor full COUNT`: may have no descriptor beyond the first three until its parent says otherwise (prlimit(2)). It
 //! prints the errno of its first accept.
 //!
+//! `acceptor connect ADDRESS` is a client instead: of an address and port, or of a path. It says so when it is connected, and ends when its
+//! standard input does.
+//!
 //! `acceptor publish WRONG NAME COUNT`: publishes NAME as its service's in a process context that is wrong in this way, or valid.
 #![forbid(unsafe_code)]
 #![expect(
@@ -15,8 +18,9 @@
 )]
 
 use std::{
-    io::{self, Write as _},
-    os::unix::process::CommandExt as _,
+    io::{self, Read, Write as _},
+    net::TcpStream,
+    os::unix::{net::UnixStream, process::CommandExt as _},
     process::Command,
 };
 
@@ -38,6 +42,9 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut count = arguments.next();
     let listener = io::stdin();
+    if count.as_deref() == Some("connect") {
+        return connect(&arguments.next().expect("acceptor connect ADDRESS"));
+    }
     if count.as_deref() == Some("full") {
         without_descriptors(&listener);
         count = arguments.next();
@@ -64,6 +71,17 @@ fn main() {
         let error = Command::new(program).args(arguments).exec();
         panic!("exec failed: {error}");
     }
+}
+
+fn connect(address: &str) {
+    let _connection: Box<dyn Read> = if address.starts_with('/') {
+        Box::new(UnixStream::connect(address).expect("somebody listens"))
+    } else {
+        Box::new(TcpStream::connect(address).expect("somebody listens"))
+    };
+    println!("connected");
+    io::stdout().flush().expect("a reader");
+    _ = io::stdin().read(&mut [0; 1]);
 }
 
 fn without_descriptors(listener: &io::Stdin) {

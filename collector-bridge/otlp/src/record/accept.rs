@@ -44,6 +44,10 @@ pub struct Accept<'a> {
     pub local: Option<Endpoint<'a>>,
     /// The peer's end.
     pub peer: Option<Endpoint<'a>>,
+    /// The process that connected.
+    pub peer_pid: Option<u32>,
+    /// Its executable's basename, any bytes; empty when it is not known.
+    pub peer_executable: &'a [u8],
     /// What the listener is bound to.
     pub listener: Option<Endpoint<'a>>,
     /// Cookie of the accepted socket.
@@ -187,6 +191,10 @@ fn attributes(to: &mut Attributes<'_>, accept: &Accept<'_>, texts: &Texts<'_>) {
     }
     to.endpoint(Attribute::LocalAddress, Attribute::LocalPort, texts.local.as_ref());
     to.endpoint(Attribute::PeerAddress, Attribute::PeerPort, texts.peer.as_ref());
+    to.int(Attribute::PeerPid, accept.peer_pid.map(u64::from));
+    if !accept.peer_executable.is_empty() {
+        to.raw(Attribute::PeerExecutable, accept.peer_executable);
+    }
     if let Some(errno) = accept.errno {
         to.text(Attribute::ErrorType, errno::symbol(errno));
         // A failed accept has no addresses of its own: it always says which listener it was.

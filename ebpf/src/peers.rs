@@ -1,0 +1,141 @@
+//! Who is at the other end, where that is on this host: of a TCP connection over the loopback the process that connected, of a
+//! UNIX connection what the kernel keeps as its peer's credentials.
+
+use acceptd_common::{Counter, Peer};
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes, generated::bpf_get_current_task_btf,
+};
+
+use crate::{
+    count,
+    maps::{CONNECTING, PEERS},
+    offsets::*,
+    read::{at, probed, probed_ptr, typed},
+    sock::{Socket, make_cookie},
+    task,
+};
+
+/// `PIDTYPE_TGID`, include/linux/pid_types.h
+const TGID: usize = 1;
+
+/// A socket of the current task begins to connect. The verifier knows `sk` as a socket.
+#[inline(always)]
+pub fn connecting(sk: *const u8) {
+    if !(Socket { sk, inode: 0 }).connected_tuple().is_local() {
+        return;
+    }
+    let mut peer = Peer::NONE;
+    peer.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    // SAFETY: the helper has no arguments and always returns the current task.
+    peer.exe_len = task::executable_of(unsafe { bpf_get_current_task_btf() } as *const u8, &mut peer.exe);
+    // The port is not chosen yet: the addresses follow at ESTABLISHED.
+    if CONNECTING.insert(&make_cookie(sk), &peer, 0).is_err() {
+        count::add(Counter::PeersFull);
+    }
+}
+
+/// A connection within this host, as the accepting side sees it.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Connected {
+    /// Of the client's socket.
+    cookie: u64,
+    /// 1 once the server's end is established: from then on it is the server who ends this.
+    is_servers: u64,
+}
+
+/// The client's end is established: before the server's.
+#[inline(always)]
+pub fn established(sk: *const u8) {
+    let cookie: u64 = typed(sk, &SK_COOKIE);
+    if CONNECTING.get_ptr(&cookie).is_some() {
+        let tuple = Socket { sk, inode: 0 }.connected_tuple();
+        if PEERS.insert(&tuple, &Connected { cookie, is_servers: 0 }, 0).is_err() {
+            count::add(Counter::PeersFull);
+        }
+    }
+}
+
+/// The server's end is established. The client may be gone when it is accepted.
+#[inline(always)]
+pub fn reached(sk: *const u8) {
+    let tuple = Socket { sk, inode: 0 }.accepted_tuple();
+    if tuple.is_local()
+        && let Some(connected) = PEERS.get_ptr_mut(&tuple)
+    {
+        // SAFETY: a non-null map value.
+        unsafe { (*connected).is_servers = 1 };
+    }
+}
+
+/// The client's end closed.
+#[inline(always)]
+pub fn closed(sk: *const u8) {
+    let cookie: u64 = typed(sk, &SK_COOKIE);
+    if CONNECTING.get_ptr(&cookie).is_none() {
+        return;
+    }
+    let tuple = Socket { sk, inode: 0 }.connected_tuple();
+    if let Some(connected) = PEERS.get_ptr(&tuple) {
+        // SAFETY: a non-null map value.
+        if unsafe { (*connected).is_servers } != 0 {
+            return;
+        }
+        let _ = PEERS.remove(&tuple);
+    }
+    let _ = CONNECTING.remove(&cookie);
+}
+
+/// Fills `out`, which is zero, with who connected to an accepted socket of TCP, and forgets it.
+#[inline(always)]
+pub fn take_tcp(accepted: Socket, out: &mut Peer) {
+    let tuple = accepted.accepted_tuple();
+    if !tuple.is_local() {
+        return;
+    }
+    let Some(connected) = PEERS.get_ptr(&tuple) else { return };
+    // SAFETY: a non-null map value.
+    let cookie = unsafe { (*connected).cookie };
+    if let Some(peer) = CONNECTING.get_ptr(&cookie) {
+        // SAFETY: likewise.
+        *out = unsafe { *peer };
+        let _ = CONNECTING.remove(&cookie);
+    }
+    let _ = PEERS.remove(&tuple);
+}
+
+/// Nobody accepted a connection, and its server's end is gone.
+#[inline(always)]
+pub fn forget(sk: *const u8) {
+    let tuple = Socket { sk, inode: 0 }.accepted_tuple();
+    if !tuple.is_local() {
+        return;
+    }
+    let Some(connected) = PEERS.get_ptr(&tuple) else { return };
+    // SAFETY: a non-null map value.
+    let _ = CONNECTING.remove(unsafe { &(*connected).cookie });
+    let _ = PEERS.remove(&tuple);
+}
+
+/// Fills `out`, which is zero, with who connected to an accepted UNIX socket (`init_peercred`, net/unix/af_unix.c). A process
+/// that is gone has a number, and no executable any more.
+#[inline(always)]
+pub fn of_unix(accepted: Socket, out: &mut Peer) {
+    let pid = probed_ptr(accepted.sk, &SK_PEER_PID);
+    if pid.is_null() {
+        return;
+    }
+    // In the first namespace, the host's.
+    out.tgid = probed(pid, &PID_NUMBER);
+    let node = at(pid.wrapping_add(PID_TASKS.load() as usize + TGID * 8).cast::<u64>()) as *const u8;
+    if node.is_null() {
+        return;
+    }
+    let peer = node.wrapping_sub(TASK_PID_LINKS.load() as usize + TGID * 16);
+    let file = probed_ptr(probed_ptr(peer, &TASK_MM), &MM_EXE_FILE);
+    let name = probed_ptr(probed_ptr(file, &FILE_DENTRY), &DENTRY_NAME);
+    // SAFETY: the helper takes any address, and fails on one that cannot be read.
+    if let Ok(bytes) = unsafe { bpf_probe_read_kernel_str_bytes(name, &mut out.exe) } {
+        out.exe_len = bytes.len() as u32;
+    }
+}
