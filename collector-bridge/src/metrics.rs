@@ -7,7 +7,10 @@ pub mod otel;
 pub mod prometheus;
 
 use acceptd_common::Counter;
-use acceptd_otlp::{DropReason, LedgerSnapshot};
+use acceptd_otlp::{
+    DropReason, LedgerSnapshot,
+    names::{self, MetricName},
+};
 
 use crate::vitals::{Delivery, Reading};
 use histogram::Histogram;
@@ -54,12 +57,8 @@ type Observe<'a> = &'a mut dyn FnMut(Amount, Attributes<'_>);
 /// A metric, as OpenTelemetry has it.
 #[derive(Debug)]
 pub struct Metric {
-    /// Its name. `otel.*` and `process.*` are the semantic conventions'.
-    pub name: &'static str,
-    /// Its unit, in UCUM.
-    pub unit: &'static str,
-    /// What it says.
-    pub brief: &'static str,
+    /// What it is called, and what it says.
+    pub name: MetricName,
     /// How its values add up.
     pub instrument: Instrument,
     observe: fn(&Reading, Observe<'_>),
@@ -71,22 +70,12 @@ impl Metric {
         (self.observe)(reading, &mut each);
     }
 
-    const fn counter(
-        name: &'static str,
-        unit: &'static str,
-        brief: &'static str,
-        observe: fn(&Reading, Observe<'_>),
-    ) -> Self {
-        Self { name, unit, brief, instrument: Instrument::Counter, observe }
+    const fn counter(name: MetricName, observe: fn(&Reading, Observe<'_>)) -> Self {
+        Self { name, instrument: Instrument::Counter, observe }
     }
 
-    const fn up_down(
-        name: &'static str,
-        unit: &'static str,
-        brief: &'static str,
-        observe: fn(&Reading, Observe<'_>),
-    ) -> Self {
-        Self { name, unit, brief, instrument: Instrument::UpDownCounter, observe }
+    const fn up_down(name: MetricName, observe: fn(&Reading, Observe<'_>)) -> Self {
+        Self { name, instrument: Instrument::UpDownCounter, observe }
     }
 }
 
@@ -97,119 +86,71 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
 
 /// Every metric of the agent itself.
 const OWN: &[Metric] = &[
-    Metric::counter(
-        "acceptd.capture.events",
-        "{event}",
-        "What the programs in the kernel saw, by what they made of it. Together it is everything that they saw.",
-        |reading, observe| {
-            for counter in Counter::PARTS_OF_SEEN {
-                let count = Amount::Count(reading.stock.kernel.get(counter));
-                observe(count, &[("acceptd.capture.outcome", Label::Text(outcome(counter)))]);
-            }
-        },
-    ),
-    Metric::counter(
-        "acceptd.capture.hook_missed",
-        "{run}",
-        "Runs of a program that the kernel left out, each perhaps with an event.",
-        |reading, observe| {
-            if let Some(missed) = reading.stock.hook_missed {
-                observe(Amount::Count(missed), &[]);
-            }
-        },
-    ),
-    Metric::up_down(
-        "acceptd.capture.ring.length",
-        "{event}",
-        "Events in the ring buffer between kernel and agent.",
-        |reading, observe| observe(Amount::Count(reading.stock.ledger().in_ring), &[]),
-    ),
-    Metric::counter(
-        "acceptd.pipeline.events",
-        "{event}",
-        "What the agent read from the ring buffer or found out by itself, by what became of it.",
-        |reading, observe| {
-            let drain = &reading.stock.drain;
-            for (outcome, count) in [
-                ("record", drain.records),
-                ("thinned", drain.thinned),
-                ("too_large", drain.too_large),
-                ("bookkeeping", drain.bookkeeping),
-                ("malformed", drain.malformed),
-            ] {
-                observe(Amount::Count(count), &[("acceptd.pipeline.outcome", Label::Text(outcome))]);
-            }
-        },
-    ),
-    Metric::counter("otel.sdk.log.created", "{log_record}", "Log records made.", |reading, observe| {
+    Metric::counter(names::METRIC_ACCEPTD_CAPTURE_EVENTS, |reading, observe| {
+        for counter in Counter::PARTS_OF_SEEN {
+            let count = Amount::Count(reading.stock.kernel.get(counter));
+            observe(count, &[("acceptd.capture.outcome", Label::Text(outcome(counter)))]);
+        }
+    }),
+    Metric::counter(names::METRIC_ACCEPTD_CAPTURE_HOOK_MISSED, |reading, observe| {
+        if let Some(missed) = reading.stock.hook_missed {
+            observe(Amount::Count(missed), &[]);
+        }
+    }),
+    Metric::up_down(names::METRIC_ACCEPTD_CAPTURE_RING_LENGTH, |reading, observe| {
+        observe(Amount::Count(reading.stock.ledger().in_ring), &[])
+    }),
+    Metric::counter(names::METRIC_ACCEPTD_PIPELINE_EVENTS, |reading, observe| {
+        let drain = &reading.stock.drain;
+        for (outcome, count) in [
+            ("record", drain.records),
+            ("thinned", drain.thinned),
+            ("too_large", drain.too_large),
+            ("bookkeeping", drain.bookkeeping),
+            ("malformed", drain.malformed),
+        ] {
+            observe(Amount::Count(count), &[("acceptd.pipeline.outcome", Label::Text(outcome))]);
+        }
+    }),
+    Metric::counter(names::METRIC_OTEL_SDK_LOG_CREATED, |reading, observe| {
         observe(Amount::Count(reading.stock.drain.records), &[]);
     }),
-    Metric::counter("otel.sdk.span.started", "{span}", "Spans made.", |reading, observe| {
+    Metric::counter(names::METRIC_OTEL_SDK_SPAN_STARTED, |reading, observe| {
         observe(Amount::Count(reading.stock.drain.spans), &[]);
     }),
-    Metric::counter(
-        "otel.sdk.exporter.span.exported",
-        "{span}",
-        "Spans that the destination has, or that it did not get for the reason in error.type.",
-        |reading, observe| {
-            if let Some(ledger) = &reading.traces {
-                exported(ledger, &[], observe);
+    Metric::counter(names::METRIC_OTEL_SDK_EXPORTER_SPAN_EXPORTED, |reading, observe| {
+        if let Some(ledger) = &reading.traces {
+            exported(ledger, &[], observe);
+        }
+    }),
+    Metric::counter(names::METRIC_OTEL_SDK_EXPORTER_LOG_EXPORTED, |reading, observe| {
+        each_delivery(reading, |delivery, component| exported(&delivery.ledger, component, observe));
+    }),
+    Metric::up_down(names::METRIC_OTEL_SDK_EXPORTER_LOG_INFLIGHT, |reading, observe| {
+        each_ledger(reading, observe, |ledger| ledger.in_flight)
+    }),
+    Metric::up_down(names::METRIC_OTEL_SDK_PROCESSOR_LOG_QUEUE_SIZE, |reading, observe| {
+        each_ledger(reading, observe, |ledger| ledger.queued)
+    }),
+    Metric::up_down(names::METRIC_ACCEPTD_SPOOL_RECORDS, |reading, observe| {
+        each_ledger(reading, observe, |ledger| ledger.spooled)
+    }),
+    Metric::counter(names::METRIC_ACCEPTD_SPOOL_RECOVERED, |reading, observe| {
+        each_ledger(reading, observe, |ledger| ledger.recovered)
+    }),
+    Metric::counter(names::METRIC_ACCEPTD_EXPORTER_REQUESTS, |reading, observe| {
+        each_delivery(reading, |delivery, component| {
+            let ledger = &delivery.ledger;
+            for (outcome, count) in
+                [("taken", ledger.requests), ("repeated", ledger.retries), ("halved", ledger.splits)]
+            {
+                let attributes = [component, &[("acceptd.exporter.outcome", Label::Text(outcome))]].concat();
+                observe(Amount::Count(count), &attributes);
             }
-        },
-    ),
-    Metric::counter(
-        "otel.sdk.exporter.log.exported",
-        "{log_record}",
-        "Log records that a destination has, or that it did not get for the reason in error.type.",
-        |reading, observe| {
-            each_delivery(reading, |delivery, component| exported(&delivery.ledger, component, observe));
-        },
-    ),
-    Metric::up_down(
-        "otel.sdk.exporter.log.inflight",
-        "{log_record}",
-        "Log records on their way to a destination.",
-        |reading, observe| each_ledger(reading, observe, |ledger| ledger.in_flight),
-    ),
-    Metric::up_down(
-        "otel.sdk.processor.log.queue.size",
-        "{log_record}",
-        "Log records that wait in memory for a destination.",
-        |reading, observe| each_ledger(reading, observe, |ledger| ledger.queued),
-    ),
-    Metric::up_down(
-        "acceptd.spool.records",
-        "{log_record}",
-        "Log records that wait in the spool for a destination.",
-        |reading, observe| each_ledger(reading, observe, |ledger| ledger.spooled),
-    ),
-    Metric::counter(
-        "acceptd.spool.recovered",
-        "{log_record}",
-        "Log records of an earlier run that were found in the spool.",
-        |reading, observe| each_ledger(reading, observe, |ledger| ledger.recovered),
-    ),
-    Metric::counter(
-        "acceptd.exporter.requests",
-        "{request}",
-        "Requests to a destination, by what came of them.",
-        |reading, observe| {
-            each_delivery(reading, |delivery, component| {
-                let ledger = &delivery.ledger;
-                for (outcome, count) in
-                    [("taken", ledger.requests), ("repeated", ledger.retries), ("halved", ledger.splits)]
-                {
-                    let attributes =
-                        [component, &[("acceptd.exporter.outcome", Label::Text(outcome))]].concat();
-                    observe(Amount::Count(count), &attributes);
-                }
-            });
-        },
-    ),
+        });
+    }),
     Metric {
-        name: "process.cpu.time",
-        unit: "s",
-        brief: "CPU time of the agent, without that of its programs in the kernel.",
+        name: names::METRIC_PROCESS_CPU_TIME,
         instrument: Instrument::TimeCounter,
         observe: |reading, observe| {
             let cost = &reading.cost;
@@ -218,7 +159,7 @@ const OWN: &[Metric] = &[
             }
         },
     },
-    Metric::up_down("process.memory.usage", "By", "Resident memory of the agent.", |reading, observe| {
+    Metric::up_down(names::METRIC_PROCESS_MEMORY_USAGE, |reading, observe| {
         observe(Amount::Count(reading.cost.resident), &[]);
     }),
 ];
@@ -281,14 +222,29 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_no_name_is_a_prefix_of_another() {
-        let names: Vec<&str> =
-            all().map(|metric| metric.name).chain(listener::TIMES.iter().map(|metric| metric.name)).collect();
-        for (index, name) in names.iter().enumerate() {
-            for other in &names[index + 1..] {
+        for (index, MetricName { name, .. }) in names::METRICS.iter().enumerate() {
+            for MetricName { name: other, .. } in &names::METRICS[index + 1..] {
                 assert_ne!(name, other);
                 assert!(!other.starts_with(&format!("{name}.")), "{other}");
                 assert!(!name.starts_with(&format!("{other}.")), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn every_metric_of_the_registry_is_made_with_its_instrument() {
+        let instrument = |metric: &Metric| match metric.instrument {
+            Instrument::Counter | Instrument::TimeCounter => "counter",
+            Instrument::UpDownCounter => "updowncounter",
+            Instrument::Gauge => "gauge",
+        };
+        let numbers = all().map(|metric| (metric.name, instrument(metric)));
+        let times = listener::TIMES.iter().map(|metric| (metric.name, "histogram"));
+        let mut made = BTreeSet::new();
+        for (MetricName { name, instrument, .. }, is) in numbers.chain(times) {
+            assert_eq!(instrument, is, "{name}");
+            made.insert(name);
+        }
+        assert_eq!(made, names::METRICS.iter().map(|metric| metric.name).collect());
     }
 }

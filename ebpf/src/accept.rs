@@ -10,7 +10,7 @@ use crate::{
     open, peers,
     pending::{self, Pending},
     send::send,
-    sock::{self, AF_UNIX, Socket},
+    sock::{self, AF_INET, AF_INET6, AF_UNIX, Socket},
     syscall::is_wanted,
     task,
 };
@@ -54,6 +54,20 @@ pub struct Accept {
     pub pending: Pending,
     pub is_self: bool,
     pub trace: Trace,
+    /// See [`peers::find`].
+    pub client: u64,
+}
+
+impl Accept {
+    /// What is found out of a connection once it is clear that it will be told.
+    #[inline(always)]
+    pub fn follow(&mut self) {
+        if self.accepted.exists() && matches!(self.accepted.family(), AF_INET | AF_INET6) {
+            self.client = peers::find(self.accepted);
+        }
+        open::begin(self);
+        lives::begin(self);
+    }
 }
 
 /// No trace.
@@ -111,6 +125,7 @@ pub fn failed(returned: Returned, now: u64, blocked_ns: u64, listener: impl FnOn
         pending: Pending::UNKNOWN,
         is_self: by_agent(),
         trace: UNTRACED,
+        client: 0,
     };
     if may_be_record(&accept) {
         submit(&accept);
@@ -166,10 +181,10 @@ fn succeeded(returned: Returned, now: u64, blocked_ns: u64, accepted: Socket, li
         pending,
         is_self: false,
         trace: UNTRACED,
+        client: 0,
     };
     if passes(&mut accept) {
-        open::begin(&mut accept);
-        lives::begin(&accept);
+        accept.follow();
         if !verified {
             count::add(unverified_because(accepted));
         }
@@ -288,9 +303,7 @@ pub fn inet(out: &mut InetAccept, accept: &Accept) {
     }
     accept.pending.describe_handshake(accept.listener, &mut out.handshake);
     out.trace = accept.trace;
-    if accept.accepted.exists() {
-        peers::take_tcp(accept.accepted, &mut out.peer);
-    }
+    peers::take(accept.client, &mut out.peer);
 }
 
 /// Fills a sample, which is zero.

@@ -11,9 +11,8 @@ use aya_ebpf::helpers::{
 
 use crate::{
     accept::{self, Accept, EAGAIN, NO_FD, Returned, UNTRACED},
-    count, lives,
+    count,
     maps::CALLS,
-    open,
     pending::{self, Pending},
     read,
     send::{Sample, send_kept, zero},
@@ -280,6 +279,7 @@ pub fn left(listener_file: *const u8, result: u64) {
         pending,
         is_self: false,
         trace: UNTRACED,
+        client: 0,
     };
     succeeded(ongoing, &mut accept);
 }
@@ -307,8 +307,7 @@ fn failed(
 fn succeeded(ongoing: Option<&mut Ongoing>, accept: &mut Accept) {
     let passes = accept::passes(accept);
     if passes {
-        open::begin(accept);
-        lives::begin(accept);
+        accept.follow();
     }
     let Some(ongoing) = ongoing else {
         count::add(Counter::Seen);
@@ -423,6 +422,7 @@ fn without_do_accept(ongoing: &Ongoing, result: i32) {
         pending: Pending::UNKNOWN,
         is_self: false,
         trace: UNTRACED,
+        client: 0,
     };
     if accept::passes(&mut accept) {
         count::add(Counter::FdGone);

@@ -8,9 +8,9 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_boot_
 use crate::{
     accept::{self, Accept, NO_FD, Returned, UNTRACED},
     calls::{self, Ongoing},
-    count, lives,
+    count,
     offsets::*,
-    open, pending,
+    pending,
     read::typed,
     sock::{self, Socket},
 };
@@ -61,10 +61,10 @@ pub fn grafted(sk: *const u8, socket: *const u8) {
         pending,
         is_self: false,
         trace: UNTRACED,
+        client: 0,
     };
     if accept::passes(&mut accept) {
-        open::begin(&mut accept);
-        lives::begin(&accept);
+        accept.follow();
         accept::submit(&accept);
     }
 }
@@ -101,6 +101,7 @@ fn keep_in_case(ongoing: &mut Ongoing, accepted: Socket) {
         pending: pending::graft(accepted),
         is_self: false,
         trace: UNTRACED,
+        client: 0,
     };
     calls::keep(ongoing, &accept);
 }

@@ -16,7 +16,12 @@ use aya_ebpf::{
 };
 
 use crate::{
-    calls::Ongoing, lives::Life, peers::Connected, pending::Pending, sock::Tuple, storage::TaskStorage,
+    calls::Ongoing,
+    lives::Life,
+    peers::Connected,
+    pending::{Kept, Pending},
+    sock::Tuple,
+    storage::TaskStorage,
 };
 
 /// `BPF_F_NO_PREALLOC`, include/uapi/linux/bpf.h: memory for what is there, not for what could be.
@@ -49,7 +54,7 @@ pub static NO_FAILURES: Array<Failures> = Array::with_max_entries(1, 0);
 /// Tier 1: what each connection that waits to be accepted is known for. Made on SYN_RECV→ESTABLISHED, by a UNIX connect and
 /// by the pass over what existed before; then what is counted of an accepted one. Gone with the socket.
 #[btf_map]
-pub static WAITING: SkStorage<Pending> = SkStorage::new();
+pub static WAITING: SkStorage<Kept> = SkStorage::new();
 
 /// Tier 1: the call that each thread is in. Made by a thread's first accept; gone with the thread.
 #[btf_map]

@@ -86,22 +86,31 @@ pub fn closed(sk: *const u8) {
     let _ = CONNECTING.remove(&cookie);
 }
 
-/// Fills `out`, which is zero, with who connected to an accepted socket of TCP, and forgets it.
-#[inline(always)]
-pub fn take_tcp(accepted: Socket, out: &mut Peer) {
+/// Who connected to a socket of TCP that was just accepted, by the cookie of the client's socket; 0 when that is not known. A
+/// function of its own: its caller has no stack left for addresses.
+#[inline(never)]
+pub fn find(accepted: Socket) -> u64 {
     let tuple = accepted.accepted_tuple();
     if !tuple.is_local() {
-        return;
+        return 0;
     }
-    let Some(connected) = PEERS.get_ptr(&tuple) else { return };
+    let Some(connected) = PEERS.get_ptr(&tuple) else { return 0 };
     // SAFETY: a non-null map value.
     let cookie = unsafe { (*connected).cookie };
-    if let Some(peer) = CONNECTING.get_ptr(&cookie) {
-        // SAFETY: likewise.
+    let _ = PEERS.remove(&tuple);
+    cookie
+}
+
+/// Fills `out`, which is zero, with what is known of the client whose cookie this is, and forgets it.
+#[inline(always)]
+pub fn take(cookie: u64, out: &mut Peer) {
+    if cookie != 0
+        && let Some(peer) = CONNECTING.get_ptr(&cookie)
+    {
+        // SAFETY: a non-null map value.
         *out = unsafe { *peer };
         let _ = CONNECTING.remove(&cookie);
     }
-    let _ = PEERS.remove(&tuple);
 }
 
 /// Nobody accepted a connection, and its server's end is gone.

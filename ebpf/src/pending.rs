@@ -34,6 +34,12 @@ pub struct Pending {
     synack_retransmits: u32,
     /// One of the constants below.
     state: u32,
+}
+
+/// What a socket keeps.
+#[repr(C)]
+pub struct Kept {
+    pending: Pending,
     /// Of one that was accepted and is counted; else its listener is 0.
     life: Life,
 }
@@ -50,14 +56,8 @@ impl Pending {
 
     /// What is known of a connection that is not known to wait. No `Option`: LLVM would leave the rest of a `None`
     /// uninitialised, and copy it, which the verifier refuses.
-    pub const UNKNOWN: Self = Self {
-        established_ns: 0,
-        handshake_us: 0,
-        rtt: 0,
-        synack_retransmits: 0,
-        state: Self::NO,
-        life: Life::NONE,
-    };
+    pub const UNKNOWN: Self =
+        Self { established_ns: 0, handshake_us: 0, rtt: 0, synack_retransmits: 0, state: Self::NO };
 
     const fn since(established_ns: u64) -> Self {
         Self { established_ns, state: Self::WAITS, ..Self::UNKNOWN }
@@ -116,9 +116,14 @@ pub fn is_kept_in(socket: Socket) -> bool {
 /// What a socket keeps; the verifier knows `sk` as one.
 #[inline(always)]
 fn of_socket(sk: *const u8, flags: u64) -> Option<&'static mut Pending> {
+    Some(&mut kept_by(sk, flags)?.pending)
+}
+
+#[inline(always)]
+fn kept_by(sk: *const u8, flags: u64) -> Option<&'static mut Kept> {
     let map = (&raw const WAITING).cast_mut().cast();
     // SAFETY: the map is one of socket storage, and `sk` a socket.
-    let kept: *mut Pending =
+    let kept: *mut Kept =
         unsafe { bpf_sk_storage_get(map, sk as *mut _, core::ptr::null_mut(), flags) }.cast();
     // SAFETY: a storage that is not null stays while the program runs. A connection is established and accepted once,
     // one after the other.
@@ -181,8 +186,7 @@ fn remember(sk: *const u8, cookie: u64) {
         let Some(kept) = of_socket(sk, CREATE) else { return count::add(Counter::PendingFull) };
         pending.handshake_us = kept.handshake_us;
         if is_kept_in(connection) {
-            // It may have been accepted just now.
-            *kept = Pending { life: kept.life, ..pending };
+            *kept = pending;
             return;
         }
     } else if pending.synack_retransmits == 0 {
@@ -236,7 +240,7 @@ pub fn take(socket: Socket) -> Pending {
 /// A connection that the socket itself keeps was accepted, and is counted.
 #[inline(always)]
 pub fn lives(sk: *const u8, life: Life) -> bool {
-    let Some(kept) = of_socket(sk, CREATE) else { return false };
+    let Some(kept) = kept_by(sk, CREATE) else { return false };
     kept.life = life;
     true
 }
@@ -247,7 +251,7 @@ pub fn take_life(sk: *const u8) -> Option<Life> {
     if TIER.load() != 1 {
         return None;
     }
-    let kept = of_socket(sk, 0)?;
+    let kept = kept_by(sk, 0)?;
     let life = kept.life;
     kept.life = Life::NONE;
     if life.listener == 0 { None } else { Some(life) }

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use crate::{
     record::{Record, Span},
-    wait,
+    registry, wait,
 };
 
 /// Requests as they arrived.
@@ -32,6 +32,8 @@ pub struct Inbox {
     records: Arc<Mutex<Vec<Record>>>,
     spans: Arc<Mutex<Vec<Span>>>,
     metrics: Arc<Mutex<Vec<ExportMetricsServiceRequest>>>,
+    /// What is not as the registry has it.
+    violations: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Inbox {
@@ -52,6 +54,12 @@ impl Inbox {
                 requests
             });
             let take = move |received: Received| {
+                let violations = match &received {
+                    Received::Logs(message) => registry::of_logs(message),
+                    Received::Traces(message) => registry::of_traces(message),
+                    Received::Metrics(message) => registry::of_metrics(message),
+                };
+                sink.violations.lock().unwrap_or_else(PoisonError::into_inner).extend(violations);
                 // Without records it only asks whether somebody takes them.
                 if let Received::Logs(message) = &received
                     && received.records() > 0
@@ -85,6 +93,12 @@ impl Inbox {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What arrived that is not as the registry has it.
+    #[must_use]
+    pub fn violations(&self) -> BTreeSet<String> {
+        self.violations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Every span so far.
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {
@@ -110,6 +124,12 @@ impl Inbox {
     #[must_use]
     pub fn metrics(&self) -> Vec<ExportMetricsServiceRequest> {
         self.metrics.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The last request of metrics. Not all of them: that is much to copy again and again.
+    #[must_use]
+    pub fn last_metrics(&self) -> Option<ExportMetricsServiceRequest> {
+        self.metrics.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
     }
 
     /// How many records arrived.
@@ -334,6 +354,15 @@ impl Agent {
         after.filter_map(|rest| rest.split_whitespace().next()?.parse().ok()).collect()
     }
 
+    /// The numbers that are before `words` in the agent's messages, in order.
+    #[must_use]
+    pub fn numbers_before(&self, words: &str) -> Vec<f64> {
+        let said = self.said.text();
+        let before: Vec<_> = said.split(words).collect();
+        let before = before.iter().take(before.len().saturating_sub(1));
+        before.filter_map(|rest| rest.split_whitespace().last()?.parse().ok()).collect()
+    }
+
     /// Stops the agent and returns its ledger, which must say that everything that was recorded has arrived.
     ///
     /// # Panics
@@ -342,6 +371,7 @@ impl Agent {
     pub fn stop(self) -> Json {
         let inbox = self.inbox.clone();
         let ledger = self.end();
+        assert_eq!(inbox.violations(), BTreeSet::new(), "otel-config/registry");
         assert_eq!(ledger["capture"]["lost"]["ring"], 0, "{ledger}");
         assert_eq!(ledger["capture"]["malformed"], 0, "{ledger}");
         assert_eq!(ledger["export"]["acknowledged"], ledger["capture"]["records"], "{ledger}");

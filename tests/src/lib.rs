@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod mounted;
 pub mod raw;
 pub mod record;
+pub mod registry;
 pub mod runner;
 pub mod scenarios;
 pub mod truth;

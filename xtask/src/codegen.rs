@@ -4,6 +4,7 @@ mod names;
 mod reference;
 mod registry;
 mod rules;
+mod semconv;
 
 use std::path::Path;
 

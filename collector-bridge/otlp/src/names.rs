@@ -52,6 +52,9 @@ pub const SPAN_ACCEPT_QUEUE: &str = "accept queue";
 /// Nanoseconds that the calling thread spent in accept().
 pub const ACCEPTD_ACCEPT_BLOCKED_TIME_NS: &str = "acceptd.accept.blocked_time_ns";
 
+/// What a call of accept() brought.
+pub const ACCEPTD_ACCEPT_OUTCOME: &str = "acceptd.accept.outcome";
+
 /// Nanoseconds from ESTABLISHED to the return of accept().
 pub const ACCEPTD_ACCEPT_QUEUE_TIME_NS: &str = "acceptd.accept.queue_time_ns";
 
@@ -64,6 +67,9 @@ pub const ACCEPTD_ACCEPT_VERIFIED: &str = "acceptd.accept.verified";
 
 /// What the agent does without on this host, as its programs are named by `acceptd check`.
 pub const ACCEPTD_CAPTURE_MISSING: &str = "acceptd.capture.missing";
+
+/// What the programs in the kernel made of an event.
+pub const ACCEPTD_CAPTURE_OUTCOME: &str = "acceptd.capture.outcome";
 
 /// How the record was captured: 1 with fentry and fexit, 2 with tracepoints only.
 pub const ACCEPTD_CAPTURE_TIER: &str = "acceptd.capture.tier";
@@ -86,6 +92,9 @@ pub const ACCEPTD_CONNECTION_RETRANSMITS: &str = "acceptd.connection.retransmits
 
 /// A destination of records, by its name in the configuration; `default` is that of `export.*`.
 pub const ACCEPTD_DESTINATION_NAME: &str = "acceptd.destination.name";
+
+/// What came of a request.
+pub const ACCEPTD_EXPORTER_OUTCOME: &str = "acceptd.exporter.outcome";
 
 /// Calls of accept() that failed for the reason in error.type.
 pub const ACCEPTD_FAILURE_COUNT: &str = "acceptd.failure.count";
@@ -124,6 +133,9 @@ pub const ACCEPTD_LISTENER_OWNER_UNKNOWN: &str = "acceptd.listener.owner_unknown
 /// The port that the listener is bound to.
 pub const ACCEPTD_LISTENER_PORT: &str = "acceptd.listener.port";
 
+/// The `service.name` of the process that listens.
+pub const ACCEPTD_LISTENER_SERVICE: &str = "acceptd.listener.service";
+
 /// Nanoseconds from the first record of the stall to the end of it.
 pub const ACCEPTD_LISTENER_STALL_DURATION_NS: &str = "acceptd.listener.stall.duration_ns";
 
@@ -147,6 +159,9 @@ pub const ACCEPTD_PEER_EXECUTABLE_NAME: &str = "acceptd.peer.executable_name";
 
 /// The id of the process that connected, in the host's pid namespace.
 pub const ACCEPTD_PEER_PID: &str = "acceptd.peer.pid";
+
+/// What became of an event in the agent.
+pub const ACCEPTD_PIPELINE_OUTCOME: &str = "acceptd.pipeline.outcome";
 
 /// Accepts on the same listener that the record stands for, itself among them; absent when it is one.
 pub const ACCEPTD_SAMPLING_ADJUSTED_COUNT: &str = "acceptd.sampling.adjusted_count";
@@ -200,6 +215,9 @@ pub const CLIENT_PORT: &str = "client.port";
 /// The container's id, from the name of its cgroup.
 pub const CONTAINER_ID: &str = "container.id";
 
+/// See the semantic conventions.
+pub const CPU_MODE: &str = "cpu.mode";
+
 /// As the process publishes it.
 pub const DEPLOYMENT_ENVIRONMENT_NAME: &str = "deployment.environment.name";
 
@@ -243,13 +261,22 @@ pub const NETWORK_TYPE: &str = "network.type";
 /// Always `linux`.
 pub const OS_TYPE: &str = "os.type";
 
+/// The exporter, and the destination's name in the configuration.
+pub const OTEL_COMPONENT_NAME: &str = "otel.component.name";
+
+/// How the destination is spoken to.
+pub const OTEL_COMPONENT_TYPE: &str = "otel.component.type";
+
 /// The event's name again, for backends that drop the record's event_name.
 pub const OTEL_EVENT_NAME: &str = "otel.event.name";
+
+/// True for the listeners together for which there is no room: 500 names have a series of their own.
+pub const OTEL_METRIC_OVERFLOW: &str = "otel.metric.overflow";
 
 /// When the process was started, RFC 3339 with milliseconds; the same across agent restarts and clock steps.
 pub const PROCESS_CREATION_TIME: &str = "process.creation.time";
 
-/// The base name of the executable, without ` (deleted)`; not the thread's name.
+/// The basename of the process's executable.
 pub const PROCESS_EXECUTABLE_NAME: &str = "process.executable.name";
 
 /// The path of the executable as the process's own mount namespace names it.
@@ -293,15 +320,53 @@ pub const TELEMETRY_DISTRO_NAME: &str = "telemetry.distro.name";
 /// The agent's version.
 pub const TELEMETRY_DISTRO_VERSION: &str = "telemetry.distro.version";
 
-/// An event and what it may carry.
+/// The type of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they are those of OTLP")]
+pub enum Type {
+    String,
+    Strings,
+    Int,
+    Boolean,
+}
+
+/// An attribute where it is used.
+#[derive(Debug, Clone, Copy)]
+pub struct Use {
+    /// Its key.
+    pub key: &'static str,
+    /// Its type.
+    pub value: Type,
+    /// Its values, if there are no others.
+    pub values: &'static [&'static str],
+    /// Whether it is always there.
+    pub required: bool,
+}
+
+/// An event or a span, and what it may carry.
 #[derive(Debug, Clone, Copy)]
 pub struct EventName {
     /// Its name.
     pub name: &'static str,
     /// What it says.
     pub brief: &'static str,
-    /// The keys of its attributes.
-    pub attributes: &'static [&'static str],
+    /// Its attributes.
+    pub attributes: &'static [Use],
+}
+
+/// A metric.
+#[derive(Debug, Clone, Copy)]
+pub struct MetricName {
+    /// Its name.
+    pub name: &'static str,
+    /// Its unit, in UCUM.
+    pub unit: &'static str,
+    /// What it says.
+    pub brief: &'static str,
+    /// `counter`, `updowncounter`, `gauge` or `histogram`.
+    pub instrument: &'static str,
+    /// The attributes of its values.
+    pub attributes: &'static [Use],
 }
 
 /// Every event.
@@ -311,240 +376,713 @@ pub const EVENTS: &[EventName] = &[
         name: EVENT_ACCEPTD_SOCKET_ACCEPT,
         brief: "A process accepted a connection.",
         attributes: &[
-            NETWORK_TRANSPORT,
-            NETWORK_TYPE,
-            NETWORK_LOCAL_ADDRESS,
-            NETWORK_LOCAL_PORT,
-            NETWORK_PEER_ADDRESS,
-            NETWORK_PEER_PORT,
-            ACCEPTD_PEER_PID,
-            ACCEPTD_PEER_EXECUTABLE_NAME,
-            LOG_RECORD_UID,
-            ACCEPTD_SOCKET_COOKIE,
-            ACCEPTD_SOCKET_FD,
-            ACCEPTD_LISTENER_FD,
-            ACCEPTD_LISTENER_BACKLOG_LENGTH,
-            ACCEPTD_LISTENER_BACKLOG_LIMIT,
-            ACCEPTD_ACCEPT_SYSCALL,
-            ACCEPTD_ACCEPT_QUEUE_TIME_NS,
-            ACCEPTD_ACCEPT_VERIFIED,
-            ACCEPTD_SOCKET_MPTCP,
-            ACCEPTD_SOCKET_V4_MAPPED,
-            ACCEPTD_SAMPLING_ADJUSTED_COUNT,
-            ACCEPTD_SELF,
-            ERROR_TYPE,
-            OTEL_EVENT_NAME,
-            ACCEPTD_ACCEPT_BLOCKED_TIME_NS,
-            ACCEPTD_TCP_HANDSHAKE_TIME_NS,
-            ACCEPTD_TCP_RTT_NS,
-            ACCEPTD_TCP_SYNACK_RETRANSMITS,
-            ACCEPTD_LISTENER_ADDRESS,
-            ACCEPTD_LISTENER_PORT,
-            ACCEPTD_LISTENER_COOKIE,
-            ACCEPTD_LISTENER_INODE,
-            ACCEPTD_SOCKET_INODE,
-            ACCEPTD_NETNS_INODE,
-            ACCEPTD_THREAD_ID,
-            ACCEPTD_THREAD_NAME,
-            ACCEPTD_CAPTURE_TIER,
+            Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: NETWORK_PEER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_PEER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_PEER_PID, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_PEER_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+            Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
+            Use { key: ACCEPTD_SOCKET_COOKIE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_FD, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_FD, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_BACKLOG_LENGTH, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_BACKLOG_LIMIT, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_ACCEPT_SYSCALL, value: Type::String, values: &["accept", "accept4", "io_uring", "kernel"], required: true },
+            Use { key: ACCEPTD_ACCEPT_QUEUE_TIME_NS, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_ACCEPT_VERIFIED, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_MPTCP, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_V4_MAPPED, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_SAMPLING_ADJUSTED_COUNT, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_SELF, value: Type::Boolean, values: &[], required: false },
+            Use { key: ERROR_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_ACCEPT_BLOCKED_TIME_NS, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_TCP_HANDSHAKE_TIME_NS, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_TCP_RTT_NS, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_TCP_SYNACK_RETRANSMITS, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_COOKIE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_THREAD_ID, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_THREAD_NAME, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_CAPTURE_TIER, value: Type::Int, values: &[], required: false },
         ],
     },
     EventName {
         name: EVENT_ACCEPTD_LISTENER_FAILURES,
         brief: "Failed accepts of one listener, process and errno in an interval.",
         attributes: &[
-            NETWORK_TRANSPORT,
-            NETWORK_TYPE,
-            ACCEPTD_LISTENER_ADDRESS,
-            ACCEPTD_LISTENER_PORT,
-            LOG_RECORD_UID,
-            ERROR_TYPE,
-            ACCEPTD_FAILURE_COUNT,
-            ACCEPTD_INTERVAL_DURATION_NS,
-            ACCEPTD_LISTENER_INODE,
-            ACCEPTD_LISTENER_COOKIE,
-            ACCEPTD_NETNS_INODE,
-            OTEL_EVENT_NAME,
+            Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
+            Use { key: ERROR_TYPE, value: Type::String, values: &[], required: true },
+            Use { key: ACCEPTD_FAILURE_COUNT, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_INTERVAL_DURATION_NS, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_LISTENER_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_COOKIE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
         ],
     },
     EventName {
         name: EVENT_ACCEPTD_LISTENER_OVERFLOW,
         brief: "Connections were dropped because the accept queue was full.",
         attributes: &[
-            NETWORK_TRANSPORT,
-            NETWORK_TYPE,
-            ACCEPTD_LISTENER_ADDRESS,
-            ACCEPTD_LISTENER_PORT,
-            LOG_RECORD_UID,
-            ACCEPTD_OVERFLOW_COUNT,
-            ACCEPTD_LISTENER_BACKLOG_LENGTH,
-            ACCEPTD_LISTENER_BACKLOG_LIMIT,
-            ACCEPTD_LISTENER_INODE,
-            ACCEPTD_LISTENER_COOKIE,
-            ACCEPTD_LISTENER_OWNER_UNKNOWN,
-            ACCEPTD_NETNS_INODE,
-            OTEL_EVENT_NAME,
+            Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
+            Use { key: ACCEPTD_OVERFLOW_COUNT, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_LISTENER_BACKLOG_LENGTH, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_LISTENER_BACKLOG_LIMIT, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_LISTENER_INODE, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_LISTENER_COOKIE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_OWNER_UNKNOWN, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
         ],
     },
     EventName {
         name: EVENT_ACCEPTD_LISTENER_ABANDONED,
         brief: "A connection was established and closed without ever being accepted.",
         attributes: &[
-            NETWORK_TRANSPORT,
-            NETWORK_TYPE,
-            NETWORK_LOCAL_ADDRESS,
-            NETWORK_LOCAL_PORT,
-            NETWORK_PEER_ADDRESS,
-            NETWORK_PEER_PORT,
-            LOG_RECORD_UID,
-            ACCEPTD_ACCEPT_QUEUE_TIME_NS,
-            ACCEPTD_SOCKET_COOKIE,
-            ACCEPTD_SOCKET_V4_MAPPED,
-            ACCEPTD_LISTENER_ADDRESS,
-            ACCEPTD_LISTENER_PORT,
-            ACCEPTD_LISTENER_INODE,
-            ACCEPTD_LISTENER_COOKIE,
-            ACCEPTD_LISTENER_OWNER_UNKNOWN,
-            ACCEPTD_NETNS_INODE,
-            OTEL_EVENT_NAME,
+            Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: true },
+            Use { key: NETWORK_PEER_ADDRESS, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_PEER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
+            Use { key: ACCEPTD_ACCEPT_QUEUE_TIME_NS, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_COOKIE, value: Type::String, values: &[], required: true },
+            Use { key: ACCEPTD_SOCKET_V4_MAPPED, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_COOKIE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_OWNER_UNKNOWN, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
         ],
     },
     EventName {
         name: EVENT_ACCEPTD_LISTENER_STALLED,
         brief: "Connections wait and nothing is accepted, or no longer so.",
         attributes: &[
-            NETWORK_TRANSPORT,
-            NETWORK_TYPE,
-            ACCEPTD_LISTENER_ADDRESS,
-            ACCEPTD_LISTENER_PORT,
-            LOG_RECORD_UID,
-            ACCEPTD_LISTENER_STALL_STATE,
-            ACCEPTD_LISTENER_STALL_DURATION_NS,
-            ACCEPTD_LISTENER_BACKLOG_LENGTH,
-            ACCEPTD_LISTENER_BACKLOG_LIMIT,
-            ACCEPTD_LISTENER_OLDEST_WAIT_NS,
-            ACCEPTD_LISTENER_INODE,
-            ACCEPTD_LISTENER_COOKIE,
-            ACCEPTD_LISTENER_OWNER_UNKNOWN,
-            ACCEPTD_NETNS_INODE,
-            OTEL_EVENT_NAME,
+            Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
+            Use { key: ACCEPTD_LISTENER_STALL_STATE, value: Type::String, values: &["began", "ended"], required: true },
+            Use { key: ACCEPTD_LISTENER_STALL_DURATION_NS, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_BACKLOG_LENGTH, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_LISTENER_BACKLOG_LIMIT, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_LISTENER_OLDEST_WAIT_NS, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_INODE, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_LISTENER_COOKIE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_OWNER_UNKNOWN, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
         ],
     },
     EventName {
         name: EVENT_ACCEPTD_AGENT_STARTED,
         brief: "The agent captures accepts from now on.",
         attributes: &[
-            LOG_RECORD_UID,
-            ACCEPTD_CAPTURE_TIER,
-            ACCEPTD_CAPTURE_MISSING,
-            OTEL_EVENT_NAME,
+            Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
+            Use { key: ACCEPTD_CAPTURE_TIER, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_CAPTURE_MISSING, value: Type::Strings, values: &[], required: false },
+            Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
         ],
     },
     EventName {
         name: EVENT_ACCEPTD_AGENT_STOPPED,
         brief: "The agent was stopped, and captures nothing from now on.",
         attributes: &[
-            LOG_RECORD_UID,
-            OTEL_EVENT_NAME,
+            Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
+            Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
         ],
     },
     EventName {
         name: EVENT_ACCEPTD_EVENTS_LOST,
         brief: "Events are missing, so that the log store itself shows the gap.",
         attributes: &[
-            LOG_RECORD_UID,
-            ACCEPTD_LOSS_REASON,
-            ACCEPTD_LOSS_COUNT,
-            ACCEPTD_DESTINATION_NAME,
-            ACCEPTD_INTERVAL_DURATION_NS,
-            OTEL_EVENT_NAME,
+            Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
+            Use { key: ACCEPTD_LOSS_REASON, value: Type::String, values: &["ring", "sockets_gone", "unended", "malformed", "too_large", "queue_full", "retry_expired", "non_retryable", "rejected", "spool_full", "spool_expired", "spool_corrupt", "agent_not_running"], required: true },
+            Use { key: ACCEPTD_LOSS_COUNT, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_DESTINATION_NAME, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_INTERVAL_DURATION_NS, value: Type::Int, values: &[], required: true },
+            Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
         ],
     },
     EventName {
         name: EVENT_ACCEPTD_SOCKET_LISTEN,
         brief: "A process called listen().",
         attributes: &[
-            NETWORK_TRANSPORT,
-            NETWORK_TYPE,
-            ACCEPTD_LISTENER_ADDRESS,
-            ACCEPTD_LISTENER_PORT,
-            LOG_RECORD_UID,
-            ERROR_TYPE,
-            ACCEPTD_LISTENER_BACKLOG_REQUESTED,
-            ACCEPTD_LISTENER_BACKLOG_LIMIT,
-            ACCEPTD_LISTENER_FD,
-            ACCEPTD_LISTENER_COOKIE,
-            ACCEPTD_LISTENER_INODE,
-            ACCEPTD_SOCKET_TYPE,
-            ACCEPTD_SOCKET_MPTCP,
-            ACCEPTD_NETNS_INODE,
-            ACCEPTD_THREAD_ID,
-            ACCEPTD_THREAD_NAME,
-            ACCEPTD_CAPTURE_TIER,
-            OTEL_EVENT_NAME,
+            Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
+            Use { key: ERROR_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_BACKLOG_REQUESTED, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_BACKLOG_LIMIT, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_FD, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_COOKIE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_INODE, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_SOCKET_TYPE, value: Type::String, values: &["stream", "seqpacket"], required: true },
+            Use { key: ACCEPTD_SOCKET_MPTCP, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_THREAD_ID, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_THREAD_NAME, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_CAPTURE_TIER, value: Type::Int, values: &[], required: false },
+            Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
         ],
     },
     EventName {
         name: EVENT_ACCEPTD_SOCKET_BIND,
         brief: "A process called bind().",
         attributes: &[
-            NETWORK_TRANSPORT,
-            NETWORK_TYPE,
-            NETWORK_LOCAL_ADDRESS,
-            NETWORK_LOCAL_PORT,
-            LOG_RECORD_UID,
-            ERROR_TYPE,
-            ACCEPTD_SOCKET_FD,
-            ACCEPTD_SOCKET_COOKIE,
-            ACCEPTD_SOCKET_INODE,
-            ACCEPTD_SOCKET_TYPE,
-            ACCEPTD_SOCKET_MPTCP,
-            ACCEPTD_NETNS_INODE,
-            ACCEPTD_THREAD_ID,
-            ACCEPTD_THREAD_NAME,
-            ACCEPTD_CAPTURE_TIER,
-            OTEL_EVENT_NAME,
+            Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
+            Use { key: ERROR_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_FD, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_COOKIE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_INODE, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_SOCKET_TYPE, value: Type::String, values: &["stream", "seqpacket"], required: true },
+            Use { key: ACCEPTD_SOCKET_MPTCP, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_THREAD_ID, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_THREAD_NAME, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_CAPTURE_TIER, value: Type::Int, values: &[], required: false },
+            Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
         ],
     },
     EventName {
         name: EVENT_ACCEPTD_SOCKET_CREATE,
         brief: "A process called socket().",
         attributes: &[
-            NETWORK_TRANSPORT,
-            NETWORK_TYPE,
-            LOG_RECORD_UID,
-            ERROR_TYPE,
-            ACCEPTD_SOCKET_FD,
-            ACCEPTD_SOCKET_INODE,
-            ACCEPTD_SOCKET_TYPE,
-            ACCEPTD_SOCKET_MPTCP,
-            ACCEPTD_NETNS_INODE,
-            ACCEPTD_THREAD_ID,
-            ACCEPTD_THREAD_NAME,
-            ACCEPTD_CAPTURE_TIER,
-            OTEL_EVENT_NAME,
+            Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
+            Use { key: ERROR_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_FD, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_TYPE, value: Type::String, values: &["stream", "seqpacket"], required: true },
+            Use { key: ACCEPTD_SOCKET_MPTCP, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_THREAD_ID, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_THREAD_NAME, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_CAPTURE_TIER, value: Type::Int, values: &[], required: false },
+            Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
         ],
     },
     EventName {
         name: EVENT_ACCEPTD_SOCKET_ACCEPT_ATTEMPT,
         brief: "A process called accept(); what came of it is not known yet.",
         attributes: &[
-            NETWORK_TRANSPORT,
-            NETWORK_TYPE,
-            ACCEPTD_LISTENER_ADDRESS,
-            ACCEPTD_LISTENER_PORT,
-            LOG_RECORD_UID,
-            ACCEPTD_ACCEPT_SYSCALL,
-            ACCEPTD_LISTENER_FD,
-            ACCEPTD_LISTENER_COOKIE,
-            ACCEPTD_LISTENER_INODE,
-            ACCEPTD_SOCKET_TYPE,
-            ACCEPTD_SOCKET_MPTCP,
-            ACCEPTD_NETNS_INODE,
-            ACCEPTD_THREAD_ID,
-            ACCEPTD_THREAD_NAME,
-            ACCEPTD_CAPTURE_TIER,
-            OTEL_EVENT_NAME,
+            Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
+            Use { key: ACCEPTD_ACCEPT_SYSCALL, value: Type::String, values: &["accept", "accept4", "io_uring", "kernel"], required: true },
+            Use { key: ACCEPTD_LISTENER_FD, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_COOKIE, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_LISTENER_INODE, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_SOCKET_TYPE, value: Type::String, values: &["stream", "seqpacket"], required: true },
+            Use { key: ACCEPTD_SOCKET_MPTCP, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_THREAD_ID, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_THREAD_NAME, value: Type::String, values: &[], required: false },
+            Use { key: ACCEPTD_CAPTURE_TIER, value: Type::Int, values: &[], required: false },
+            Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
         ],
     },
+];
+
+/// Every span.
+#[rustfmt::skip]
+pub const SPANS: &[EventName] = &[
+    EventName {
+        name: SPAN_SOCKET_CONNECTION,
+        brief: "A connection, from the SYN-ACK to its close.",
+        attributes: &[
+            Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: NETWORK_PEER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_PEER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: CLIENT_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: CLIENT_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: SERVER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: SERVER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_COOKIE, value: Type::String, values: &[], required: true },
+            Use { key: ACCEPTD_SAMPLING_REASON, value: Type::String, values: &["slow"], required: false },
+            Use { key: ACCEPTD_CONNECTION_PREEXISTING, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_CONNECTION_BYTES_RECEIVED, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_CONNECTION_BYTES_SENT, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_CONNECTION_RETRANSMITS, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_TCP_RTT_NS, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_CONNECTION_CLOSED_BY, value: Type::String, values: &["local", "peer"], required: false },
+            Use { key: ERROR_TYPE, value: Type::String, values: &[], required: false },
+        ],
+    },
+    EventName {
+        name: SPAN_TCP_HANDSHAKE,
+        brief: "From the SYN-ACK to the ACK that established the connection.",
+        attributes: &[
+            Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: NETWORK_PEER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_PEER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: CLIENT_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: CLIENT_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: SERVER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: SERVER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_COOKIE, value: Type::String, values: &[], required: true },
+            Use { key: ACCEPTD_SAMPLING_REASON, value: Type::String, values: &["slow"], required: false },
+            Use { key: ACCEPTD_CONNECTION_PREEXISTING, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_TCP_HANDSHAKE_TIME_NS, value: Type::Int, values: &[], required: true },
+            Use { key: ACCEPTD_TCP_RTT_NS, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_TCP_SYNACK_RETRANSMITS, value: Type::Int, values: &[], required: true },
+        ],
+    },
+    EventName {
+        name: SPAN_ACCEPT_QUEUE,
+        brief: "From ESTABLISHED to the return of accept().",
+        attributes: &[
+            Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: NETWORK_PEER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: NETWORK_PEER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: CLIENT_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: CLIENT_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: SERVER_ADDRESS, value: Type::String, values: &[], required: false },
+            Use { key: SERVER_PORT, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_COOKIE, value: Type::String, values: &[], required: true },
+            Use { key: ACCEPTD_SAMPLING_REASON, value: Type::String, values: &["slow"], required: false },
+            Use { key: ACCEPTD_CONNECTION_PREEXISTING, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_ACCEPT_QUEUE_TIME_NS, value: Type::Int, values: &[], required: true },
+        ],
+    },
+];
+
+/// Calls of accept() that brought a connection or failed; not those that found the queue empty.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_LISTENER_ACCEPTS: MetricName = MetricName {
+    name: "acceptd.listener.accepts",
+    unit: "{accept}",
+    brief: "Calls of accept() that brought a connection or failed; not those that found the queue empty.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+        Use { key: ACCEPTD_ACCEPT_OUTCOME, value: Type::String, values: &["accepted", "failed"], required: true },
+        Use { key: ERROR_TYPE, value: Type::String, values: &[], required: false },
+    ],
+};
+
+/// Connections that wait to be accepted.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_LISTENER_QUEUE_LENGTH: MetricName = MetricName {
+    name: "acceptd.listener.queue.length",
+    unit: "{connection}",
+    brief: "Connections that wait to be accepted.",
+    instrument: "updowncounter",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+    ],
+};
+
+/// How many connections may wait.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_LISTENER_QUEUE_LIMIT: MetricName = MetricName {
+    name: "acceptd.listener.queue.limit",
+    unit: "{connection}",
+    brief: "How many connections may wait.",
+    instrument: "updowncounter",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+    ],
+};
+
+/// How long the oldest connection waits by now; 0 when none does.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_LISTENER_QUEUE_OLDEST_WAIT: MetricName = MetricName {
+    name: "acceptd.listener.queue.oldest_wait",
+    unit: "s",
+    brief: "How long the oldest connection waits by now; 0 when none does.",
+    instrument: "gauge",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+    ],
+};
+
+/// How long connections waited to be accepted.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_LISTENER_QUEUE_DURATION: MetricName = MetricName {
+    name: "acceptd.listener.queue.duration",
+    unit: "s",
+    brief: "How long connections waited to be accepted.",
+    instrument: "histogram",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+    ],
+};
+
+/// Connections that were dropped because the queue was full.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_LISTENER_OVERFLOWS: MetricName = MetricName {
+    name: "acceptd.listener.overflows",
+    unit: "{connection}",
+    brief: "Connections that were dropped because the queue was full.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+    ],
+};
+
+/// Connections that were closed without being accepted.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_LISTENER_ABANDONED_CONNECTIONS: MetricName = MetricName {
+    name: "acceptd.listener.abandoned_connections",
+    unit: "{connection}",
+    brief: "Connections that were closed without being accepted.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+    ],
+};
+
+/// Connections that were accepted since the agent runs, and are open.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_CONNECTION_COUNT: MetricName = MetricName {
+    name: "acceptd.connection.count",
+    unit: "{connection}",
+    brief: "Connections that were accepted since the agent runs, and are open.",
+    instrument: "updowncounter",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+    ],
+};
+
+/// How long connections were open after they were accepted.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_CONNECTION_DURATION: MetricName = MetricName {
+    name: "acceptd.connection.duration",
+    unit: "s",
+    brief: "How long connections were open after they were accepted.",
+    instrument: "histogram",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+    ],
+};
+
+/// What the programs in the kernel saw, by what they made of it. Together it is everything that they saw.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_CAPTURE_EVENTS: MetricName = MetricName {
+    name: "acceptd.capture.events",
+    unit: "{event}",
+    brief: "What the programs in the kernel saw, by what they made of it. Together it is everything that they saw.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: ACCEPTD_CAPTURE_OUTCOME, value: Type::String, values: &[], required: true },
+    ],
+};
+
+/// Runs of a program that the kernel left out, each perhaps with an event.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_CAPTURE_HOOK_MISSED: MetricName = MetricName {
+    name: "acceptd.capture.hook_missed",
+    unit: "{run}",
+    brief: "Runs of a program that the kernel left out, each perhaps with an event.",
+    instrument: "counter",
+    attributes: &[
+    ],
+};
+
+/// Events in the ring buffer between kernel and agent.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_CAPTURE_RING_LENGTH: MetricName = MetricName {
+    name: "acceptd.capture.ring.length",
+    unit: "{event}",
+    brief: "Events in the ring buffer between kernel and agent.",
+    instrument: "updowncounter",
+    attributes: &[
+    ],
+};
+
+/// What the agent read from the ring buffer or found out by itself, by what became of it.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_PIPELINE_EVENTS: MetricName = MetricName {
+    name: "acceptd.pipeline.events",
+    unit: "{event}",
+    brief: "What the agent read from the ring buffer or found out by itself, by what became of it.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: ACCEPTD_PIPELINE_OUTCOME, value: Type::String, values: &["record", "thinned", "too_large", "bookkeeping", "malformed"], required: true },
+    ],
+};
+
+/// Log records that wait in the spool for a destination.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_SPOOL_RECORDS: MetricName = MetricName {
+    name: "acceptd.spool.records",
+    unit: "{log_record}",
+    brief: "Log records that wait in the spool for a destination.",
+    instrument: "updowncounter",
+    attributes: &[
+        Use { key: OTEL_COMPONENT_NAME, value: Type::String, values: &[], required: true },
+        Use { key: OTEL_COMPONENT_TYPE, value: Type::String, values: &[], required: true },
+    ],
+};
+
+/// Log records of an earlier run that were found in the spool.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_SPOOL_RECOVERED: MetricName = MetricName {
+    name: "acceptd.spool.recovered",
+    unit: "{log_record}",
+    brief: "Log records of an earlier run that were found in the spool.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: OTEL_COMPONENT_NAME, value: Type::String, values: &[], required: true },
+        Use { key: OTEL_COMPONENT_TYPE, value: Type::String, values: &[], required: true },
+    ],
+};
+
+/// Requests to a destination, by what came of them.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_EXPORTER_REQUESTS: MetricName = MetricName {
+    name: "acceptd.exporter.requests",
+    unit: "{request}",
+    brief: "Requests to a destination, by what came of them.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: OTEL_COMPONENT_NAME, value: Type::String, values: &[], required: true },
+        Use { key: OTEL_COMPONENT_TYPE, value: Type::String, values: &[], required: true },
+        Use { key: ACCEPTD_EXPORTER_OUTCOME, value: Type::String, values: &["taken", "repeated", "halved"], required: true },
+    ],
+};
+
+/// Log records made.
+#[rustfmt::skip]
+pub const METRIC_OTEL_SDK_LOG_CREATED: MetricName = MetricName {
+    name: "otel.sdk.log.created",
+    unit: "{log_record}",
+    brief: "Log records made.",
+    instrument: "counter",
+    attributes: &[
+    ],
+};
+
+/// Spans made.
+#[rustfmt::skip]
+pub const METRIC_OTEL_SDK_SPAN_STARTED: MetricName = MetricName {
+    name: "otel.sdk.span.started",
+    unit: "{span}",
+    brief: "Spans made.",
+    instrument: "counter",
+    attributes: &[
+    ],
+};
+
+/// Spans that the destination has, or that it did not get for the reason in error.type.
+#[rustfmt::skip]
+pub const METRIC_OTEL_SDK_EXPORTER_SPAN_EXPORTED: MetricName = MetricName {
+    name: "otel.sdk.exporter.span.exported",
+    unit: "{span}",
+    brief: "Spans that the destination has, or that it did not get for the reason in error.type.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: ERROR_TYPE, value: Type::String, values: &[], required: false },
+    ],
+};
+
+/// Log records that a destination has, or that it did not get for the reason in error.type.
+#[rustfmt::skip]
+pub const METRIC_OTEL_SDK_EXPORTER_LOG_EXPORTED: MetricName = MetricName {
+    name: "otel.sdk.exporter.log.exported",
+    unit: "{log_record}",
+    brief: "Log records that a destination has, or that it did not get for the reason in error.type.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: OTEL_COMPONENT_NAME, value: Type::String, values: &[], required: true },
+        Use { key: OTEL_COMPONENT_TYPE, value: Type::String, values: &[], required: true },
+        Use { key: ERROR_TYPE, value: Type::String, values: &[], required: false },
+    ],
+};
+
+/// Log records on their way to a destination.
+#[rustfmt::skip]
+pub const METRIC_OTEL_SDK_EXPORTER_LOG_INFLIGHT: MetricName = MetricName {
+    name: "otel.sdk.exporter.log.inflight",
+    unit: "{log_record}",
+    brief: "Log records on their way to a destination.",
+    instrument: "updowncounter",
+    attributes: &[
+        Use { key: OTEL_COMPONENT_NAME, value: Type::String, values: &[], required: true },
+        Use { key: OTEL_COMPONENT_TYPE, value: Type::String, values: &[], required: true },
+    ],
+};
+
+/// Log records that wait in memory for a destination.
+#[rustfmt::skip]
+pub const METRIC_OTEL_SDK_PROCESSOR_LOG_QUEUE_SIZE: MetricName = MetricName {
+    name: "otel.sdk.processor.log.queue.size",
+    unit: "{log_record}",
+    brief: "Log records that wait in memory for a destination.",
+    instrument: "updowncounter",
+    attributes: &[
+        Use { key: OTEL_COMPONENT_NAME, value: Type::String, values: &[], required: true },
+        Use { key: OTEL_COMPONENT_TYPE, value: Type::String, values: &[], required: true },
+    ],
+};
+
+/// CPU time of the agent, without that of its programs in the kernel.
+#[rustfmt::skip]
+pub const METRIC_PROCESS_CPU_TIME: MetricName = MetricName {
+    name: "process.cpu.time",
+    unit: "s",
+    brief: "CPU time of the agent, without that of its programs in the kernel.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: CPU_MODE, value: Type::String, values: &[], required: true },
+    ],
+};
+
+/// Resident memory of the agent.
+#[rustfmt::skip]
+pub const METRIC_PROCESS_MEMORY_USAGE: MetricName = MetricName {
+    name: "process.memory.usage",
+    unit: "By",
+    brief: "Resident memory of the agent.",
+    instrument: "updowncounter",
+    attributes: &[
+    ],
+};
+
+/// Every metric.
+#[rustfmt::skip]
+pub const METRICS: &[MetricName] = &[
+    METRIC_ACCEPTD_LISTENER_ACCEPTS,
+    METRIC_ACCEPTD_LISTENER_QUEUE_LENGTH,
+    METRIC_ACCEPTD_LISTENER_QUEUE_LIMIT,
+    METRIC_ACCEPTD_LISTENER_QUEUE_OLDEST_WAIT,
+    METRIC_ACCEPTD_LISTENER_QUEUE_DURATION,
+    METRIC_ACCEPTD_LISTENER_OVERFLOWS,
+    METRIC_ACCEPTD_LISTENER_ABANDONED_CONNECTIONS,
+    METRIC_ACCEPTD_CONNECTION_COUNT,
+    METRIC_ACCEPTD_CONNECTION_DURATION,
+    METRIC_ACCEPTD_CAPTURE_EVENTS,
+    METRIC_ACCEPTD_CAPTURE_HOOK_MISSED,
+    METRIC_ACCEPTD_CAPTURE_RING_LENGTH,
+    METRIC_ACCEPTD_PIPELINE_EVENTS,
+    METRIC_ACCEPTD_SPOOL_RECORDS,
+    METRIC_ACCEPTD_SPOOL_RECOVERED,
+    METRIC_ACCEPTD_EXPORTER_REQUESTS,
+    METRIC_OTEL_SDK_LOG_CREATED,
+    METRIC_OTEL_SDK_SPAN_STARTED,
+    METRIC_OTEL_SDK_EXPORTER_SPAN_EXPORTED,
+    METRIC_OTEL_SDK_EXPORTER_LOG_EXPORTED,
+    METRIC_OTEL_SDK_EXPORTER_LOG_INFLIGHT,
+    METRIC_OTEL_SDK_PROCESSOR_LOG_QUEUE_SIZE,
+    METRIC_PROCESS_CPU_TIME,
+    METRIC_PROCESS_MEMORY_USAGE,
+];
+
+/// What the Resource of a process holds.
+#[rustfmt::skip]
+pub const RESOURCE: &[Use] = &[
+    Use { key: PROCESS_PID, value: Type::Int, values: &[], required: true },
+    Use { key: PROCESS_CREATION_TIME, value: Type::String, values: &[], required: true },
+    Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+    Use { key: PROCESS_EXECUTABLE_PATH, value: Type::String, values: &[], required: false },
+    Use { key: PROCESS_USER_ID, value: Type::Int, values: &[], required: true },
+    Use { key: PROCESS_REAL_USER_ID, value: Type::Int, values: &[], required: false },
+    Use { key: PROCESS_OWNER, value: Type::String, values: &[], required: false },
+    Use { key: CONTAINER_ID, value: Type::String, values: &[], required: false },
+    Use { key: K8S_POD_UID, value: Type::String, values: &[], required: false },
+    Use { key: HOST_ID, value: Type::String, values: &[], required: false },
+    Use { key: HOST_NAME, value: Type::String, values: &[], required: true },
+    Use { key: HOST_ARCH, value: Type::String, values: &[], required: true },
+    Use { key: OS_TYPE, value: Type::String, values: &[], required: true },
+    Use { key: SERVICE_NAME, value: Type::String, values: &[], required: true },
+    Use { key: SERVICE_NAMESPACE, value: Type::String, values: &[], required: false },
+    Use { key: SERVICE_VERSION, value: Type::String, values: &[], required: false },
+    Use { key: SERVICE_INSTANCE_ID, value: Type::String, values: &[], required: false },
+    Use { key: DEPLOYMENT_ENVIRONMENT_NAME, value: Type::String, values: &[], required: false },
+    Use { key: TELEMETRY_DISTRO_NAME, value: Type::String, values: &[], required: true },
+    Use { key: TELEMETRY_DISTRO_VERSION, value: Type::String, values: &[], required: true },
 ];

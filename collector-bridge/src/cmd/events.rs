@@ -106,7 +106,7 @@ struct Row {
     switch: Option<&'static str>,
     tiers: [u8; 2],
     cost: &'static str,
-    attributes: &'static [&'static str],
+    attributes: Vec<&'static str>,
 }
 
 fn catalogue() -> Vec<Row> {
@@ -121,7 +121,7 @@ fn catalogue() -> Vec<Row> {
             // Which parts of it are where: docs/fields.md.
             tiers: [1, 2],
             cost: switch.cost,
-            attributes,
+            attributes: attributes.iter().map(|attribute| attribute.key).collect(),
         })
     };
     EVENTS.iter().filter_map(row).collect()

@@ -1,5 +1,7 @@
 //! The metrics of listeners and their connections.
 
+use acceptd_otlp::names::{self, MetricName};
+
 use super::{Amount, Attributes, Histogram, Instrument, Label, Metric, Observe};
 use crate::{
     series::{Labels, Series},
@@ -9,34 +11,22 @@ use crate::{
 /// A metric of times.
 #[derive(Debug)]
 pub struct TimesMetric {
-    /// Its name.
-    pub name: &'static str,
-    /// What it says.
-    pub brief: &'static str,
+    /// What it is called, and what it says.
+    pub name: MetricName,
     /// Its values, of one series.
     pub of: fn(&Series) -> &Histogram,
 }
 
 /// Every metric of times. The unit is the second.
 pub const TIMES: [TimesMetric; 2] = [
-    TimesMetric {
-        name: "acceptd.listener.queue.duration",
-        brief: "How long connections waited to be accepted.",
-        of: |series| &series.queue,
-    },
-    TimesMetric {
-        name: "acceptd.connection.duration",
-        brief: "How long connections were open after they were accepted.",
-        of: |series| &series.lives,
-    },
+    TimesMetric { name: names::METRIC_ACCEPTD_LISTENER_QUEUE_DURATION, of: |series| &series.queue },
+    TimesMetric { name: names::METRIC_ACCEPTD_CONNECTION_DURATION, of: |series| &series.lives },
 ];
 
 /// Every other metric.
 pub const METRICS: [Metric; 7] = [
     Metric {
-        name: "acceptd.listener.accepts",
-        unit: "{accept}",
-        brief: "Calls of accept() that brought a connection or failed; not those that found the queue empty.",
+        name: names::METRIC_ACCEPTD_LISTENER_ACCEPTS,
         instrument: Instrument::Counter,
         observe: |reading, observe| {
             each(reading, observe, |series, labels, observe| {
@@ -50,23 +40,17 @@ pub const METRICS: [Metric; 7] = [
         },
     },
     Metric {
-        name: "acceptd.listener.queue.length",
-        unit: "{connection}",
-        brief: "Connections that wait to be accepted.",
+        name: names::METRIC_ACCEPTD_LISTENER_QUEUE_LENGTH,
         instrument: Instrument::UpDownCounter,
         observe: |reading, observe| each_count(reading, observe, |series| Some(series.length)),
     },
     Metric {
-        name: "acceptd.listener.queue.limit",
-        unit: "{connection}",
-        brief: "How many connections may wait.",
+        name: names::METRIC_ACCEPTD_LISTENER_QUEUE_LIMIT,
         instrument: Instrument::UpDownCounter,
         observe: |reading, observe| each_count(reading, observe, |series| Some(series.limit)),
     },
     Metric {
-        name: "acceptd.listener.queue.oldest_wait",
-        unit: "s",
-        brief: "How long the oldest connection waits by now; 0 when none does.",
+        name: names::METRIC_ACCEPTD_LISTENER_QUEUE_OLDEST_WAIT,
         instrument: Instrument::Gauge,
         observe: |reading, observe| {
             each(reading, observe, |series, labels, observe| {
@@ -76,23 +60,17 @@ pub const METRICS: [Metric; 7] = [
         },
     },
     Metric {
-        name: "acceptd.listener.overflows",
-        unit: "{connection}",
-        brief: "Connections that were dropped because the queue was full.",
+        name: names::METRIC_ACCEPTD_LISTENER_OVERFLOWS,
         instrument: Instrument::Counter,
         observe: |reading, observe| each_count(reading, observe, |series| Some(series.overflows)),
     },
     Metric {
-        name: "acceptd.listener.abandoned_connections",
-        unit: "{connection}",
-        brief: "Connections that were closed without being accepted.",
+        name: names::METRIC_ACCEPTD_LISTENER_ABANDONED_CONNECTIONS,
         instrument: Instrument::Counter,
         observe: |reading, observe| each_count(reading, observe, |series| Some(series.abandoned)),
     },
     Metric {
-        name: "acceptd.connection.count",
-        unit: "{connection}",
-        brief: "Connections that were accepted since the agent runs, and are open.",
+        name: names::METRIC_ACCEPTD_CONNECTION_COUNT,
         instrument: Instrument::UpDownCounter,
         observe: |reading, observe| each_count(reading, observe, |series| series.open),
     },

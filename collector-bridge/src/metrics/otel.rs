@@ -7,7 +7,10 @@ use std::{
 };
 
 use acceptd_common::histogram::SCALE;
-use acceptd_otlp::{Batch, DISTRO_NAME, EncodedResource, Exporter, Signal, VERSION, names::SCHEMA_URL};
+use acceptd_otlp::{
+    Batch, DISTRO_NAME, EncodedResource, Exporter, Signal, VERSION,
+    names::{MetricName, SCHEMA_URL},
+};
 use opentelemetry::{InstrumentationScope, KeyValue, Value, metrics::MeterProvider as _};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
@@ -69,7 +72,7 @@ pub fn provider(
     let meter = provider.meter_with_scope(scope);
     for metric in all() {
         let moment = Arc::clone(&moment);
-        let (name, unit, brief) = (metric.name, metric.unit, metric.brief);
+        let MetricName { name, unit, brief, .. } = metric.name;
         // The instrument lives in the provider: what the builder returns is only a handle.
         match metric.instrument {
             Instrument::Counter => {
@@ -195,7 +198,7 @@ impl Times {
         let metrics = TIMES.iter().map(|metric| {
             let points = reading.stock.listeners.iter().filter_map(|series| {
                 let whole = (metric.of)(series);
-                let key = (metric.name, series.labels.clone());
+                let key = (metric.name.name, series.labels.clone());
                 let before = told.histograms.get(&key).filter(|_| is_delta);
                 let (since, start) = match before {
                     Some(before) => (whole.since(before), told.at_unix_ns),
@@ -232,9 +235,9 @@ fn metric_of(
         })
     });
     proto::Metric {
-        name: metric.name.to_owned(),
-        description: metric.brief.to_owned(),
-        unit: "s".to_owned(),
+        name: metric.name.name.to_owned(),
+        description: metric.name.brief.to_owned(),
+        unit: metric.name.unit.to_owned(),
         metadata: Vec::new(),
         data,
     }

@@ -36,9 +36,9 @@ impl Collector for Scrape {
                 Instrument::Counter | Instrument::TimeCounter => MetricType::Counter,
                 Instrument::UpDownCounter | Instrument::Gauge => MetricType::Gauge,
             };
-            let name = metric.name.replace('.', "_");
+            let name = metric.name.name.replace('.', "_");
             let unit = unit(metric);
-            let mut family = encoder.encode_descriptor(&name, metric.brief, unit.as_ref(), kind)?;
+            let mut family = encoder.encode_descriptor(&name, metric.name.brief, unit.as_ref(), kind)?;
             let mut result = Ok(());
             metric.values(&self.0, |amount, attributes| {
                 result = result.and_then(|()| value(&mut family, metric.instrument, amount, attributes));
@@ -50,9 +50,9 @@ impl Collector for Scrape {
 }
 
 fn times(encoder: &mut DescriptorEncoder<'_>, metric: &TimesMetric, reading: &Reading) -> fmt::Result {
-    let name = metric.name.replace('.', "_");
+    let name = metric.name.name.replace('.', "_");
     let mut family =
-        encoder.encode_descriptor(&name, metric.brief, Some(&Unit::Seconds), MetricType::Histogram)?;
+        encoder.encode_descriptor(&name, metric.name.brief, Some(&Unit::Seconds), MetricType::Histogram)?;
     for series in reading.stock.listeners.iter() {
         let histogram = (metric.of)(series);
         let buckets: Vec<(f64, u64)> = histogram.classic().collect();
@@ -78,7 +78,7 @@ fn labels_of(attributes: Attributes<'_>) -> Vec<(String, String)> {
 
 /// What stands in the name; a thing that is counted, in braces, does not.
 fn unit(metric: &Metric) -> Option<Unit> {
-    match metric.unit {
+    match metric.name.unit {
         "s" => Some(Unit::Seconds),
         "By" => Some(Unit::Bytes),
         _ => None,

@@ -337,14 +337,12 @@ pub(super) fn what_ended_meanwhile_is_forgotten() {
     let records = first.inbox.of_port(address.port(), 2);
     let _ = first.stop();
     drop(ends);
-    let second = Agent::with(&flags);
+    let mut second = Agent::with(&flags);
     if tier() == Tier::Two {
-        // In tier 1 it died with its socket.
-        assert!(
-            second.said().contains("1 connections with a trace ended while no agent ran"),
-            "{}",
-            second.said()
-        );
+        // In tier 1 it died with its socket. Others of this host may have ended, too.
+        second.until_it_says("connections with a trace ended while no agent ran");
+        let gone = second.numbers_before(" connections with a trace ended while no agent ran");
+        assert!(gone.iter().sum::<f64>() >= 1.0, "{}", second.said());
     }
     drop(stays);
     let inbox = second.inbox.clone();

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::registry::{Attribute, GroupKind, Registry};
+use super::registry::{
+    Attribute, Definition, Group, GroupKind, Kind, Level, PlainLevel, Primitive, Registry,
+};
+use super::semconv;
 
 const WIDTH: usize = 110;
 const HEAD: &str = "\
@@ -10,21 +13,55 @@ const HEAD: &str = "\
 #![allow(clippy::doc_markdown, reason = \"the registry's briefs are plain text\")]
 ";
 
-const EVENTS_HEAD: &str = "
-/// An event and what it may carry.
+const TYPES: &str = "
+/// The type of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = \"they are those of OTLP\")]
+pub enum Type {
+    String,
+    Strings,
+    Int,
+    Boolean,
+}
+
+/// An attribute where it is used.
+#[derive(Debug, Clone, Copy)]
+pub struct Use {
+    /// Its key.
+    pub key: &'static str,
+    /// Its type.
+    pub value: Type,
+    /// Its values, if there are no others.
+    pub values: &'static [&'static str],
+    /// Whether it is always there.
+    pub required: bool,
+}
+
+/// An event or a span, and what it may carry.
 #[derive(Debug, Clone, Copy)]
 pub struct EventName {
     /// Its name.
     pub name: &'static str,
     /// What it says.
     pub brief: &'static str,
-    /// The keys of its attributes.
-    pub attributes: &'static [&'static str],
+    /// Its attributes.
+    pub attributes: &'static [Use],
 }
 
-/// Every event.
-#[rustfmt::skip]
-pub const EVENTS: &[EventName] = &[
+/// A metric.
+#[derive(Debug, Clone, Copy)]
+pub struct MetricName {
+    /// Its name.
+    pub name: &'static str,
+    /// Its unit, in UCUM.
+    pub unit: &'static str,
+    /// What it says.
+    pub brief: &'static str,
+    /// `counter`, `updowncounter`, `gauge` or `histogram`.
+    pub instrument: &'static str,
+    /// The attributes of its values.
+    pub attributes: &'static [Use],
+}
 ";
 
 /// The module's text, as rustfmt would leave it.
@@ -49,30 +86,115 @@ pub(crate) fn render(registry: &Registry) -> String {
     for (key, known) in &registry.keys {
         constant(&mut text, &identifier(key), key, &known.brief);
     }
-    events(&mut text, registry);
+    text.push_str(TYPES);
+    let of = |kind| registry.groups.iter().filter(move |group| group.kind == kind);
+    let events = of(GroupKind::Event).filter_map(|group| Some((group, "EVENT_", group.name.as_deref()?)));
+    named(&mut text, registry, "EVENTS", "Every event.", events);
+    let spans =
+        of(GroupKind::Span).filter_map(|group| Some((group, "SPAN_", group.display_name.as_deref()?)));
+    named(&mut text, registry, "SPANS", "Every span.", spans);
+    metrics(&mut text, registry);
+    text.push_str(
+        "\n/// What the Resource of a process holds.\n#[rustfmt::skip]\npub const RESOURCE: &[Use] = &[\n",
+    );
+    for group in registry.groups.iter().filter(|group| group.id == RESOURCE) {
+        uses(&mut text, registry, group, "    ");
+    }
+    text.push_str("];\n");
     text
 }
 
-/// The list of events with their attributes.
-fn events(text: &mut String, registry: &Registry) {
-    text.push_str(EVENTS_HEAD);
-    for group in registry.groups.iter().filter(|group| group.kind == GroupKind::Event) {
-        let Some(name) = &group.name else { continue };
-        // Writing to a string cannot fail.
-        let _infallible = write!(
-            text,
-            "    EventName {{\n        name: EVENT_{},\n        brief: {:?},\n        attributes: &[\n",
+/// The group of what a Resource holds.
+const RESOURCE: &str = "acceptd.resource";
+
+/// A list of events or spans with their attributes.
+fn named<'a>(
+    text: &mut String,
+    registry: &Registry,
+    list: &str,
+    brief: &str,
+    groups: impl Iterator<Item = (&'a Group, &'static str, &'a str)>,
+) {
+    *text += &format!("\n/// {brief}\n#[rustfmt::skip]\npub const {list}: &[EventName] = &[\n");
+    for (group, prefix, name) in groups {
+        *text += &format!(
+            "    EventName {{\n        name: {prefix}{},\n        brief: {:?},\n        attributes: &[\n",
             identifier(name),
             group.brief.trim()
         );
-        for attribute in &group.attributes {
-            if let Attribute::Reference(reference) = attribute {
-                let _infallible = writeln!(text, "            {},", identifier(&reference.key));
-            }
-        }
+        uses(text, registry, group, "            ");
         text.push_str("        ],\n    },\n");
     }
     text.push_str("];\n");
+}
+
+fn metrics(text: &mut String, registry: &Registry) {
+    let mut names = Vec::new();
+    let mut begin = |text: &mut String, name: &str, unit: &str, brief: &str, instrument: &str| {
+        let brief = brief.trim();
+        *text += &format!(
+            "\n/// {brief}\n#[rustfmt::skip]\npub const METRIC_{}: MetricName = MetricName {{\n    name: {name:?},\n    unit: {unit:?},\n    brief: {brief:?},\n    instrument: {instrument:?},\n    attributes: &[\n",
+            identifier(name)
+        );
+        names.push(identifier(name));
+    };
+    for group in registry.groups.iter().filter(|group| group.kind == GroupKind::Metric) {
+        if let (Some(name), Some(unit), Some(instrument)) =
+            (&group.metric_name, &group.unit, &group.instrument)
+        {
+            begin(text, name, unit, &group.brief, instrument);
+            uses(text, registry, group, "        ");
+            text.push_str("    ],\n};\n");
+        }
+    }
+    for metric in &registry.imported {
+        begin(text, metric.name, metric.unit, metric.brief, metric.instrument);
+        for (key, required) in metric.attributes {
+            text.push_str(&use_of(key, semconv::type_of(key), &[], *required, "        "));
+        }
+        text.push_str("    ],\n};\n");
+    }
+    text.push_str("\n/// Every metric.\n#[rustfmt::skip]\npub const METRICS: &[MetricName] = &[\n");
+    for name in names {
+        *text += &format!("    METRIC_{name},\n");
+    }
+    text.push_str("];\n");
+}
+
+/// The attributes of a group, a line each.
+fn uses(text: &mut String, registry: &Registry, group: &Group, indent: &str) {
+    for attribute in &group.attributes {
+        let Attribute::Reference(reference) = attribute else { continue };
+        let required = matches!(reference.requirement_level, Level::Plain(PlainLevel::Required));
+        let (primitive, members) = match definition(registry, &reference.key).map(|found| &found.kind) {
+            None => (semconv::type_of(&reference.key), Vec::new()),
+            Some(Kind::Primitive(primitive)) => (*primitive, Vec::new()),
+            Some(Kind::Enumeration { members }) => {
+                (Primitive::String, members.iter().map(|member| member.value.as_str()).collect())
+            }
+        };
+        text.push_str(&use_of(&reference.key, primitive, &members, required, indent));
+    }
+}
+
+fn definition<'a>(registry: &'a Registry, key: &str) -> Option<&'a Definition> {
+    registry.groups.iter().flat_map(|group| &group.attributes).find_map(|attribute| match attribute {
+        Attribute::Definition(definition) if definition.id == key => Some(definition),
+        _ => None,
+    })
+}
+
+fn use_of(key: &str, primitive: Primitive, values: &[&str], required: bool, indent: &str) -> String {
+    let value = match primitive {
+        Primitive::String => "String",
+        Primitive::Strings => "Strings",
+        Primitive::Int => "Int",
+        Primitive::Boolean => "Boolean",
+    };
+    let key = identifier(key);
+    format!(
+        "{indent}Use {{ key: {key}, value: Type::{value}, values: &{values:?}, required: {required} }},\n"
+    )
 }
 
 /// `acceptd.listener.fd` as `ACCEPTD_LISTENER_FD`.

@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::semconv;
+
 const MANIFEST: &str = "manifest.yaml";
 const SEMCONV: &str = "https://opentelemetry.io/schemas/";
 
@@ -17,6 +19,8 @@ pub(crate) struct Registry {
     pub(crate) schema_url: String,
     /// All groups, in the order of file name and place.
     pub(crate) groups: Vec<Group>,
+    /// Metrics of the semantic conventions.
+    pub(crate) imported: Vec<&'static semconv::Metric>,
     /// Every key, whether defined here or by the semantic conventions, with its one brief.
     pub(crate) keys: BTreeMap<String, Key>,
 }
@@ -49,7 +53,16 @@ struct Dependency {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    #[serde(default)]
+    imports: Imports,
     groups: Vec<Group>,
+}
+
+/// What of the semantic conventions is used as it is.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct Imports {
+    metrics: Vec<String>,
 }
 
 /// A group of attributes: a namespace, an event, or what a Resource holds.
@@ -65,6 +78,9 @@ pub(crate) struct Group {
     pub(crate) brief: String,
     pub(crate) note: Option<String>,
     pub(crate) stability: Option<Stability>,
+    pub(crate) metric_name: Option<String>,
+    pub(crate) instrument: Option<String>,
+    pub(crate) unit: Option<String>,
     /// A span's kind.
     #[expect(dead_code, reason = "Weaver demands it; a setting can change it")]
     pub(crate) span_kind: Option<SpanKind>,
@@ -80,6 +96,7 @@ pub(crate) enum GroupKind {
     Event,
     /// Named by its `display_name`.
     Span,
+    Metric,
 }
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
@@ -198,12 +215,21 @@ impl Registry {
             .filter(|path| path.extension().is_some_and(|end| end == "yaml") && !path.ends_with(MANIFEST))
             .collect();
         files.sort();
-        let mut groups = Vec::new();
+        let (mut groups, mut imported) = (Vec::new(), Vec::new());
         for file in files {
-            groups.extend(parse::<File>(&file)?.groups);
+            let file = parse::<File>(&file)?;
+            groups.extend(file.groups);
+            for name in file.imports.metrics {
+                imported
+                    .push(semconv::metric(&name).with_context(|| format!("{name} is not in semconv.rs"))?);
+            }
         }
-        let keys = resolve(&groups)?;
-        Ok(Self { schema_url, groups, keys })
+        let mut keys = resolve(&groups)?;
+        for (key, _) in imported.iter().flat_map(|metric| metric.attributes) {
+            let foreign = || Key { brief: "See the semantic conventions.".to_owned(), own: false };
+            keys.entry((*key).to_owned()).or_insert_with(foreign);
+        }
+        Ok(Self { schema_url, groups, imported, keys })
     }
 }
 

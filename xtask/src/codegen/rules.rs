@@ -27,6 +27,15 @@ pub(crate) fn check(registry: &Registry) -> Result<()> {
             );
         }
     }
+    for group in registry.groups.iter().filter(|group| group.kind == GroupKind::Metric) {
+        let Some(name) = &group.metric_name else { bail!("the metric `{}` has no metric_name", group.id) };
+        if group.id != format!("metric.{name}") || !name.starts_with("acceptd.") {
+            bail!("the metric `{name}` must be in the namespace `acceptd.` and have the id `metric.{name}`");
+        }
+        if group.instrument.is_none() || group.unit.is_none() || group.stability.is_none() {
+            bail!("the metric `{name}` needs an instrument, a unit and a stability");
+        }
+    }
     Ok(())
 }
 

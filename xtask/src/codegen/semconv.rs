@@ -1,0 +1,99 @@
+//! What acceptd uses of OpenTelemetry's semantic conventions, as their model has it (semantic-conventions v1.44.0, model/): a
+//! reference in a registry says neither type nor unit.
+
+use super::registry::Primitive;
+
+/// Attributes that are no strings.
+const TYPES: [(&str, Primitive); 8] = [
+    ("client.port", Primitive::Int),
+    ("network.local.port", Primitive::Int),
+    ("network.peer.port", Primitive::Int),
+    ("otel.metric.overflow", Primitive::Boolean),
+    ("process.pid", Primitive::Int),
+    ("process.real_user.id", Primitive::Int),
+    ("process.user.id", Primitive::Int),
+    ("server.port", Primitive::Int),
+];
+
+/// The type of an attribute of theirs.
+pub(crate) fn type_of(key: &str) -> Primitive {
+    TYPES.iter().find(|(known, _)| *known == key).map_or(Primitive::String, |(_, primitive)| *primitive)
+}
+
+/// A metric of theirs, as far as acceptd has it.
+pub(crate) struct Metric {
+    pub(crate) name: &'static str,
+    pub(crate) instrument: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) brief: &'static str,
+    /// Keys, each with whether it is always there.
+    pub(crate) attributes: &'static [(&'static str, bool)],
+}
+
+const COMPONENT: &[(&str, bool)] = &[("otel.component.name", true), ("otel.component.type", true)];
+const EXPORTED: &[(&str, bool)] =
+    &[("otel.component.name", true), ("otel.component.type", true), ("error.type", false)];
+
+const METRICS: [Metric; 8] = [
+    Metric {
+        name: "otel.sdk.log.created",
+        instrument: "counter",
+        unit: "{log_record}",
+        brief: "Log records made.",
+        attributes: &[],
+    },
+    Metric {
+        name: "otel.sdk.span.started",
+        instrument: "counter",
+        unit: "{span}",
+        brief: "Spans made.",
+        attributes: &[],
+    },
+    Metric {
+        name: "otel.sdk.exporter.span.exported",
+        instrument: "counter",
+        unit: "{span}",
+        brief: "Spans that the destination has, or that it did not get for the reason in error.type.",
+        attributes: &[("error.type", false)],
+    },
+    Metric {
+        name: "otel.sdk.exporter.log.exported",
+        instrument: "counter",
+        unit: "{log_record}",
+        brief: "Log records that a destination has, or that it did not get for the reason in error.type.",
+        attributes: EXPORTED,
+    },
+    Metric {
+        name: "otel.sdk.exporter.log.inflight",
+        instrument: "updowncounter",
+        unit: "{log_record}",
+        brief: "Log records on their way to a destination.",
+        attributes: COMPONENT,
+    },
+    Metric {
+        name: "otel.sdk.processor.log.queue.size",
+        instrument: "updowncounter",
+        unit: "{log_record}",
+        brief: "Log records that wait in memory for a destination.",
+        attributes: COMPONENT,
+    },
+    Metric {
+        name: "process.cpu.time",
+        instrument: "counter",
+        unit: "s",
+        brief: "CPU time of the agent, without that of its programs in the kernel.",
+        attributes: &[("cpu.mode", true)],
+    },
+    Metric {
+        name: "process.memory.usage",
+        instrument: "updowncounter",
+        unit: "By",
+        brief: "Resident memory of the agent.",
+        attributes: &[],
+    },
+];
+
+/// The metric of this name.
+pub(crate) fn metric(name: &str) -> Option<&'static Metric> {
+    METRICS.iter().find(|metric| metric.name == name)
+}
