@@ -19,6 +19,7 @@ use crate::{
     exporter::ExporterConfig,
     ledger::{DropReason, Ledger, LedgerSnapshot},
     retry::{Backoff, Verdict},
+    signal::Signal,
     transport::{Accepted, Refused, Target, Transport},
 };
 
@@ -310,7 +311,11 @@ impl Delivery {
         flight.settle(records, |ledger| ledger.add_dropped(reason, records));
         self.complaints.warn(
             About::Drop,
-            &format!("{records} {items} dropped ({}): {target} says: {why}", reason.name()),
+            &format!(
+                "{records} {items} dropped ({}): {target} says: {why}{}",
+                reason.name(),
+                remedy(batch.signal, why)
+            ),
         );
     }
 
@@ -362,5 +367,29 @@ impl Delivery {
         })
         .await?;
         done.map(|()| true).inspect_err(|_| self.backlog.sync_failed(job))
+    }
+}
+
+/// What to do about a Collector that knows nothing of a signal: it only receives those that one of its pipelines takes.
+fn remedy(signal: Signal, why: &str) -> String {
+    let is_unknown = why.contains("Unimplemented") || why.contains("404");
+    if signal == Signal::Logs || !is_unknown {
+        return String::new();
+    }
+    format!("; add a pipeline for {signal} to the Collector's configuration, or set {signal}.export = false")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::remedy;
+    use crate::Signal;
+
+    #[test]
+    fn who_does_not_know_a_signal_needs_a_pipeline() {
+        let unknown = "Unimplemented: unknown service";
+        assert!(remedy(Signal::Traces, unknown).ends_with("or set traces.export = false"));
+        assert!(remedy(Signal::Metrics, "404 Not Found").contains("a pipeline for metrics"));
+        assert_eq!(remedy(Signal::Traces, "Unauthenticated"), "");
+        assert_eq!(remedy(Signal::Logs, unknown), "");
     }
 }
