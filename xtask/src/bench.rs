@@ -10,7 +10,7 @@ use crate::{Extent, build, command, host, results, vm};
 /// Runs the benchmarks; with `--full` writes docs/results/bench.md, also when a figure misses its floor.
 pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     host::require_root("bench")?;
-    let mut bench = Command::new(build::suites(workspace)?.join("bench"));
+    let mut bench = Command::new(build::suites(workspace, extent.profile())?.join("bench"));
     bench.arg(if extent.full { "--full" } else { "--quick" }).current_dir(workspace.root());
     let (good, mut figures) = command::figures(bench)?;
     if extent.full {

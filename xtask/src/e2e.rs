@@ -43,7 +43,7 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     apt::require("nginx", "-v", "nginx")?;
     servers::require()?;
     let collector = collector::build(workspace)?;
-    let binary = build::suites(workspace)?.join("acceptd");
+    let binary = build::suites(workspace, extent.profile())?.join("acceptd");
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let requests = if extent.full { FULL } else { QUICK };
     let go_listener = mptcp::build(workspace, folder.path())?;

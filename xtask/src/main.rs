@@ -81,6 +81,13 @@ pub(crate) struct Extent {
     full: bool,
 }
 
+impl Extent {
+    /// How the suite's programs are built: what is measured for good is what is shipped.
+    fn profile(self) -> &'static str {
+        if self.full { build::RELEASE } else { build::QUICK }
+    }
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,7 +11,7 @@ use crate::{Extent, build, collector, command, host, results};
 pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     host::require_root("soak")?;
     let collector = collector::build(workspace)?;
-    let mut soak = Command::new(build::suites(workspace)?.join("soak"));
+    let mut soak = Command::new(build::suites(workspace, extent.profile())?.join("soak"));
     soak.arg(if extent.full { "--full" } else { "--quick" }).arg("--collector").arg(collector);
     soak.current_dir(workspace.root());
     let (good, figures) = command::figures(soak)?;

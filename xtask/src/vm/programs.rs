@@ -34,11 +34,11 @@ pub(super) fn build(workspace: &Workspace, arch: Arch) -> Result<PathBuf> {
 /// The agent as the suites have it, and the harness as the tests do: in this profile a scenario that panics does not end the others.
 fn of_this_host(workspace: &Workspace, folder: &Path) -> Result<()> {
     apt::require("strip", "--version", "binutils")?;
-    let released = build::suites(workspace)?;
+    let built = build::suites(workspace, build::QUICK)?;
     // Not `cargo build`: tests ask for more features of some dependencies, which would be built once more.
     command::run(command::cargo(workspace, &["test", "--workspace", "--no-run", "--locked", "--quiet"]))?;
     let tested = workspace.target().join("debug");
-    let programs = std::iter::once(released.join(AGENT)).chain(HARNESS.iter().map(|name| tested.join(name)));
+    let programs = std::iter::once(built.join(AGENT)).chain(HARNESS.iter().map(|name| tested.join(name)));
     for program in programs {
         for library in libraries(&program)? {
             copy(&library, &folder.join(library.strip_prefix("/").unwrap_or(&library)))?;
@@ -69,18 +69,20 @@ fn of_arm64(workspace: &Workspace, folder: &Path) -> Result<()> {
     add_target(workspace, ARM64_TARGET)?;
     eprintln!("building the programs for {ARM64_TARGET} (the first time takes some four minutes)");
     let started = Instant::now();
-    let mut build =
-        command::cargo(workspace, &["build", "--profile", "guest", "--locked", "--target", ARM64_TARGET]);
-    build.args(["--package", "acceptd", "--package", "acceptd-tests"]);
-    build.args(names().flat_map(|name| ["--bin", name]));
+    let mut make = command::cargo(
+        workspace,
+        &["build", "--profile", build::QUICK, "--locked", "--target", ARM64_TARGET],
+    );
+    make.args(["--package", "acceptd", "--package", "acceptd-tests"]);
+    make.args(names().flat_map(|name| ["--bin", name]));
     // Rust's own linker. The C parts of zstd and ring want a compiler of the architecture; they use nothing of its C library
     // that musl has not, but for what the compiler's own hardening would add.
-    build.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
-    build.env("CC_aarch64_unknown_linux_musl", ARM64_COMPILER);
-    build.env("CFLAGS_aarch64_unknown_linux_musl", "-U_FORTIFY_SOURCE -fno-stack-protector");
-    command::run(build)?;
+    make.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
+    make.env("CC_aarch64_unknown_linux_musl", ARM64_COMPILER);
+    make.env("CFLAGS_aarch64_unknown_linux_musl", "-U_FORTIFY_SOURCE -fno-stack-protector");
+    command::run(make)?;
     eprintln!("built in {} s", started.elapsed().as_secs());
-    let built = workspace.target().join(ARM64_TARGET).join("guest");
+    let built = workspace.target().join(ARM64_TARGET).join(build::QUICK);
     for name in names() {
         copy(&built.join(name), &folder.join("bin").join(name))?;
     }
