@@ -9,6 +9,7 @@ pub mod hooks;
 pub mod lives;
 pub mod loader;
 pub mod offsets;
+pub mod peers;
 mod pins;
 pub mod ring;
 pub mod survey;

@@ -21,6 +21,7 @@ use crate::{
         failures::FailureCounts,
         lives::LivesCounts,
         loader::Hooks,
+        peers::Peers,
         ring,
     },
     clock,
@@ -127,6 +128,7 @@ pub struct Drain {
     counters: Counters,
     failures: FailureCounts,
     lives: LivesCounts,
+    peers: Peers,
     anchor: Anchor,
     recorder: Recorder,
     shared: Arc<Shared>,
@@ -158,6 +160,7 @@ impl Drain {
             counters: programs.counters,
             failures: programs.failures,
             lives: programs.lives,
+            peers: programs.peers,
             anchor: programs.anchor,
             recorder,
             shared,
@@ -262,8 +265,8 @@ impl Drain {
             let closed = self.recorder.lived(&counts);
             closed.iter().try_for_each(|listener| self.lives.forget(*listener))
         });
-        if let Err(error) = lived {
-            self.look_refused(&error);
+        for refused in [lived, self.peers.sweep().map(drop)].into_iter().filter_map(Result::err) {
+            self.look_refused(&refused);
         }
         if let Some(Err(error)) = self.hooks.as_mut().map(Hooks::find_unended) {
             self.look_refused(&error);

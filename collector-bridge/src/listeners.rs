@@ -182,6 +182,8 @@ impl Listeners {
         }
         if let Some(known) = self.known.get_mut(&listener.inode) {
             known.listener = *listener;
+            // One that only a ring or a message has is in no survey.
+            known.seen = self.survey;
         } else {
             let unnamed = UnixName::new_zeroed();
             self.learn(*listener, name.unwrap_or(&unnamed), Some(*by), 0);

@@ -98,7 +98,7 @@ const OWN: &[Metric] = &[
         }
     }),
     Metric::up_down(names::METRIC_ACCEPTD_CAPTURE_RING_LENGTH, |reading, observe| {
-        observe(Amount::Count(reading.stock.ledger().in_ring), &[])
+        observe(Amount::Count(reading.stock.ledger().in_ring), &[]);
     }),
     Metric::counter(names::METRIC_ACCEPTD_PIPELINE_EVENTS, |reading, observe| {
         let drain = &reading.stock.drain;
@@ -127,16 +127,16 @@ const OWN: &[Metric] = &[
         each_delivery(reading, |delivery, component| exported(&delivery.ledger, component, observe));
     }),
     Metric::up_down(names::METRIC_OTEL_SDK_EXPORTER_LOG_INFLIGHT, |reading, observe| {
-        each_ledger(reading, observe, |ledger| ledger.in_flight)
+        each_ledger(reading, observe, |ledger| ledger.in_flight);
     }),
     Metric::up_down(names::METRIC_OTEL_SDK_PROCESSOR_LOG_QUEUE_SIZE, |reading, observe| {
-        each_ledger(reading, observe, |ledger| ledger.queued)
+        each_ledger(reading, observe, |ledger| ledger.queued);
     }),
     Metric::up_down(names::METRIC_ACCEPTD_SPOOL_RECORDS, |reading, observe| {
-        each_ledger(reading, observe, |ledger| ledger.spooled)
+        each_ledger(reading, observe, |ledger| ledger.spooled);
     }),
     Metric::counter(names::METRIC_ACCEPTD_SPOOL_RECOVERED, |reading, observe| {
-        each_ledger(reading, observe, |ledger| ledger.recovered)
+        each_ledger(reading, observe, |ledger| ledger.recovered);
     }),
     Metric::counter(names::METRIC_ACCEPTD_EXPORTER_REQUESTS, |reading, observe| {
         each_delivery(reading, |delivery, component| {

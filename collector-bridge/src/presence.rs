@@ -96,8 +96,8 @@ const NOTES: &str = "
 `+` always, `-` never, `?` it depends:
 - The local and peer address of a UNIX connection, and the listener's of a failed one, are there when the socket has a
   name; that of the peer seldom is.
-- `acceptd.peer.*` is there for TCP within the host, when the client connected while the agent ran; the executable of a UNIX
-  peer when its process still runs.
+- `acceptd.peer.*` is there for TCP over the loopback, or from an address to itself, when the client connected while the agent
+  ran; the executable of a UNIX peer when its process still runs.
 - `acceptd.socket.v4_mapped` is there, and true, when an IPv6 socket carries an IPv4 connection.
 - `acceptd.accept.queue_time_ns` and `acceptd.tcp.*` are absent too for connections that were queued before the agent
   started, and for those of TCP fast open that are accepted before they are established.

@@ -1,6 +1,7 @@
 //! From samples to batches: whose it is, what it is called, and whether it is a record at all.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -101,6 +102,8 @@ pub struct Recorder {
     /// Number of the next record that is made here and not in the kernel.
     next_own: u64,
     gaps: Gaps,
+    /// Listeners that have counts in the kernel, and were not known at the last look.
+    unknown: HashSet<u64>,
     started: Instant,
     counts: DrainCounts,
 }
@@ -119,6 +122,7 @@ impl Recorder {
             looked_boot_ns: clock::now_boot_nanos(),
             next_own: 0,
             gaps: Gaps::default(),
+            unknown: HashSet::new(),
             started: Instant::now(),
             counts: DrainCounts::default(),
         }
@@ -277,9 +281,6 @@ impl Recorder {
     /// Finds out what a listener is called by now, if it may be told of.
     fn name_series(&mut self, inode: u64) {
         let Some(known) = self.parts.listeners.by_inode(inode) else { return };
-        if !self.parts.filter.passes(&known.listener, known.owner.as_ref()) {
-            return;
-        }
         let (listener, name, owner) = (known.listener, known.name, known.owner);
         let owner = owner.map(|task| self.parts.identities.of(&task, self.now));
         let labels = mapping::listener::labels(&listener, &name, owner.as_deref());
@@ -294,8 +295,16 @@ impl Recorder {
 
     /// Takes the kernel's counts of open connections at this moment; says of which listeners nobody needs them any more.
     pub fn lived(&mut self, counts: &[(u64, Lives)]) -> Vec<u64> {
-        let is_gone = |(listener, lives): &&(u64, Lives)| !self.parts.series.lived(*listener, lives);
-        counts.iter().filter(is_gone).map(|(listener, _)| *listener).collect()
+        let mut unknown = HashSet::new();
+        for (listener, lives) in counts {
+            if !self.parts.series.lived(*listener, lives) {
+                unknown.insert(*listener);
+            }
+        }
+        // One that is new may not be known before the next look.
+        let gone = unknown.intersection(&self.unknown).copied().collect();
+        self.unknown = unknown;
+        gone
     }
 
     fn related(&mut self, sample: &SocketCall) {
@@ -338,12 +347,15 @@ impl Recorder {
         self.parts.listeners.surveyed(states, now);
         for state in states {
             let inode = state.listener.inode;
-            self.name_series(inode);
+            // What was accepted there passed the filter in the kernel, whoever listens.
+            if self.parts.filter.passes(&state.listener, Some(&state.owner)) || self.parts.series.has(inode) {
+                self.name_series(inode);
+            }
             let waited = self.parts.listeners.by_inode(inode).and_then(|known| known.oldest_wait_ns(now));
             let Listener { backlog_length, backlog_limit, .. } = state.listener;
             self.parts.series.looked(inode, backlog_length, backlog_limit, waited.unwrap_or_default());
             if backlog_length > 0 {
-                self.say_state(state, waited.unwrap_or_default());
+                Self::say_state(state, waited.unwrap_or_default());
             }
         }
         let listeners = &self.parts.listeners;
@@ -352,7 +364,7 @@ impl Recorder {
     }
 
     /// For a person who watches a listener (`log.level=debug`).
-    fn say_state(&self, state: &ListenerState, waited: u64) {
+    fn say_state(state: &ListenerState, waited: u64) {
         tracing::debug!(
             "{}: {} of {} connections wait, the oldest for {} ms",
             mapping::shown(&state.listener, &state.name),

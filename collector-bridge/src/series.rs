@@ -62,6 +62,8 @@ pub struct Series {
     listeners: usize,
     /// When the last of them was gone, nanoseconds on `CLOCK_BOOTTIME`.
     ended_boot_ns: Option<u64>,
+    /// Whether it is not shown yet, since one of its name was shown last.
+    is_hidden: bool,
 }
 
 /// One listener.
@@ -86,6 +88,9 @@ pub struct AllSeries {
     free: Vec<usize>,
     /// How long a series stays when its last listener is gone.
     stays: Duration,
+    /// Names of series that ended, and when (`CLOCK_BOOTTIME`): until a reader has seen that one is not there, another one of its
+    /// name would be taken for the same, with counts that fell.
+    buried: HashMap<Arc<Labels>, u64>,
 }
 
 impl Series {
@@ -105,6 +110,7 @@ impl Series {
             oldest_wait_ns: 0,
             listeners: 0,
             ended_boot_ns: None,
+            is_hidden: false,
         }
     }
 }
@@ -119,6 +125,7 @@ impl AllSeries {
             series: vec![Series::new(None, now_unix_ns)],
             free: Vec::new(),
             stays,
+            buried: HashMap::new(),
         }
     }
 
@@ -142,13 +149,8 @@ impl AllSeries {
         let series = self.place_of(labels, now_unix_ns);
         self.series[series].listeners += 1;
         self.series[series].ended_boot_ns = None;
-        match self.listeners.get_mut(&listener) {
-            Some(known) => known.series = series,
-            None => {
-                let new = Listener { series, length: 0, limit: 0, oldest_wait_ns: 0, lives: None };
-                self.listeners.insert(listener, new);
-            }
-        }
+        let new = || Listener { series, length: 0, limit: 0, oldest_wait_ns: 0, lives: None };
+        self.listeners.entry(listener).or_insert_with(new).series = series;
         if let Some(before) = before {
             self.leave(before);
         }
@@ -168,19 +170,22 @@ impl AllSeries {
             return 0;
         }
         let labels = Arc::new(labels);
-        let new = Series::new(Some(Arc::clone(&labels)), now_unix_ns);
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.series[place] = new;
-                place
-            }
-            None => {
-                self.series.push(new);
-                self.series.len() - 1
-            }
-        };
+        let mut new = Series::new(Some(Arc::clone(&labels)), now_unix_ns);
+        new.is_hidden = self.buried.contains_key(&labels);
+        let place = self.free.pop().unwrap_or(self.series.len());
+        if place < self.series.len() {
+            self.series[place] = new;
+        } else {
+            self.series.push(new);
+        }
         self.by_labels.insert(labels, place);
         place
+    }
+
+    /// Whether a listener has a series.
+    #[must_use]
+    pub fn has(&self, listener: u64) -> bool {
+        self.listeners.contains_key(&listener)
     }
 
     fn of(&mut self, listener: u64) -> Option<&mut Series> {
@@ -248,11 +253,17 @@ impl AllSeries {
                 self.leave(known.series);
             }
         }
+        let is_long = |since: u64| Duration::from_nanos(now_boot_ns.saturating_sub(since)) >= self.stays;
+        self.buried.retain(|_, ended| !is_long(*ended));
         for (place, series) in self.series.iter_mut().enumerate().skip(1) {
+            series.is_hidden &= series.labels.as_ref().is_some_and(|labels| self.buried.contains_key(labels));
             let Some(labels) = series.labels.as_ref().filter(|_| series.listeners == 0) else { continue };
             let ended = *series.ended_boot_ns.get_or_insert(now_boot_ns);
-            if Duration::from_nanos(now_boot_ns.saturating_sub(ended)) >= self.stays {
+            if is_long(ended) {
                 self.by_labels.remove(labels);
+                if self.buried.len() < MOST {
+                    self.buried.insert(Arc::clone(labels), now_boot_ns);
+                }
                 *series = Series::new(None, 0);
                 self.free.push(place);
             }
@@ -273,7 +284,9 @@ impl AllSeries {
                 series.open = Some(series.open.unwrap_or_default() + open);
             }
         }
-        all.retain(|series| series.labels.is_some() || series.accepted > 0 || series.listeners > 0);
+        all.retain(|series| {
+            !series.is_hidden && (series.labels.is_some() || series.accepted > 0 || series.listeners > 0)
+        });
         all
     }
 }
@@ -351,11 +364,14 @@ mod tests {
         all.retain(4 * MINUTE, |_| false);
         assert_eq!(all.snapshot().len(), 0);
         all.name(9, labels(80), 5);
+        all.retain(5 * MINUTE - 1, |_| true);
+        assert_eq!(all.snapshot().len(), 0, "whoever reads has to see that the first one ended");
+        all.retain(5 * MINUTE, |_| true);
         assert_eq!((all.snapshot()[0].since_unix_ns, all.snapshot()[0].accepted), (5, 0), "another one");
         assert_eq!(all.series.len(), 2, "in the same place");
-        all.retain(5 * MINUTE, |_| false);
+        all.retain(6 * MINUTE, |_| false);
         all.name(9, labels(80), 6);
-        all.retain(7 * MINUTE, |_| true);
+        all.retain(8 * MINUTE, |_| true);
         assert_eq!(all.snapshot()[0].since_unix_ns, 5, "who is back in time goes on");
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use acceptd_otlp::{BatchBuilder, BatchLimits, Profile, Push, Span, SpanKind, Threshold, encode_span};
+use acceptd_otlp::{BatchBuilder, BatchLimits, Profile, Push, Span, SpanKind, encode_span};
 
 use crate::{identity::Identity, output::Outputs};
 
@@ -11,8 +11,6 @@ use crate::{identity::Identity, output::Outputs};
 pub struct Look {
     /// The kind of the root.
     pub connection_kind: SpanKind,
-    /// The threshold that traces are sampled by.
-    pub threshold: Threshold,
 }
 
 /// Spans that wait for others.

@@ -80,14 +80,21 @@ impl Vitals {
     /// The vitals of an agent that starts now.
     #[must_use]
     pub fn new(
-        capture: Capture,
-        shared: Arc<Shared>,
-        outlets: Vec<Outlet>,
-        traces: Option<Exporter>,
-        metrics: Option<Exporter>,
+        capture: &Capture,
+        shared: &Arc<Shared>,
+        outlets: &[Outlet],
+        traces: Option<&Exporter>,
+        metrics: Option<&Exporter>,
     ) -> Self {
-        let (started, stopping) = (Instant::now(), AtomicBool::new(false));
-        Self { capture, shared, outlets, traces, metrics, started, stopping }
+        Self {
+            capture: capture.clone(),
+            shared: Arc::clone(shared),
+            outlets: outlets.to_vec(),
+            traces: traces.cloned(),
+            metrics: metrics.cloned(),
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// The agent ends.

@@ -16,7 +16,7 @@ const DOUBLINGS: u32 = 34;
 pub const BUCKETS: usize = (DOUBLINGS * STEPS) as usize;
 
 /// The index that OpenTelemetry has for the first: bucket `i` here is `i + OFFSET` there.
-pub const OFFSET: i32 = -((FIRST_DOUBLING * STEPS) as i32);
+pub const OFFSET: i32 = -(FIRST_DOUBLING * STEPS).cast_signed();
 
 /// 2^42 / 10^9: nanoseconds times this are seconds in units of 2^-42, a hundred-thousandth too few.
 const UNIT: u64 = 4398;

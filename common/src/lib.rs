@@ -17,8 +17,8 @@ pub mod trace;
 pub use counter::Counter;
 pub use filter::FilterKey;
 pub use sample::{
-    Abandoned, Call, Closed, Connection, FailureKey, Failures, Handshake, Header, InetAccept, Kind, Listener,
-    ListenerState, Lives, Open, Peer, SocketCall, Task, Trace, UnixAccept, UnixName,
+    Abandoned, Call, Client, Closed, Connection, FailureKey, Failures, Handshake, Header, InetAccept, Kind,
+    Listener, ListenerState, Lives, Open, Peer, SocketCall, Task, Trace, UnixAccept, UnixName,
 };
 
 /// Version of every layout in this crate. It grows with each change of a struct, a kind or a counter.

@@ -371,6 +371,16 @@ impl Peer {
     pub const NONE: Self = Self { tgid: 0, exe_len: 0, exe: [0; EXE_LEN] };
 }
 
+/// A process that connects within the host: value of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Client {
+    /// Since when, nanoseconds on `CLOCK_BOOTTIME`.
+    pub since_ns: u64,
+    /// Who.
+    pub peer: Peer,
+}
+
 /// Whether a connection has a trace. It is decided once, at the accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -378,6 +388,8 @@ pub struct Trace {
     /// Nanoseconds since the Unix epoch at which `CLOCK_BOOTTIME` was 0, as it was known at the accept: the one anchor of all times
     /// of the trace.
     pub anchor_ns: u64,
+    /// The threshold that its randomness was held against.
+    pub threshold: u64,
     /// The bits below; 0 when it has none.
     pub flags: u32,
     /// Always 0.
@@ -497,14 +509,14 @@ const _: () = {
     assert!(size_of::<Listener>() == 56);
     assert!(size_of::<UnixName>() == 112);
     assert!(size_of::<Handshake>() == 24);
-    assert!(size_of::<InetAccept>() == 440);
+    assert!(size_of::<InetAccept>() == 448);
     assert!(offset_of!(InetAccept, task) == size_of::<Header>());
     assert!(offset_of!(InetAccept, socket) == 208);
-    assert!(size_of::<UnixAccept>() == 600);
+    assert!(size_of::<UnixAccept>() == 608);
     assert!(offset_of!(UnixAccept, local) == 288);
     assert!(size_of::<SocketCall>() == 360);
     assert!(size_of::<ListenerState>() == 368);
     assert!(size_of::<Abandoned>() == 104);
-    assert!(size_of::<Open>() == 184);
-    assert!(size_of::<Closed>() == 544);
+    assert!(size_of::<Open>() == 192);
+    assert!(size_of::<Closed>() == 552);
 };

@@ -17,7 +17,7 @@ pub const fn randomness(key: [u64; 2], cookie: u64) -> u64 {
     mix(mix(cookie ^ key[0]).wrapping_add(key[1])) >> (u64::BITS - BITS)
 }
 
-/// The finalizer of SplitMix64, with Stafford's thirteenth set of constants.
+/// The finalizer of `SplitMix64`, with Stafford's thirteenth set of constants.
 const fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

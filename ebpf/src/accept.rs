@@ -59,19 +59,25 @@ pub struct Accept {
 }
 
 impl Accept {
-    /// What is found out of a connection once it is clear that it will be told.
+    /// Whether the accept is to be told ([`passes`]); if so, what is kept of its connection begins.
     #[inline(always)]
-    pub fn follow(&mut self) {
+    pub fn begins(&mut self) -> bool {
         if self.accepted.exists() && matches!(self.accepted.family(), AF_INET | AF_INET6) {
             self.client = peers::find(self.accepted);
         }
-        open::begin(self);
-        lives::begin(self);
+        let passes = passes(self);
+        if passes {
+            open::begin(self);
+            lives::begin(self);
+        } else {
+            peers::done(self.client);
+        }
+        passes
     }
 }
 
 /// No trace.
-pub const UNTRACED: Trace = Trace { anchor_ns: 0, flags: 0, reserved: 0 };
+pub const UNTRACED: Trace = Trace { anchor_ns: 0, threshold: 0, flags: 0, reserved: 0 };
 
 /// Tier 2: `listener` is only asked for when it is needed, half of all calls find an empty queue.
 #[inline(always)]
@@ -183,8 +189,7 @@ fn succeeded(returned: Returned, now: u64, blocked_ns: u64, accepted: Socket, li
         trace: UNTRACED,
         client: 0,
     };
-    if passes(&mut accept) {
-        accept.follow();
+    if accept.begins() {
         if !verified {
             count::add(unverified_because(accepted));
         }
@@ -268,6 +273,7 @@ impl Accept {
 pub fn submit(accept: &Accept) {
     // The verifier wants a subprogram to return a number; without a use of it LLVM would leave a pointer there.
     core::hint::black_box(submit_once(accept));
+    peers::done(accept.client);
 }
 
 /// A function of its own, since programs come here from several places: the verifier's time grows with the square of a
@@ -303,7 +309,7 @@ pub fn inet(out: &mut InetAccept, accept: &Accept) {
     }
     accept.pending.describe_handshake(accept.listener, &mut out.handshake);
     out.trace = accept.trace;
-    peers::take(accept.client, &mut out.peer);
+    peers::describe(accept.client, &mut out.peer);
 }
 
 /// Fills a sample, which is zero.

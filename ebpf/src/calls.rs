@@ -13,6 +13,7 @@ use crate::{
     accept::{self, Accept, EAGAIN, NO_FD, Returned, UNTRACED},
     count,
     maps::CALLS,
+    peers,
     pending::{self, Pending},
     read,
     send::{Sample, send_kept, zero},
@@ -305,10 +306,7 @@ fn failed(
 
 #[inline(always)]
 fn succeeded(ongoing: Option<&mut Ongoing>, accept: &mut Accept) {
-    let passes = accept::passes(accept);
-    if passes {
-        accept.follow();
-    }
+    let passes = accept.begins();
     let Some(ongoing) = ongoing else {
         count::add(Counter::Seen);
         if passes {
@@ -318,6 +316,7 @@ fn succeeded(ongoing: Option<&mut Ongoing>, accept: &mut Accept) {
     };
     if passes {
         keep(ongoing, accept);
+        peers::done(accept.client);
     } else {
         count::add(Counter::Seen);
         ongoing.outcome = Ongoing::TOLD;

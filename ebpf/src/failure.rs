@@ -6,35 +6,20 @@ use acceptd_common::{Counter, FailureKey};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 
 use crate::{
-    count,
+    budget, count,
     maps::{FAILURE_BUDGETS, FAILURES, NO_FAILURES},
     offsets::FAILURE_BUDGET,
     sock::Socket,
     task,
 };
 
-const SECOND_NS: u64 = 1_000_000_000;
 /// `BPF_NOEXIST`, include/uapi/linux/bpf.h
 const NEW: u64 = 1;
 
-/// Whether a failed accept at `now` (boot clock, ns) may still be a record. Two programs may both take the last
-/// place: the budget is a bound on volume, not a count, and what it refuses is counted by the caller.
+/// Whether a failed accept at `now` (boot clock, ns) may still be a record.
 #[inline(always)]
 pub fn in_budget(listener: Socket, now: u64) -> bool {
-    let this_second = now / SECOND_NS;
-    let Some(budget) = FAILURE_BUDGETS.get_ptr_mut(&listener.inode) else {
-        // Another CPU may add it first, with a failure of its own.
-        let _ = FAILURE_BUDGETS.insert(&listener.inode, &[this_second, 1], NEW);
-        return FAILURE_BUDGET.load() > 0;
-    };
-    // SAFETY: a non-null map value of two words.
-    let [second, used] = unsafe { &mut *budget };
-    if *second != this_second {
-        *second = this_second;
-        *used = 0;
-    }
-    *used += 1;
-    *used <= FAILURE_BUDGET.load()
+    budget::allows(&FAILURE_BUDGETS, listener.inode, FAILURE_BUDGET.load(), now)
 }
 
 /// The description is made where it will be: it would not fit into the stack. Until then the task has no id.

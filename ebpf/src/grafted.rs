@@ -63,8 +63,7 @@ pub fn grafted(sk: *const u8, socket: *const u8) {
         trace: UNTRACED,
         client: 0,
     };
-    if accept::passes(&mut accept) {
-        accept.follow();
+    if accept.begins() {
         accept::submit(&accept);
     }
 }

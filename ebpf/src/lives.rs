@@ -44,6 +44,11 @@ fn begin_life(accept: &Accept) -> u32 {
     if !accept.verified || !socket.exists() || listener == 0 || !open::ends_visibly(socket) {
         return 0;
     }
+    // Before the connection can be seen to end.
+    let Some(lives) = of_listener(listener) else {
+        count::add(Counter::LivesFull);
+        return 0;
+    };
     let life = Life { accepted_ns: accept.now, listener };
     let is_kept = if pending::is_kept_in(socket) {
         pending::lives(socket.sk, life)
@@ -51,13 +56,10 @@ fn begin_life(accept: &Accept) -> u32 {
         let cookie = socket.cookie();
         cookie != 0 && LIVING.insert(&cookie, &life, 0).is_ok()
     };
-    if !is_kept {
+    if is_kept {
+        add_to(&mut lives.accepted, 1);
+    } else {
         count::add(Counter::LivesFull);
-        return 0;
-    }
-    match of_listener(listener) {
-        Some(lives) => add_to(&mut lives.accepted, 1),
-        None => count::add(Counter::LivesFull),
     }
     0
 }

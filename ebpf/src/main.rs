@@ -12,6 +12,7 @@
 #![expect(internal_features, reason = "the only fetching atomic add that exists for bpfel is an intrinsic")]
 
 mod accept;
+mod budget;
 mod calls;
 mod count;
 mod failure;

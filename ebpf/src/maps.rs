@@ -1,7 +1,7 @@
 //! Every map, with the reason for its size.
 
 use acceptd_common::{
-    FailureKey, Failures, ListenerState, Lives, Open, Peer,
+    Client, FailureKey, Failures, ListenerState, Lives, Open,
     counter::Counter,
     filter::FilterValue,
     limits::{
@@ -42,6 +42,10 @@ pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// Inode of a listener → failure records of the current second: its number, and how many.
 #[map]
 pub static FAILURE_BUDGETS: LruHashMap<u64, [u64; 2]> = LruHashMap::with_max_entries(BUDGETED_LISTENERS, 0);
+
+/// Inode of a listener → traces of the current second that only slowness keeps: its number, and how many.
+#[map]
+pub static SLOW_BUDGETS: LruHashMap<u64, [u64; 2]> = LruHashMap::with_max_entries(BUDGETED_LISTENERS, 0);
 
 /// How often what failed where, since the programs were loaded.
 #[map]
@@ -96,9 +100,9 @@ pub static LIVING: HashMap<u64, Life> = HashMap::with_max_entries(LIVING_CONNECT
 pub static ANCHOR: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Cookie of a client's socket → its process, of connections within this host. Emptied at the accept, and when
-/// nobody accepts any more. Full is a counter.
+/// either end closes before; the agent sweeps what is left over by an end that was not seen. Full is a counter.
 #[map]
-pub static CONNECTING: HashMap<u64, Peer> = HashMap::with_max_entries(MOST_PEERS, NO_PREALLOC);
+pub static CONNECTING: HashMap<u64, Client> = HashMap::with_max_entries(MOST_PEERS, NO_PREALLOC);
 
 /// The same connections as the accepting side sees them → that cookie. Emptied with it.
 #[map]

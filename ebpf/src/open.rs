@@ -9,8 +9,8 @@ use aya_ebpf::helpers::generated::{
 
 use crate::{
     accept::Accept,
-    count,
-    maps::{ANCHOR, NOTHING_OPEN, OPEN, OPEN_BY_COOKIE},
+    budget, count,
+    maps::{ANCHOR, NOTHING_OPEN, OPEN, OPEN_BY_COOKIE, SLOW_BUDGETS},
     offsets::*,
     pending,
     read::typed,
@@ -23,6 +23,9 @@ use crate::{
 const CREATE: u64 = 1;
 /// The bit of `sk_flags` that says that a FIN arrived (`tcp_fin`), include/net/sock.h
 const SOCK_DONE: u64 = 1;
+
+/// Traces that only slowness keeps, for each listener and second: where everybody waits, each connection would have one.
+const SLOW_TRACES: u64 = 100;
 
 /// Decides whether a connection that was just accepted has a trace, and if so remembers it.
 #[inline(always)]
@@ -49,12 +52,14 @@ fn begin_if_sampled(accept: &mut Accept) -> u32 {
         count::add(Counter::OpenFull);
         return 0;
     };
-    open.accepted_ns = accept.now;
-    open.began_ns = accept.pending.began_ns().unwrap_or(accept.now);
-    open.trace = Trace { anchor_ns: anchor(), flags, reserved: 0 };
+    open.began_ns = accept.pending.began_ns(accept.listener).unwrap_or(accept.now);
+    open.trace = Trace { anchor_ns: anchor(), threshold: TRACE_THRESHOLD.load(), flags, reserved: 0 };
     open.generation = GENERATION.load();
     task::current(&mut open.task);
     accept.trace = open.trace;
+    // Last: the other end may reset the connection at this moment, and what is not whole is not told.
+    // SAFETY: a reference.
+    unsafe { core::ptr::write_volatile(&mut open.accepted_ns, accept.now) };
     0
 }
 
@@ -79,7 +84,10 @@ fn sampled(accept: &Accept, cookie: u64) -> u32 {
         flags |= Trace::BY_RATIO;
     }
     let since = accept.pending.established_ns;
-    if since != 0 && accept.now.saturating_sub(since) >= TRACE_SLOW_NS.load() {
+    if since != 0
+        && accept.now.saturating_sub(since) >= TRACE_SLOW_NS.load()
+        && (flags != 0 || budget::allows(&SLOW_BUDGETS, accept.listener.inode, SLOW_TRACES, accept.now))
+    {
         flags |= Trace::SLOW;
     }
     if flags != 0 && accept.pending.is_preexisting() {
@@ -126,6 +134,9 @@ pub fn ended(sk: *const u8, old: u8) {
     if TIER.load() == 1
         && let Some(open) = of_socket(sk, 0)
     {
+        if open.accepted_ns == 0 {
+            return;
+        }
         tell(sk, open, old);
         let map = (&raw const OPEN).cast_mut().cast();
         // SAFETY: the map is one of socket storage, and the verifier knows the socket.

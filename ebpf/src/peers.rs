@@ -1,9 +1,10 @@
 //! Who is at the other end, where that is on this host: of a TCP connection over the loopback the process that connected, of a
 //! UNIX connection what the kernel keeps as its peer's credentials.
 
-use acceptd_common::{Counter, Peer};
+use acceptd_common::{Client, Counter, Peer};
 use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes, generated::bpf_get_current_task_btf,
+    bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes,
+    generated::{bpf_get_current_task_btf, bpf_ktime_get_boot_ns},
 };
 
 use crate::{
@@ -21,7 +22,9 @@ const TGID: usize = 1;
 /// A socket of the current task begins to connect. The verifier knows `sk` as a socket.
 #[inline(always)]
 pub fn connecting(sk: *const u8) {
-    if !(Socket { sk, inode: 0 }).connected_tuple().is_local() {
+    let cookie = make_cookie(sk);
+    // The main socket of Multipath TCP has none, and no addresses: its subflows connect.
+    if cookie == 0 || !(Socket { sk, inode: 0 }).connected_tuple().is_local() {
         return;
     }
     let mut peer = Peer::NONE;
@@ -29,7 +32,9 @@ pub fn connecting(sk: *const u8) {
     // SAFETY: the helper has no arguments and always returns the current task.
     peer.exe_len = task::executable_of(unsafe { bpf_get_current_task_btf() } as *const u8, &mut peer.exe);
     // The port is not chosen yet: the addresses follow at ESTABLISHED.
-    if CONNECTING.insert(&make_cookie(sk), &peer, 0).is_err() {
+    // SAFETY: the helper has no arguments.
+    let client = Client { since_ns: unsafe { bpf_ktime_get_boot_ns() }, peer };
+    if CONNECTING.insert(&cookie, &client, 0).is_err() {
         count::add(Counter::PeersFull);
     }
 }
@@ -48,7 +53,7 @@ pub struct Connected {
 #[inline(always)]
 pub fn established(sk: *const u8) {
     let cookie: u64 = typed(sk, &SK_COOKIE);
-    if CONNECTING.get_ptr(&cookie).is_some() {
+    if cookie != 0 && CONNECTING.get_ptr(&cookie).is_some() {
         let tuple = Socket { sk, inode: 0 }.connected_tuple();
         if PEERS.insert(&tuple, &Connected { cookie, is_servers: 0 }, 0).is_err() {
             count::add(Counter::PeersFull);
@@ -66,13 +71,17 @@ pub fn reached(sk: *const u8) {
         // SAFETY: a non-null map value.
         unsafe { (*connected).is_servers = 1 };
     }
+    // TCP fast open can be accepted before.
+    if !probed_ptr(sk, &SK_SOCKET).is_null() {
+        forget(sk);
+    }
 }
 
 /// The client's end closed.
 #[inline(always)]
 pub fn closed(sk: *const u8) {
     let cookie: u64 = typed(sk, &SK_COOKIE);
-    if CONNECTING.get_ptr(&cookie).is_none() {
+    if cookie == 0 || CONNECTING.get_ptr(&cookie).is_none() {
         return;
     }
     let tuple = Socket { sk, inode: 0 }.connected_tuple();
@@ -101,14 +110,21 @@ pub fn find(accepted: Socket) -> u64 {
     cookie
 }
 
-/// Fills `out`, which is zero, with what is known of the client whose cookie this is, and forgets it.
+/// Fills `out`, which is zero, with what is known of the client whose cookie this is.
 #[inline(always)]
-pub fn take(cookie: u64, out: &mut Peer) {
+pub fn describe(cookie: u64, out: &mut Peer) {
     if cookie != 0
-        && let Some(peer) = CONNECTING.get_ptr(&cookie)
+        && let Some(client) = CONNECTING.get_ptr(&cookie)
     {
         // SAFETY: a non-null map value.
-        *out = unsafe { *peer };
+        *out = unsafe { (*client).peer };
+    }
+}
+
+/// The accept that took this client's connection was told, or is not to be.
+#[inline(always)]
+pub fn done(cookie: u64) {
+    if cookie != 0 {
         let _ = CONNECTING.remove(&cookie);
     }
 }

@@ -75,13 +75,14 @@ impl Pending {
         self.waits() && self.established_ns == 0
     }
 
-    /// When it began: with the SYN-ACK, where that was seen.
+    /// When it began: with the SYN-ACK, where that is known.
     #[inline(always)]
-    pub fn began_ns(&self) -> Option<u64> {
+    pub fn began_ns(&self, listener: Socket) -> Option<u64> {
         if self.established_ns == 0 {
             return None;
         }
-        Some(self.established_ns.saturating_sub(u64::from(self.handshake_us) * 1000))
+        let handshake_us = if self.knows_handshake(listener) { self.handshake_us } else { 0 };
+        Some(self.established_ns.saturating_sub(u64::from(handshake_us) * 1000))
     }
 
     /// Whether the backstop told that it was accepted.
@@ -90,15 +91,20 @@ impl Pending {
         self.state == Self::TOLD
     }
 
-    /// Fills `out`, which is zero. Of what was not seen to be established nothing is known. Of a connection by SYN cookies the
-    /// kernel has a round-trip time from a time stamp that has options in its low bits (`cookie_init_timestamp`,
+    /// Whether its handshake is known. Of what was not seen to be established nothing is. Of a connection by SYN cookies the kernel has a round-trip time from a time stamp that has options in its low bits (`cookie_init_timestamp`,
     /// net/ipv4/syncookies.c): only a handshake that tier 1 saw proves that it is none.
     #[inline(always)]
-    pub fn describe_handshake(&self, listener: Socket, out: &mut Handshake) {
+    fn knows_handshake(&self, listener: Socket) -> bool {
         let is_seen = TIER.load() == 1 && self.handshake_us != 0;
         // What was sent twice has no round-trip time.
         let is_known = self.established_ns != 0 && (self.rtt != 0 || self.synack_retransmits != 0);
-        if is_known && (is_seen || listener.exists() && !listener.sent_cookies()) {
+        is_known && (is_seen || listener.exists() && !listener.sent_cookies())
+    }
+
+    /// Fills `out`, which is zero.
+    #[inline(always)]
+    pub fn describe_handshake(&self, listener: Socket, out: &mut Handshake) {
+        if self.knows_handshake(listener) {
             out.time_ns = u64::from(self.handshake_us) * 1000;
             out.rtt_ns = u64::from(self.rtt) * 125;
             out.synack_retransmits = self.synack_retransmits;

@@ -19,7 +19,7 @@ use acceptd::{
     spans::{Look, Spans},
 };
 use acceptd_common::{ABI_VERSION, Header, Kind};
-use acceptd_otlp::{BatchBuilder, BatchLimits, Profile, Signal, SpanKind, Threshold};
+use acceptd_otlp::{BatchBuilder, BatchLimits, Profile, Signal, SpanKind};
 use libfuzzer_sys::fuzz_target;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -56,7 +56,7 @@ fn recorder() -> Recorder {
         overload: Overload::new(16),
         series: AllSeries::new(clock::now_unix_nanos(), Duration::ZERO),
         spans: Some(Spans::new(
-            Look { connection_kind: SpanKind::Server, threshold: Threshold(1 << 55) },
+            Look { connection_kind: SpanKind::Server },
             BatchBuilder::new(Signal::Traces, BatchLimits { max_records: 64, max_bytes: 1 << 20 }),
             Outputs::default(),
         )),

@@ -175,11 +175,11 @@ mod tests {
     }
 
     /// A Resource with all that is required.
-    fn resource() -> Option<Resource> {
+    fn resource() -> Resource {
         let required = RESOURCE.iter().filter(|known| known.required);
         let attributes =
             required.map(|known| if known.value == Type::Int { int(known.key) } else { text(known.key) });
-        Some(Resource { attributes: attributes.collect(), ..Resource::default() })
+        Resource { attributes: attributes.collect(), ..Resource::default() }
     }
 
     fn logs(name: &str, attributes: Vec<KeyValue>) -> ExportLogsServiceRequest {
@@ -229,7 +229,7 @@ mod tests {
         let span = Span { name: "accept".to_owned(), ..Span::default() };
         let scope = ScopeSpans { spans: vec![span], ..ScopeSpans::default() };
         let of = ResourceSpans {
-            resource: resource(),
+            resource: Some(resource()),
             scope_spans: vec![scope],
             schema_url: SCHEMA_URL.to_owned(),
         };

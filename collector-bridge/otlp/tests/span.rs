@@ -1,4 +1,6 @@
 //! Spans as opentelemetry-proto decodes them.
+#![forbid(unsafe_code)]
+#![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
 
 use acceptd_otlp::{
     Attribute, BatchBuilder, BatchLimits, EncodedResource, Endpoint, Host, Process, Profile, Push, Said,

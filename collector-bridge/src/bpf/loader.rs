@@ -1,6 +1,6 @@
 //! Chooses the tier by trial, loads its programs with the kernel's offsets frozen into them, and attaches them.
 
-use std::{os::fd::AsFd as _, path::PathBuf, time::Duration};
+use std::{fs::File, os::fd::AsFd as _, path::PathBuf, time::Duration};
 
 use acceptd_common::{ListenerState, SocketCall, trace};
 use acceptd_otlp::causes::causes;
@@ -20,6 +20,7 @@ use super::{
     hooks::{self, Hook, Tier, Wanted},
     lives::LivesCounts,
     offsets::{OffsetError, Value},
+    peers::Peers,
     pins,
     survey::{self, SurveyError},
 };
@@ -175,6 +176,8 @@ pub struct Programs {
     pub failures: FailureCounts,
     /// Counts of open connections.
     pub lives: LivesCounts,
+    /// Clients of connections within the host.
+    pub peers: Peers,
     /// The wall clock for the programs.
     pub anchor: Anchor,
     /// The listeners that were there before.
@@ -256,6 +259,8 @@ pub struct Hooks {
     iterators: Vec<&'static str>,
     /// When they were loaded, nanoseconds on `CLOCK_BOOTTIME`.
     generation: u64,
+    /// Keeps other agents from the pinned maps.
+    _pins: Option<File>,
 }
 
 impl Hooks {
@@ -360,6 +365,10 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
     let failures = HashMap::try_from(failures).map_err(|_| LoadError::Incomplete("hash map FAILURES"))?;
     let lives = object.take_map("LIVES").ok_or(LoadError::Incomplete("map LIVES"))?;
     let lives = HashMap::try_from(lives).map_err(|_| LoadError::Incomplete("hash map LIVES"))?;
+    let connecting = object.take_map("CONNECTING").ok_or(LoadError::Incomplete("map CONNECTING"))?;
+    let connecting = HashMap::try_from(connecting).map_err(|_| LoadError::Incomplete("map CONNECTING"))?;
+    let connected = object.take_map("PEERS").ok_or(LoadError::Incomplete("map PEERS"))?;
+    let connected = HashMap::try_from(connected).map_err(|_| LoadError::Incomplete("map PEERS"))?;
     let anchor = object.take_map("ANCHOR").ok_or(LoadError::Incomplete("map ANCHOR"))?;
     let anchor = Array::try_from(anchor).map_err(|_| LoadError::Incomplete("array ANCHOR"))?;
     for (program, figures) in loaded.hooks.figures() {
@@ -372,6 +381,7 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
         counters: Counters::new(counters),
         failures: FailureCounts::new(failures),
         lives: LivesCounts::new(lives),
+        peers: Peers::new(connecting, connected),
         anchor: Anchor::new(anchor),
         listeners,
         capture: loaded.capture,
@@ -408,13 +418,13 @@ fn attach_first(settings: &Settings, offsets: &[Value]) -> Result<Loaded, LoadEr
 fn attach_all(settings: &Settings, tier: Tier, offsets: &[Value], btf: &Btf) -> Result<Loaded, LoadError> {
     let mut missing: Vec<Missing> = Vec::new();
     let generation = clock::now_boot_nanos();
-    let pins = match settings.traces.pins.as_deref().map(pins::prepare) {
-        Some(Ok(pins)) => pins,
+    let (pins, lock) = match settings.traces.pins.as_deref().map(pins::prepare) {
+        Some(Ok((pins, lock))) => (pins, Some(lock)),
         Some(Err(reason)) => {
             missing.push(without_pins(reason));
-            Vec::new()
+            (Vec::new(), None)
         }
-        None => Vec::new(),
+        None => (Vec::new(), None),
     };
     let mut object = match open(settings, tier, offsets, generation, &pins) {
         Err(error) if !pins.is_empty() => {
@@ -426,7 +436,7 @@ fn attach_all(settings: &Settings, tier: Tier, offsets: &[Value], btf: &Btf) -> 
     set_anchor(&mut object)?;
     // Before the first program: the filter holds from the first event.
     fill_filter(&mut object, &settings.filter)?;
-    let mut hooks = Hooks { object, links: Vec::new(), iterators: Vec::new(), generation };
+    let mut hooks = Hooks { object, links: Vec::new(), iterators: Vec::new(), generation, _pins: lock };
     for hook in hooks::of(tier, settings.wanted) {
         let lacks = missing.iter().find(|missing| hook.needs == Some(missing.hook));
         let attached = match lacks {
@@ -452,6 +462,20 @@ fn attach_all(settings: &Settings, tier: Tier, offsets: &[Value], btf: &Btf) -> 
             Ok(()) => hooks.iterators.push(name),
             Err(error) => missing.push(Missing::new(name, feature, &error)),
         }
+    }
+    let lost = |missing: &&Missing| missing.hook == hooks::UNIX_RELEASE;
+    if let Some(lost) = missing.iter().find(lost)
+        && !settings.skip.iter().any(|skipped| skipped == hooks::UNIX_RELEASE)
+    {
+        // The programs were told that UNIX sockets are seen to end. Without that they begin nothing for them.
+        let (lost, mut without) = (lost.clone(), settings.clone());
+        without.skip.push(hooks::UNIX_RELEASE.to_owned());
+        drop(hooks);
+        let mut loaded = attach_all(&without, tier, offsets, btf)?;
+        if let Some(skipped) = loaded.capture.missing.iter_mut().find(|missing| missing.hook == lost.hook) {
+            *skipped = lost;
+        }
+        return Ok(loaded);
     }
     Ok(Loaded { hooks, capture: Capture { tier, because: None, missing } })
 }

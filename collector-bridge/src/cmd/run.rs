@@ -19,7 +19,7 @@ use anyhow::{Context as _, anyhow};
 use super::{failed, unusable};
 use crate::{
     admin,
-    bpf::{Capture, Traces},
+    bpf::Capture,
     clock,
     config::{Config, ConfigError, Loaded},
     destination,
@@ -92,11 +92,7 @@ fn agent(
     }
     let (lifetime, blind) = start::lifetime(loaded, &filter, &facts.boot_id)?;
     let ids = Ids::new(facts.host.id.as_deref().unwrap_or_default(), &facts.boot_id);
-    let traces = if destination::has_traces(loaded) {
-        record::traces(config, &ids, lifetime.is_some())
-    } else {
-        Traces::NONE
-    };
+    let traces = record::traces(loaded, &ids, lifetime.is_some());
     let began = Instant::now();
     let programs = start::load_checked(config, &filter, traces)?;
     let blind = blind.map(|blind| blind + began.elapsed());
@@ -114,13 +110,8 @@ fn agent(
             Reload::listen().context("cannot catch signals")?
         };
         let shared = Arc::new(Shared::default());
-        let vitals = Arc::new(Vitals::new(
-            capture.clone(),
-            Arc::clone(&shared),
-            outlets.clone(),
-            traces.clone(),
-            metrics.clone(),
-        ));
+        let vitals = Vitals::new(&capture, &shared, &outlets, traces.as_ref(), metrics.as_ref());
+        let vitals = Arc::new(vitals);
         let mut identities = record::identities(loaded, &facts);
         let resource = identities.agent();
         let measured = metrics

@@ -276,8 +276,9 @@ settings! {
         "traces.sampler" => sampler: Sampler = Sampler::Ratio, Choice;
         /// The part.
         "traces.ratio" => ratio: Ratio = Ratio::PERCENT, Part;
-        /// Connections that waited so long to be accepted have a trace in any case.
-        "traces.keep_slower_than" => keep_slower_than: Duration = 100 * MILLISECOND, Span(MILLISECOND, HOUR);
+        /// Connections that waited so long to be accepted have a trace in any case, up to 100 a second for each listener. 0s: none
+        /// has one for that.
+        "traces.keep_slower_than" => keep_slower_than: Duration = 100 * MILLISECOND, Span(Duration::ZERO, HOUR);
         /// The kind of the span of a whole connection. A server span counts in the statistics of a service's latency.
         "traces.connection_kind" => connection_kind: SpanKind = SpanKind::Internal, Choice;
     }

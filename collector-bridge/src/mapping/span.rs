@@ -2,7 +2,9 @@
 //! parts stay within the whole, whatever the clock did meanwhile.
 
 use acceptd_common::{Call, Closed, InetAccept, Trace, UnixAccept, UnixName, sample};
-use acceptd_otlp::{Attribute, Endpoint, Span, SpanKind, Transport, Value, errno, names, network_type};
+use acceptd_otlp::{
+    Attribute, Endpoint, Span, SpanKind, Threshold, Transport, Value, errno, names, network_type,
+};
 
 use super::{Context, endpoint, non_zero, peer, transport, unix_endpoint};
 use crate::{
@@ -133,8 +135,10 @@ pub fn connection<'a>(sample: &'a Closed, look: Look, context: Context<'_>) -> S
 /// Who ended a TCP connection that was in this state when it closed, with this error. An end by a timer was nobody's.
 fn closed_by(old_state: u8, error: u32) -> Option<&'static str> {
     match (error, old_state) {
-        (ECONNRESET | EPIPE, _) | (0, CLOSE_WAIT | LAST_ACK) => Some("peer"),
-        (0, ESTABLISHED | FIN_WAIT1 | FIN_WAIT2 | TIME_WAIT | CLOSING) => Some("local"),
+        // Whoever was first, however the other one answered.
+        (0 | ECONNRESET | EPIPE, FIN_WAIT1 | FIN_WAIT2 | TIME_WAIT | CLOSING) => Some("local"),
+        (0 | ECONNRESET | EPIPE, CLOSE_WAIT | LAST_ACK) | (ECONNRESET | EPIPE, _) => Some("peer"),
+        (0, ESTABLISHED) => Some("local"),
         _ => None,
     }
 }
@@ -166,7 +170,7 @@ fn span<'a>(
         kind: look.connection_kind,
         start_unix_nano: time(start),
         end_unix_nano: time(end),
-        threshold: by_ratio.then_some(look.threshold),
+        threshold: by_ratio.then_some(Threshold(trace.threshold)),
         failed: false,
         attributes: Vec::with_capacity(20),
     };

@@ -207,7 +207,7 @@ impl Times {
                 if is_delta {
                     histograms.insert(key, whole.clone());
                 }
-                (since.count() > 0).then(|| point(&since, series.labels.as_deref(), start, now))
+                (since.count() > 0).then(|| point(&since, series.labels.as_deref(), start.min(now), now))
             });
             metric_of(metric, points.collect(), is_delta)
         });

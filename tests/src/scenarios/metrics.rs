@@ -31,8 +31,8 @@ const NAMELESS: &str = "--set=resource.published=false";
 fn measuring(flags: &[&str]) -> Agent {
     let all = [
         "--set=metrics.export=true",
-        "--set=metrics.interval=200ms",
-        "--set=listener.interval=200ms",
+        "--set=metrics.interval=500ms",
+        "--set=listener.interval=500ms",
         NAMELESS,
     ];
     Agent::with(&[&all, flags].concat())
@@ -72,8 +72,8 @@ fn small_listener(backlog: i32) -> (TcpListener, SocketAddr) {
 
 /// Accepts, failures and waits are counted; what is open, and how long what was open was.
 pub(super) fn of_a_listener() {
-    const ACCEPTED: usize = 30;
-    const KEPT: usize = 4;
+    const ACCEPTED: u32 = 30;
+    const KEPT: u32 = 4;
     const SLEPT: Duration = Duration::from_millis(200);
     let agent = measuring(&[]);
     let (listener, address) = listener();
@@ -103,7 +103,7 @@ pub(super) fn of_a_listener() {
         }
     };
     let (accepted, failed) = (outcome("accepted"), outcome("failed"));
-    let all = ACCEPTED as f64;
+    let all = f64::from(ACCEPTED);
     wait::until_ok(|| match (accepted(), failed()) {
         (Some(accepted), Some(failed)) if accepted.value >= all && failed.value >= 3.0 => Ok(()),
         other => Err(format!("{other:?}")),
@@ -119,17 +119,17 @@ pub(super) fn of_a_listener() {
     assert!(std::env::current_exe().expect("a path").ends_with(executable), "{executable}");
     let never = ["process.pid", "acceptd.listener.inode", "network.peer.address", "acceptd.socket.cookie"];
     assert!(never.iter().all(|key| !accepted.attributes.contains_key(*key)), "{accepted:?}");
-    let waited = until(&inbox, WAITED, port, |point| point.count == Some(ACCEPTED as u64));
+    let waited = until(&inbox, WAITED, port, |point| point.count == Some(u64::from(ACCEPTED)));
     assert!(waited.value >= SLEPT.as_secs_f64() && waited.value < 60.0, "{waited:?}");
-    let closed = (ACCEPTED - KEPT) as u64;
-    let open = until(&inbox, OPEN, port, |point| point.value <= KEPT as f64);
-    assert!((open.value - KEPT as f64).abs() < 0.1, "{open:?}");
+    let closed = u64::from(ACCEPTED - KEPT);
+    let open = until(&inbox, OPEN, port, |point| point.value <= f64::from(KEPT));
+    assert!((open.value - f64::from(KEPT)).abs() < 0.1, "{open:?}");
     let lived = until(&inbox, LIVED, port, |point| point.count == Some(closed));
     thread::sleep(SLEPT);
     drop(kept);
     let _ = until(&inbox, OPEN, port, |point| point.value < 0.1);
-    let later = until(&inbox, LIVED, port, |point| point.count == Some(ACCEPTED as u64));
-    assert!(later.value - lived.value >= KEPT as f64 * SLEPT.as_secs_f64(), "{lived:?} {later:?}");
+    let later = until(&inbox, LIVED, port, |point| point.count == Some(u64::from(ACCEPTED)));
+    assert!(later.value - lived.value >= f64::from(KEPT) * SLEPT.as_secs_f64(), "{lived:?} {later:?}");
     let _ = agent.stop();
 }
 
@@ -220,7 +220,7 @@ pub(super) fn from_one_export_to_the_next() {
 /// Prometheus reads the same.
 pub(super) fn as_prometheus_reads_them() {
     let mut agent =
-        Agent::with(&["--set=admin.listen=127.0.0.1:0", "--set=listener.interval=200ms", NAMELESS]);
+        Agent::with(&["--set=admin.listen=127.0.0.1:0", "--set=listener.interval=500ms", NAMELESS]);
     let admin = itself::admin_of(&mut agent);
     let (listener, address) = listener();
     for _ in 0..5 {

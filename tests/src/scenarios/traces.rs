@@ -6,7 +6,7 @@ use std::{
     net::{Shutdown, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use acceptd::bpf::Tier;
@@ -67,10 +67,12 @@ pub(super) fn a_slow_accept() {
     const SLEPT: Duration = Duration::from_millis(300);
     let agent = Agent::with(&[TRACES, ONLY_SLOW]);
     let (listener, address) = listener();
+    let began = Instant::now();
     let mut client = TcpStream::connect(address).expect("somebody listens");
     let client_address = client.local_addr().expect("an address");
     thread::sleep(SLEPT);
     let (mut accepted, _) = listener.accept().expect("a connection");
+    let waited = began.elapsed();
     let cookie = socket_cookie(&accepted).expect("SO_COOKIE").to_string();
     client.write_all(&[7; 1000]).expect("it is open");
     accepted.read_exact(&mut [0; 1000]).expect("what was sent");
@@ -83,7 +85,7 @@ pub(super) fn a_slow_accept() {
     let trace = trace_of(&agent.inbox, &record, 3);
     assert_is_one(&trace, &record);
     let queue = trace[QUEUE].took();
-    assert!(queue >= SLEPT && queue < SLEPT + Duration::from_millis(200), "{queue:?}");
+    assert!(queue >= SLEPT && queue <= waited, "{queue:?} of {waited:?}");
     assert_eq!(Some(queue), record.nanos("acceptd.accept.queue_time_ns"));
     assert_eq!(Some(trace[HANDSHAKE].took()), record.nanos("acceptd.tcp.handshake_time_ns"));
     let root = &trace[CONNECTION];
@@ -183,12 +185,25 @@ pub(super) fn who_closed_it() {
     set_socket_linger(&accepted, Some(Duration::ZERO)).expect("an option");
     drop(accepted);
     client.read(&mut [0; 1]).expect_err("it was reset");
+    // The server is first, and the peer answers with a reset.
+    let (client, mut accepted) = connected();
+    accepted.shutdown(Shutdown::Write).expect("it is open");
+    set_socket_linger(&client, Some(Duration::ZERO)).expect("an option");
+    drop(client);
+    _ = accepted.read(&mut [0; 1]);
+    drop(accepted);
     let inbox = agent.inbox.clone();
-    let records = inbox.of_port(address.port(), 4);
+    let records = inbox.of_port(address.port(), 5);
     for (record, (port, by, error)) in records.iter().zip(
         ports
             .iter()
-            .zip([("local", None), ("peer", None), ("peer", Some("ECONNRESET")), ("local", None)])
+            .zip([
+                ("local", None),
+                ("peer", None),
+                ("peer", Some("ECONNRESET")),
+                ("local", None),
+                ("local", Some("ECONNRESET")),
+            ])
             .map(|(port, (by, error))| (*port, by, error)),
     ) {
         assert_eq!(record.int("network.peer.port"), Some(port));
@@ -259,7 +274,7 @@ pub(super) fn of_multipath_tcp() {
     drop(accepted);
     let record = agent.inbox.of_port(port, 1).remove(0);
     assert_eq!(record.bool("acceptd.socket.mptcp"), Some(true));
-    if record.attributes.contains_key("acceptd.accept.verified") {
+    if tier() == Tier::Two && record.attributes.contains_key("acceptd.accept.verified") {
         // Tier 2 does not know it to wait: what cannot be proven has no trace.
         assert_eq!(record.log.flags & SAMPLED, 0);
     } else {
@@ -375,7 +390,7 @@ pub(super) fn over_a_clock_step() {
         let trace = trace_of(&agent.inbox, &record, 3);
         assert_is_one(&trace, &record);
         let took = trace[CONNECTION].took();
-        assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(60), "{took:?}");
+        assert!(took >= Duration::from_secs(2) && took < Duration::from_mins(1), "{took:?}");
     }
     let _ = agent.stop();
 }

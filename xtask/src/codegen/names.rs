@@ -115,9 +115,10 @@ fn named<'a>(
     brief: &str,
     groups: impl Iterator<Item = (&'a Group, &'static str, &'a str)>,
 ) {
-    *text += &format!("\n/// {brief}\n#[rustfmt::skip]\npub const {list}: &[EventName] = &[\n");
+    _ = write!(text, "\n/// {brief}\n#[rustfmt::skip]\npub const {list}: &[EventName] = &[\n");
     for (group, prefix, name) in groups {
-        *text += &format!(
+        _ = write!(
+            text,
             "    EventName {{\n        name: {prefix}{},\n        brief: {:?},\n        attributes: &[\n",
             identifier(name),
             group.brief.trim()
@@ -132,7 +133,8 @@ fn metrics(text: &mut String, registry: &Registry) {
     let mut names = Vec::new();
     let mut begin = |text: &mut String, name: &str, unit: &str, brief: &str, instrument: &str| {
         let brief = brief.trim();
-        *text += &format!(
+        _ = write!(
+            text,
             "\n/// {brief}\n#[rustfmt::skip]\npub const METRIC_{}: MetricName = MetricName {{\n    name: {name:?},\n    unit: {unit:?},\n    brief: {brief:?},\n    instrument: {instrument:?},\n    attributes: &[\n",
             identifier(name)
         );
@@ -156,7 +158,7 @@ fn metrics(text: &mut String, registry: &Registry) {
     }
     text.push_str("\n/// Every metric.\n#[rustfmt::skip]\npub const METRICS: &[MetricName] = &[\n");
     for name in names {
-        *text += &format!("    METRIC_{name},\n");
+        _ = writeln!(text, "    METRIC_{name},");
     }
     text.push_str("];\n");
 }

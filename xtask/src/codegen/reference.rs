@@ -4,6 +4,8 @@ use super::registry::{
     Attribute, Definition, Group, GroupKind, Kind, Level, PlainLevel, Primitive, Reference, Registry,
     Stability,
 };
+use std::fmt::Write as _;
+
 use super::semconv;
 
 const HEAD: &str = "\
@@ -32,7 +34,7 @@ fn imported(registry: &Registry) -> String {
     for metric in &registry.imported {
         let keys: Vec<_> = metric.attributes.iter().map(|(key, _)| format!("`{key}`")).collect();
         let semconv::Metric { name, instrument, unit, brief, .. } = metric;
-        text += &format!("| `{name}` | {instrument} | `{unit}` | {} | {brief} |\n", keys.join(", "));
+        _ = writeln!(text, "| `{name}` | {instrument} | `{unit}` | {} | {brief} |", keys.join(", "));
     }
     text
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use acceptd_common::trace::NEVER;
-use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, Profile, Signal, Threshold};
+use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, Profile, Signal};
 
 use crate::{
     bpf::Traces,
     config::{Config, Loaded, Sampler},
-    destination::TRACES,
+    destination::{self, TRACES},
     host::HostFacts,
     identity::{Additions, Identities, process::Observer},
     ids::Ids,
@@ -66,18 +66,24 @@ pub(super) fn builder(config: &Config) -> BatchBuilder {
 }
 
 pub(super) fn spans(config: &Config, exporter: Exporter) -> Spans {
-    let look =
-        Look { connection_kind: config.traces.connection_kind, threshold: Threshold(threshold(config)) };
+    let look = Look { connection_kind: config.traces.connection_kind };
     let outputs = Outputs::new(vec![(TRACES.to_owned(), exporter)], None);
     Spans::new(look, BatchBuilder::new(Signal::Traces, limits(config)), outputs)
 }
 
 /// Which connections have a trace, where traces are sent. Only the one agent that has `state.directory` keeps what it knows for
 /// the next one.
-pub(super) fn traces(config: &Config, ids: &Ids, outlives: bool) -> Traces {
+pub(super) fn traces(loaded: &Loaded, ids: &Ids, outlives: bool) -> Traces {
+    let config = &loaded.config;
+    if !destination::has_traces(loaded) {
+        return Traces::NONE;
+    }
     Traces {
         threshold: threshold(config),
-        slow_ns: u64::try_from(config.traces.keep_slower_than.as_nanos()).unwrap_or(u64::MAX),
+        slow_ns: match config.traces.keep_slower_than {
+            Duration::ZERO => u64::MAX,
+            slow => u64::try_from(slow.as_nanos()).unwrap_or(u64::MAX),
+        },
         key: ids.key(),
         pins: config.capture.pin_directory.clone().filter(|_| outlives),
     }
