@@ -185,8 +185,11 @@ mod tests {
     fn logs(name: &str, attributes: Vec<KeyValue>) -> ExportLogsServiceRequest {
         let record = LogRecord { event_name: name.to_owned(), attributes, ..LogRecord::default() };
         let scope = ScopeLogs { log_records: vec![record], ..ScopeLogs::default() };
-        let of =
-            ResourceLogs { resource: resource(), scope_logs: vec![scope], schema_url: SCHEMA_URL.to_owned() };
+        let of = ResourceLogs {
+            resource: Some(resource()),
+            scope_logs: vec![scope],
+            schema_url: SCHEMA_URL.to_owned(),
+        };
         ExportLogsServiceRequest { resource_logs: vec![of] }
     }
 
