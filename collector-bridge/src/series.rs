@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn sockets_of_one_name_are_one_series() {
-        let mut all = AllSeries::new(1, Duration::from_secs(60));
+        let mut all = AllSeries::new(1, Duration::from_mins(1));
         assert!(!all.accepted(7, None), "nobody has named it");
         for (listener, port) in [(7, 80), (8, 80), (9, 81)] {
             all.name(listener, labels(port), 2);
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn counts_of_the_kernel_are_added_once() {
-        let mut all = AllSeries::new(1, Duration::from_secs(60));
+        let mut all = AllSeries::new(1, Duration::from_mins(1));
         all.name(7, labels(80), 1);
         all.lived(7, &lives(5, 2));
         all.lived(7, &lives(9, 3));
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_series_ends_a_while_after_its_last_listener() {
-        let mut all = AllSeries::new(1, Duration::from_secs(60));
+        let mut all = AllSeries::new(1, Duration::from_mins(1));
         all.name(7, labels(80), 1);
         all.name(8, labels(80), 1);
         assert!(all.accepted(8, None));
@@ -391,7 +391,7 @@ mod tests {
 
     #[test]
     fn those_beyond_share_one() {
-        let mut all = AllSeries::new(1, Duration::from_secs(60));
+        let mut all = AllSeries::new(1, Duration::from_mins(1));
         for listener in 1..=MOST as u64 + 20 {
             all.name(listener, labels(u32::try_from(listener).expect("small")), 1);
             assert!(all.accepted(listener, None));

@@ -175,7 +175,7 @@ pub(crate) fn recorder(exporter: Exporter) -> Recorder {
         // As in operation, below its budget.
         overload: Overload::new(u64::MAX),
         spans: None,
-        series: AllSeries::new(clock::now_unix_nanos(), Duration::from_secs(60)),
+        series: AllSeries::new(clock::now_unix_nanos(), Duration::from_mins(1)),
         listeners: Listeners::new(&[], Duration::from_secs(5), clock::now_boot_nanos()),
     })
 }
