@@ -16,3 +16,13 @@ pub mod survey;
 
 pub use hooks::{Tier, Wanted};
 pub use loader::{Capture, LoadError, Missing, Programs, Settings, Traces, load};
+
+use aya::maps::MapError;
+
+/// What came of removing a key that may be gone already: a program, or another look, may have removed it.
+fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other,
+    }
+}

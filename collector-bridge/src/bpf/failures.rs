@@ -4,6 +4,8 @@ use acceptd_common::{FailureKey, Failures};
 use aya::maps::{HashMap, MapData, MapError};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
+use super::gone;
+
 type Key = [u8; size_of::<FailureKey>()];
 type Value = [u8; size_of::<Failures>()];
 
@@ -42,9 +44,6 @@ impl FailureCounts {
     pub fn forget(&mut self, key: &FailureKey) -> Result<(), MapError> {
         let mut bytes = Key::default();
         bytes.copy_from_slice(key.as_bytes());
-        match self.0.remove(&bytes) {
-            Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
-            Err(error) => Err(error),
-        }
+        gone(self.0.remove(&bytes))
     }
 }

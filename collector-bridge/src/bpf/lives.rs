@@ -4,6 +4,8 @@ use acceptd_common::Lives;
 use aya::maps::{HashMap, MapData, MapError};
 use zerocopy::FromBytes as _;
 
+use super::gone;
+
 type Value = [u8; size_of::<Lives>()];
 
 /// The map of lives, by inode of the listener.
@@ -32,9 +34,6 @@ impl LivesCounts {
     /// # Errors
     /// When the kernel refuses; not when there is no such count.
     pub fn forget(&mut self, listener: u64) -> Result<(), MapError> {
-        match self.0.remove(&listener) {
-            Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
-            Err(error) => Err(error),
-        }
+        gone(self.0.remove(&listener))
     }
 }

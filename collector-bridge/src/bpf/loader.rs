@@ -6,7 +6,7 @@ use acceptd_common::{ListenerState, SocketCall, trace};
 use acceptd_otlp::causes::causes;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapError, RingBuf},
     programs::Iter,
 };
 use zerocopy::IntoBytes as _;
@@ -356,21 +356,13 @@ impl std::fmt::Debug for Hooks {
 pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadError> {
     let mut loaded = attach_first(settings, offsets)?;
     let object = &mut loaded.hooks.object;
-    let ring = object.take_map("EVENTS").ok_or(LoadError::Incomplete("map EVENTS"))?;
-    let counters = object.take_map("COUNTERS").ok_or(LoadError::Incomplete("map COUNTERS"))?;
-    let failures = object.take_map("FAILURES").ok_or(LoadError::Incomplete("map FAILURES"))?;
-    let ring = RingBuf::try_from(ring).map_err(|_| LoadError::Incomplete("ring buffer EVENTS"))?;
-    let counters =
-        PerCpuArray::try_from(counters).map_err(|_| LoadError::Incomplete("per-CPU array COUNTERS"))?;
-    let failures = HashMap::try_from(failures).map_err(|_| LoadError::Incomplete("hash map FAILURES"))?;
-    let lives = object.take_map("LIVES").ok_or(LoadError::Incomplete("map LIVES"))?;
-    let lives = HashMap::try_from(lives).map_err(|_| LoadError::Incomplete("hash map LIVES"))?;
-    let connecting = object.take_map("CONNECTING").ok_or(LoadError::Incomplete("map CONNECTING"))?;
-    let connecting = HashMap::try_from(connecting).map_err(|_| LoadError::Incomplete("map CONNECTING"))?;
-    let connected = object.take_map("PEERS").ok_or(LoadError::Incomplete("map PEERS"))?;
-    let connected = HashMap::try_from(connected).map_err(|_| LoadError::Incomplete("map PEERS"))?;
-    let anchor = object.take_map("ANCHOR").ok_or(LoadError::Incomplete("map ANCHOR"))?;
-    let anchor = Array::try_from(anchor).map_err(|_| LoadError::Incomplete("array ANCHOR"))?;
+    let ring = take(object, "EVENTS")?;
+    let counters = take(object, "COUNTERS")?;
+    let failures = take(object, "FAILURES")?;
+    let lives = take(object, "LIVES")?;
+    let connecting = take(object, "CONNECTING")?;
+    let connected = take(object, "PEERS")?;
+    let anchor = take(object, "ANCHOR")?;
     for (program, figures) in loaded.hooks.figures() {
         tracing::debug!("{program} is attached: {figures}");
     }
@@ -386,6 +378,11 @@ pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadErro
         listeners,
         capture: loaded.capture,
     })
+}
+
+/// A map of the object, as what it is used as.
+fn take<M: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<M, LoadError> {
+    object.take_map(name).and_then(|map| M::try_from(map).ok()).ok_or(LoadError::Incomplete(name))
 }
 
 /// What is attached, before its maps were taken out.

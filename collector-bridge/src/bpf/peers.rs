@@ -7,6 +7,7 @@ use acceptd_common::Client;
 use aya::maps::{HashMap, MapData, MapError};
 use zerocopy::FromBytes as _;
 
+use super::gone;
 use crate::clock;
 
 /// A connection that waits for longer has a client that nobody is told of.
@@ -70,13 +71,5 @@ impl Peers {
             }
         }
         Ok(old.len())
-    }
-}
-
-/// Somebody else may have removed it.
-fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
-    match removed {
-        Err(MapError::KeyNotFound) => Ok(()),
-        other => other,
     }
 }
