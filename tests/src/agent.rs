@@ -1,6 +1,7 @@
 //! A real agent that sends to a real receiver in this process.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead as _, BufReader},
@@ -218,6 +219,18 @@ pub const ACCEPT: &str = "acceptd.socket.accept";
 /// How long the agent of a test that failed may take to end by itself.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
+thread_local! {
+    /// Of the agents that ended in this thread.
+    static LEFT_OUT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Takes how many runs of their programs the kernel left out, of the agents that ended in this thread since it was asked last:
+/// what they should have seen is missing, and nobody could tell them.
+#[must_use]
+pub fn take_left_out() -> u64 {
+    LEFT_OUT.take()
+}
+
 /// A running agent.
 #[derive(Debug)]
 pub struct Agent {
@@ -392,10 +405,15 @@ impl Agent {
         kill_process(self.pid(), Signal::TERM).expect("the agent is there");
         let status = self.child.wait().expect("the agent ends");
         assert!(status.success(), "{status}\n{}", self.said.text());
-        wait::until("a ledger", || {
-            let said = self.said.text();
-            serde_json::from_str(said.lines().find_map(|line| line.strip_prefix("ledger: "))?).ok()
-        })
+        let ledger = wait::until("a ledger", || self.ledger());
+        note_left_out(&ledger);
+        ledger
+    }
+
+    /// What it says of its ledger when it ends.
+    fn ledger(&self) -> Option<Json> {
+        let said = self.said.text();
+        serde_json::from_str(said.lines().find_map(|line| line.strip_prefix("ledger: "))?).ok()
     }
 }
 
@@ -405,14 +423,20 @@ impl Drop for Agent {
         if thread::panicking() && matches!(self.child.try_wait(), Ok(None)) {
             _ = kill_process(self.pid(), Signal::TERM);
             let patience = Instant::now() + LAST_WORDS;
-            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < patience {
+            while self.ledger().is_none() && Instant::now() < patience {
                 thread::sleep(Duration::from_millis(50));
             }
+            self.ledger().as_ref().map(note_left_out);
             eprintln!("the agent said:\n{}", self.said.text());
         }
         _ = self.child.kill();
         _ = self.child.wait();
     }
+}
+
+pub(crate) fn note_left_out(ledger: &Json) {
+    let missed = ledger["hook_missed"].as_u64().unwrap_or_default();
+    LEFT_OUT.set(LEFT_OUT.get() + missed);
 }
 
 fn config_of(private: &TempDir) -> PathBuf {

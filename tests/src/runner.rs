@@ -12,12 +12,17 @@ use std::{
 };
 
 use crate::{
+    agent,
     scenarios::{ALL, Need, Scenario},
     wait,
 };
 
 /// Waits that one scenario may have one after the other before it counts as stuck.
 const WAITS: u32 = 4;
+
+/// How often a scenario is tried whose agent the kernel kept from seeing all: a preemptible kernel does not run a program on a CPU
+/// on which it was preempted. It says how often, and a failure of which it says nothing stands.
+const ATTEMPTS: u32 = 3;
 
 /// What to run, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,24 +130,55 @@ fn next<'a>(waiting: &Mutex<VecDeque<&'a Scenario>>) -> Option<&'a Scenario> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
 }
 
-/// Runs one scenario in a thread of its own, which is left behind when it is stuck.
+/// Runs one scenario, and again if it failed where the kernel left something out.
 fn run_one(tier: u8, scenario: &Scenario) -> Outcome {
     let started = Instant::now();
+    let mut attempt = 1;
+    let failure = loop {
+        let Failure { message, left_out } = match run_once(scenario) {
+            Ok(()) => break None,
+            Err(failure) => failure,
+        };
+        if left_out == 0 || attempt == ATTEMPTS {
+            break Some(message);
+        }
+        attempt += 1;
+        println!(
+            "again {tier} {}: the kernel left out {left_out} runs: {}",
+            scenario.name,
+            one_line(&message)
+        );
+    };
+    Outcome { tier, name: scenario.name, took: started.elapsed(), failure }
+}
+
+/// Why a scenario failed.
+struct Failure {
+    message: String,
+    /// Runs of its agents' programs that the kernel left out.
+    left_out: u64,
+}
+
+impl Failure {
+    fn of_the_runner(message: String) -> Self {
+        Self { message, left_out: 0 }
+    }
+}
+
+/// Runs one scenario in a thread of its own, which is left behind when it is stuck.
+fn run_once(scenario: &Scenario) -> Result<(), Failure> {
     let (send, receive) = mpsc::channel();
     let body = scenario.run;
     let thread = thread::Builder::new().name(scenario.name.to_owned()).spawn(move || {
-        let failure = panic::catch_unwind(body).err().map(|_| PANIC.take());
+        let ended = panic::catch_unwind(body);
+        let ended = ended.map_err(|_| Failure { message: PANIC.take(), left_out: agent::take_left_out() });
         // Nobody listens any more when it was given up as stuck.
-        _ = send.send(failure);
+        _ = send.send(ended);
     });
+    thread.map_err(|error| Failure::of_the_runner(format!("no thread: {error}")))?;
     let patience = wait::deadline() * WAITS;
-    let failure = match thread {
-        Err(error) => Some(format!("no thread: {error}")),
-        Ok(_) => {
-            receive.recv_timeout(patience).unwrap_or_else(|_| Some(format!("still runs after {patience:?}")))
-        }
-    };
-    Outcome { tier, name: scenario.name, took: started.elapsed(), failure }
+    let stuck = |_| Err(Failure::of_the_runner(format!("still runs after {patience:?}")));
+    receive.recv_timeout(patience).unwrap_or_else(stuck)
 }
 
 thread_local! {
@@ -170,7 +206,12 @@ fn one_line(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{
+        sync::atomic::{AtomicU32, Ordering},
+        time::Duration,
+    };
+
+    use crate::agent;
 
     use super::{Need, Outcome, Plan, Scenario, one_line};
 
@@ -202,6 +243,30 @@ mod tests {
     fn refuses_what_it_does_not_know() {
         for words in ["", "--tier 3", "--tier", "--tier 1 --jobs 0", "--tier 1 --colour red"] {
             assert!(plan(words).is_err(), "{words}");
+        }
+    }
+
+    #[test]
+    fn again_where_the_kernel_left_out_runs_and_nowhere_else() {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        fn fails() {
+            RUNS.fetch_add(1, Ordering::Relaxed);
+            panic!("as it is told");
+        }
+        fn fails_once() {
+            agent::note_left_out(&serde_json::json!({ "hook_missed": 2 }));
+            assert!(RUNS.fetch_add(1, Ordering::Relaxed) > 0, "the first time");
+        }
+        fn never_passes() {
+            agent::note_left_out(&serde_json::json!({ "hook_missed": 2 }));
+            fails();
+        }
+        for (run, passes, runs) in
+            [(fails as fn(), false, 1), (fails_once, true, 2), (never_passes, false, super::ATTEMPTS)]
+        {
+            RUNS.store(0, Ordering::Relaxed);
+            let outcome = super::run_one(1, &Scenario { run, ..scenario("a::b", &[]) });
+            assert_eq!((outcome.failure.is_none(), RUNS.load(Ordering::Relaxed)), (passes, runs));
         }
     }
 

@@ -384,6 +384,10 @@ fn judge(
                 verdict.not_applicable
             );
             count.line(&line, &verdict.differences, verdict.passed);
+            let prefix = format!("{tier} ");
+            for again in said.again.iter().filter_map(|again| again.strip_prefix(&prefix)) {
+                println!("    tried again: {again}");
+            }
         }
     }
     let mut faults = said.faults.clone();

@@ -17,6 +17,8 @@ pub(super) struct Said {
     /// The scenarios that the guest knows and that the run is about, by tier.
     pub(super) planned: BTreeMap<u8, Vec<String>>,
     pub(super) ended: BTreeMap<(u8, String), Ended>,
+    /// Scenarios that were tried again, and why: `TIER NAME: WHY`.
+    pub(super) again: Vec<String>,
     /// What `acceptd` said and how it ended, of a kernel that it refuses: by its command.
     pub(super) refusals: BTreeMap<String, (String, Option<i32>)>,
     /// Seconds that each tier took.
@@ -37,6 +39,7 @@ pub(super) fn read(log: &str) -> Said {
         match word {
             "planned" => said.plan(rest),
             "scenario" => said.end(rest),
+            "again" => said.again.push(rest.to_owned()),
             "guest:" if rest.starts_with("module ") => said.faults.push(rest.to_owned()),
             "guest:" if rest.starts_with("done ") => said.is_done = true,
             "guest:" => said.note(rest),
@@ -105,7 +108,7 @@ mod tests {
     fn reads_what_it_knows_and_no_more() {
         let said = read(
             "SeaBIOS (version 1)\r\nguest: kernel 6.1 x86_64, 2 CPUs\r\nguest: module nfsd.ko is not loaded\r\n\
-             planned 2 a::b\r\nplanned 2 a::c\r\nscenario 2 a::b ok 12\r\n\
+             planned 2 a::b\r\nplanned 2 a::c\r\nagain 2 a::b: left out\r\nscenario 2 a::b ok 12\r\n\
              scenario 2 a::c FAILED 7 a.rs:1: the WARNING: of a record\r\nscenarios 2: 1 passed, 1 failed\r\n\
              guest: tier 2 took 40\r\ndmesg: [ 1.0] WARNING: CPU: 0 PID: 1\r\nguest: done after 50 s\r\n",
         );
@@ -115,6 +118,7 @@ mod tests {
             said.ended[&(2, "a::c".to_owned())].failure.as_deref(),
             Some("a.rs:1: the WARNING: of a record")
         );
+        assert_eq!(said.again, ["2 a::b: left out"]);
         assert_eq!(said.faults, ["module nfsd.ko is not loaded", "[ 1.0] WARNING: CPU: 0 PID: 1"]);
         assert_eq!(said.seconds[&2], 40);
         assert!(said.is_done);
