@@ -377,6 +377,8 @@ impl Peer {
 pub struct Client {
     /// Since when, nanoseconds on `CLOCK_BOOTTIME`.
     pub since_ns: u64,
+    /// 1 once the server's end is established, which then knows of this: it is the server who ends it.
+    pub is_servers: u64,
     /// Who.
     pub peer: Peer,
 }
@@ -403,6 +405,8 @@ impl Trace {
     pub const SLOW: u32 = 1 << 1;
     /// It was established before the programs were loaded.
     pub const PREEXISTING: u32 = 1 << 2;
+    /// It is one of Multipath TCP, which the subflow that ends with it does not say.
+    pub const MPTCP: u32 = 1 << 3;
     /// Bits of which one is set where there is a trace.
     pub const SAMPLED: u32 = Self::BY_RATIO | Self::SLOW;
 }

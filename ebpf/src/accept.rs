@@ -10,7 +10,7 @@ use crate::{
     open, peers,
     pending::{self, Pending},
     send::send,
-    sock::{self, AF_INET, AF_INET6, AF_UNIX, Socket},
+    sock::{self, AF_UNIX, Socket},
     syscall::is_wanted,
     task,
 };
@@ -54,30 +54,38 @@ pub struct Accept {
     pub pending: Pending,
     pub is_self: bool,
     pub trace: Trace,
-    /// See [`peers::find`].
-    pub client: u64,
 }
 
 impl Accept {
+    /// One of which no socket is known yet.
+    #[inline(always)]
+    pub fn new(returned: Returned, now: u64, blocked_ns: u64) -> Self {
+        Self {
+            returned,
+            now,
+            blocked_ns,
+            accepted: Socket::NONE,
+            listener: Socket::NONE,
+            verified: false,
+            pending: Pending::UNKNOWN,
+            is_self: false,
+            trace: Trace { anchor_ns: 0, threshold: 0, flags: 0, reserved: 0 },
+        }
+    }
+
     /// Whether the accept is to be told ([`passes`]); if so, what is kept of its connection begins.
     #[inline(always)]
     pub fn begins(&mut self) -> bool {
-        if self.accepted.exists() && matches!(self.accepted.family(), AF_INET | AF_INET6) {
-            self.client = peers::find(self.accepted);
-        }
         let passes = passes(self);
         if passes {
             open::begin(self);
             lives::begin(self);
         } else {
-            peers::done(self.client);
+            peers::done(self.pending.client);
         }
         passes
     }
 }
-
-/// No trace.
-pub const UNTRACED: Trace = Trace { anchor_ns: 0, threshold: 0, flags: 0, reserved: 0 };
 
 /// Tier 2: `listener` is only asked for when it is needed, half of all calls find an empty queue.
 #[inline(always)]
@@ -121,18 +129,8 @@ pub fn failed(returned: Returned, now: u64, blocked_ns: u64, listener: impl FnOn
         }
         _ => {}
     }
-    let accept = Accept {
-        returned,
-        now,
-        blocked_ns,
-        accepted: Socket::NONE,
-        listener: listener(),
-        verified: false,
-        pending: Pending::UNKNOWN,
-        is_self: by_agent(),
-        trace: UNTRACED,
-        client: 0,
-    };
+    let accept =
+        Accept { listener: listener(), is_self: by_agent(), ..Accept::new(returned, now, blocked_ns) };
     if may_be_record(&accept) {
         submit(&accept);
     }
@@ -177,18 +175,8 @@ fn may_be_record(failed: &Accept) -> bool {
 fn succeeded(returned: Returned, now: u64, blocked_ns: u64, accepted: Socket, listener: Socket) {
     let pending = if accepted.exists() { pending::take(accepted) } else { Pending::UNKNOWN };
     let verified = pending.waits();
-    let mut accept = Accept {
-        returned,
-        now,
-        blocked_ns,
-        accepted,
-        listener,
-        verified,
-        pending,
-        is_self: false,
-        trace: UNTRACED,
-        client: 0,
-    };
+    let mut accept =
+        Accept { accepted, listener, verified, pending, ..Accept::new(returned, now, blocked_ns) };
     if accept.begins() {
         if !verified {
             count::add(unverified_because(accepted));
@@ -273,7 +261,7 @@ impl Accept {
 pub fn submit(accept: &Accept) {
     // The verifier wants a subprogram to return a number; without a use of it LLVM would leave a pointer there.
     core::hint::black_box(submit_once(accept));
-    peers::done(accept.client);
+    peers::done(accept.pending.client);
 }
 
 /// A function of its own, since programs come here from several places: the verifier's time grows with the square of a
@@ -309,7 +297,7 @@ pub fn inet(out: &mut InetAccept, accept: &Accept) {
     }
     accept.pending.describe_handshake(accept.listener, &mut out.handshake);
     out.trace = accept.trace;
-    peers::describe(accept.client, &mut out.peer);
+    peers::describe(accept.pending.client, &mut out.peer);
 }
 
 /// Fills a sample, which is zero.

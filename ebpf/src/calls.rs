@@ -10,12 +10,10 @@ use aya_ebpf::helpers::{
 };
 
 use crate::{
-    accept::{self, Accept, EAGAIN, NO_FD, Returned, UNTRACED},
+    accept::{self, Accept, EAGAIN, NO_FD, Returned},
     count,
     maps::CALLS,
-    peers,
-    pending::{self, Pending},
-    read,
+    peers, pending, read,
     send::{Sample, send_kept, zero},
     sock::{self, Socket},
     syscall::{self, SystemCall, What},
@@ -270,18 +268,8 @@ pub fn left(listener_file: *const u8, result: u64) {
     }
     let listener = of_file(listener_file);
     let returned = Returned { syscall, result: 0, is_fd: false, listener_fd };
-    let mut accept = Accept {
-        returned,
-        now,
-        blocked_ns,
-        accepted,
-        listener,
-        verified: true,
-        pending,
-        is_self: false,
-        trace: UNTRACED,
-        client: 0,
-    };
+    let mut accept =
+        Accept { accepted, listener, verified: true, pending, ..Accept::new(returned, now, blocked_ns) };
     succeeded(ongoing, &mut accept);
 }
 
@@ -316,7 +304,7 @@ fn succeeded(ongoing: Option<&mut Ongoing>, accept: &mut Accept) {
     };
     if passes {
         keep(ongoing, accept);
-        peers::done(accept.client);
+        peers::done(accept.pending.client);
     } else {
         count::add(Counter::Seen);
         ongoing.outcome = Ongoing::TOLD;
@@ -411,18 +399,8 @@ fn without_do_accept(ongoing: &Ongoing, result: i32) {
     if result < 0 {
         return accept::failed(returned, now, blocked_ns, || sock::of_fd(listener_fd));
     }
-    let mut accept = Accept {
-        returned,
-        now,
-        blocked_ns,
-        accepted: sock::of_fd(result),
-        listener: sock::of_fd(listener_fd),
-        verified: false,
-        pending: Pending::UNKNOWN,
-        is_self: false,
-        trace: UNTRACED,
-        client: 0,
-    };
+    let (accepted, listener) = (sock::of_fd(result), sock::of_fd(listener_fd));
+    let mut accept = Accept { accepted, listener, ..Accept::new(returned, now, blocked_ns) };
     if accept::passes(&mut accept) {
         count::add(Counter::FdGone);
         accept::submit(&accept);

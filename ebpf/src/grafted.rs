@@ -6,7 +6,7 @@ use acceptd_common::{Call, Counter};
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_boot_ns};
 
 use crate::{
-    accept::{self, Accept, NO_FD, Returned, UNTRACED},
+    accept::{self, Accept, NO_FD, Returned},
     calls::{self, Ongoing},
     count,
     offsets::*,
@@ -51,18 +51,8 @@ pub fn grafted(sk: *const u8, socket: *const u8) {
         pending::tell(accepted);
         calls::told();
     }
-    let mut accept = Accept {
-        returned: Returned { syscall, result: 0, is_fd: false, listener_fd },
-        now,
-        blocked_ns: 0,
-        accepted,
-        listener,
-        verified: true,
-        pending,
-        is_self: false,
-        trace: UNTRACED,
-        client: 0,
-    };
+    let returned = Returned { syscall, result: 0, is_fd: false, listener_fd };
+    let mut accept = Accept { accepted, listener, verified: true, pending, ..Accept::new(returned, now, 0) };
     if accept.begins() {
         accept::submit(&accept);
     }
@@ -90,18 +80,9 @@ fn keep_in_case(ongoing: &mut Ongoing, accepted: Socket) {
         listener = Socket::NONE;
     }
     let returned = Returned { syscall: ongoing.syscall, result: 0, is_fd: false, listener_fd };
-    let accept = Accept {
-        returned,
-        now,
-        blocked_ns: waited_ns,
-        accepted,
-        listener,
-        verified: true,
-        pending: pending::graft(accepted),
-        is_self: false,
-        trace: UNTRACED,
-        client: 0,
-    };
+    let pending = pending::graft(accepted);
+    let accept =
+        Accept { accepted, listener, verified: true, pending, ..Accept::new(returned, now, waited_ns) };
     calls::keep(ongoing, &accept);
 }
 

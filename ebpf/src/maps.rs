@@ -18,7 +18,6 @@ use aya_ebpf::{
 use crate::{
     calls::Ongoing,
     lives::Life,
-    peers::Connected,
     pending::{Kept, Pending},
     sock::Tuple,
     storage::TaskStorage,
@@ -104,9 +103,9 @@ pub static ANCHOR: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static CONNECTING: HashMap<u64, Client> = HashMap::with_max_entries(MOST_PEERS, NO_PREALLOC);
 
-/// The same connections as the accepting side sees them → that cookie. Emptied with it.
+/// The same connections as the accepting side sees them → that cookie, until its own end is established.
 #[map]
-pub static PEERS: HashMap<Tuple, Connected> = HashMap::with_max_entries(MOST_PEERS, NO_PREALLOC);
+pub static PEERS: HashMap<Tuple, u64> = HashMap::with_max_entries(MOST_PEERS, NO_PREALLOC);
 
 /// Cookie → addresses of the agent's own outgoing connections.
 #[map]

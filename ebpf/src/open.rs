@@ -90,8 +90,14 @@ fn sampled(accept: &Accept, cookie: u64) -> u32 {
     {
         flags |= Trace::SLOW;
     }
-    if flags != 0 && accept.pending.is_preexisting() {
+    if flags == 0 {
+        return 0;
+    }
+    if accept.pending.is_preexisting() {
         flags |= Trace::PREEXISTING;
+    }
+    if accept.accepted.is_mptcp() {
+        flags |= Trace::MPTCP;
     }
     flags
 }

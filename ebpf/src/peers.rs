@@ -33,81 +33,57 @@ pub fn connecting(sk: *const u8) {
     peer.exe_len = task::executable_of(unsafe { bpf_get_current_task_btf() } as *const u8, &mut peer.exe);
     // The port is not chosen yet: the addresses follow at ESTABLISHED.
     // SAFETY: the helper has no arguments.
-    let client = Client { since_ns: unsafe { bpf_ktime_get_boot_ns() }, peer };
+    let client = Client { since_ns: unsafe { bpf_ktime_get_boot_ns() }, is_servers: 0, peer };
     if CONNECTING.insert(&cookie, &client, 0).is_err() {
         count::add(Counter::PeersFull);
     }
 }
 
-/// A connection within this host, as the accepting side sees it.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Connected {
-    /// Of the client's socket.
-    cookie: u64,
-    /// 1 once the server's end is established: from then on it is the server who ends this.
-    is_servers: u64,
-}
-
-/// The client's end is established: before the server's.
+/// The client's end is established: before the server's, which finds it by its addresses.
 #[inline(always)]
 pub fn established(sk: *const u8) {
     let cookie: u64 = typed(sk, &SK_COOKIE);
-    if cookie != 0 && CONNECTING.get_ptr(&cookie).is_some() {
-        let tuple = Socket { sk, inode: 0 }.connected_tuple();
-        if PEERS.insert(&tuple, &Connected { cookie, is_servers: 0 }, 0).is_err() {
-            count::add(Counter::PeersFull);
-        }
+    if cookie != 0
+        && CONNECTING.get_ptr(&cookie).is_some()
+        && PEERS.insert(&Socket { sk, inode: 0 }.connected_tuple(), &cookie, 0).is_err()
+    {
+        count::add(Counter::PeersFull);
     }
 }
 
-/// The server's end is established. The client may be gone when it is accepted.
-#[inline(always)]
-pub fn reached(sk: *const u8) {
-    let tuple = Socket { sk, inode: 0 }.accepted_tuple();
-    if tuple.is_local()
-        && let Some(connected) = PEERS.get_ptr_mut(&tuple)
-    {
+/// The server's end is established. Returns the cookie of the client's socket; 0 when that is not known. From now on who has the
+/// cookie says when the client is [`done`]: it may be gone when its connection is accepted. A function of its own: its caller
+/// has no stack left for addresses.
+#[inline(never)]
+pub fn reached(server: Socket) -> u64 {
+    let tuple = server.accepted_tuple();
+    if !tuple.is_local() {
+        return 0;
+    }
+    let Some(cookie) = PEERS.get_ptr(&tuple) else { return 0 };
+    // SAFETY: a non-null map value.
+    let cookie = unsafe { *cookie };
+    let _ = PEERS.remove(&tuple);
+    if let Some(client) = CONNECTING.get_ptr_mut(&cookie) {
         // SAFETY: a non-null map value.
-        unsafe { (*connected).is_servers = 1 };
+        unsafe { (*client).is_servers = 1 };
     }
-    // TCP fast open can be accepted before.
-    if !probed_ptr(sk, &SK_SOCKET).is_null() {
-        forget(sk);
-    }
+    cookie
 }
 
 /// The client's end closed.
 #[inline(always)]
 pub fn closed(sk: *const u8) {
     let cookie: u64 = typed(sk, &SK_COOKIE);
-    if cookie == 0 || CONNECTING.get_ptr(&cookie).is_none() {
+    if cookie == 0 {
         return;
     }
-    let tuple = Socket { sk, inode: 0 }.connected_tuple();
-    if let Some(connected) = PEERS.get_ptr(&tuple) {
-        // SAFETY: a non-null map value.
-        if unsafe { (*connected).is_servers } != 0 {
-            return;
-        }
-        let _ = PEERS.remove(&tuple);
-    }
-    let _ = CONNECTING.remove(&cookie);
-}
-
-/// Who connected to a socket of TCP that was just accepted, by the cookie of the client's socket; 0 when that is not known. A
-/// function of its own: its caller has no stack left for addresses.
-#[inline(never)]
-pub fn find(accepted: Socket) -> u64 {
-    let tuple = accepted.accepted_tuple();
-    if !tuple.is_local() {
-        return 0;
-    }
-    let Some(connected) = PEERS.get_ptr(&tuple) else { return 0 };
+    let Some(client) = CONNECTING.get_ptr(&cookie) else { return };
     // SAFETY: a non-null map value.
-    let cookie = unsafe { (*connected).cookie };
-    let _ = PEERS.remove(&tuple);
-    cookie
+    if unsafe { (*client).is_servers } == 0 {
+        let _ = PEERS.remove(&Socket { sk, inode: 0 }.connected_tuple());
+        let _ = CONNECTING.remove(&cookie);
+    }
 }
 
 /// Fills `out`, which is zero, with what is known of the client whose cookie this is.
@@ -127,19 +103,6 @@ pub fn done(cookie: u64) {
     if cookie != 0 {
         let _ = CONNECTING.remove(&cookie);
     }
-}
-
-/// Nobody accepted a connection, and its server's end is gone.
-#[inline(always)]
-pub fn forget(sk: *const u8) {
-    let tuple = Socket { sk, inode: 0 }.accepted_tuple();
-    if !tuple.is_local() {
-        return;
-    }
-    let Some(connected) = PEERS.get_ptr(&tuple) else { return };
-    // SAFETY: a non-null map value.
-    let _ = CONNECTING.remove(unsafe { &(*connected).cookie });
-    let _ = PEERS.remove(&tuple);
 }
 
 /// Fills `out`, which is zero, with who connected to an accepted UNIX socket (`init_peercred`, net/unix/af_unix.c). A process

@@ -12,6 +12,7 @@ use crate::{
     lives::Life,
     maps::{PENDING, WAITING},
     offsets::*,
+    peers,
     read::{probed, probed_ptr, typed},
     sock::{IPPROTO_TCP, Socket},
 };
@@ -34,6 +35,8 @@ pub struct Pending {
     synack_retransmits: u32,
     /// One of the constants below.
     state: u32,
+    /// Cookie of the client's socket, see [`peers::reached`].
+    pub client: u64,
 }
 
 /// What a socket keeps.
@@ -56,8 +59,14 @@ impl Pending {
 
     /// What is known of a connection that is not known to wait. No `Option`: LLVM would leave the rest of a `None`
     /// uninitialised, and copy it, which the verifier refuses.
-    pub const UNKNOWN: Self =
-        Self { established_ns: 0, handshake_us: 0, rtt: 0, synack_retransmits: 0, state: Self::NO };
+    pub const UNKNOWN: Self = Self {
+        established_ns: 0,
+        handshake_us: 0,
+        rtt: 0,
+        synack_retransmits: 0,
+        state: Self::NO,
+        client: 0,
+    };
 
     const fn since(established_ns: u64) -> Self {
         Self { established_ns, state: Self::WAITS, ..Self::UNKNOWN }
@@ -156,17 +165,16 @@ pub fn handshake(child: *const u8, request: *const u8) {
     }
 }
 
-/// `sk` reached its listener's queue.
+/// `sk` reached its listener's queue; `client` is the cookie of its client's socket, or 0.
 #[inline(always)]
-pub fn established(sk: *const u8, cookie: u64) {
+pub fn established(sk: *const u8, cookie: u64, client: u64) {
     // A connection of TCP fast open can be accepted before it is established.
-    if is_accepted(sk) {
-        return;
+    if is_accepted(sk) || !remember(sk, cookie, client) {
+        return peers::done(client);
     }
-    remember(sk, cookie);
-    if is_accepted(sk) {
-        // Meanwhile, perhaps before it was remembered.
-        let _ = take(Socket { sk, inode: 0 });
+    // Meanwhile, perhaps before it was remembered.
+    if is_accepted(sk) && take(Socket { sk, inode: 0 }).waits() {
+        peers::done(client);
     }
 }
 
@@ -175,11 +183,12 @@ fn is_accepted(sk: *const u8) -> bool {
     !probed_ptr(sk, &SK_SOCKET).is_null()
 }
 
+/// Whether there is memory for it, which else is counted.
 #[inline(always)]
-fn remember(sk: *const u8, cookie: u64) {
+fn remember(sk: *const u8, cookie: u64, client: u64) -> bool {
     let connection = Socket { sk, inode: 0 };
     // SAFETY: the helper has no arguments.
-    let mut pending = Pending::since(unsafe { bpf_ktime_get_boot_ns() });
+    let mut pending = Pending { client, ..Pending::since(unsafe { bpf_ktime_get_boot_ns() }) };
     // SAFETY: the verifier knows `sk` as a socket.
     let tcp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as *const u8;
     if !tcp.is_null() {
@@ -189,19 +198,27 @@ fn remember(sk: *const u8, cookie: u64) {
     }
     if TIER.load() == 1 {
         // Also of a subflow, whose handshake was kept there.
-        let Some(kept) = of_socket(sk, CREATE) else { return count::add(Counter::PendingFull) };
+        let Some(kept) = of_socket(sk, CREATE) else {
+            count::add(Counter::PendingFull);
+            return false;
+        };
         pending.handshake_us = kept.handshake_us;
         if is_kept_in(connection) {
             *kept = pending;
-            return;
+            return true;
         }
     } else if pending.synack_retransmits == 0 {
         // Without a retransmission the first sample of the round-trip time is that of SYN-ACK and ACK.
         pending.handshake_us = pending.rtt.div_ceil(8);
     }
-    if cookie != 0 && PENDING.insert(&cookie, &pending, 0).is_err() {
+    if cookie == 0 {
+        return false;
+    }
+    let is_kept = PENDING.insert(&cookie, &pending, 0).is_ok();
+    if !is_kept {
         count::add(Counter::PendingFull);
     }
+    is_kept
 }
 
 /// A UNIX client connects, and `sk` will be the server's end. Tier 1 only.
@@ -311,7 +328,10 @@ pub fn give_back(cookie: u64, established_ns: u64) {
 #[inline(always)]
 pub fn take_ended(socket: Socket) -> Pending {
     let pending = take(socket);
-    if pending.state == Pending::GRAFTED { take_by_cookie(socket.cookie()) } else { pending }
+    if pending.state == Pending::GRAFTED {
+        return Pending { client: pending.client, ..take_by_cookie(socket.cookie()) };
+    }
+    pending
 }
 
 /// The backstop tells of `accepted`. Tier 1 only.

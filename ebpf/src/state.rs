@@ -29,8 +29,8 @@ const LISTEN: u8 = 10;
 pub fn changed(sk: *const u8, old: u8, new: u8) {
     match new {
         ESTABLISHED if old == SYN_RECV => {
-            pending::established(sk, make_cookie(sk));
-            peers::reached(sk);
+            let cookie = make_cookie(sk);
+            pending::established(sk, cookie, peers::reached(Socket { sk, inode: 0 }));
         }
         ESTABLISHED if old == SYN_SENT => {
             own_established(sk);
@@ -137,7 +137,7 @@ fn never_accepted(sk: *const u8) {
     if !pending.waits() {
         return;
     }
-    peers::forget(sk);
+    peers::done(pending.client);
     count::add(Counter::Other);
     if opened_by_agent(connection) && RECORD_SELF.load() == 0 {
         return count::add(Counter::SelfAccept);

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so and fails")]
 
 pub mod agent;
+pub mod clients;
 pub mod context;
 pub mod cost;
 pub mod i386;

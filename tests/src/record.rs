@@ -78,10 +78,7 @@ impl Record {
     /// A boolean attribute of the record.
     #[must_use]
     pub fn bool(&self, key: &str) -> Option<bool> {
-        match self.attributes.get(key) {
-            Some(Value::BoolValue(value)) => Some(*value),
-            _ => None,
-        }
+        as_bool(self.attributes.get(key))
     }
 
     /// A text attribute of the Resource.
@@ -185,6 +182,12 @@ impl Span {
     pub fn int(&self, key: &str) -> Option<i64> {
         as_int(self.attributes.get(key))
     }
+
+    /// A flag.
+    #[must_use]
+    pub fn bool(&self, key: &str) -> Option<bool> {
+        as_bool(self.attributes.get(key))
+    }
 }
 
 /// Attributes by key.
@@ -196,6 +199,13 @@ pub(crate) fn flat(attributes: &[KeyValue]) -> Attributes {
         assert!(out.insert(attribute.key.clone(), value).is_none(), "{} is there twice", attribute.key);
     }
     out
+}
+
+fn as_bool(value: Option<&Value>) -> Option<bool> {
+    match value {
+        Some(Value::BoolValue(value)) => Some(*value),
+        _ => None,
+    }
 }
 
 fn as_text(value: Option<&Value>) -> Option<&str> {

@@ -266,6 +266,7 @@ scenarios! {
         over_a_unix_socket
         who_is_gone_before_the_accept
         connected_before_the_start
+        nobody_is_kept_for_longer_than_needed
     }
     itself {
         starts_and_stops_are_told

@@ -17,20 +17,19 @@ const LONGEST: Duration = Duration::from_mins(5);
 const MANY: usize = 1024;
 
 type Value = [u8; size_of::<Client>()];
-/// `struct Tuple`, and `struct Connected` with the cookie at its begin (ebpf/src/sock.rs, peers.rs).
+/// `struct Tuple` (ebpf/src/sock.rs).
 type Tuple = [u8; 40];
-type Connected = [u64; 2];
 
 /// The maps: by the cookie of the client's socket, and by addresses.
 pub struct Peers {
     connecting: HashMap<MapData, u64, Value>,
-    connected: HashMap<MapData, Tuple, Connected>,
+    connected: HashMap<MapData, Tuple, u64>,
 }
 
 impl Peers {
     pub(super) fn new(
         connecting: HashMap<MapData, u64, Value>,
-        connected: HashMap<MapData, Tuple, Connected>,
+        connected: HashMap<MapData, Tuple, u64>,
     ) -> Self {
         Self { connecting, connected }
     }
@@ -59,7 +58,7 @@ impl Peers {
         }
         let mut without = Vec::new();
         for entry in &self.connected {
-            let (tuple, [cookie, _]) = entry?;
+            let (tuple, cookie) = entry?;
             if !left.contains(&cookie) {
                 without.push((tuple, cookie));
             }

@@ -177,8 +177,10 @@ fn span<'a>(
     describe(&mut span, ends);
     span.add(Attribute::SocketCookie, Some(Value::Id(cookie)));
     span.add(Attribute::SamplingReason, (!by_ratio).then_some(Value::Text("slow")));
-    let is_preexisting = trace.flags & Trace::PREEXISTING != 0;
-    span.add(Attribute::Preexisting, is_preexisting.then_some(Value::Flag(true)));
+    for (flag, attribute) in [(Trace::PREEXISTING, Attribute::Preexisting), (Trace::MPTCP, Attribute::Mptcp)]
+    {
+        span.add(attribute, (trace.flags & flag != 0).then_some(Value::Flag(true)));
+    }
     span
 }
 

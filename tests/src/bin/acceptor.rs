@@ -6,7 +6,8 @@
 //! `acceptor full COUNT`: may have no descriptor beyond the first three until its parent says otherwise (prlimit(2)). It
 //! prints the errno of its first accept.
 //!
-//! `acceptor connect ADDRESS` is a client instead: of an address and port, or of a path. It says so when it is connected, and ends when its
+//! `acceptor connect ADDRESS` is a client instead: of an address and port, or of a path; `acceptor connect mptcp:ADDRESS` by
+//! Multipath TCP. It says so when it is connected, and ends when its
 //! standard input does.
 //!
 //! `acceptor publish WRONG NAME COUNT`: publishes NAME as its service's in a process context that is wrong in this way, or valid.
@@ -19,8 +20,11 @@
 
 use std::{
     io::{self, Read, Write as _},
-    net::TcpStream,
-    os::unix::{net::UnixStream, process::CommandExt as _},
+    net::{SocketAddr, TcpStream},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     process::Command,
 };
 
@@ -31,7 +35,7 @@ use acceptd_tests::{
 };
 use rustix::{
     io::read,
-    net::accept,
+    net::{self, AddressFamily, SocketType, accept, ipproto, socket},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
@@ -74,10 +78,16 @@ fn main() {
 }
 
 fn connect(address: &str) {
-    let _connection: Box<dyn Read> = if address.starts_with('/') {
-        Box::new(UnixStream::connect(address).expect("somebody listens"))
+    let _connection: OwnedFd = if address.starts_with('/') {
+        UnixStream::connect(address).expect("somebody listens").into()
+    } else if let Some(address) = address.strip_prefix("mptcp:") {
+        let address: SocketAddr = address.parse().expect("an address and port");
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let client = socket(family, SocketType::STREAM, Some(ipproto::MPTCP)).expect("a socket");
+        net::connect(&client, &address).expect("somebody listens");
+        client
     } else {
-        Box::new(TcpStream::connect(address).expect("somebody listens"))
+        TcpStream::connect(address).expect("somebody listens").into()
     };
     println!("connected");
     io::stdout().flush().expect("a reader");

@@ -281,6 +281,9 @@ pub(super) fn of_multipath_tcp() {
         let trace = trace_of(&agent.inbox, &record, 3);
         assert_is_one(&trace, &record);
         assert_eq!(trace[CONNECTION].int("acceptd.connection.bytes_received"), Some(300));
+        for span in trace.values() {
+            assert_eq!(span.bool("acceptd.socket.mptcp"), Some(true), "{span:?}");
+        }
     }
     let _ = agent.stop();
 }
