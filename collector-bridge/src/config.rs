@@ -47,7 +47,7 @@ pub use schema::{
     Limits, ListenerWatch, Log, Queue, ResourceAdditions, Shutdown, Spool, State, Traces,
 };
 pub use scope::Scope;
-pub use values::Family;
+pub use values::{Detail, Family};
 
 use acceptd_otlp::Signal;
 use env::Environment;

@@ -1,5 +1,7 @@
 //! Facts about the host: who it is, which boot this is, and when that began.
 
+mod name;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -33,8 +35,8 @@ pub fn gather(root: &Path, id: Option<&str>, name: Option<&str>, state: &Path) -
             root.join("etc/machine-id").display()
         ));
     }
-    let name =
-        name.map_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned(), str::to_owned);
+    let (name, unsure) = name.map_or_else(|| name::of(root), |set| (set.to_owned(), None));
+    warnings.extend(unsure);
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
     let (boot_time_unix_ns, warning) = boot_time(&state.join("boot-time"), &boot_id);
     warnings.extend(warning);

@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 mod context;
+mod details;
 mod folder;
 pub mod passwd;
 pub mod process;
@@ -18,17 +19,17 @@ use std::{
 };
 
 use acceptd_common::Task;
-use acceptd_otlp::{DISTRO_NAME, EncodedResource, Process, Said, names};
+use acceptd_otlp::{DISTRO_NAME, Details, EncodedResource, Process, Said, names};
 use foldhash::fast::RandomState;
 use quick_cache::{
     UnitWeighter,
     unsync::{Cache, DefaultLifecycle},
 };
 
-use crate::host::HostFacts;
+use crate::{config::Detail, host::HostFacts};
 use process::Observer;
 use published::Published;
-use reader::{Question, Readers};
+use reader::{Answer, Question, Readers, Wanted};
 
 /// Processes whose Resource is kept: at some 2 KiB each, 8 MiB; at 16 KiB each, if every one makes as much of itself as it can.
 const PROCESSES: usize = 4096;
@@ -83,6 +84,8 @@ pub struct Additions {
     pub own: Vec<(String, String)>,
     /// Whether processes are asked what they publish of themselves (`resource.published`).
     pub published: bool,
+    /// What else is told of each (`resource.include`).
+    pub details: Vec<Detail>,
     /// Where texts are cut, in bytes.
     pub value_length: usize,
 }
@@ -115,7 +118,9 @@ impl Identities {
     /// An empty cache.
     #[must_use]
     pub fn new(facts: HostFacts, observer: Observer, additions: Additions) -> Self {
-        let readers = observer.proc().filter(|_| additions.published).map(Readers::new);
+        let wanted = Wanted { published: additions.published, details: additions.details.clone() };
+        let wants_some = wanted.published || !wanted.details.is_empty();
+        let readers = observer.proc().filter(|_| wants_some).map(|proc| Readers::new(proc, wanted));
         Self {
             cache: Cache::with(
                 PROCESSES,
@@ -168,7 +173,7 @@ impl Identities {
         identity
     }
 
-    /// Asks what a process publishes. False when it is not asked now, but later.
+    /// Asks what only the process's own memory tells. False when it is not asked now, but later.
     fn ask(&mut self, key: ProcessKey, now: Instant) -> bool {
         let Some(mut known) = self.cache.get_mut(&key) else { return false };
         known.ask = known.ask.map(|(_, pause)| (now + pause, (2 * pause).min(ASK_LATEST)));
@@ -184,16 +189,20 @@ impl Identities {
 
     /// A process of which more is known by now: its identity, with the key that it had.
     pub fn completed(&mut self) -> Option<Arc<Identity>> {
-        while let Some((key, said)) = self.readers.as_ref()?.answer() {
+        while let Some(Answer { key, published: said, details }) = self.readers.as_ref()?.answer() {
             let Some(mut known) = self.cache.get_mut(&key) else { continue };
             self.awaited = self.awaited.saturating_sub(usize::from(std::mem::take(&mut known.is_awaited)));
             // One that ends, or writes it anew, says less for a moment, and is still who it was.
             let mut published = known.published.clone();
             published.extend(said);
-            if published == known.published {
+            let tells_details = details != Details::default() && details != known.process.details;
+            if published == known.published && !tells_details {
                 continue;
             }
             known.published = published;
+            if tells_details {
+                known.process.details = details;
+            }
             drop(known);
             let known = self.cache.get(&key)?;
             let identity = self.made_of(known.identity.key, &known.process, &known.published);
@@ -210,7 +219,8 @@ impl Identities {
         if let Some(agent) = &self.agent {
             return Arc::clone(agent);
         }
-        let process = self.observer.observe_self(self.facts.boot_time_unix_ns);
+        let mut process = self.observer.observe_self(self.facts.boot_time_unix_ns);
+        process.details = self.observer.details(process.pid, &self.additions.details);
         // What the operator says of the agent, it says itself.
         let mut said: Published = self.additions.own.iter().cloned().collect();
         let name = said.entry(names::SERVICE_NAME.to_owned()).or_default();
@@ -250,8 +260,13 @@ mod tests {
     fn who_becomes_another_user_is_told_as_that_one() {
         let (facts, _) =
             crate::host::gather(Path::new("/"), Some("id"), Some("here"), Path::new("/nonexistent"));
-        let additions =
-            Additions { every: Vec::new(), own: Vec::new(), published: false, value_length: 1024 };
+        let additions = Additions {
+            every: Vec::new(),
+            own: Vec::new(),
+            published: false,
+            details: Vec::new(),
+            value_length: 1024,
+        };
         let observer = Observer::new(Path::new("/"), Path::new("/sys/fs/cgroup"));
         let mut identities = Identities::new(facts, observer, additions);
         let mut task = Task::new_zeroed();

@@ -34,7 +34,7 @@ const KINDS: [(Kind, usize); 6] = [
 
 /// Nobody is asked: what a pid of the input leads to is another one with each run.
 fn additions() -> Additions {
-    Additions { every: Vec::new(), own: Vec::new(), published: false, value_length: 256 }
+    Additions { every: Vec::new(), own: Vec::new(), published: false, details: Vec::new(), value_length: 256 }
 }
 
 fn recorder() -> Recorder {

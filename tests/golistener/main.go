@@ -1,11 +1,14 @@
 // A listener as Go makes it: Multipath TCP by default since Go 1.24. Ten clients connect to it, every other one with
 // Multipath TCP, and for each accept it prints: whether it is Multipath TCP, the client's address, SO_COOKIE.
+//
+// golistener ADDRESS PATH serves there instead, and prints for each accept: its process id, the client's port or `unix`.
 package main
 
 import (
 	"fmt"
 	"log"
 	"net"
+	"os"
 	"syscall"
 	"unsafe"
 )
@@ -14,6 +17,14 @@ import (
 const soCookie = 57
 
 func main() {
+	if len(os.Args) == 3 {
+		tcp, err := net.Listen("tcp", os.Args[1])
+		check(err)
+		unix, err := net.Listen("unix", os.Args[2])
+		check(err)
+		go serve(unix)
+		serve(tcp)
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(err)
 	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
@@ -29,6 +40,21 @@ func main() {
 		fmt.Println(multipath, client.LocalAddr(), cookie(accepted.(*net.TCPConn)))
 		defer client.Close()
 		defer accepted.Close()
+	}
+}
+
+func serve(listener net.Listener) {
+	for {
+		accepted, err := listener.Accept()
+		check(err)
+		client := "unix"
+		if address, is := accepted.RemoteAddr().(*net.TCPAddr); is {
+			client = fmt.Sprint(address.Port)
+		}
+		fmt.Println("accepted", os.Getpid(), client)
+		// A client that is gone already is none of its business.
+		_, _ = accepted.Write([]byte("."))
+		_ = accepted.Close()
 	}
 }
 

@@ -1,7 +1,7 @@
 //! A process context as an SDK publishes it (OTEP 4719), and contexts that no SDK would publish.
 #![allow(unsafe_code, reason = "a mapping that others read has no safe wrapper")]
 
-use std::{os::fd::OwnedFd, ptr};
+use std::{os::fd::OwnedFd, ptr, thread, time::Duration};
 
 use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, KeyValue, any_value::Value},
@@ -65,18 +65,43 @@ fn payload(attributes: &[(&str, &str)]) -> Vec<u8> {
 /// # Panics
 /// When the kernel makes no mapping, or they do not fit.
 pub fn publish(attributes: &[(&str, &str)], wrong: Wrong) {
-    let message = payload(attributes);
+    let start = mapping();
+    if wrong == Wrong::Unanswered {
+        return unanswered(start.addr() as u64);
+    }
+    write(start, attributes, wrong);
+}
+
+/// Publishes one context after the other in the same place, most of them wrong, without end: in turn the service has each of these
+/// names. Nobody who reads is waited for.
+///
+/// # Panics
+/// When [`publish`] does.
+pub fn torment(names: &[&str], pause: Duration) {
+    let start = mapping();
+    for name in names.iter().cycle() {
+        for wrong in [Wrong::Not, Wrong::Garbage, Wrong::Huge, Wrong::Elsewhere] {
+            write(start, &[("service.name", name), ("process.pid", "1")], wrong);
+            thread::sleep(pause);
+        }
+    }
+}
+
+/// Memory that others look for.
+fn mapping() -> *mut u8 {
     let file: OwnedFd = memfd_create("OTEL_CTX", MemfdFlags::CLOEXEC).expect("a file in memory");
     ftruncate(&file, SIZE as u64).expect("its size");
     // SAFETY: a new mapping, at an address that the kernel chooses; it is never unmapped.
     let start = unsafe {
         mmap(ptr::null_mut(), SIZE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)
     };
-    let start = start.expect("a mapping").cast::<u8>();
+    start.expect("a mapping").cast()
+}
+
+/// A whole context, at the begin of a mapping.
+fn write(start: *mut u8, attributes: &[(&str, &str)], wrong: Wrong) {
+    let message = payload(attributes);
     let address = start.addr() as u64 + HEADER as u64;
-    if wrong == Wrong::Unanswered {
-        return unanswered(start.addr() as u64);
-    }
     let (length, at) = match wrong {
         Wrong::Huge => (u32::MAX, address),
         Wrong::Elsewhere => (64, 8),
@@ -89,7 +114,7 @@ pub fn publish(attributes: &[(&str, &str)], wrong: Wrong) {
     header.extend(length.to_ne_bytes());
     header.extend(1_u64.to_ne_bytes());
     header.extend(at.to_ne_bytes());
-    // SAFETY: both fit into the mapping, which nobody of this process knows yet.
+    // SAFETY: both fit into the mapping, which nobody else of this process writes to or reads.
     unsafe {
         ptr::copy_nonoverlapping(message.as_ptr(), start.add(HEADER), message.len());
         ptr::copy_nonoverlapping(header.as_ptr(), start, header.len());

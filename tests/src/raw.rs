@@ -83,6 +83,15 @@ pub fn leave_the_network() {
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("root may");
 }
 
+/// The calling thread leaves the host's name behind for one that can be set.
+///
+/// # Panics
+/// When it may not.
+pub fn leave_the_host_name() {
+    // SAFETY: no descriptor and no memory is unshared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWUTS) }.expect("root may");
+}
+
 /// `struct ifreq`, `include/uapi/linux/if.h`: a name and what the request is about.
 #[repr(C)]
 struct InterfaceRequest {

@@ -87,6 +87,13 @@ impl Record {
         as_text(self.resource.get(key))
     }
 
+    /// A list of texts of the Resource; empty without it.
+    #[must_use]
+    pub fn resource_texts(&self, key: &str) -> Vec<&str> {
+        let Some(Value::ArrayValue(array)) = self.resource.get(key) else { return Vec::new() };
+        array.values.iter().filter_map(|value| as_text(value.value.as_ref())).collect()
+    }
+
     /// An integer attribute of the Resource.
     #[must_use]
     pub fn resource_int(&self, key: &str) -> Option<i64> {

@@ -226,10 +226,12 @@ scenarios! {
         a_reused_pid_is_another_process
         a_process_that_is_gone_before_anybody_looks
         what_the_resource_says_of_the_host
+        the_hosts_name_is_not_the_agents_own
         what_a_process_publishes_names_its_service
         a_wrong_context_hurts_nobody
         the_environment_names_the_service
         nobody_is_asked_when_that_is_switched_off
+        how_it_was_started_is_told_when_that_is_wanted
         peers_are_told_as_far_as_they_may_be
         a_name_that_comes_later_is_taken_later
         who_is_gone_when_asked_again_is_still_who_it_was

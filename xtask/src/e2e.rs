@@ -1,7 +1,10 @@
-//! `cargo xtask e2e`: nginx and other servers accept, a real Collector receives, and each server's own word is the truth.
+//! `cargo xtask e2e`: nginx and other servers accept, a real Collector receives, and each server's own word is the truth. With
+//! `--full` also what Jaeger shows, and what a Collector adds on Kubernetes.
 
 mod compare;
 pub(crate) mod hostile;
+pub(crate) mod jaeger;
+mod kubernetes;
 mod load;
 mod mptcp;
 mod nginx;
@@ -28,6 +31,7 @@ use report::Figures;
 const QUICK: usize = 2_000;
 const FULL: usize = 20_000;
 const CLIENTS: usize = 50;
+const NGINX_WORKERS: usize = 2;
 
 /// Connections of each kind to each of the other servers.
 const CONNECTIONS_QUICK: usize = 50;
@@ -46,16 +50,22 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     let binary = build::suites(workspace, extent.profile())?.join("acceptd");
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let requests = if extent.full { FULL } else { QUICK };
-    let go_listener = mptcp::build(workspace, folder.path())?;
-    let programs = Programs { agent: &binary, collector: &collector, go_listener: &go_listener };
-    let mut figures = measure(&programs, folder.path(), requests)?;
     // PostgreSQL runs as another user, who has to reach its folder.
     let others = tempfile::Builder::new()
         .permissions(Permissions::from_mode(0o755))
         .tempdir()
         .context("no temporary folder")?;
+    let go_listener = mptcp::build(workspace, others.path())?;
+    let programs = Programs { agent: &binary, collector: &collector, go_listener: &go_listener };
+    let mut figures = measure(&programs, folder.path(), requests)?;
     let connections = if extent.full { CONNECTIONS_FULL } else { CONNECTIONS_QUICK };
     figures.others = Some(servers::measure(&binary, &collector, others.path(), connections)?);
+    if extent.full {
+        let folder = tempfile::tempdir().context("no temporary folder")?;
+        figures.trace = Some(jaeger::measure(workspace, &binary, &collector, folder.path())?);
+        let folder = tempfile::tempdir().context("no temporary folder")?;
+        kubernetes::measure(workspace, &binary, folder.path())?;
+    }
     println!("{figures}");
     if extent.full {
         report::write(workspace, &figures)?;
@@ -87,7 +97,7 @@ fn measure(programs: &Programs<'_>, folder: &Path, requests: usize) -> Result<Fi
     let sink = collector::start(programs.collector, folder)?;
     let go_without = mptcp::accept(programs.go_listener)?;
     let mut arrived = Tail::new(sink.file.clone());
-    let nginx = Nginx::start(folder)?;
+    let nginx = Nginx::start(folder, NGINX_WORKERS)?;
     let mut agent = agent::start(programs.agent, folder, sink.port)?;
     let mut records = agent::wait_until_captures(&mut agent, &mut arrived)?;
 
@@ -123,6 +133,7 @@ fn measure(programs: &Programs<'_>, folder: &Path, requests: usize) -> Result<Fi
         records: records.len(),
         load,
         others: None,
+        trace: None,
         seen: ledger.term("capture", "seen")?,
     })
 }

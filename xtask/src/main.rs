@@ -12,7 +12,9 @@ mod command;
 mod demo;
 mod e2e;
 mod fuzz;
+mod go;
 mod host;
+mod http;
 mod ledger;
 mod process;
 mod records;
@@ -67,6 +69,9 @@ enum Task {
     /// A process of the end-to-end suite
     #[command(hide = true)]
     AcceptOnce,
+    /// Likewise
+    #[command(hide = true)]
+    AcceptSlowly,
 }
 
 /// How much of a suite to run.
@@ -114,5 +119,6 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Codegen { check } => codegen::run(&workspace, check),
         Task::Ci => ci::run(&workspace),
         Task::AcceptOnce => e2e::hostile::accept_once(),
+        Task::AcceptSlowly => e2e::jaeger::accept_slowly(),
     }
 }

@@ -14,6 +14,9 @@ use serde::Deserialize;
 pub(crate) struct Record {
     pub(crate) event_name: String,
     pub(crate) body: String,
+    /// Of the connection's trace and its root; empty without one. Hexadecimal, as OTLP's JSON has it.
+    pub(crate) trace_id: String,
+    pub(crate) span_id: String,
     resource: BTreeMap<String, String>,
     attributes: BTreeMap<String, String>,
 }
@@ -74,6 +77,8 @@ fn parse(line: &[u8]) -> Result<Vec<Record>> {
             records.push(Record {
                 event_name: record.event_name,
                 body: record.body.map(Value::into_text).unwrap_or_default(),
+                trace_id: record.trace_id,
+                span_id: record.span_id,
                 resource: resource.clone(),
                 attributes: texts(record.attributes),
             });
@@ -122,6 +127,10 @@ struct LogRecord {
     event_name: String,
     body: Option<Value>,
     #[serde(default)]
+    trace_id: String,
+    #[serde(default)]
+    span_id: String,
+    #[serde(default)]
     attributes: Vec<KeyValue>,
 }
 
@@ -153,7 +162,7 @@ mod tests {
     use super::Tail;
 
     const LINE: &str = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"process.pid","value":{"intValue":"812"}}]},
-        "scopeLogs":[{"scope":{},"logRecords":[{"eventName":"acceptd.socket.accept","body":{"stringValue":"a line"},
+        "scopeLogs":[{"scope":{},"logRecords":[{"eventName":"acceptd.socket.accept","traceId":"0a1b","spanId":"","body":{"stringValue":"a line"},
         "attributes":[{"key":"acceptd.socket.mptcp","value":{"boolValue":true}},{"key":"p","value":{"intValue":80}}]}]}]}]}"#;
 
     #[test]
@@ -166,6 +175,7 @@ mod tests {
         assert_eq!(records.len(), 1);
         assert_eq!(records[0].event_name, "acceptd.socket.accept");
         assert_eq!(records[0].body, "a line");
+        assert_eq!((records[0].trace_id.as_str(), records[0].span_id.as_str()), ("0a1b", ""));
         assert_eq!(records[0].resource("process.pid"), "812");
         assert_eq!(records[0].attribute("acceptd.socket.mptcp"), "true");
         assert_eq!(records[0].attribute("p"), "80");

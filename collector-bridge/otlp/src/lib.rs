@@ -43,7 +43,7 @@ pub use record::{
     Accept, Endpoint, Event, Handshake, NetworkType, RecordUid, Span, SpanKind, Syscall, Threshold,
     Transport, Value, encode_accept, encode_event, encode_span, network_type,
 };
-pub use resource::{EncodedResource, Host, Process, Said};
+pub use resource::{Details, EncodedResource, Host, Process, Said};
 pub use signal::Signal;
 pub use transport::{Settings, Target, Tls, TlsError, TransportError, probe};
 

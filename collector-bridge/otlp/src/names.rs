@@ -273,6 +273,16 @@ pub const OTEL_EVENT_NAME: &str = "otel.event.name";
 /// True for the listeners together for which there is no room: 500 names have a series of their own.
 pub const OTEL_METRIC_OVERFLOW: &str = "otel.metric.overflow";
 
+/// How many arguments the process was started with, the command among them.
+pub const PROCESS_ARGS_COUNT: &str = "process.args_count";
+
+/// The first argument that the process was started with; by `resource.include`, as the next three.
+pub const PROCESS_COMMAND: &str = "process.command";
+
+/// The arguments that the process was started with, the command first; those that do not fit into 4 KiB are
+/// left out.
+pub const PROCESS_COMMAND_ARGS: &str = "process.command_args";
+
 /// When the process was started, RFC 3339 with milliseconds; the same across agent restarts and clock steps.
 pub const PROCESS_CREATION_TIME: &str = "process.creation.time";
 
@@ -284,6 +294,9 @@ pub const PROCESS_EXECUTABLE_PATH: &str = "process.executable.path";
 
 /// The effective user's name.
 pub const PROCESS_OWNER: &str = "process.owner";
+
+/// The id of the process's parent when it was looked at, in the host's pid namespace.
+pub const PROCESS_PARENT_PID: &str = "process.parent_pid";
 
 /// The accepting process's id in the host's pid namespace.
 pub const PROCESS_PID: &str = "process.pid";
@@ -634,6 +647,7 @@ pub const SPANS: &[EventName] = &[
             Use { key: ACCEPTD_SOCKET_COOKIE, value: Type::String, values: &[], required: true },
             Use { key: ACCEPTD_SAMPLING_REASON, value: Type::String, values: &["slow"], required: false },
             Use { key: ACCEPTD_CONNECTION_PREEXISTING, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_MPTCP, value: Type::Boolean, values: &[], required: false },
             Use { key: ACCEPTD_CONNECTION_BYTES_RECEIVED, value: Type::Int, values: &[], required: false },
             Use { key: ACCEPTD_CONNECTION_BYTES_SENT, value: Type::Int, values: &[], required: false },
             Use { key: ACCEPTD_CONNECTION_RETRANSMITS, value: Type::Int, values: &[], required: false },
@@ -659,6 +673,7 @@ pub const SPANS: &[EventName] = &[
             Use { key: ACCEPTD_SOCKET_COOKIE, value: Type::String, values: &[], required: true },
             Use { key: ACCEPTD_SAMPLING_REASON, value: Type::String, values: &["slow"], required: false },
             Use { key: ACCEPTD_CONNECTION_PREEXISTING, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_MPTCP, value: Type::Boolean, values: &[], required: false },
             Use { key: ACCEPTD_TCP_HANDSHAKE_TIME_NS, value: Type::Int, values: &[], required: true },
             Use { key: ACCEPTD_TCP_RTT_NS, value: Type::Int, values: &[], required: false },
             Use { key: ACCEPTD_TCP_SYNACK_RETRANSMITS, value: Type::Int, values: &[], required: true },
@@ -681,6 +696,7 @@ pub const SPANS: &[EventName] = &[
             Use { key: ACCEPTD_SOCKET_COOKIE, value: Type::String, values: &[], required: true },
             Use { key: ACCEPTD_SAMPLING_REASON, value: Type::String, values: &["slow"], required: false },
             Use { key: ACCEPTD_CONNECTION_PREEXISTING, value: Type::Boolean, values: &[], required: false },
+            Use { key: ACCEPTD_SOCKET_MPTCP, value: Type::Boolean, values: &[], required: false },
             Use { key: ACCEPTD_ACCEPT_QUEUE_TIME_NS, value: Type::Int, values: &[], required: true },
         ],
     },
@@ -1072,6 +1088,10 @@ pub const RESOURCE: &[Use] = &[
     Use { key: PROCESS_USER_ID, value: Type::Int, values: &[], required: true },
     Use { key: PROCESS_REAL_USER_ID, value: Type::Int, values: &[], required: false },
     Use { key: PROCESS_OWNER, value: Type::String, values: &[], required: false },
+    Use { key: PROCESS_COMMAND, value: Type::String, values: &[], required: false },
+    Use { key: PROCESS_COMMAND_ARGS, value: Type::Strings, values: &[], required: false },
+    Use { key: PROCESS_ARGS_COUNT, value: Type::Int, values: &[], required: false },
+    Use { key: PROCESS_PARENT_PID, value: Type::Int, values: &[], required: false },
     Use { key: CONTAINER_ID, value: Type::String, values: &[], required: false },
     Use { key: K8S_POD_UID, value: Type::String, values: &[], required: false },
     Use { key: HOST_ID, value: Type::String, values: &[], required: false },

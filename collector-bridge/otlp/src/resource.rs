@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use opentelemetry_proto::tonic::{
-    common::v1::{AnyValue, EntityRef, KeyValue, any_value::Value},
+    common::v1::{AnyValue, ArrayValue, EntityRef, KeyValue, any_value::Value},
     resource::v1::Resource,
 };
 use prost::Message as _;
@@ -52,6 +52,35 @@ pub struct Process {
     pub pod_uid: Option<String>,
     /// The systemd service, by its name without `.service`: the service's name when the process does not say one.
     pub unit: Option<String>,
+    /// What is only told when the operator wants it.
+    pub details: Details,
+}
+
+/// What a Resource has of a process only when that is wanted. Raw bytes, as for [`Process`].
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Details {
+    /// `process.command`
+    pub command: Option<Vec<u8>>,
+    /// `process.command_args`; empty when they are not wanted, or not known.
+    pub command_args: Vec<Vec<u8>>,
+    /// `process.args_count`
+    pub args_count: Option<u32>,
+    /// `process.parent_pid`
+    pub parent_pid: Option<u32>,
+}
+
+impl Details {
+    fn encode(&self, attributes: &mut Vec<KeyValue>, value_length: usize) {
+        let command = self.command.as_ref().map(|command| escape(command, value_length));
+        push_text(attributes, names::PROCESS_COMMAND, command.as_deref());
+        if !self.command_args.is_empty() {
+            let texts = self.command_args.iter().map(|one| Value::StringValue(escape(one, value_length)));
+            let values = texts.map(|text| AnyValue { value: Some(text) }).collect();
+            attributes.push(attribute(names::PROCESS_COMMAND_ARGS, Value::ArrayValue(ArrayValue { values })));
+        }
+        attributes.extend(self.args_count.map(|count| int(names::PROCESS_ARGS_COUNT, count)));
+        attributes.extend(self.parent_pid.map(|pid| int(names::PROCESS_PARENT_PID, pid)));
+    }
 }
 
 impl Process {
@@ -103,6 +132,7 @@ impl EncodedResource {
         attributes.extend(process.real_user_id.map(|id| int(names::PROCESS_REAL_USER_ID, id)));
         let owner = process.owner.as_ref().map(|owner| escape(owner.as_bytes(), value_length));
         push_text(&mut attributes, names::PROCESS_OWNER, owner.as_deref());
+        process.details.encode(&mut attributes, value_length);
         push_text(&mut attributes, names::CONTAINER_ID, process.container_id.as_deref());
         push_text(&mut attributes, names::K8S_POD_UID, process.pod_uid.as_deref());
         attributes.push(text(names::SERVICE_NAME, process.service_name(said, value_length)));

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use acceptd_otlp::{Batch, BatchBuilder, BatchLimits, EncodedResource, Host, Process, Push, Said, Signal};
+use acceptd_otlp::{
+    Batch, BatchBuilder, BatchLimits, Details, EncodedResource, Host, Process, Push, Said, Signal,
+};
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest, common::v1::any_value::Value, logs::v1::LogRecord,
 };
@@ -29,6 +31,7 @@ fn of_process(pid: u32, by_the_operator: &[(String, String)]) -> EncodedResource
         container_id: None,
         pod_uid: None,
         unit: None,
+        details: Details::default(),
     };
     EncodedResource::of_process(&host, &process, Said { by_itself: &BTreeMap::new(), by_the_operator }, 1024)
 }

@@ -5,8 +5,8 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use acceptd_otlp::{
-    Accept, BatchBuilder, BatchLimits, EncodedResource, Endpoint, Handshake, Host, NetworkType, Process,
-    Profile, Push, RecordUid, Said, Signal, Syscall, Transport, encode_accept,
+    Accept, BatchBuilder, BatchLimits, Details, EncodedResource, Endpoint, Handshake, Host, NetworkType,
+    Process, Profile, Push, RecordUid, Said, Signal, Syscall, Transport, encode_accept,
 };
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
@@ -446,6 +446,7 @@ proptest! {
         owner in option::of(".{0,3000}"),
         extra in vec((".{0,300}", ".{0,3000}"), 0..20),
         said in btree_map("(service|process)\\.(name|pid|.{0,30})", ".{0,3000}", 0..20),
+        details in (option::of(vec(any::<u8>(), 0..3000)), vec(vec(any::<u8>(), 0..300), 0..60)),
         limit in 16_usize..20_000,
     ) {
         let host = Host { id: Some("0a1b".into()), name: "here".into(), arch: "amd64" };
@@ -461,6 +462,7 @@ proptest! {
             container_id: Some("0f".repeat(32)),
             pod_uid: None,
             unit: Some("unit".into()),
+            details: Details { command: details.0, command_args: details.1, args_count: Some(60), parent_pid: Some(1) },
         };
         let resource = EncodedResource::of_process(&host, &process, Said { by_itself: &said, by_the_operator: &extra }, limit);
         prop_assert!(resource.as_bytes().len() <= 8 << 10, "{} bytes", resource.as_bytes().len());

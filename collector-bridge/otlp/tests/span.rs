@@ -3,8 +3,8 @@
 #![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
 
 use acceptd_otlp::{
-    Attribute, BatchBuilder, BatchLimits, EncodedResource, Endpoint, Host, Process, Profile, Push, Said,
-    Signal, Span, SpanKind, Threshold, Value, encode_span,
+    Attribute, BatchBuilder, BatchLimits, Details, EncodedResource, Endpoint, Host, Process, Profile, Push,
+    Said, Signal, Span, SpanKind, Threshold, Value, encode_span,
 };
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -98,6 +98,7 @@ fn a_request_of_spans() {
         container_id: None,
         pod_uid: None,
         unit: None,
+        details: Details::default(),
     };
     let host = Host { id: None, name: "here".to_owned(), arch: "amd64" };
     let said = Said { by_itself: &std::collections::BTreeMap::new(), by_the_operator: &[] };

@@ -20,7 +20,7 @@ use super::kind::{
 use super::pairs::{Attributes, HeaderMap, Headers};
 use super::ratio::{Part, Ratio};
 use super::table::{Key, settings};
-use super::values::{Families, Family, HookNames, Numbers, Texts};
+use super::values::{Detail, Family, HookNames, Numbers, SomeOf, Texts};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -203,6 +203,9 @@ settings! {
         /// Also takes from each process what it publishes of itself: service.* and deployment.environment.name, from the process
         /// context of its OpenTelemetry SDK, or from the variables of OpenTelemetry in its environment.
         "resource.published" => published: bool = true, Toggle;
+        /// What else is told of each process: process.command, process.command_args, process.args_count, process.parent_pid. Arguments
+        /// may hold secrets.
+        "resource.include" => include: Vec<Detail> = Vec::new(), SomeOf;
     }
 
     /// The host that is observed.
@@ -223,7 +226,7 @@ settings! {
         /// Only these local ports. Events without a port (UNIX sockets) do not pass then.
         "filter.ports" => ports: Vec<u64> = Vec::new(), Numbers(1, 65_535);
         /// Only these address families.
-        "filter.families" => families: Vec<Family> = Vec::new(), Families;
+        "filter.families" => families: Vec<Family> = Vec::new(), SomeOf;
         /// Only these processes, by their ids in the host's pid namespace.
         "filter.pids" => pids: Vec<u64> = Vec::new(), Numbers(1, 4_194_304);
         /// Only processes with these names (comm; not those of their threads).
@@ -239,7 +242,7 @@ settings! {
         /// Not these local ports.
         "filter.exclude.ports" => ports: Vec<u64> = Vec::new(), Numbers(1, 65_535);
         /// Not these address families.
-        "filter.exclude.families" => families: Vec<Family> = Vec::new(), Families;
+        "filter.exclude.families" => families: Vec<Family> = Vec::new(), SomeOf;
         /// Not these processes.
         "filter.exclude.pids" => pids: Vec<u64> = Vec::new(), Numbers(1, 4_194_304);
         /// Not processes with these names.

@@ -96,6 +96,9 @@ fn every_key_can_be_set_by_variable_and_flag_and_file() {
             toml::Value::String(text) if text.is_empty() => "/x".to_owned(),
             toml::Value::String(text) => text,
             toml::Value::Array(_) if key.name.ends_with("families") => "inet,unix".to_owned(),
+            toml::Value::Array(_) if key.name == "resource.include" => {
+                "process.command,process.parent_pid".to_owned()
+            }
             toml::Value::Array(_) if key.name.ends_with("hooks") => "sys_exit,sys_enter".to_owned(),
             toml::Value::Array(_) if (key.expects)().contains("numbers") => "1,2".to_owned(),
             toml::Value::Array(_) => "a,b".to_owned(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use acceptd_common::limits::FILTER_VALUES;
+use acceptd_otlp::names;
 
 use super::kind::{Kind, Names};
 use super::raw::Raw;
@@ -84,9 +85,6 @@ pub enum Family {
 }
 
 impl Family {
-    const ALL: [(&'static str, Self); 4] =
-        [("inet", Self::Inet), ("inet6", Self::Inet6), ("unix", Self::Unix), ("vsock", Self::Vsock)];
-
     /// `AF_…` of include/linux/socket.h.
     #[must_use]
     pub const fn number(self) -> u16 {
@@ -99,30 +97,64 @@ impl Family {
     }
 }
 
-/// Families by name.
-pub(super) struct Families;
+impl Named for Family {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("inet", Self::Inet), ("inet6", Self::Inet6), ("unix", Self::Unix), ("vsock", Self::Vsock)];
+}
 
-impl Kind<Vec<Family>> for Families {
+/// An attribute of a process's Resource that is only told when it is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// `process.command`
+    Command,
+    /// `process.command_args`
+    CommandArgs,
+    /// `process.args_count`
+    ArgsCount,
+    /// `process.parent_pid`
+    ParentPid,
+}
+
+impl Named for Detail {
+    const ALL: &'static [(&'static str, Self)] = &[
+        (names::PROCESS_COMMAND, Self::Command),
+        (names::PROCESS_COMMAND_ARGS, Self::CommandArgs),
+        (names::PROCESS_ARGS_COUNT, Self::ArgsCount),
+        (names::PROCESS_PARENT_PID, Self::ParentPid),
+    ];
+}
+
+/// Something of which there are a few, each with a name.
+pub(super) trait Named: Copy + PartialEq + 'static {
+    /// All of them.
+    const ALL: &'static [(&'static str, Self)];
+}
+
+/// Some of these, by name.
+pub(super) struct SomeOf;
+
+impl<T: Named> Kind<Vec<T>> for SomeOf {
     fn expects(&self) -> String {
-        let names: Vec<_> = Family::ALL.iter().map(|(name, _)| *name).collect();
-        format!("a list of {}", names.join(", "))
+        format!("a list of {}", all::<T>())
     }
 
-    fn read(&self, raw: &Raw) -> Result<Vec<Family>, String> {
-        let names = Names.read(raw).map_err(|_| self.mismatch(raw))?;
+    fn read(&self, raw: &Raw) -> Result<Vec<T>, String> {
+        let names = Names.read(raw).map_err(|_| Kind::<Vec<T>>::mismatch(self, raw))?;
         let known = |name: &String| {
-            let found = Family::ALL.iter().find(|(known, _)| known == name);
-            found.map(|(_, family)| *family).ok_or_else(|| self.unfit(name))
+            let found = T::ALL.iter().find(|(known, _)| known == name);
+            found.map(|(_, value)| *value).ok_or_else(|| format!("{name:?} is none of {}", all::<T>()))
         };
         names.iter().map(known).collect()
     }
 
-    fn write(&self, value: &Vec<Family>) -> toml::Value {
-        let name = |family: &Family| {
-            Family::ALL.iter().find(|(_, known)| known == family).map_or("", |(name, _)| *name)
-        };
+    fn write(&self, value: &Vec<T>) -> toml::Value {
+        let name = |value: &T| T::ALL.iter().find(|(_, known)| known == value).map_or("", |(name, _)| *name);
         value.iter().map(name).collect::<Vec<_>>().into()
     }
+}
+
+fn all<T: Named>() -> String {
+    T::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
 /// Names of programs.

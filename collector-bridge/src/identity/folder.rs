@@ -38,7 +38,12 @@ impl Folder {
 
     /// When it was started, in ticks since boot.
     pub(super) fn started(&self) -> Option<u64> {
-        start_ticks(&self.read("stat", STAT)?)
+        behind_name(&self.read("stat", STAT)?, STARTED)
+    }
+
+    /// Its parent, in the pid namespace of the folder's `/proc`; none where that is outside.
+    pub(super) fn parent(&self) -> Option<u32> {
+        Some(behind_name(&self.read("stat", STAT)?, PARENT)?.try_into().ok()?).filter(|pid| *pid != 0)
     }
 
     /// Where a link leads.
@@ -64,11 +69,15 @@ impl Folder {
     }
 }
 
-/// Field 22 of `/proc/PID/stat`. The name in field 2 may hold any byte, also `)`: count from the last one.
-fn start_ticks(stat: &[u8]) -> Option<u64> {
+/// Fields 4 and 22 of `/proc/PID/stat`, counted behind the name.
+const PARENT: usize = 1;
+const STARTED: usize = 19;
+
+/// A number of `/proc/PID/stat`. The name in field 2 may hold any byte, also `)`: count from the last one.
+fn behind_name(stat: &[u8], field: usize) -> Option<u64> {
     let after_name = stat.iter().rposition(|&byte| byte == b')')?;
     let fields = std::str::from_utf8(stat.get(after_name + 1..)?).ok()?;
-    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+    fields.split_ascii_whitespace().nth(field)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -76,11 +85,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_time_is_found_behind_any_name() {
-        let rest = "S 1 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 98765 0 0";
-        assert_eq!(start_ticks(format!("7 (a) b) (c) {rest}").as_bytes()), Some(98_765));
-        assert_eq!(start_ticks(b"7 (a"), None);
-        assert_eq!(start_ticks(b"7 (a) S 1"), None);
+    fn numbers_are_found_behind_any_name() {
+        let rest = "S 3 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 98765 0 0";
+        let stat = format!("7 (a) b) (c) {rest}");
+        assert_eq!(behind_name(stat.as_bytes(), STARTED), Some(98_765));
+        assert_eq!(behind_name(stat.as_bytes(), PARENT), Some(3));
+        assert_eq!(behind_name(b"7 (a", STARTED), None);
+        assert_eq!(behind_name(b"7 (a) S 1", STARTED), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 };
 
 use acceptd_common::{Task, limits::EXE_LEN};
-use acceptd_otlp::Process;
+use acceptd_otlp::{Details, Process};
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use quick_cache::{
@@ -19,10 +19,12 @@ use zerocopy::FromZeros as _;
 
 use super::{
     cgroup::{self, Placement},
+    details,
     folder::{Folder, NANOS_PER_TICK, Namespaces},
     passwd::Users,
     until_nul,
 };
+use crate::config::Detail;
 
 /// What the kernel adds to the link of an executable that was removed or replaced (`fs/d_path.c`).
 const DELETED: &[u8] = b" (deleted)";
@@ -100,7 +102,15 @@ impl Observer {
             container_id: placement.container_id,
             pod_uid: placement.pod_uid,
             unit: placement.service,
+            // Not without waiting for the process.
+            details: Details::default(),
         }
+    }
+
+    /// What is wanted of a process that lets itself be waited for: the agent.
+    pub(super) fn details(&self, pid: u32, wanted: &[Detail]) -> Details {
+        let folder = self.proc.as_ref().and_then(|proc| Folder::open(proc, pid).ok());
+        folder.map(|folder| details::of(&folder, wanted)).unwrap_or_default()
     }
 
     /// By the process, or by what was found of others in the same cgroup.

@@ -1,4 +1,4 @@
-//! Threads that read what processes publish of themselves. To read a process's memory takes as long as the process wants, so it
+//! Threads that read what processes publish of themselves, and how they were started. To read a process's memory takes as long as the process wants, so it
 //! is never waited for: who hangs in it is left there, and another thread takes over, so long as there are not too many.
 
 use std::{
@@ -12,12 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use acceptd_otlp::Details;
+
 use super::{
-    ProcessKey,
+    ProcessKey, details,
     folder::Folder,
     process::without_deleted,
     published::{self, Published},
 };
+use crate::config::Detail;
 
 /// Processes that wait to be read. One that does not find room is asked for again at a later record of it.
 const WAITING: usize = 1024;
@@ -39,11 +42,26 @@ pub(super) struct Question {
     pub(super) executable: Vec<u8>,
 }
 
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) key: ProcessKey,
+    pub(super) published: Published,
+    pub(super) details: Details,
+}
+
+/// What is looked for.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) published: bool,
+    pub(super) details: Vec<Detail>,
+}
+
 /// The threads, and what is under way.
 #[derive(Debug)]
 pub(super) struct Readers {
     requests: SyncSender<Question>,
-    answers: Receiver<(ProcessKey, Published)>,
+    answers: Receiver<Answer>,
     /// What a further thread needs.
     worker: Worker,
     /// Since when each thread reads, in nanoseconds after `began` and one; 0 when it does not.
@@ -57,26 +75,27 @@ pub(super) struct Readers {
 struct Worker {
     proc: PathBuf,
     requests: Arc<Mutex<Receiver<Question>>>,
-    answers: SyncSender<(ProcessKey, Published)>,
+    answers: SyncSender<Answer>,
+    wanted: Wanted,
     began: Instant,
 }
 
 impl Readers {
     /// Readers of the processes under `proc`. The first thread starts with the first question.
-    pub(super) fn new(proc: &Path) -> Self {
-        Self::with_patience(proc, HANGS_AFTER)
+    pub(super) fn new(proc: &Path, wanted: Wanted) -> Self {
+        Self::with_patience(proc, wanted, HANGS_AFTER)
     }
 
-    fn with_patience(proc: &Path, hangs_after: Duration) -> Self {
+    fn with_patience(proc: &Path, wanted: Wanted, hangs_after: Duration) -> Self {
         let (requests, asked) = mpsc::sync_channel(WAITING);
         let (answered, answers) = mpsc::sync_channel(ANSWERS);
         let began = Instant::now();
-        let worker =
-            Worker { proc: proc.to_owned(), requests: Arc::new(Mutex::new(asked)), answers: answered, began };
+        let (proc, requests_of_worker) = (proc.to_owned(), Arc::new(Mutex::new(asked)));
+        let worker = Worker { proc, requests: requests_of_worker, answers: answered, wanted, began };
         Self { requests, answers, worker, busy: Vec::new(), began, hangs_after, has_given_up: false }
     }
 
-    /// Asks what a process publishes; never waits. False when it is not asked.
+    /// Asks for a process; never waits. False when it is not asked.
     pub(super) fn ask(&mut self, question: Question) -> bool {
         self.hire();
         match self.requests.try_send(question) {
@@ -86,7 +105,7 @@ impl Readers {
     }
 
     /// An answer that has come.
-    pub(super) fn answer(&self) -> Option<(ProcessKey, Published)> {
+    pub(super) fn answer(&self) -> Option<Answer> {
         self.answers.try_recv().ok()
     }
 
@@ -125,19 +144,19 @@ impl Worker {
             let asked = self.requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(question) = asked else { return };
             busy.store(since(self.began), Ordering::Release);
-            let published = self.read(&question).unwrap_or_default();
+            let (published, details) = self.read(&question).unwrap_or_default();
             busy.store(0, Ordering::Release);
-            let Question { key, .. } = question;
-            if self.answers.send((key, published)).is_err() {
+            if self.answers.send(Answer { key: question.key, published, details }).is_err() {
                 return;
             }
         }
     }
 
-    fn read(&self, Question { key, executable }: &Question) -> Option<Published> {
+    fn read(&self, Question { key, executable }: &Question) -> Option<(Published, Details)> {
         let folder = Folder::of(&self.proc, key.tgid, key.leader_start_ns)?;
-        let published = published::of(&folder);
-        (without_deleted(folder.link("exe")?) == *executable).then_some(published)
+        let published = if self.wanted.published { published::of(&folder) } else { Published::new() };
+        let details = details::of(&folder, &self.wanted.details);
+        (without_deleted(folder.link("exe")?) == *executable).then_some((published, details))
     }
 }
 
@@ -152,6 +171,7 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_millis(50);
+    const NAMES: Wanted = Wanted { published: true, details: Vec::new() };
 
     fn question(tgid: u32) -> Question {
         let key = ProcessKey { tgid, leader_start_ns: 0, exec_id: 0, euid: 0, uid: 0 };
@@ -184,7 +204,7 @@ mod tests {
     fn answer(readers: &Readers, within: Duration) -> Option<(u32, Option<String>)> {
         let deadline = Instant::now() + within;
         loop {
-            if let Some((key, published)) = readers.answer() {
+            if let Some(Answer { key, published, .. }) = readers.answer() {
                 return Some((key.tgid, published.get("service.name").cloned()));
             }
             if Instant::now() > deadline {
@@ -200,7 +220,7 @@ mod tests {
         let pipes = [1, 2, 3, 4].map(|pid| hanging(proc.path(), pid));
         named(proc.path(), 7, "shop");
         named(proc.path(), 8, "till");
-        let mut readers = Readers::with_patience(proc.path(), PATIENCE);
+        let mut readers = Readers::with_patience(proc.path(), NAMES, PATIENCE);
         let long = Duration::from_secs(10);
         for hanging in 1..=3 {
             assert!(readers.ask(question(hanging)));
@@ -224,7 +244,7 @@ mod tests {
     fn another_process_and_another_program_do_not_answer() {
         let proc = tempfile::tempdir().expect("a temporary folder");
         named(proc.path(), 7, "shop");
-        let mut readers = Readers::new(proc.path());
+        let mut readers = Readers::new(proc.path(), NAMES);
         let mut other = question(7);
         other.key.leader_start_ns = 10_000_000;
         let execed = Question { executable: b"/bin/before".to_vec(), ..question(7) };

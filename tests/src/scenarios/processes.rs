@@ -8,6 +8,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,7 @@ use crate::{
     agent::{Agent, binary},
     context::{self, Wrong},
     mounted::Group,
+    raw,
     record::Record,
     truth::Truth,
     wait,
@@ -203,6 +205,24 @@ pub(super) fn what_the_resource_says_of_the_host() {
     let _ = agent.stop();
 }
 
+/// As in a container: the agent's own name is another one.
+pub(super) fn the_hosts_name_is_not_the_agents_own() {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
+    let start = || {
+        raw::leave_the_host_name();
+        rustix::system::sethostname(b"agents-own").expect("root may");
+        Agent::start()
+    };
+    // Who it starts has its names.
+    let agent = thread::spawn(start).join().expect("it starts");
+    let (listening, port) = listener();
+    let _client = connect(port);
+    let _accepted = listening.accept().expect("a connection");
+    let record = agent.inbox.of_port(port, 1).remove(0);
+    assert_eq!(record.resource_text("host.name"), Some(host.trim()));
+    let _ = agent.stop();
+}
+
 /// An agent whose records wait long enough for what their process says of itself, on a slow machine too.
 fn patient(flags: &[&str]) -> Agent {
     Agent::with(&[&["--set", "batch.timeout=2s"], flags].concat())
@@ -275,6 +295,27 @@ pub(super) fn nobody_is_asked_when_that_is_switched_off() {
     let mut named = acceptor();
     named.env("OTEL_SERVICE_NAME", "environment").args(["publish", "valid", "shop", "1"]);
     assert_eq!(service(&one_accept(&agent, &mut named)), NAMELESS);
+    let _ = agent.stop();
+}
+
+pub(super) fn how_it_was_started_is_told_when_that_is_wanted() {
+    let keys = ["process.command", "process.command_args", "process.args_count", "process.parent_pid"];
+    let agent = patient(&[]);
+    let record = one_accept(&agent, acceptor().arg("1"));
+    for key in keys {
+        assert_eq!(record.resource.get(key), None, "{key} is not told by itself");
+    }
+    let _ = agent.stop();
+
+    let include = format!("resource.include={}", keys.join(","));
+    let agent = patient(&["--set", &include, "--set", "resource.published=false"]);
+    let path = binary("acceptor");
+    let record = one_accept(&agent, acceptor().args(["1", "true", "", "a b"]));
+    assert_eq!(record.resource_text("process.command").map(Path::new), Some(path.as_path()));
+    let expected = [path.to_str().expect("text"), "1", "true", "", "a b"];
+    assert_eq!(record.resource_texts("process.command_args"), expected);
+    assert_eq!(record.resource_int("process.args_count"), Some(5));
+    assert_eq!(record.resource_int("process.parent_pid"), Some(i64::from(std::process::id())));
     let _ = agent.stop();
 }
 

@@ -4,11 +4,14 @@
 use super::registry::Primitive;
 
 /// Attributes that are no strings.
-const TYPES: [(&str, Primitive); 8] = [
+const TYPES: [(&str, Primitive); 11] = [
     ("client.port", Primitive::Int),
     ("network.local.port", Primitive::Int),
     ("network.peer.port", Primitive::Int),
     ("otel.metric.overflow", Primitive::Boolean),
+    ("process.args_count", Primitive::Int),
+    ("process.command_args", Primitive::Strings),
+    ("process.parent_pid", Primitive::Int),
     ("process.pid", Primitive::Int),
     ("process.real_user.id", Primitive::Int),
     ("process.user.id", Primitive::Int),

@@ -1,4 +1,4 @@
-//! nginx with two workers and everything of it in a temporary folder. Its log is the truth.
+//! nginx with some workers and everything of it in a temporary folder. Its log is the truth.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,12 +35,13 @@ pub(crate) struct Accepted {
 
 impl Nginx {
     /// Starts nginx on a free port of 127.0.0.1 and `::1`, and waits until its workers listen.
-    pub(crate) fn start(folder: &Path) -> Result<Self> {
+    pub(crate) fn start(folder: &Path, workers: usize) -> Result<Self> {
         let port = host::free_port()?;
         let prefix = folder.join("nginx");
         std::fs::create_dir(&prefix).context("creating nginx's folder")?;
         let config = prefix.join("nginx.conf");
-        std::fs::write(&config, configuration(port, host::has_ipv6())).context("writing nginx.conf")?;
+        std::fs::write(&config, configuration(port, host::has_ipv6(), workers))
+            .context("writing nginx.conf")?;
         let mut nginx = Command::new("nginx");
         nginx.arg("-p").arg(&prefix).arg("-e").arg(prefix.join("error.log")).arg("-c").arg(&config);
         let mut process = Running::start("nginx", nginx, &prefix.join("out"), &prefix.join("err"))?;
@@ -91,11 +92,11 @@ impl FromStr for Accepted {
     }
 }
 
-fn configuration(port: u16, ipv6: bool) -> String {
+fn configuration(port: u16, ipv6: bool, workers: usize) -> String {
     let listen_ipv6 = if ipv6 { format!("listen [::1]:{port};") } else { String::new() };
     format!(
         "daemon off;
-worker_processes 2;
+worker_processes {workers};
 user {USER};
 pid nginx.pid;
 error_log error.log warn;

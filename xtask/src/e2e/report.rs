@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::jaeger::Times;
 use super::servers::{Accepted, Measured};
 use crate::results;
 use crate::workspace::Workspace;
@@ -23,6 +24,8 @@ pub(crate) struct Figures {
     pub(crate) load: Duration,
     /// The other servers.
     pub(crate) others: Option<Measured>,
+    /// With `--full`, when Kubernetes' names were right as well.
+    pub(crate) trace: Option<Times>,
     /// Calls of accept that the hook saw, those on an empty queue among them.
     pub(crate) seen: u64,
 }
@@ -56,6 +59,16 @@ impl fmt::Display for Figures {
                 "e2e: {containers} containers: id, process and service of every record equal Docker's engine"
             )?;
         }
+        if let Some(Times { handshake, queue, connection }) = &self.trace {
+            writeln!(
+                out,
+                "e2e: in Jaeger by service, by each span's name and by the log record's ids: a connection of {connection:?} with a handshake of {handshake:?} and {queue:?} in the queue of a server that slept 300 ms"
+            )?;
+            writeln!(
+                out,
+                "e2e: otel-config/kubernetes.yaml: pod, container and service by container.id, by k8s.pod.uid, and unknown_service back outside"
+            )?;
+        }
         write!(
             out,
             "e2e: the ledger balances: {} accepts seen, {} records at the Collector, 0 lost",
@@ -72,6 +85,8 @@ pub(crate) fn write(workspace: &Workspace, figures: &Figures) -> Result<()> {
     let facts = [
         ("server", String::from_utf8_lossy(&nginx.stderr).trim().to_owned()),
         ("Collector", "0.165.0 of tests/collector, file exporter".to_owned()),
+        ("on Kubernetes", "0.161.0 of tests/collector-contrib, k8sattributes".to_owned()),
+        ("Jaeger", "2.13.0 of tests/jaeger, in memory".to_owned()),
     ];
     results::write(workspace, "e2e", "End to end: nginx, acceptd, Collector", &facts, &figures.to_string())
 }

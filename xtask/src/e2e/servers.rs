@@ -1,9 +1,10 @@
-//! Other servers than nginx, at the same time, each of which says itself what it accepted and who it is: Redis, PostgreSQL, HAProxy,
-//! Node and Java, over TCP and, where they have them, UNIX sockets; a server that runs out of descriptors, which strace watches;
+//! Servers at the same time, each of which says itself what it accepted and who it is: nginx, Redis, PostgreSQL, HAProxy, Go, Node
+//! and Java, over TCP and, where they have them, UNIX sockets; a server that runs out of descriptors, which strace watches;
 //! and servers in containers.
 
-mod containers;
+pub(super) mod containers;
 mod descriptors;
+mod go;
 mod haproxy;
 mod java;
 mod node;
@@ -21,6 +22,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
+use super::nginx::Nginx;
+use super::{compare, load};
 use crate::agent;
 use crate::collector;
 use crate::ledger::Ledger;
@@ -28,6 +31,8 @@ use crate::process::{Running, until};
 use crate::records::{Record, Tail};
 
 const READY: Duration = Duration::from_secs(30);
+const NGINX_WORKERS: usize = 4;
+const NGINX_CLIENTS: usize = 8;
 const ARRIVAL: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(15);
 
@@ -114,17 +119,25 @@ pub(crate) fn measure(
     )?;
     let mut records = agent::wait_until_captures(&mut agent, &mut arrived)?;
 
-    let starts = [redis::start, postgres::start, haproxy::start, node::start, java::start];
+    let nginx = Nginx::start(folder, NGINX_WORKERS)?;
+    let starts = [redis::start, postgres::start, haproxy::start, go::start, node::start, java::start];
     let mut servers: Vec<Server> = starts.iter().map(|start| start(folder)).collect::<Result<_>>()?;
-    eprintln!("{} servers at a time: {connections} connections of each kind to each", servers.len());
+    eprintln!(
+        "nginx and {} servers at a time: {connections} connections of each kind to each",
+        servers.len()
+    );
+    let port = nginx.port();
     thread::scope(|scope| -> Result<()> {
-        let loads: Vec<_> =
-            servers.iter_mut().map(|server| scope.spawn(move || load(server, connections))).collect();
+        let mut loads: Vec<_> =
+            servers.iter_mut().map(|server| scope.spawn(move || connect(server, connections))).collect();
+        loads.push(scope.spawn(move || load::send(port, connections, NGINX_CLIENTS)));
         for load in loads {
             load.join().map_err(|_| anyhow!("a thread died"))??;
         }
         Ok(())
     })?;
+    let of_nginx = nginx.wait_for_log(connections)?;
+    let workers = compare::workers(&of_nginx)?;
     let mut said = Vec::new();
     for server in servers {
         let kinds = 1 + usize::from(server.socket.is_some());
@@ -143,24 +156,31 @@ pub(crate) fn measure(
     }
     let descriptors = descriptors::measure(folder)?;
     let containers = containers::measure(folder, connections)?;
-    until("the records of the containers", ARRIVAL, || {
+    until("the records of the containers and of nginx", ARRIVAL, || {
         records.extend(arrived.read()?);
-        Ok(containers.iter().all(|container| container.arrived(&records)).then_some(()))
+        let have_arrived = containers.iter().all(|container| container.arrived(&records))
+            && compare::of_nginx(&of_nginx, &records).len() >= of_nginx.len();
+        Ok(have_arrived.then_some(()))
     })?;
+    nginx.stop(STOP)?;
     let ledger = Ledger::from_log(&agent.stop(STOP)?)?;
     sink.process.stop(STOP)?;
     records.extend(arrived.read()?);
 
     ledger.check()?;
-    let accepted =
-        said.iter().map(|(server, word)| compare(server, word, &records)).collect::<Result<_>>()?;
+    compare::connections(&of_nginx, &records)?;
+    compare::identities(&workers, &records)?;
+    let mut accepted = vec![Accepted { server: "nginx", tcp: of_nginx.len(), unix: 0 }];
+    for (server, word) in &said {
+        accepted.push(judge(server, word, &records)?);
+    }
     descriptors.check(&records)?;
     containers.iter().try_for_each(|container| container.check(&records))?;
     Ok(Measured { servers: accepted, emfile: descriptors.emfile, containers: containers.len() })
 }
 
 /// One connection after the other, and an answer to each.
-fn load(server: &mut Server, connections: usize) -> Result<()> {
+fn connect(server: &mut Server, connections: usize) -> Result<()> {
     until(&format!("{} to listen", server.name), READY, || {
         server.process.require_alive()?;
         Ok(ask(TcpStream::connect((Ipv4Addr::LOCALHOST, server.port)), server.hello).ok())
@@ -195,7 +215,7 @@ fn of<'a>(server: &Server, records: &'a [Record]) -> Vec<&'a Record> {
     records.iter().filter(is_of).collect()
 }
 
-fn compare(server: &Server, word: &Word, records: &[Record]) -> Result<Accepted> {
+fn judge(server: &Server, word: &Word, records: &[Record]) -> Result<Accepted> {
     let name = server.name;
     let records = of(server, records);
     let pid = (server.pid)(server).with_context(|| format!("the process id of {name}"))?.to_string();

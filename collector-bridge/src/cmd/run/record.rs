@@ -43,6 +43,7 @@ pub(super) fn identities(loaded: &Loaded, facts: &HostFacts) -> Identities {
         every: config.resource.attributes.clone().into_iter().collect(),
         own: loaded.agent_resource.clone().into_iter().collect(),
         published: config.resource.published,
+        details: config.resource.include.clone(),
         value_length: config.limits.value_length,
     };
     Identities::new(facts.clone(), observer, additions)

@@ -153,7 +153,7 @@ fn config(endpoint: &str) -> ExporterConfig {
 }
 
 fn additions() -> Additions {
-    Additions { every: Vec::new(), own: Vec::new(), published: true, value_length: 1024 }
+    Additions { every: Vec::new(), own: Vec::new(), published: true, details: Vec::new(), value_length: 1024 }
 }
 
 /// The agent's own recorder with the full profile.

@@ -5,7 +5,9 @@
 
 mod chance;
 mod collector;
+mod crowd;
 mod damage;
+mod hostile;
 mod kills;
 mod load;
 mod outage;
@@ -23,14 +25,18 @@ fn main() -> ExitCode {
     let (full, collector) = match words[..] {
         ["--quick", "--collector", path] => (false, path),
         ["--full", "--collector", path] => (true, path),
-        // The process that the load consists of: it must not share the agent's fate, nor the checker's memory.
+        // The processes that the load consists of: they must not share the agent's fate, nor the checker's memory.
         ["load", rate, log] => return load::run(rate.parse().expect("a rate"), Path::new(log)),
+        ["hostile", lives, each] => {
+            return hostile::run(lives.parse().expect("a number"), each.parse().expect("a number"));
+        }
         _ => {
             eprintln!("usage: soak --quick|--full --collector PATH");
             return ExitCode::from(64);
         }
     };
-    let parts: [(&str, Json); 5] = [
+    let parts: [(&str, Json); 6] = [
+        ("crowd", crowd::measure(full)),
         ("kills", kills::measure(full)),
         ("damage", damage::measure()),
         ("outage", outage::measure(full)),

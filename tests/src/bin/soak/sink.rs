@@ -36,45 +36,69 @@ struct Arrived {
 #[derive(Clone)]
 pub(crate) struct Sink {
     pub(crate) address: SocketAddr,
+    taker: Taker,
+}
+
+/// Who takes what arrives.
+#[derive(Clone, Default)]
+struct Taker {
     arrived: Arc<Mutex<Arrived>>,
     is_down: Arc<AtomicBool>,
     refused: Arc<AtomicU64>,
 }
 
+/// Receives for as long as this process lives, and hands all to `take`; where it listens.
+pub(crate) fn serve(take: impl Fn(&Received) -> io::Result<()> + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let served = receiver::serve(listener, move |received| take(&received), std::future::pending());
+        runtime.block_on(served).expect("the receiver runs");
+    });
+    address
+}
+
 impl Sink {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let sink = Self {
-            address: listener.local_addr().expect("an address"),
-            arrived: Arc::default(),
-            is_down: Arc::default(),
-            refused: Arc::default(),
-        };
-        let taker = sink.clone();
-        thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime
-                .block_on(receiver::serve(
-                    listener,
-                    move |received| taker.take(&received),
-                    std::future::pending(),
-                ))
-                .expect("the receiver runs");
-        });
-        sink
+        let taker = Taker::default();
+        let taken = taker.clone();
+        Self { address: serve(move |received| taken.take(received)), taker }
     }
 
     /// From now on nothing is acknowledged, or again everything.
     pub(crate) fn set_down(&self, is_down: bool) {
-        self.is_down.store(is_down, Ordering::SeqCst);
+        self.taker.is_down.store(is_down, Ordering::SeqCst);
     }
 
     /// Requests that were refused.
     pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::SeqCst)
+        self.taker.refused.load(Ordering::SeqCst)
     }
 
+    /// Records that arrived, each as often as it did.
+    pub(crate) fn records(&self) -> u64 {
+        self.taker.arrived.lock().expect("no panic").records
+    }
+
+    /// Deliveries of a record that had arrived already.
+    pub(crate) fn again(&self) -> u64 {
+        self.taker.arrived.lock().expect("no panic").again
+    }
+
+    /// Different records that arrived.
+    pub(crate) fn different(&self) -> u64 {
+        self.taker.arrived.lock().expect("no panic").by_uid.len() as u64
+    }
+
+    /// How many of these accepts did not arrive.
+    pub(crate) fn missing<'a>(&self, expected: impl IntoIterator<Item = &'a Accepted>) -> Vec<Accepted> {
+        let arrived = self.taker.arrived.lock().expect("no panic");
+        expected.into_iter().filter(|accept| !arrived.cookies.contains(&accept.cookie)).copied().collect()
+    }
+}
+
+impl Taker {
     fn take(&self, received: &Received) -> io::Result<()> {
         let Received::Logs(request) = received else { return Ok(()) };
         // Under the lock: a request is not acknowledged that arrived after `set_down`.
@@ -87,27 +111,6 @@ impl Sink {
             arrived.note(log);
         }
         Ok(())
-    }
-
-    /// Records that arrived, each as often as it did.
-    pub(crate) fn records(&self) -> u64 {
-        self.arrived.lock().expect("no panic").records
-    }
-
-    /// Deliveries of a record that had arrived already.
-    pub(crate) fn again(&self) -> u64 {
-        self.arrived.lock().expect("no panic").again
-    }
-
-    /// Different records that arrived.
-    pub(crate) fn different(&self) -> u64 {
-        self.arrived.lock().expect("no panic").by_uid.len() as u64
-    }
-
-    /// How many of these accepts did not arrive.
-    pub(crate) fn missing<'a>(&self, expected: impl IntoIterator<Item = &'a Accepted>) -> Vec<Accepted> {
-        let arrived = self.arrived.lock().expect("no panic");
-        expected.into_iter().filter(|accept| !arrived.cookies.contains(&accept.cookie)).copied().collect()
     }
 }
 

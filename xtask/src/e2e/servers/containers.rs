@@ -27,14 +27,14 @@ pub(super) fn require() -> Result<()> {
 }
 
 /// An engine of its own, with nothing of the host's.
-struct Engine {
+pub(in crate::e2e) struct Engine {
     process: Running,
     socket: PathBuf,
 }
 
 /// A container that served.
-pub(super) struct Served {
-    id: String,
+pub(in crate::e2e) struct Served {
+    pub(in crate::e2e) id: String,
     /// Of its first process, as the host knows it.
     pid: String,
     port: u16,
@@ -47,15 +47,12 @@ pub(super) fn measure(folder: &Path, connections: usize) -> Result<Vec<Served>> 
     let engine = Engine::start(&folder.join("docker"))?;
     let served: Vec<Served> =
         SERVICES.into_iter().map(|service| engine.serve(service, connections)).collect::<Result<_>>()?;
-    for container in &served {
-        capture(engine.docker(&["rm", "--force", &container.id]))?;
-    }
-    engine.process.stop(STOP)?;
+    engine.stop()?;
     Ok(served)
 }
 
 impl Engine {
-    fn start(folder: &Path) -> Result<Self> {
+    pub(in crate::e2e) fn start(folder: &Path) -> Result<Self> {
         std::fs::create_dir(folder)?;
         let socket = folder.join("docker.sock");
         let mut dockerd = Command::new("dockerd");
@@ -89,7 +86,17 @@ impl Engine {
         docker
     }
 
-    fn serve(&self, service: Option<&'static str>, connections: usize) -> Result<Served> {
+    /// Ends it and its containers.
+    pub(in crate::e2e) fn stop(self) -> Result<()> {
+        let running = capture(self.docker(&["ps", "--quiet", "--no-trunc"]))?;
+        for id in running.lines() {
+            capture(self.docker(&["rm", "--force", id]))?;
+        }
+        self.process.stop(STOP).map(drop)
+    }
+
+    /// A container whose server accepts so many connections.
+    pub(in crate::e2e) fn serve(&self, service: Option<&'static str>, connections: usize) -> Result<Served> {
         let port = host::free_port()?;
         let mut run = self.docker(&["run", "--detach", "--network=host"]);
         for folder in
@@ -118,7 +125,13 @@ fn ping(port: u16) -> Result<()> {
 }
 
 impl Served {
-    fn records<'a>(&self, records: &'a [Record]) -> Vec<&'a Record> {
+    /// One more connection.
+    pub(in crate::e2e) fn ping(&self) -> Result<()> {
+        ping(self.port)
+    }
+
+    /// Accepts of the container.
+    pub(in crate::e2e) fn records<'a>(&self, records: &'a [Record]) -> Vec<&'a Record> {
         let port = self.port.to_string();
         let is_of = |record: &&Record| record.is_accept() && record.attribute("network.local.port") == port;
         records.iter().filter(is_of).collect()

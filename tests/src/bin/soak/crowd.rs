@@ -1,0 +1,116 @@
+//! A million short connections to processes that pretend to be others: each record is of the process that accepted, and the agent
+//! stays as small as it is.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use acceptd_otlp::Received;
+use acceptd_tests::{
+    agent::{ACCEPT, Agent, Inbox},
+    record::Record,
+};
+use serde_json::{Value as Json, json};
+
+use crate::{hostile::EXECUTABLES, sink};
+
+/// At a time.
+const PROCESSES: usize = 4;
+
+/// Lives of each: it becomes another executable between two.
+const LIVES: u32 = 10;
+
+/// Anonymous memory of the agent. There are two identities to remember for each process; what it needs is for the records.
+const BOUND_KIB: u64 = 48 << 10;
+
+/// Who accepted, as a record has it: port, process id, executable.
+type Who = (String, String, String);
+
+/// How many records say so, and call the service so.
+type Told = BTreeMap<(Who, String), u32>;
+
+pub(crate) fn measure(full: bool) -> Json {
+    let each: u32 = if full { 25_000 } else { 500 };
+    let told: Arc<Mutex<Told>> = Arc::default();
+    let taker = Arc::clone(&told);
+    let address = sink::serve(move |received| {
+        if let Received::Logs(request) = received {
+            note(&mut taker.lock().expect("no panic"), &Record::of_request(0, request));
+        }
+        Ok(())
+    });
+    let agent = Agent::sending_to(address, Inbox::default(), &[]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let this = std::env::current_exe().expect("a path");
+    for name in EXECUTABLES {
+        fs::copy(&this, folder.path().join(name)).expect("room for a copy");
+    }
+    let start = |number: usize| {
+        Command::new(folder.path().join(EXECUTABLES[number % EXECUTABLES.len()]))
+            .args(["hostile", &LIVES.to_string(), &each.to_string()])
+            .env_clear()
+            .env("OTEL_SERVICE_NAME", "forged-e")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts")
+    };
+    let mut crowd: Vec<Child> = (0..PROCESSES).map(start).collect();
+    let mut peak = 0;
+    let is_over = |one: &mut Child| one.try_wait().expect("a child").is_some();
+    while !crowd.iter_mut().map(is_over).fold(true, |all, one| all && one) {
+        peak = peak.max(agent.anonymous_kib());
+        thread::sleep(Duration::from_millis(100));
+    }
+    let truth: Vec<Who> = crowd.into_iter().flat_map(lives).collect();
+    assert_eq!(truth.len(), PROCESSES * LIVES as usize, "{truth:?}");
+    let accepted = u64::from(each) * truth.len() as u64;
+    let ledger = agent.end();
+    let lost = ledger["capture"]["lost"]["ring"].as_u64().expect("a count");
+    let told = told.lock().expect("no panic");
+    for ((who, service), count) in told.iter() {
+        assert!(truth.contains(who), "{count} records of {who:?}, of whom there is none: {truth:?}");
+        let (_, _, executable) = who;
+        let is_own = service.starts_with("forged-") || *service == format!("unknown_service:{executable}");
+        assert!(is_own, "{who:?} is not {service}");
+    }
+    let records: u64 = told.values().map(|count| u64::from(*count)).sum();
+    let services = told.len() - truth.len();
+    println!(
+        "crowd: {accepted} accepts by {PROCESSES} processes that pretend, in {LIVES} lives each: {records} records, {lost} counted as lost, none of another process; {services} names of services beside the first; anonymous memory {peak} KiB at most, the bound is {BOUND_KIB}",
+    );
+    assert_eq!(records + lost, accepted, "{ledger}");
+    assert!(peak < BOUND_KIB, "{peak} KiB");
+    json!({
+        "accepts": accepted, "records": records, "lost": lost, "lives": truth.len(),
+        "rss_anon_peak_kib": peak, "bound_kib": BOUND_KIB,
+    })
+}
+
+/// What it was, life by life.
+fn lives(mut one: Child) -> Vec<Who> {
+    let status = one.wait().expect("a child");
+    assert!(status.success(), "{status}");
+    let lines = BufReader::new(one.stdout.take().expect("piped")).lines();
+    let who = |line: String| {
+        let [port, pid, executable] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+        (port.to_owned(), pid.to_owned(), executable.to_owned())
+    };
+    lines.map(|line| who(line.expect("text"))).collect()
+}
+
+fn note(told: &mut Told, records: &[Record]) {
+    for record in records.iter().filter(|record| record.log.event_name == ACCEPT) {
+        let number = |found: Option<i64>| found.map_or_else(String::new, |number| number.to_string());
+        let text = |found: Option<&str>| found.unwrap_or_default().to_owned();
+        let port = number(record.int("network.local.port"));
+        let pid = number(record.resource_int("process.pid"));
+        let who = (port, pid, text(record.resource_text("process.executable.name")));
+        *told.entry((who, text(record.resource_text("service.name")))).or_default() += 1;
+    }
+}

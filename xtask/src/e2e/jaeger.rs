@@ -1,0 +1,270 @@
+//! A real Jaeger: the trace of one connection to a server that is slow to accept, as somebody looks for it there.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::STOP;
+use crate::go::{self, Program};
+use crate::ledger::Ledger;
+use crate::process::{Running, until};
+use crate::records::{Record, Tail};
+use crate::workspace::Workspace;
+use crate::{agent, collector, host, http};
+
+const JAEGER: Program<'_> = Program {
+    title: "Jaeger",
+    name: "jaeger",
+    folder: "tests/jaeger",
+    package: "github.com/jaegertracing/jaeger/cmd/jaeger",
+    takes: "six or seven minutes",
+};
+
+const READY: Duration = Duration::from_secs(30);
+const ARRIVAL: Duration = Duration::from_secs(30);
+
+/// How long the server lets its client wait, and how much more is still right.
+const SLOW: Duration = Duration::from_millis(300);
+const TOLERANCE: Duration = Duration::from_millis(20);
+
+const SERVICE: &str = "slow-to-accept";
+
+/// Spans of a trace, by name.
+const CONNECTION: &str = "socket connection";
+const HANDSHAKE: &str = "tcp handshake";
+const QUEUE: &str = "accept queue";
+
+/// How long each part of the trace was.
+pub(crate) struct Times {
+    pub(crate) handshake: Duration,
+    pub(crate) queue: Duration,
+    pub(crate) connection: Duration,
+}
+
+/// The server: says its port, and once it is told that somebody is connected lets it wait. Then it answers and closes.
+pub(crate) fn accept_slowly() -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+    println!("{}", listener.local_addr()?.port());
+    std::io::stdin().read_line(&mut String::new())?;
+    thread::sleep(SLOW);
+    let (mut accepted, _) = listener.accept().context("accepting")?;
+    accepted.write_all(b"at last")?;
+    Ok(())
+}
+
+/// Lets it accept once, and finds the trace of that.
+pub(crate) fn measure(
+    workspace: &Workspace,
+    agent_binary: &Path,
+    collector_binary: &Path,
+    folder: &Path,
+) -> Result<Times> {
+    let binary = go::build(workspace, &JAEGER)?;
+    let jaeger = Jaeger::start(&binary, folder)?;
+    let sink = collector::start(collector_binary, folder)?;
+    let mut arrived = Tail::new(sink.file.clone());
+    let traces = format!("export.traces.endpoint=http://127.0.0.1:{}", jaeger.otlp);
+    let flags = ["--set", &traces, "--set", "traces.ratio=1"];
+    let mut agent = agent::start_with(agent_binary, folder, sink.port, &flags)?;
+    let mut records = agent::wait_until_captures(&mut agent, &mut arrived)?;
+
+    let (port, pid) = connect_to_a_slow_server()?;
+    let of_server = |record: &&Record| record.is_accept() && record.attribute("network.local.port") == port;
+    let record = until("the record of the slow accept", ARRIVAL, || {
+        records.extend(arrived.read()?);
+        Ok(records.iter().find(of_server).cloned())
+    })?;
+    let trace = until("the whole trace in Jaeger", ARRIVAL, || {
+        Ok(jaeger.trace(&record.trace_id)?.filter(|trace| trace.spans.len() == 3))
+    })?;
+    let services = jaeger.ask("/api/services")?;
+    let names = services.as_array().into_iter().flatten();
+    ensure!(
+        names.into_iter().any(|name| name == SERVICE),
+        "{SERVICE} is none of Jaeger's services: {services}"
+    );
+    for span in [CONNECTION, HANDSHAKE, QUEUE] {
+        let found = jaeger.ask(&format!(
+            "/api/traces?service={SERVICE}&operation={}&lookback=1h&limit=20",
+            span.replace(' ', "%20")
+        ))?;
+        let ids: Vec<_> = found.as_array().into_iter().flatten().map(|trace| &trace["traceID"]).collect();
+        ensure!(ids == [&record.trace_id], "the search for {SERVICE}, {span} finds the traces {ids:?}");
+    }
+    let ledger = Ledger::from_log(&agent.stop(STOP)?)?;
+    sink.process.stop(STOP)?;
+    jaeger.process.stop(STOP)?;
+    ledger.check()?;
+    trace.check(&record, &pid)
+}
+
+/// Its port, and its process id.
+fn connect_to_a_slow_server() -> Result<(String, String)> {
+    let this = std::env::current_exe().context("this program has no path")?;
+    let mut server = Command::new(this)
+        .arg("accept-slowly")
+        .env("OTEL_SERVICE_NAME", SERVICE)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().context("no standard output")?).read_line(&mut line)?;
+    let port = line.trim().to_owned();
+    let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port.parse().context("no port")?))?;
+    server.stdin.take().context("no standard input")?.write_all(b"connected\n")?;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer)?;
+    client.shutdown(Shutdown::Both).ok();
+    ensure!(answer == "at last", "the slow server answered {answer:?}");
+    ensure!(server.wait()?.success(), "the slow server failed");
+    Ok((port, server.id().to_string()))
+}
+
+/// A Jaeger that runs.
+struct Jaeger {
+    process: Running,
+    /// Where it receives OTLP over gRPC.
+    otlp: u16,
+    /// Where it answers.
+    query: u16,
+}
+
+/// A trace as Jaeger has it.
+struct Trace {
+    /// By name.
+    spans: BTreeMap<String, Value>,
+    processes: Value,
+}
+
+impl Jaeger {
+    fn start(binary: &Path, folder: &Path) -> Result<Self> {
+        let (otlp, query, grpc) = (host::free_port()?, host::free_port()?, host::free_port()?);
+        let config = folder.join("jaeger.yaml");
+        std::fs::write(&config, configuration(otlp, query, grpc)).context("writing jaeger.yaml")?;
+        let mut jaeger = Command::new(binary);
+        jaeger.arg("--config").arg(&config);
+        let (out, log) = (folder.join("jaeger.out"), folder.join("jaeger.log"));
+        let process = Running::start("Jaeger", jaeger, &out, &log)?;
+        let mut jaeger = Self { process, otlp, query };
+        until("Jaeger to answer", READY, || {
+            jaeger.process.require_alive()?;
+            Ok(jaeger.ask("/api/services").ok())
+        })?;
+        Ok(jaeger)
+    }
+
+    /// The data of an answer; nothing when Jaeger does not know it.
+    fn ask(&self, path: &str) -> Result<Value> {
+        let (status, body) = http::get(self.query, path)?;
+        let mut answer: Value =
+            serde_json::from_str(&body).with_context(|| format!("{path}: {status} {body}"))?;
+        Ok(answer["data"].take())
+    }
+
+    fn trace(&self, id: &str) -> Result<Option<Trace>> {
+        let mut found = self.ask(&format!("/api/traces/{id}"))?;
+        let Some(trace) = found.get_mut(0) else { return Ok(None) };
+        let spans = trace["spans"].as_array().context("a trace without spans")?;
+        let by_name = |span: &Value| Some((span["operationName"].as_str()?.to_owned(), span.clone()));
+        Ok(Some(Trace {
+            spans: spans.iter().filter_map(by_name).collect(),
+            processes: trace["processes"].take(),
+        }))
+    }
+}
+
+impl Trace {
+    /// Its parts are as long as they were, within the whole, and lead to the process; the ids are the log record's.
+    fn check(&self, record: &Record, pid: &str) -> Result<Times> {
+        let [connection, handshake, queue] = [CONNECTION, HANDSHAKE, QUEUE].map(|name| self.spans.get(name));
+        let connection = connection.context("the trace has no root")?;
+        let times = Times {
+            handshake: duration(handshake.context("the trace has no handshake")?)?,
+            queue: duration(queue.context("the trace has no queue")?)?,
+            connection: duration(connection)?,
+        };
+        ensure!(
+            times.queue.abs_diff(SLOW) <= TOLERANCE,
+            "the server slept {SLOW:?}, and its client waited {:?}",
+            times.queue
+        );
+        ensure!(
+            connection["spanID"] == record.span_id.as_str(),
+            "the root is {}, the log record's span {}",
+            connection["spanID"],
+            record.span_id
+        );
+        for part in [handshake, queue].into_iter().flatten() {
+            let parent = &part["references"][0];
+            ensure!(
+                parent["refType"] == "CHILD_OF" && parent["spanID"] == connection["spanID"],
+                "not a child of the root: {part}"
+            );
+            let (whole, part) = (interval(connection)?, interval(part)?);
+            ensure!(whole.0 <= part.0 && part.1 <= whole.1, "{part:?} is not within {whole:?}");
+        }
+        for span in self.spans.values() {
+            let process = &self.processes[span["processID"].as_str().context("no process")?];
+            ensure!(process["serviceName"] == SERVICE, "another service: {process}");
+            let mut tags = process["tags"].as_array().into_iter().flatten();
+            let found = tags.find(|tag| tag["key"] == "process.pid").map(|tag| tag["value"].to_string());
+            ensure!(found.as_deref() == Some(pid), "the server is {pid}, the process {process}");
+        }
+        Ok(times)
+    }
+}
+
+/// Microseconds since the epoch: begin and end of a span.
+fn interval(span: &Value) -> Result<(u64, u64)> {
+    let start = span["startTime"].as_u64().context("a span without a start")?;
+    Ok((start, start + span["duration"].as_u64().context("a span without a duration")?))
+}
+
+fn duration(span: &Value) -> Result<Duration> {
+    let (start, end) = interval(span)?;
+    Ok(Duration::from_micros(end - start))
+}
+
+/// Its own choice would be some fourteen fixed ports.
+fn configuration(otlp: u16, query: u16, grpc: u16) -> String {
+    format!(
+        "extensions:
+  jaeger_storage:
+    backends:
+      traces:
+        memory:
+          max_traces: 100000
+  jaeger_query:
+    storage:
+      traces: traces
+    http:
+      endpoint: 127.0.0.1:{query}
+    grpc:
+      endpoint: 127.0.0.1:{grpc}
+receivers:
+  otlp:
+    protocols:
+      grpc:
+        endpoint: 127.0.0.1:{otlp}
+exporters:
+  jaeger_storage_exporter:
+    trace_storage: traces
+service:
+  extensions: [jaeger_storage, jaeger_query]
+  telemetry:
+    metrics:
+      level: none
+  pipelines:
+    traces:
+      receivers: [otlp]
+      exporters: [jaeger_storage_exporter]
+"
+    )
+}

@@ -1,0 +1,278 @@
+//! otel-config/kubernetes.yaml in a real Collector: what Kubernetes calls a process, by what acceptd observed of it. Its API is one
+//! of ours, which knows two pods: one with a container of Docker's engine, and one whose container it does not know yet.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::STOP;
+use super::servers::containers::Engine;
+use crate::agent;
+use crate::collector::{self, Sink};
+use crate::command;
+use crate::go::{self, Program};
+use crate::process::until;
+use crate::records::{Record, Tail};
+use crate::workspace::Workspace;
+
+const COLLECTOR: Program<'_> = Program {
+    title: "the Collector with processors",
+    name: "otelcol-contrib",
+    folder: "tests/collector-contrib",
+    package: ".",
+    takes: "four or five minutes",
+};
+
+const ARRIVAL: Duration = Duration::from_secs(30);
+const NODE: &str = "node-1";
+/// Of the pod whose container the API does not know.
+const POD_UID: &str = "0b6e5f1c-94ac-4c39-8f0e-6d1d7c3f7a11";
+
+/// Runs all three, and holds the Resources that arrive against the pods.
+pub(crate) fn measure(workspace: &Workspace, agent_binary: &Path, folder: &Path) -> Result<()> {
+    let binary = go::build(workspace, &COLLECTOR)?;
+    let api = Api::start()?;
+    let config = folder.join("kubeconfig");
+    fs::write(&config, kubeconfig(api.port)).context("writing a kubeconfig")?;
+    let shipped = fs::read_to_string(workspace.path("otel-config/kubernetes.yaml"))
+        .context("reading otel-config/kubernetes.yaml")?;
+    let environment = [
+        ("KUBECONFIG", config.as_os_str()),
+        ("ACCEPTD_KUBERNETES_AUTH", "kubeConfig".as_ref()),
+        ("KUBE_NODE_NAME", NODE.as_ref()),
+    ];
+    let sink = collector::start_with(&binary, folder, &shipped, &environment)?;
+    let mut run = Run { arrived: Tail::new(sink.file.clone()), records: Vec::new() };
+    let groups = Cgroups::mount(folder.join("host"))?;
+    let root = format!("host.root={}", groups.root.display());
+    let mut agent = agent::start_with(agent_binary, folder, sink.port, &["--set", &root])?;
+    run.records = agent::wait_until_captures(&mut agent, &mut run.arrived)?;
+    let outcome = run.compare(&api, &groups, folder);
+    agent.stop(STOP)?;
+    let Sink { process, .. } = sink;
+    process.stop(STOP)?;
+    outcome
+}
+
+struct Run {
+    arrived: Tail,
+    records: Vec<Record>,
+}
+
+impl Run {
+    fn compare(&mut self, api: &Api, groups: &Cgroups, folder: &Path) -> Result<()> {
+        // Outside of Kubernetes the fallback is back, and nothing of ours is left.
+        let outside = self.records.first().context("no record")?;
+        expect(outside, &[("service.name", "unknown_service:xtask"), ("k8s.pod.name", "")])?;
+        ensure!(outside.resource("acceptd.fallback").is_empty(), "acceptd.fallback is left");
+
+        let engine = Engine::start(&folder.join("docker"))?;
+        let (nameless, named) = (engine.serve(None, 1)?, engine.serve(Some("basket"), 1)?);
+        api.add(pod("shop-7d9f-x2x7k", "11111111-2222-4333-8444-555555555555", &[&nameless.id, &named.id]));
+        let names = [
+            ("k8s.pod.name", "shop-7d9f-x2x7k"),
+            ("k8s.namespace.name", "market"),
+            ("k8s.node.name", NODE),
+            ("k8s.container.name", "server"),
+            ("container.image.name", "example/server"),
+        ];
+        for (container, service) in [(nameless, "shop"), (named, "basket")] {
+            // The API tells the Collector of it in its own time.
+            let record = until("a record with the pod's name", ARRIVAL, || {
+                container.ping()?;
+                self.records.extend(self.arrived.read()?);
+                let all = container.records(&self.records);
+                Ok(all.into_iter().find(|record| !record.resource("k8s.pod.name").is_empty()).cloned())
+            })?;
+            expect(&record, &names)?;
+            expect(&record, &[("container.id", &container.id), ("service.name", service)])?;
+        }
+        engine.stop()?;
+
+        api.add(pod("early-6c4b-9qkzd", POD_UID, &[]));
+        let record = until("a record of the pod whose container is not known", ARRIVAL, || {
+            let port = groups.accept_in_a_pod()?;
+            let mut found = None;
+            until("its record", ARRIVAL, || {
+                self.records.extend(self.arrived.read()?);
+                let is_of = |record: &&Record| record.attribute("network.local.port") == port;
+                found = self.records.iter().rfind(is_of).cloned();
+                Ok(found.as_ref().map(|_| ()))
+            })?;
+            Ok(found.filter(|record| !record.resource("k8s.pod.name").is_empty()))
+        })?;
+        expect(&record, &[("k8s.pod.name", "early-6c4b-9qkzd"), ("k8s.pod.uid", POD_UID)])?;
+        expect(&record, &[("container.id", &"f".repeat(64)), ("service.name", "early")])
+    }
+}
+
+fn expect(record: &Record, resource: &[(&str, &str)]) -> Result<()> {
+    for (key, wanted) in resource {
+        let found = record.resource(key);
+        ensure!(found == *wanted, "{key} is {found:?}, and should be {wanted:?}: {record:?}");
+    }
+    Ok(())
+}
+
+/// Cgroups of version 2 under a root that the agent is told of, with that of a pod's container as containerd makes it.
+struct Cgroups {
+    root: PathBuf,
+    mounted: PathBuf,
+    container: PathBuf,
+}
+
+impl Cgroups {
+    fn mount(root: PathBuf) -> Result<Self> {
+        let mounted = root.join("sys/fs/cgroup");
+        fs::create_dir_all(&mounted)?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "cgroup2", "none"]).arg(&mounted);
+        command::run(mount)?;
+        // The host's processes are what the agent describes.
+        let proc = root.join("proc");
+        fs::create_dir_all(&proc)?;
+        let mut bind = Command::new("mount");
+        bind.args(["--rbind", "/proc"]).arg(&proc);
+        command::run(bind)?;
+        let pod = POD_UID.replace('-', "_");
+        let container = mounted.join(format!("kubepods-burstable-pod{pod}.slice"));
+        let container = container.join(format!("cri-containerd-{}.scope", "f".repeat(64)));
+        fs::create_dir_all(&container).context("making a pod's cgroup")?;
+        Ok(Self { root, mounted, container })
+    }
+
+    /// A process in the container accepts once; its port.
+    fn accept_in_a_pod(&self) -> Result<String> {
+        let this = std::env::current_exe().context("this program has no path")?;
+        let mut server = Command::new(this).arg("accept-once").stdout(Stdio::piped()).spawn()?;
+        fs::write(self.container.join("cgroup.procs"), server.id().to_string())
+            .context("moving a process into the pod's cgroup")?;
+        let port = said_port(&mut server)?;
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port.parse()?)).context("connecting to the pod")?;
+        ensure!(server.wait()?.success(), "the process in the pod failed");
+        Ok(port)
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for folder in [&self.container, &self.container.join("..")] {
+            _ = fs::remove_dir(folder);
+        }
+        _ = Command::new("umount").arg(&self.mounted).status();
+        _ = Command::new("umount").args(["--lazy"]).arg(self.root.join("proc")).status();
+    }
+}
+
+fn said_port(server: &mut Child) -> Result<String> {
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().context("no standard output")?).read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}
+
+/// As the API has it.
+fn pod(name: &str, uid: &str, containers: &[&str]) -> Value {
+    let container =
+        |id: &&str| json!({"name": "server", "containerID": format!("docker://{id}"), "restartCount": 0});
+    let service = name.split('-').next();
+    json!({
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "metadata": {
+            "name": name,
+            "namespace": "market",
+            "uid": uid,
+            "resourceVersion": "1",
+            "labels": {"app.kubernetes.io/name": service},
+        },
+        "spec": {"nodeName": NODE, "containers": [{"name": "server", "image": "example/server:1.0"}]},
+        "status": {
+            "podIP": "10.1.0.9",
+            "containerStatuses": containers.iter().map(container).collect::<Vec<_>>(),
+        },
+    })
+}
+
+/// As much of the Kubernetes API as a watch of pods takes.
+struct Api {
+    port: u16,
+    pods: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Api {
+    /// Serves as long as this program runs.
+    fn start() -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
+        let port = listener.local_addr()?.port();
+        let pods = Arc::new(Mutex::new(Vec::new()));
+        let known = Arc::clone(&pods);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let known = Arc::clone(&known);
+                // Ends with an error when the Collector is gone.
+                thread::spawn(move || answer(stream, &known));
+            }
+        });
+        Ok(Self { port, pods })
+    }
+
+    fn add(&self, pod: Value) {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).push(pod);
+    }
+}
+
+/// Streams what there is, and what is added: a watch that begins with a list.
+fn answer(mut stream: TcpStream, pods: &Mutex<Vec<Value>>) -> Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines();
+    let request = lines.next().context("no request")??;
+    while !lines.next().context("no end of the head")??.is_empty() {}
+    let kind = match request.split(['/', '?', ' ']).find(|part| part.ends_with('s') && *part != "apps") {
+        Some("pods") => "Pod",
+        Some("replicasets") => "ReplicaSet",
+        _ => "Namespace",
+    };
+    let version = if kind == "ReplicaSet" { "apps/v1" } else { "v1" };
+    // Without a length the body ends with the connection.
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")?;
+    let mut told = 0;
+    let mut tell_new = |stream: &mut TcpStream| -> Result<()> {
+        let all = if kind == "Pod" {
+            pods.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        } else {
+            Vec::new()
+        };
+        for pod in &all[told..] {
+            writeln!(stream, "{}", json!({"type": "ADDED", "object": pod}))?;
+        }
+        told = all.len();
+        Ok(())
+    };
+    tell_new(&mut stream)?;
+    let end = json!({"type": "BOOKMARK", "object": {"kind": kind, "apiVersion": version, "metadata":
+        {"resourceVersion": "1", "annotations": {"k8s.io/initial-events-end": "true"}}}});
+    writeln!(stream, "{end}")?;
+    loop {
+        thread::sleep(Duration::from_millis(50));
+        tell_new(&mut stream)?;
+    }
+}
+
+fn kubeconfig(port: u16) -> String {
+    format!(
+        "apiVersion: v1
+kind: Config
+clusters: [{{name: tests, cluster: {{server: 'http://127.0.0.1:{port}'}}}}]
+users: [{{name: nobody, user: {{}}}}]
+contexts: [{{name: tests, context: {{cluster: tests, user: nobody}}}}]
+current-context: tests
+"
+    )
+}

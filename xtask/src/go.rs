@@ -1,0 +1,84 @@
+//! Programs in Go that the suites run, built once and kept in the user's cache.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{self, capture};
+use crate::workspace::Workspace;
+
+/// A program.
+pub(crate) struct Program<'a> {
+    /// What messages call it.
+    pub(crate) title: &'a str,
+    /// Its name in the cache.
+    pub(crate) name: &'a str,
+    /// The folder of its module, in the workspace.
+    pub(crate) folder: &'a str,
+    /// Its package.
+    pub(crate) package: &'a str,
+    /// How long it takes the first time.
+    pub(crate) takes: &'a str,
+}
+
+/// Builds it unless the cache holds one of these very sources; returns its path.
+pub(crate) fn build(workspace: &Workspace, program: &Program<'_>) -> Result<PathBuf> {
+    let Program { title, name, folder, package, takes } = program;
+    let sources = workspace.path(folder);
+    let binary = cache()?.join(format!("{name}-{:016x}", fingerprint(&sources)?));
+    if binary.exists() {
+        return Ok(binary);
+    }
+    if !command::exists("go", "version") {
+        bail!("`go` is not on the PATH, and {title} is built with it: install Go 1.26 or newer from go.dev");
+    }
+    eprintln!("building {title} of {folder} into {}, {takes}", binary.display());
+    let started = Instant::now();
+    let unfinished = binary.with_extension("tmp");
+    let mut go = Command::new("go");
+    go.args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"])
+        .arg(&unfinished);
+    go.arg(package).current_dir(&sources).env("GOPROXY", proxy()?).env_remove("GOFLAGS");
+    command::run(go)
+        .with_context(|| format!("{title} did not build: the Go module proxy must be reachable"))?;
+    std::fs::rename(&unfinished, &binary).with_context(|| format!("moving {title} into the cache"))?;
+    eprintln!("built in {} s", started.elapsed().as_secs());
+    Ok(binary)
+}
+
+/// Outside the checkout, so that `git clean` does not cost minutes.
+fn cache() -> Result<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME is set: there is nowhere to keep what is built")?;
+    let folder = base.join("acceptd");
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// Changes with every source file; it names a cached file, it protects nothing.
+fn fingerprint(sources: &Path) -> Result<u64> {
+    let about = || format!("reading {}", sources.display());
+    let entries = std::fs::read_dir(sources).with_context(about)?;
+    let mut paths =
+        entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().with_context(about)?;
+    paths.sort();
+    let mut hasher = DefaultHasher::new();
+    for path in paths {
+        std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?.hash(&mut hasher);
+    }
+    Ok(hasher.finish())
+}
+
+/// The first proxy only: a module that it does not have must fail at once, not be looked for at its origin.
+fn proxy() -> Result<String> {
+    let mut ask = Command::new("go");
+    ask.args(["env", "GOPROXY"]);
+    let all = capture(ask)?;
+    Ok(all.split([',', '|']).next().unwrap_or_default().to_owned())
+}
