@@ -2,7 +2,9 @@
 
 pub mod anchor;
 mod attach;
+pub mod attached;
 pub mod counters;
+mod error;
 pub mod failures;
 pub mod figures;
 pub mod hooks;
@@ -12,10 +14,13 @@ pub mod offsets;
 pub mod peers;
 mod pins;
 pub mod ring;
+mod settings;
 pub mod survey;
 
+pub use error::{Capture, LoadError, Missing};
 pub use hooks::{Tier, Wanted};
-pub use loader::{Capture, LoadError, Missing, Programs, Settings, Traces, load};
+pub use loader::{Programs, load};
+pub use settings::{Settings, Traces};
 
 use aya::maps::MapError;
 

@@ -17,10 +17,10 @@ use crate::{
     bpf::{
         Capture, Programs,
         anchor::Anchor,
+        attached::Hooks,
         counters::{Counters, KernelCounts},
         failures::FailureCounts,
         lives::LivesCounts,
-        loader::Hooks,
         peers::Peers,
         ring,
     },

@@ -1,5 +1,8 @@
 //! From samples to batches: whose it is, what it is called, and whether it is a record at all.
 
+mod looks;
+mod own;
+
 use std::{
     collections::HashSet,
     sync::Arc,
@@ -8,35 +11,29 @@ use std::{
 };
 
 use acceptd_common::{
-    Abandoned, Call, Closed, FailureKey, Failures, Header, InetAccept, Listener, ListenerState, Lives,
-    SocketCall, Task, UnixAccept, UnixName,
+    Abandoned, Call, Closed, FailureKey, Header, InetAccept, Listener, SocketCall, Task, UnixAccept,
 };
 use acceptd_otlp::{
-    Accept, BatchBuilder, BatchLimits, Event, Profile, Push, RecordUid, Span, encode_accept, encode_event,
+    Accept, BatchBuilder, BatchLimits, Event, Profile, Push, Span, encode_accept, encode_event,
 };
 use foldhash::{HashMap, HashMapExt as _};
-use zerocopy::FromZeros as _;
 
 use crate::{
-    bpf::Capture,
     clock::{self, Clock},
     config::{Events, PeerAddress},
     event,
     filter::Filter,
-    gaps::{self, Gap, Gaps, Total},
+    gaps::Gaps,
     identity::{Identities, Identity, PATIENCE},
     ids::Ids,
-    ledger::{CaptureLedger, DrainCounts},
-    listeners::{Listeners, What},
+    ledger::DrainCounts,
+    listeners::Listeners,
     mapping::{self, Context, listener::Owner},
     output::{ConsoleCounts, Outputs},
     overload::Overload,
-    series::{AllSeries, Series},
+    series::AllSeries,
     spans::{Look, Spans},
 };
-
-/// Looks without a new failure after which a count is forgotten, to make room in the kernel's map.
-const IDLE_LOOKS: u32 = 60;
 
 /// How a recorder is made.
 pub struct Parts {
@@ -278,35 +275,6 @@ impl Recorder {
         }
     }
 
-    /// Finds out what a listener is called by now, if it may be told of.
-    fn name_series(&mut self, inode: u64) {
-        let Some(known) = self.parts.listeners.by_inode(inode) else { return };
-        let (listener, name, owner) = (known.listener, known.name, known.owner);
-        let owner = owner.map(|task| self.parts.identities.of(&task, self.now));
-        let labels = mapping::listener::labels(&listener, &name, owner.as_deref());
-        self.parts.series.name(inode, labels, self.observed_unix_ns);
-    }
-
-    /// What was counted of listeners.
-    #[must_use]
-    pub fn series(&self) -> Vec<Series> {
-        self.parts.series.snapshot()
-    }
-
-    /// Takes the kernel's counts of open connections at this moment; says of which listeners nobody needs them any more.
-    pub fn lived(&mut self, counts: &[(u64, Lives)]) -> Vec<u64> {
-        let mut unknown = HashSet::new();
-        for (listener, lives) in counts {
-            if !self.parts.series.lived(*listener, lives) {
-                unknown.insert(*listener);
-            }
-        }
-        // One that is new may not be known before the next look.
-        let gone = unknown.intersection(&self.unknown).copied().collect();
-        self.unknown = unknown;
-        gone
-    }
-
     fn related(&mut self, sample: &SocketCall) {
         self.parts.listeners.listening(sample);
         if sample.operation == SocketCall::LISTEN && !self.parts.events.listen {
@@ -340,166 +308,12 @@ impl Recorder {
         self.pushed(pushed);
     }
 
-    /// Takes the state of every listener at this moment.
-    pub fn surveyed(&mut self, states: &[ListenerState]) {
-        self.begin_burst();
-        let now = clock::now_boot_nanos();
-        self.parts.listeners.surveyed(states, now);
-        for state in states {
-            let inode = state.listener.inode;
-            // What was accepted there passed the filter in the kernel, whoever listens.
-            if self.parts.filter.passes(&state.listener, Some(&state.owner)) || self.parts.series.has(inode) {
-                self.name_series(inode);
-            }
-            let waited = self.parts.listeners.by_inode(inode).and_then(|known| known.oldest_wait_ns(now));
-            let Listener { backlog_length, backlog_limit, .. } = state.listener;
-            self.parts.series.looked(inode, backlog_length, backlog_limit, waited.unwrap_or_default());
-            if backlog_length > 0 {
-                Self::say_state(state, waited.unwrap_or_default());
-            }
-        }
-        let listeners = &self.parts.listeners;
-        self.parts.series.retain(now, |inode| listeners.by_inode(inode).is_some());
-        self.tell_findings();
-    }
-
-    /// For a person who watches a listener (`log.level=debug`).
-    fn say_state(state: &ListenerState, waited: u64) {
-        tracing::debug!(
-            "{}: {} of {} connections wait, the oldest for {} ms",
-            mapping::shown(&state.listener, &state.name),
-            state.listener.backlog_length,
-            state.listener.backlog_limit,
-            waited / 1_000_000,
-        );
-    }
-
-    fn tell_findings(&mut self) {
-        for finding in self.parts.listeners.findings() {
-            if let What::Overflow { count } = finding.what {
-                self.parts.series.overflowed(finding.known.listener.inode, count);
-            }
-            let wanted = match finding.what {
-                What::Overflow { .. } => self.parts.events.overflow,
-                What::Stalled | What::Recovered { .. } => self.parts.events.stalled,
-            };
-            let owner = finding.known.owner.as_ref();
-            if !wanted || !self.parts.filter.passes(&finding.known.listener, owner) {
-                continue;
-            }
-            let identity = self.identity_of(owner);
-            let whose = Owner { identity: &identity, pid: owner.map(|task| task.tgid) };
-            let uid = self.own_uid();
-            let event = mapping::listener::finding(&finding, uid, whose, self.context());
-            let pushed = push_event(&mut self.parts, &identity, &event);
-            self.pushed(pushed);
-        }
-    }
-
-    /// Takes the kernel's counts of failures at this moment; says which may be forgotten.
-    pub fn failed(&mut self, counts: &[(FailureKey, Failures)]) -> Vec<FailureKey> {
-        self.begin_burst();
-        let now = clock::now_boot_nanos();
-        let interval_ns = now.saturating_sub(std::mem::replace(&mut self.looked_boot_ns, now));
-        let mut idle = Vec::new();
-        for (key, failures) in counts {
-            let (told, looks) = self.failures.entry(*key).or_default();
-            let count = failures.count.saturating_sub(*told);
-            *told = failures.count;
-            *looks = if count == 0 { *looks + 1 } else { 0 };
-            self.parts.series.failed(key.listener, key.errno, count);
-            if *looks > IDLE_LOOKS {
-                self.failures.remove(key);
-                idle.push(*key);
-            } else if count > 0 && self.parts.events.failures {
-                self.tell_failures(key, failures, count, now, interval_ns);
-            }
-        }
-        idle
-    }
-
-    fn tell_failures(&mut self, key: &FailureKey, first: &Failures, count: u64, now: u64, interval_ns: u64) {
-        let identity = self.parts.identities.of(&first.task, self.now);
-        let owner = Owner { identity: &identity, pid: Some(first.task.tgid) };
-        let name = self.parts.listeners.by_inode(key.listener).map(|known| known.name);
-        let name = name.unwrap_or_else(UnixName::new_zeroed);
-        let failed = mapping::listener::FailureCount { key, first, count, interval_ns, name: &name };
-        let uid = self.own_uid();
-        let event = mapping::listener::failures(failed, now, uid, owner, self.context());
-        let pushed = push_event(&mut self.parts, &identity, &event);
-        self.pushed(pushed);
-    }
-
-    /// The programs are attached; before, none were for this time.
-    pub fn began(&mut self, capture: &Capture, blind: Option<Duration>) {
-        self.begin_burst();
-        if let Some(interval) = blind {
-            let reason = gaps::AGENT_NOT_RUNNING;
-            self.tell_gap(&Gap { reason, destination: None, count: None, interval });
-        }
-        if self.parts.events.agent {
-            let missing: Vec<&'static str> = capture.missing.iter().map(|missing| missing.hook).collect();
-            let uid = self.own_uid();
-            let event = mapping::agent::started(capture, &missing, uid, self.context());
-            self.push_own(&event);
-        }
-    }
-
-    /// Nothing is captured any more.
-    pub fn ended(&mut self) {
-        self.be_patient();
-        if self.parts.events.agent {
-            self.begin_burst();
-            let uid = self.own_uid();
-            let event = mapping::agent::stopped(self.started.elapsed(), uid, self.context());
-            self.push_own(&event);
-        }
-    }
-
-    /// Tells what was lost since the last time, by the counts of this moment.
-    pub fn tell_losses(&mut self, capture: &CaptureLedger, is_last: bool) {
-        let totals = gaps::totals(capture, &self.parts.outputs.ledgers());
-        for gap in self.gaps.untold(totals, Instant::now(), is_last) {
-            self.begin_burst();
-            self.tell_gap(&gap);
-        }
-    }
-
-    /// What was lost within the last minute.
-    #[must_use]
-    pub fn recent_losses(&self) -> Vec<Total> {
-        self.gaps.recent(Instant::now())
-    }
-
-    fn tell_gap(&mut self, gap: &Gap) {
-        if self.parts.events.lost {
-            let uid = self.own_uid();
-            let event = mapping::agent::lost(gap, uid, self.context());
-            self.push_own(&event);
-        }
-    }
-
-    /// An event of the agent's own.
-    fn push_own(&mut self, event: &Event<'_>) {
-        let identity = self.parts.identities.agent();
-        let pushed = push_event(&mut self.parts, &identity, event);
-        self.pushed(pushed);
-    }
-
     /// Of the process, or else of the agent.
     fn identity_of(&mut self, owner: Option<&Task>) -> Arc<Identity> {
         match owner {
             Some(task) => self.parts.identities.of(task, self.now),
             None => self.parts.identities.agent(),
         }
-    }
-
-    /// The id of a record that is made here.
-    fn own_uid(&mut self) -> RecordUid {
-        self.counts.made += 1;
-        let sequence = self.next_own;
-        self.next_own += 1;
-        self.parts.ids.record(u32::MAX, sequence)
     }
 
     fn context(&self) -> Context<'_> {

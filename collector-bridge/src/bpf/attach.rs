@@ -9,8 +9,8 @@ use aya::{
 };
 
 use super::{
+    error::LoadError,
     hooks::{Hook, Point},
-    loader::LoadError,
 };
 
 /// Keeps a program attached until it is dropped.

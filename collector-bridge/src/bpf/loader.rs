@@ -1,168 +1,33 @@
 //! Chooses the tier by trial, loads its programs with the kernel's offsets frozen into them, and attaches them.
 
-use std::{fs::File, os::fd::AsFd as _, path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use acceptd_common::{ListenerState, SocketCall, trace};
+use acceptd_common::ListenerState;
 use acceptd_otlp::causes::causes;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, MapError, RingBuf},
-    programs::Iter,
+    maps::{Array, HashMap, Map, RingBuf},
 };
 use zerocopy::IntoBytes as _;
 
 use super::{
     anchor::Anchor,
-    attach::{Link, attach, iterator, load_iterator},
+    attach::{Link, attach, load_iterator},
+    attached::{ALL_UNENDED, Hooks, Iterator, LISTENERS, QUEUED, UNENDED},
     counters::Counters,
+    error::{Capture, LoadError, Missing},
     failures::FailureCounts,
-    figures::Figures,
-    hooks::{self, Hook, Tier, Wanted},
+    hooks::{self, Hook, Tier},
     lives::LivesCounts,
-    offsets::{OffsetError, Value},
+    offsets::Value,
     peers::Peers,
     pins,
-    survey::{self, SurveyError},
+    settings::Settings,
+    survey,
 };
 use crate::{clock, filter::Filter};
 
-/// The iterators, each with its target.
-const LISTENERS: (&str, &str) = ("survey_listeners", "task_file");
-const QUEUED: (&str, &str) = ("remember_queued", "tcp");
-const UNENDED: (&str, &str) = ("find_unended", "task");
-const ALL_UNENDED: (&str, &str) = ("find_all_unended", "task");
-
-/// What is gone without them.
-const LISTENERS_FEATURE: &str = "listeners from before the start, and the state of listeners between accepts";
-const QUEUED_FEATURE: &str = "the proof of connections that were queued before the start";
-const UNENDED_FEATURE: &str = "the last accept of a living thread that waited in it while somebody else attached a program to the same function";
-
-/// No program runs for so long.
-const FINISHING: Duration = Duration::from_millis(20);
-
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ACCEPTD_EBPF_OBJECT"));
-
-/// Why the programs do not run.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The kernel's types do not fit.
-    #[error(transparent)]
-    Offsets(#[from] OffsetError),
-    /// The object or its maps were refused.
-    #[error("the kernel refused acceptd's maps: {0}; acceptd needs Linux 5.15 or later")]
-    Object(String),
-    /// The kernel's own BTF could not be parsed.
-    #[error("the kernel's type information cannot be parsed: {0}")]
-    Btf(#[from] aya::BtfError),
-    /// The kernel has no function or tracepoint of this name.
-    #[error("the program {hook} has nothing to be attached to: this kernel has no {name}")]
-    NoFunction {
-        /// Name of the program.
-        hook: &'static str,
-        /// What it lacks.
-        name: String,
-    },
-    /// A program of the BPF security module would be attached, and never run.
-    #[error(
-        "the program {hook} needs the BPF security module, which is not active: add bpf to lsm= of the kernel's command line"
-    )]
-    SecurityModule {
-        /// Name of the program.
-        hook: &'static str,
-    },
-    /// A program that this one does harm without is not there.
-    #[error("the program {hook} needs {needed}, which is not attached")]
-    Needs {
-        /// Name of the program.
-        hook: &'static str,
-        /// Name of the other.
-        needed: &'static str,
-    },
-    /// A program was refused, and what stands in for it, too.
-    #[error("{0}; {1}")]
-    Both(Box<LoadError>, Box<LoadError>),
-    /// The configuration says not to attach it.
-    #[error("the program {hook} is in capture.skip_hooks")]
-    Skipped {
-        /// Name of the program.
-        hook: &'static str,
-    },
-    /// One program was refused.
-    #[error("the kernel refused the program {hook}: {reason}")]
-    Program {
-        /// Name of the program.
-        hook: &'static str,
-        /// The error, with the verifier's last words if it had any.
-        reason: String,
-        /// The whole verifier log.
-        verifier_log: String,
-    },
-    /// The object lacks a map or program that this agent expects.
-    #[error("the eBPF object has no {0}: agent and programs are of different builds")]
-    Incomplete(&'static str),
-}
-
-/// What the agent decides about the programs before they are loaded.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The tier; without it the first one that this kernel allows.
-    pub tier: Option<Tier>,
-    /// Programs that are treated as though the kernel refused them.
-    pub skip: Vec<String>,
-    /// Bytes of the ring buffer; a power of two and a multiple of the page size.
-    pub ring_bytes: u32,
-    /// Whether accepts of the agent's own are recorded.
-    pub record_self: bool,
-    /// Failure records for each listener and second.
-    pub failure_budget: u64,
-    /// What is captured beside accepts. Listens always are: the agent keeps a list of listeners.
-    pub wanted: Wanted,
-    /// What is captured at all.
-    pub filter: Filter,
-    /// Which connections have a trace.
-    pub traces: Traces,
-}
-
-/// Which connections have a trace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Traces {
-    /// Those whose randomness ([`acceptd_common::trace`]) is not below this.
-    pub threshold: u64,
-    /// Those that waited so long, in nanoseconds.
-    pub slow_ns: u64,
-    /// The key of the randomness.
-    pub key: [u64; 2],
-    /// A folder of the BPF file system, where what is known of open connections outlives the agent.
-    pub pins: Option<PathBuf>,
-}
-
-impl Traces {
-    /// None.
-    pub const NONE: Self = Self { threshold: trace::NEVER, slow_ns: u64::MAX, key: [0; 2], pins: None };
-
-    fn is_any(&self) -> bool {
-        self.threshold < trace::NEVER || self.slow_ns < u64::MAX
-    }
-}
-
-impl Settings {
-    /// Bit N: operation N of [`SocketCall`].
-    fn related(&self) -> u64 {
-        [
-            (SocketCall::LISTEN, true),
-            (SocketCall::BIND, self.wanted.bind),
-            (SocketCall::CREATE, self.wanted.create),
-            (SocketCall::ATTEMPT, self.wanted.attempts),
-        ]
-        .into_iter()
-        .map(|(operation, wanted)| u64::from(wanted) << operation)
-        .sum()
-    }
-
-    fn skips(&self, hook: &Hook) -> bool {
-        self.skip.iter().any(|name| name == hook.program)
-    }
-}
 
 /// The loaded and attached programs. Dropping [`Programs::hooks`] detaches them.
 pub struct Programs {
@@ -184,169 +49,6 @@ pub struct Programs {
     pub listeners: Vec<ListenerState>,
     /// How accepts are captured.
     pub capture: Capture,
-}
-
-/// How accepts are captured on this kernel.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Capture {
-    /// By which programs.
-    pub tier: Tier,
-    /// Why not in tier 1; absent in tier 1 and where the configuration chose.
-    pub because: Option<String>,
-    /// What this kernel refused and the agent does without.
-    pub missing: Vec<Missing>,
-}
-
-impl LoadError {
-    /// The program that was refused, if it was one.
-    #[must_use]
-    pub fn hook(&self) -> Option<&'static str> {
-        match self {
-            Self::NoFunction { hook, .. }
-            | Self::SecurityModule { hook }
-            | Self::Needs { hook, .. }
-            | Self::Skipped { hook }
-            | Self::Program { hook, .. } => Some(hook),
-            Self::Both(_, second) => second.hook(),
-            Self::Offsets(_) | Self::Object(_) | Self::Btf(_) | Self::Incomplete(_) => None,
-        }
-    }
-
-    /// What to do, where it is known.
-    #[must_use]
-    pub fn remedy(&self) -> Option<&'static str> {
-        match self {
-            Self::Skipped { .. } => Some("remove it from capture.skip_hooks"),
-            Self::Both(first, second) => first.remedy().or_else(|| second.remedy()),
-            _ => None,
-        }
-    }
-}
-
-/// A feature that this kernel does not allow.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Missing {
-    /// The program's name.
-    pub hook: &'static str,
-    /// What is gone with it.
-    pub feature: &'static str,
-    /// Why.
-    pub reason: String,
-    /// What to do, where it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<&'static str>,
-}
-
-/// What is gone, why, and what to do.
-impl std::fmt::Display for Missing {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "without {}: {}", self.feature, self.reason)?;
-        self.remedy.map_or(Ok(()), |remedy| write!(out, "; {remedy}"))
-    }
-}
-
-impl Missing {
-    fn new(hook: &'static str, feature: &'static str, error: &LoadError) -> Self {
-        Self { hook, feature, reason: error.to_string(), remedy: error.remedy() }
-    }
-}
-
-/// The attached programs.
-pub struct Hooks {
-    object: Ebpf,
-    links: Vec<(&'static Hook, Link)>,
-    /// The iterators that are loaded.
-    iterators: Vec<&'static str>,
-    /// When they were loaded, nanoseconds on `CLOCK_BOOTTIME`.
-    generation: u64,
-    /// Keeps other agents from the pinned maps.
-    _pins: Option<File>,
-}
-
-impl Hooks {
-    /// The state of every open listener; nothing on a kernel that refused the iterator.
-    ///
-    /// # Errors
-    /// When the kernel refuses the pass.
-    pub fn survey(&mut self) -> Result<Option<Vec<ListenerState>>, SurveyError> {
-        self.loaded(LISTENERS.0).map(survey::listeners).transpose()
-    }
-
-    /// Looks for accepts whose end was not seen, and has what is known of them sent (tier 1).
-    ///
-    /// # Errors
-    /// When the kernel refuses the pass.
-    pub fn find_unended(&mut self) -> Result<(), SurveyError> {
-        self.loaded(UNENDED.0).map_or(Ok(()), survey::pass)
-    }
-
-    /// Forgets connections that ended while no agent ran; those that did not were found to be there.
-    fn sweep(&mut self) -> Result<(), MapError> {
-        let Some(map) = self.object.map_mut("OPEN_BY_COOKIE") else { return Ok(()) };
-        let gone = pins::sweep(&mut HashMap::try_from(map)?, self.generation)?;
-        tracing::debug!("{gone} connections with a trace ended while no agent ran");
-        Ok(())
-    }
-
-    /// An iterator, if the kernel took it.
-    fn loaded(&mut self, name: &'static str) -> Option<&mut Iter> {
-        self.iterators.contains(&name).then(|| iterator(&mut self.object, name)).flatten()
-    }
-
-    /// The names of the programs that are attached, or loaded for passes.
-    pub fn programs(&self) -> impl Iterator<Item = &'static str> {
-        self.links.iter().map(|(hook, _)| hook.program).chain(self.iterators.iter().copied())
-    }
-
-    /// What the kernel knows of each attached program.
-    #[must_use]
-    pub fn figures(&self) -> Vec<(&'static str, Figures)> {
-        self.links.iter().map(|(hook, _)| (hook.program, self.figures_of(hook))).collect()
-    }
-
-    /// The attached programs that an accept of ours leads to, and how often each ran.
-    #[must_use]
-    pub fn singers(&self) -> Vec<(&'static str, Option<u64>)> {
-        let singers = self.links.iter().filter(|(hook, _)| hook.sings);
-        singers.map(|(hook, _)| (hook.program, self.figures_of(hook).runs)).collect()
-    }
-
-    fn figures_of(&self, hook: &Hook) -> Figures {
-        let fd = self.object.program(hook.program).and_then(|program| program.fd().ok());
-        fd.map_or_else(Figures::default, |fd| Figures::of(fd.as_fd()))
-    }
-
-    /// How often the kernel did not run an attached program ([`Figures::recursion_misses`]); `None` when it does not tell.
-    #[must_use]
-    pub fn missed(&self) -> Option<u64> {
-        self.links.iter().map(|(hook, _)| self.figures_of(hook).recursion_misses).sum()
-    }
-
-    /// Detaches every program, the last first: what an earlier one needs of a later one it has until its own end. Says what
-    /// [`Hooks::missed`] was then.
-    ///
-    /// # Errors
-    /// When the kernel refuses the last pass over accepts that were not seen to end.
-    pub fn detach(mut self) -> Result<Option<u64>, SurveyError> {
-        let mut missed = Some(0);
-        for (hook, link) in std::mem::take(&mut self.links).into_iter().rev() {
-            drop(link);
-            let of_this_hook = self.figures_of(hook).recursion_misses;
-            missed = missed.zip(of_this_hook).map(|(sum, misses): (u64, u64)| sum + misses);
-        }
-        if let Some(iterator) = self.loaded(ALL_UNENDED.0) {
-            // A program that runs at this moment still finishes.
-            std::thread::sleep(FINISHING);
-            survey::pass(iterator)?;
-        }
-        Ok(missed)
-    }
-}
-
-impl std::fmt::Debug for Hooks {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_list().entries(self.links.iter().map(|(hook, _)| hook.program)).finish()
-    }
 }
 
 /// Loads and attaches the programs of the first tier that the kernel allows, and looks at what was there before.
@@ -418,14 +120,14 @@ fn attach_all(settings: &Settings, tier: Tier, offsets: &[Value], btf: &Btf) -> 
     let (pins, lock) = match settings.traces.pins.as_deref().map(pins::prepare) {
         Some(Ok((pins, lock))) => (pins, Some(lock)),
         Some(Err(reason)) => {
-            missing.push(without_pins(reason));
+            missing.push(Missing::pins(reason));
             (Vec::new(), None)
         }
         None => (Vec::new(), None),
     };
     let mut object = match open(settings, tier, offsets, generation, &pins) {
         Err(error) if !pins.is_empty() => {
-            missing.push(without_pins(error.to_string()));
+            missing.push(Missing::pins(error.to_string()));
             open(settings, tier, offsets, generation, &[])?
         }
         opened => opened?,
@@ -449,15 +151,14 @@ fn attach_all(settings: &Settings, tier: Tier, offsets: &[Value], btf: &Btf) -> 
             }
         }
     }
-    let of_tier: &[_] = match tier {
-        Tier::One => &[(UNENDED, UNENDED_FEATURE), (ALL_UNENDED, UNENDED_FEATURE)],
+    let of_tier: &[Iterator] = match tier {
+        Tier::One => &[UNENDED, ALL_UNENDED],
         Tier::Two => &[],
     };
-    let of_both = [(LISTENERS, LISTENERS_FEATURE), (QUEUED, QUEUED_FEATURE)];
-    for ((name, target), feature) in of_both.iter().chain(of_tier).copied() {
-        match load_iterator(&mut hooks.object, name, target, btf) {
-            Ok(()) => hooks.iterators.push(name),
-            Err(error) => missing.push(Missing::new(name, feature, &error)),
+    for Iterator { program, target, feature } in [LISTENERS, QUEUED].iter().chain(of_tier).copied() {
+        match load_iterator(&mut hooks.object, program, target, btf) {
+            Ok(()) => hooks.iterators.push(program),
+            Err(error) => missing.push(Missing::new(program, feature, &error)),
         }
     }
     let lost = |missing: &&Missing| missing.hook == hooks::UNIX_RELEASE;
@@ -500,10 +201,6 @@ fn attach_or_instead(
             attach(fallback).map_err(|second| LoadError::Both(Box::new(first), Box::new(second)))
         }
     }
-}
-
-fn without_pins(reason: String) -> Missing {
-    Missing { hook: pins::NAME, feature: pins::FEATURE, reason, remedy: Some(pins::REMEDY) }
 }
 
 fn set_anchor(object: &mut Ebpf) -> Result<(), LoadError> {
@@ -569,31 +266,31 @@ fn fill_filter(object: &mut Ebpf, filter: &Filter) -> Result<(), LoadError> {
 /// The listeners that are there, and, remembered, the connections in their queues.
 fn look_around(loaded: &mut Loaded) -> Vec<ListenerState> {
     let Loaded { hooks, capture } = loaded;
-    let mut lacks = |hook, feature, reason: String| {
-        capture.missing.push(Missing { hook, feature, reason, remedy: None });
+    let mut lacks = |iterator: Iterator, reason: String| {
+        let Iterator { program, feature, .. } = iterator;
+        capture.missing.push(Missing { hook: program, feature, reason, remedy: None });
     };
     let listeners = match hooks.survey() {
         Ok(listeners) => listeners.unwrap_or_default(),
         Err(error) => {
-            lacks(LISTENERS.0, LISTENERS_FEATURE, error.to_string());
+            lacks(LISTENERS, error.to_string());
             Vec::new()
         }
     };
-    match hooks.loaded(QUEUED.0).map(|iterator| survey::remember_queued(iterator, &listeners)) {
+    match hooks.loaded(QUEUED).map(|iterator| survey::remember_queued(iterator, &listeners)) {
         None => {}
         Some(Ok(0)) => {
             if let Err(error) = hooks.sweep() {
-                lacks(pins::NAME, pins::FEATURE, error.to_string());
+                capture.missing.push(Missing::pins(error.to_string()));
             }
         }
         Some(Ok(failed)) => {
             lacks(
-                QUEUED.0,
-                QUEUED_FEATURE,
+                QUEUED,
                 format!("{failed} network namespaces could not be entered, which needs CAP_SYS_ADMIN"),
             );
         }
-        Some(Err(error)) => lacks(QUEUED.0, QUEUED_FEATURE, error.to_string()),
+        Some(Err(error)) => lacks(QUEUED, error.to_string()),
     }
     listeners
 }

@@ -203,8 +203,8 @@ settings! {
         /// Also takes from each process what it publishes of itself: service.* and deployment.environment.name, from the process
         /// context of its OpenTelemetry SDK, or from the variables of OpenTelemetry in its environment.
         "resource.published" => published: bool = true, Toggle;
-        /// What else is told of each process: process.command, process.command_args, process.args_count, process.parent_pid. Arguments
-        /// may hold secrets.
+        /// What else is told of each process: `process.command`, `process.command_args`, `process.args_count`, `process.parent_pid`.
+        /// Arguments may hold secrets.
         "resource.include" => include: Vec<Detail> = Vec::new(), SomeOf;
     }
 

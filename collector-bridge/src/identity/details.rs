@@ -71,6 +71,6 @@ mod tests {
         let long = [b'x'; 3000];
         assert_eq!(fitting(&[b"a", &long, &long, b"b"]), [b"a".to_vec(), long.to_vec()]);
         assert_eq!(fitting(&[&[b'x'; 9000]]), [vec![b'x'; ROOM]]);
-        assert_eq!(fitting(&[b"".as_slice(); 100_000]).len(), ROOM);
+        assert_eq!(fitting(&vec![b"".as_slice(); 100_000]).len(), ROOM);
     }
 }

@@ -197,4 +197,5 @@ pub(super) fn nobody_is_kept_for_longer_than_needed() {
 /// Ends it with a RST.
 fn reset(connection: TcpStream) {
     set_socket_linger(&connection, Some(Duration::ZERO)).expect("an option");
+    drop(connection);
 }

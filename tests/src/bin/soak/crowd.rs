@@ -63,7 +63,7 @@ pub(crate) fn measure(full: bool) -> Json {
     let mut crowd: Vec<Child> = (0..PROCESSES).map(start).collect();
     let mut peak = 0;
     let is_over = |one: &mut Child| one.try_wait().expect("a child").is_some();
-    while !crowd.iter_mut().map(is_over).fold(true, |all, one| all && one) {
+    while !crowd.iter_mut().all(is_over) {
         peak = peak.max(agent.anonymous_kib());
         thread::sleep(Duration::from_millis(100));
     }
