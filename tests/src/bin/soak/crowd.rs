@@ -11,10 +11,11 @@ use std::{
     time::Duration,
 };
 
-use acceptd_otlp::Received;
-use acceptd_tests::{
-    agent::{ACCEPT, Agent, Inbox},
-    record::Record,
+use acceptd_otlp::{Received, names};
+use acceptd_tests::agent::{ACCEPT, Agent, Inbox};
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::ExportLogsServiceRequest,
+    common::v1::{KeyValue, any_value::Value},
 };
 use serde_json::{Value as Json, json};
 
@@ -40,11 +41,8 @@ pub(crate) fn measure(full: bool) -> Json {
     let told: Arc<Mutex<Told>> = Arc::default();
     let taker = Arc::clone(&told);
     let address = sink::serve(move |received| {
-        // Without records it only asks whether somebody takes them.
-        if let Received::Logs(request) = received
-            && received.records() > 0
-        {
-            note(&mut taker.lock().expect("no panic"), &Record::of_request(0, request));
+        if let Received::Logs(request) = received {
+            note(&mut taker.lock().expect("no panic"), request);
         }
         Ok(())
     });
@@ -107,13 +105,32 @@ fn lives(mut one: Child) -> Vec<Who> {
     lines.map(|line| who(line.expect("text"))).collect()
 }
 
-fn note(told: &mut Told, records: &[Record]) {
-    for record in records.iter().filter(|record| record.log.event_name == ACCEPT) {
-        let number = |found: Option<i64>| found.map_or_else(String::new, |number| number.to_string());
-        let text = |found: Option<&str>| found.unwrap_or_default().to_owned();
-        let port = number(record.int("network.local.port"));
-        let pid = number(record.resource_int("process.pid"));
-        let who = (port, pid, text(record.resource_text("process.executable.name")));
-        *told.entry((who, text(record.resource_text("service.name")))).or_default() += 1;
+/// Reads no more of a request than this takes: the receiver has to keep up with the crowd.
+fn note(told: &mut Told, request: &ExportLogsServiceRequest) {
+    for of_one in &request.resource_logs {
+        let resource = of_one.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
+        let [pid, executable, service] =
+            [names::PROCESS_PID, names::PROCESS_EXECUTABLE_NAME, names::SERVICE_NAME]
+                .map(|key| shown(resource, key));
+        let mut by_port: BTreeMap<String, u32> = BTreeMap::new();
+        for log in of_one.scope_logs.iter().flat_map(|scope| &scope.log_records) {
+            if log.event_name == ACCEPT {
+                *by_port.entry(shown(&log.attributes, names::NETWORK_LOCAL_PORT)).or_default() += 1;
+            }
+        }
+        for (port, count) in by_port {
+            let who = (port, pid.clone(), executable.clone());
+            *told.entry((who, service.clone())).or_default() += count;
+        }
+    }
+}
+
+/// A number or a text, as text; empty without it.
+fn shown(attributes: &[KeyValue], key: &str) -> String {
+    let found = attributes.iter().find(|attribute| attribute.key == key);
+    match found.and_then(|attribute| attribute.value.as_ref()?.value.as_ref()) {
+        Some(Value::IntValue(number)) => number.to_string(),
+        Some(Value::StringValue(text)) => text.clone(),
+        _ => String::new(),
     }
 }
