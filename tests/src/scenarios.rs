@@ -257,6 +257,7 @@ scenarios! {
         of_multipath_tcp
         queued_before_the_start
         over_a_restart
+        over_a_restart_where_nobody_listens_any_more
         what_ended_meanwhile_is_forgotten
         over_a_clock_step [needs Guest] (alone)
         without_a_bpf_file_system

@@ -2,8 +2,8 @@
 //! before the programs were attached.
 
 use std::{
-    collections::BTreeMap,
-    fs::File,
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
     io::{self, Read as _},
     os::fd::{AsFd as _, OwnedFd},
     thread,
@@ -47,31 +47,59 @@ pub fn listeners(iterator: &mut Iter) -> Result<Vec<ListenerState>, SurveyError>
     Ok(found.into_values().collect())
 }
 
-/// Remembers the queued connections of every network namespace that `listeners` are in. Says for how many namespaces
-/// that failed: their queued connections are recorded as unverified.
+/// Looks at the TCP sockets of every network namespace that a process is in: remembers those that are queued, and that the others are
+/// there. Says for how many namespaces that failed: their queued connections are recorded as unverified.
 ///
 /// # Errors
 /// When the kernel refuses the iterator as such.
 pub fn remember_queued(iterator: &mut Iter, listeners: &[ListenerState]) -> Result<usize, SurveyError> {
     pass(iterator)?;
-    let own = netns_of("self").ok().and_then(|file| inode(&file));
-    let namespaces: BTreeMap<u32, u32> =
-        listeners.iter().map(|state| (state.listener.netns, state.owner.tgid)).collect();
-    let others = namespaces.into_iter().filter(|(netns, _)| Some(u64::from(*netns)) != own);
-    let mut failed = 0;
-    for (_, pid) in others {
+    let mut others = networks(listeners)?;
+    let of_listeners = listeners.iter().map(|state| u64::from(state.listener.netns));
+    let mut wanted: BTreeSet<u64> = others.keys().copied().chain(of_listeners).collect();
+    if let Some(own) = File::open("/proc/self/ns/net").ok().and_then(|file| inode(&file)) {
+        others.remove(&own);
+        wanted.remove(&own);
+    }
+    for (netns, namespace) in others {
         // The iterator looks at the network namespace of the thread that opens it.
         let entered = thread::scope(|scope| {
             let inside = scope.spawn(|| -> Option<()> {
-                let namespace = OwnedFd::from(netns_of(&pid.to_string()).ok()?);
                 move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).ok()?;
                 pass(iterator).ok()
             });
             inside.join().ok().flatten()
         });
-        failed += usize::from(entered.is_none());
+        if entered.is_some() {
+            wanted.remove(&netns);
+        }
     }
-    Ok(failed)
+    Ok(wanted.len())
+}
+
+/// The network namespaces of all processes, and of single threads that have a listener there, by their inodes.
+fn networks(listeners: &[ListenerState]) -> io::Result<BTreeMap<u64, OwnedFd>> {
+    let mut found = BTreeMap::new();
+    add_networks(&mut found, "/proc")?;
+    for state in listeners {
+        if !found.contains_key(&u64::from(state.listener.netns)) {
+            // The process may be gone, or not be seen here.
+            _ = add_networks(&mut found, &format!("/proc/{}/task", state.owner.tgid));
+        }
+    }
+    Ok(found)
+}
+
+/// Those of the tasks that have a folder here.
+fn add_networks(found: &mut BTreeMap<u64, OwnedFd>, folder: &str) -> io::Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        // Not a task, or not any more.
+        let Ok(file) = File::open(entry.path().join("ns/net")) else { continue };
+        if let Some(inode) = inode(&file) {
+            found.entry(inode).or_insert_with(|| file.into());
+        }
+    }
+    Ok(())
 }
 
 /// A pass whose program writes nothing.
@@ -87,10 +115,6 @@ pub fn pass(iterator: &mut Iter) -> Result<(), SurveyError> {
 fn open(iterator: &mut Iter) -> Result<File, SurveyError> {
     let link = iterator.attach()?;
     Ok(iterator.take_link(link)?.into_file()?)
-}
-
-fn netns_of(process: &str) -> io::Result<File> {
-    File::open(format!("/proc/{process}/ns/net"))
 }
 
 fn inode(file: &File) -> Option<u64> {

@@ -30,7 +30,7 @@ use crate::{
 const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
 
 /// Runs `body` in a thread whose network is one of its own, with settings of `net.ipv4`.
-fn in_a_network_of_its_own(settings: &[(&str, &str)], body: impl FnOnce() + Send) {
+pub(super) fn in_a_network_of_its_own(settings: &[(&str, &str)], body: impl FnOnce() + Send) {
     let prepared = || {
         raw::leave_the_network();
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();

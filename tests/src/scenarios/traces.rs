@@ -5,6 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{Shutdown, TcpStream},
     os::unix::net::{UnixListener, UnixStream},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ use rustix::{
     time::{ClockId, Timespec, clock_gettime, clock_settime},
 };
 
-use super::listener;
+use super::{handshakes::in_a_network_of_its_own, listener};
 use crate::{
     agent::{ACCEPT, Agent, Inbox, tier},
     mounted::Mounted,
@@ -316,12 +317,39 @@ fn pins() -> (Mounted, String) {
 
 /// One agent sees the accept, the next one the end.
 pub(super) fn over_a_restart() {
+    let (listener, address) = listener();
+    ended_by_the_next_agent(|| {
+        let client = TcpStream::connect(address).expect("somebody listens");
+        (client, listener.accept().expect("a connection").0)
+    });
+}
+
+/// In another network, too: what is open there is not taken for gone.
+pub(super) fn over_a_restart_where_nobody_listens_any_more() {
+    let mut inhabitant = None;
+    ended_by_the_next_agent(|| {
+        let mut connection = None;
+        in_a_network_of_its_own(&[], || {
+            // Ends with the pipe that it reads.
+            inhabitant = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().ok();
+            let (listener, address) = listener();
+            let client = TcpStream::connect(address).expect("somebody listens");
+            connection = Some((client, listener.accept().expect("a connection").0));
+        });
+        connection.expect("one")
+    });
+    let mut inhabitant = inhabitant.expect("cat(1)");
+    drop(inhabitant.stdin.take());
+    inhabitant.wait().expect("a child");
+}
+
+/// `connected` makes a connection: the client's end, and the server's.
+fn ended_by_the_next_agent(connected: impl FnOnce() -> (TcpStream, TcpStream)) {
     let (_mounted, pins) = pins();
     let flags = [TRACES, EVERY_ONE, "--set", &pins];
     let first = Agent::with(&flags);
-    let (listener, address) = listener();
-    let mut client = TcpStream::connect(address).expect("somebody listens");
-    let (accepted, _) = listener.accept().expect("a connection");
+    let (mut client, accepted) = connected();
+    let address = accepted.local_addr().expect("connected");
     let record = first.inbox.of_port(address.port(), 1).remove(0);
     let mut trace = trace_of(&first.inbox, &record, 2);
     assert!(!trace.contains_key(CONNECTION));
