@@ -31,7 +31,8 @@ use process::Observer;
 use published::Published;
 use reader::{Answer, Question, Readers, Wanted};
 
-/// Processes whose Resource is kept: at some 2 KiB each, 8 MiB; at 16 KiB each, if every one makes as much of itself as it can.
+/// Processes whose Resource is kept: at some 2 KiB each, 8 MiB; at 24 KiB each, if every one makes as much of itself as it can and all
+/// of that is wanted (`resource.include`).
 const PROCESSES: usize = 4096;
 
 /// How long a record waits for what a new process says of itself, beyond what it waits anyway.
@@ -107,6 +108,8 @@ pub struct Identities {
 struct Known {
     identity: Arc<Identity>,
     process: Process,
+    /// See [`Question`].
+    arg_start: u64,
     published: Published,
     /// When it is to be asked again, and how long after that once more; never without a reader.
     ask: Option<(Instant, Duration)>,
@@ -158,6 +161,7 @@ impl Identities {
         let known = Known {
             identity: Arc::clone(&identity),
             process,
+            arg_start: task.arg_start,
             published: Published::new(),
             ask: can_be_asked.then_some((now, ASK_AGAIN)),
             is_awaited: can_be_asked,
@@ -178,7 +182,8 @@ impl Identities {
         let Some(mut known) = self.cache.get_mut(&key) else { return false };
         known.ask = known.ask.map(|(_, pause)| (now + pause, (2 * pause).min(ASK_LATEST)));
         let Some(executable) = known.process.executable_path.clone() else { return false };
-        self.readers.as_mut().is_some_and(|readers| readers.ask(Question { key, executable }))
+        let arg_start = known.arg_start;
+        self.readers.as_mut().is_some_and(|readers| readers.ask(Question { key, executable, arg_start }))
     }
 
     /// Whether records wait for what a process says of itself.

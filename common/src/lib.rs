@@ -22,4 +22,4 @@ pub use sample::{
 };
 
 /// Version of every layout in this crate. It grows with each change of a struct, a kind or a counter.
-pub const ABI_VERSION: u16 = 4;
+pub const ABI_VERSION: u16 = 5;

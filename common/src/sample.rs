@@ -75,6 +75,8 @@ pub struct Task {
     pub leader_start_ns: u64,
     /// cgroup v2 id of the task; 0 when it could not be read.
     pub cgroup_id: u64,
+    /// `mm->arg_start`: where its arguments are, which an exec moves (address space layout randomization); 0 of a kernel thread.
+    pub arg_start: u64,
     /// `self_exec_id`: grows with each exec of the process.
     pub exec_id: u32,
     /// Process id in the host's pid namespace.
@@ -506,21 +508,21 @@ const _: () = {
     assert!(size_of::<Header>() == 32);
     assert!(offset_of!(Header, length) == 4);
     assert!(offset_of!(Header, sequence) == 16);
-    assert!(size_of::<Task>() == 144);
-    assert!(offset_of!(Task, comm) == 48);
+    assert!(size_of::<Task>() == 152);
+    assert!(offset_of!(Task, comm) == 56);
     assert!(size_of::<Call>() == 32);
     assert!(size_of::<Connection>() == 64);
     assert!(size_of::<Listener>() == 56);
     assert!(size_of::<UnixName>() == 112);
     assert!(size_of::<Handshake>() == 24);
-    assert!(size_of::<InetAccept>() == 448);
+    assert!(size_of::<InetAccept>() == 456);
     assert!(offset_of!(InetAccept, task) == size_of::<Header>());
-    assert!(offset_of!(InetAccept, socket) == 208);
-    assert!(size_of::<UnixAccept>() == 608);
-    assert!(offset_of!(UnixAccept, local) == 288);
-    assert!(size_of::<SocketCall>() == 360);
-    assert!(size_of::<ListenerState>() == 368);
+    assert!(offset_of!(InetAccept, socket) == 216);
+    assert!(size_of::<UnixAccept>() == 616);
+    assert!(offset_of!(UnixAccept, local) == 296);
+    assert!(size_of::<SocketCall>() == 368);
+    assert!(size_of::<ListenerState>() == 376);
     assert!(size_of::<Abandoned>() == 104);
-    assert!(size_of::<Open>() == 192);
-    assert!(size_of::<Closed>() == 552);
+    assert!(size_of::<Open>() == 200);
+    assert!(size_of::<Closed>() == 560);
 };

@@ -84,6 +84,7 @@ globals! {
     CRED_EUID;
     CRED_EGID;
     MM_EXE_FILE;
+    MM_ARG_START;
     FILE_DENTRY;
     DENTRY_NAME;
 

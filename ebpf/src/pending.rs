@@ -317,6 +317,11 @@ pub fn graft(accepted: Socket) -> Pending {
 /// be closed.
 #[inline(always)]
 pub fn give_back(cookie: u64, established_ns: u64) {
+    if let Some(kept) = PENDING.get_ptr_mut(&cookie) {
+        // SAFETY: a non-null map value.
+        unsafe { (*kept).state = Pending::WAITS };
+        return;
+    }
     // On the stack, as above.
     let waits = core::hint::black_box(Pending::since(established_ns));
     if PENDING.insert(&cookie, &waits, 0).is_err() {
@@ -328,10 +333,16 @@ pub fn give_back(cookie: u64, established_ns: u64) {
 #[inline(always)]
 pub fn take_ended(socket: Socket) -> Pending {
     let pending = take(socket);
-    if pending.state == Pending::GRAFTED {
-        return Pending { client: pending.client, ..take_by_cookie(socket.cookie()) };
+    if pending.state != Pending::GRAFTED {
+        return pending;
     }
-    pending
+    // Its accept was told without its end, or failed and gave it back.
+    let back = take_by_cookie(socket.cookie());
+    if back.waits() {
+        return Pending { client: pending.client, ..back };
+    }
+    peers::done(pending.client);
+    back
 }
 
 /// The backstop tells of `accepted`. Tier 1 only.

@@ -55,7 +55,9 @@ fn of(task: *const u8, out: &mut Task) {
     out.uid = typed(cred, &CRED_UID);
     out.comm = comm(task);
     out.leader_comm = comm(leader);
-    out.kernel_thread = u32::from(typed::<u64>(task, &TASK_MM) == 0);
+    let mm: *const u8 = typed(task, &TASK_MM);
+    out.kernel_thread = u32::from(mm.is_null());
+    out.arg_start = if mm.is_null() { 0 } else { typed(mm, &MM_ARG_START) };
     out.exe_len = executable_of(task, &mut out.exe);
 }
 

@@ -423,9 +423,11 @@ impl Drop for Agent {
         if thread::panicking() && matches!(self.child.try_wait(), Ok(None)) {
             _ = kill_process(self.pid(), Signal::TERM);
             let patience = Instant::now() + LAST_WORDS;
-            while self.ledger().is_none() && Instant::now() < patience {
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < patience {
                 thread::sleep(Duration::from_millis(50));
             }
+            // What it wrote last is read a moment later.
+            thread::sleep(Duration::from_millis(50));
             self.ledger().as_ref().map(note_left_out);
             eprintln!("the agent said:\n{}", self.said.text());
         }

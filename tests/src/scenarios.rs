@@ -232,6 +232,7 @@ scenarios! {
         the_environment_names_the_service
         nobody_is_asked_when_that_is_switched_off
         how_it_was_started_is_told_when_that_is_wanted
+        who_became_the_same_executable_again_is_not_asked
         peers_are_told_as_far_as_they_may_be
         a_name_that_comes_later_is_taken_later
         who_is_gone_when_asked_again_is_still_who_it_was

@@ -67,6 +67,7 @@ fn fingerprint(sources: &Path) -> Result<u64> {
     let entries = std::fs::read_dir(sources).with_context(about)?;
     let mut paths =
         entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().with_context(about)?;
+    paths.retain(|path| path.is_file());
     paths.sort();
     let mut hasher = DefaultHasher::new();
     for path in paths {

@@ -37,6 +37,9 @@ use table::Column;
 /// The tiers of the agent.
 const TIERS: [u8; 2] = [1, 2];
 
+/// Tries of scenarios that may fail in one tier of a kernel that left out runs of programs.
+const AGAIN: usize = 3;
+
 /// Lines of a log that are shown when its machine failed.
 const SHOWN: usize = 30;
 
@@ -385,8 +388,14 @@ fn judge(
             );
             count.line(&line, &verdict.differences, verdict.passed);
             let prefix = format!("{tier} ");
-            for again in said.again.iter().filter_map(|again| again.strip_prefix(&prefix)) {
-                println!("    tried again: {again}");
+            let again: Vec<_> = said.again.iter().filter_map(|again| again.strip_prefix(&prefix)).collect();
+            for one in &again {
+                println!("    tried again: {one}");
+            }
+            if again.len() > AGAIN {
+                let difference =
+                    format!("{} tries failed where runs were left out: that is no chance", again.len());
+                count.line(&about, &[difference], 0);
             }
         }
     }

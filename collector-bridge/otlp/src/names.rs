@@ -273,14 +273,16 @@ pub const OTEL_EVENT_NAME: &str = "otel.event.name";
 /// True for the listeners together for which there is no room: 500 names have a series of their own.
 pub const OTEL_METRIC_OVERFLOW: &str = "otel.metric.overflow";
 
-/// How many arguments the process was started with, the command among them.
+/// How many arguments the process has, the command among them; absent where a title is written over them. By
+/// `resource.include`.
 pub const PROCESS_ARGS_COUNT: &str = "process.args_count";
 
-/// The first argument that the process was started with; by `resource.include`, as the next three.
+/// The first argument of the process, as `/proc` has it, where a program may write its title over it. By
+/// `resource.include`.
 pub const PROCESS_COMMAND: &str = "process.command";
 
-/// The arguments that the process was started with, the command first; those that do not fit into 4 KiB are
-/// left out.
+/// The arguments of the process, the command first, likewise; those that do not fit into 4 KiB are left out.
+/// By `resource.include`.
 pub const PROCESS_COMMAND_ARGS: &str = "process.command_args";
 
 /// When the process was started, RFC 3339 with milliseconds; the same across agent restarts and clock steps.
@@ -295,7 +297,7 @@ pub const PROCESS_EXECUTABLE_PATH: &str = "process.executable.path";
 /// The effective user's name.
 pub const PROCESS_OWNER: &str = "process.owner";
 
-/// The id of the process's parent when it was looked at, in the host's pid namespace.
+/// The id of the process's parent when it was looked at, in the host's pid namespace. By `resource.include`.
 pub const PROCESS_PARENT_PID: &str = "process.parent_pid";
 
 /// The accepting process's id in the host's pid namespace.

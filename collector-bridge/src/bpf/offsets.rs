@@ -114,6 +114,7 @@ const MEMBERS: &[(&str, Holds, Path)] = &[
     ("CRED_EUID", Bytes(4), &[("cred", "euid")]),
     ("CRED_EGID", Bytes(4), &[("cred", "egid")]),
     ("MM_EXE_FILE", Pointer, &[("mm_struct", "exe_file")]),
+    ("MM_ARG_START", Bytes(8), &[("mm_struct", "arg_start")]),
     ("FILE_DENTRY", Pointer, &[("file", "f_path"), ("path", "dentry")]),
     ("DENTRY_NAME", Pointer, &[("dentry", "d_name"), ("qstr", "name")]),
     ("FILES_FDT", Pointer, &[("files_struct", "fdt")]),

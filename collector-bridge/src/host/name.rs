@@ -24,11 +24,12 @@ pub(super) fn of(root: &Path) -> (String, Option<String>) {
         return (name, None);
     }
     let name = own();
-    // Nothing says that the agent is in a container.
-    let warning = (root != Path::new("/")).then(|| {
+    // Else nothing says that the agent is in a container.
+    let is_anothers = seen.is_some() || root != Path::new("/");
+    let warning = is_anothers.then(|| {
         format!(
-            "the host's name is not known: neither its UTS namespace nor {} can be read; host.name is the agent's own, {name}; set host.name, or share the host's UTS namespace",
-            root.join("etc/hostname").display()
+            "the host's name is not known, host.name is the agent's own: {name}; set host.name, mount the host's /etc to {}, share its UTS namespace, or give the agent CAP_SYS_ADMIN",
+            if root == Path::new("/") { "host.root".to_owned() } else { root.join("etc").display().to_string() },
         )
     });
     (name, warning)

@@ -46,6 +46,11 @@ impl Folder {
         Some(behind_name(&self.read("stat", STAT)?, PARENT)?.try_into().ok()?).filter(|pid| *pid != 0)
     }
 
+    /// Where its arguments are in its memory; 0 where that is not shown.
+    pub(super) fn arg_start(&self) -> u64 {
+        self.read("stat", STAT).and_then(|stat| behind_name(&stat, ARG_START)).unwrap_or_default()
+    }
+
     /// Where a link leads.
     pub(super) fn link(&self, name: &str) -> Option<Vec<u8>> {
         Some(readlinkat(&self.0, name, Vec::new()).ok()?.into_bytes())
@@ -69,9 +74,10 @@ impl Folder {
     }
 }
 
-/// Fields 4 and 22 of `/proc/PID/stat`, counted behind the name.
+/// Fields 4, 22 and 48 of `/proc/PID/stat`, counted behind the name.
 const PARENT: usize = 1;
 const STARTED: usize = 19;
+const ARG_START: usize = 45;
 
 /// A number of `/proc/PID/stat`. The name in field 2 may hold any byte, also `)`: count from the last one.
 fn behind_name(stat: &[u8], field: usize) -> Option<u64> {

@@ -38,8 +38,10 @@ const THREADS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) key: ProcessKey,
-    /// The path of its executable. A process that runs another one by now does not answer for it.
+    /// The path of its executable, and where its arguments are. A process that runs another program by now, also one of the same
+    /// executable, does not answer for it.
     pub(super) executable: Vec<u8>,
+    pub(super) arg_start: u64,
 }
 
 /// What was found.
@@ -122,7 +124,7 @@ impl Readers {
         if self.busy.len() >= THREADS {
             if !std::mem::replace(&mut self.has_given_up, true) {
                 tracing::warn!(
-                    "{THREADS} processes do not let their memory be read, or hang in the kernel: until one does, service names that processes publish are not seen; resource.published = false stops asking"
+                    "{THREADS} processes do not let their memory be read, or hang in the kernel: until one does, what processes publish and resource.include is not seen; resource.published = false and an empty resource.include stop asking"
                 );
             }
             return;
@@ -152,11 +154,13 @@ impl Worker {
         }
     }
 
-    fn read(&self, Question { key, executable }: &Question) -> Option<(Published, Details)> {
+    fn read(&self, Question { key, executable, arg_start }: &Question) -> Option<(Published, Details)> {
         let folder = Folder::of(&self.proc, key.tgid, key.leader_start_ns)?;
         let published = if self.wanted.published { published::of(&folder) } else { Published::new() };
         let details = details::of(&folder, &self.wanted.details);
-        (without_deleted(folder.link("exe")?) == *executable).then_some((published, details))
+        // Now, behind all that was read.
+        let is_same = without_deleted(folder.link("exe")?) == *executable && folder.arg_start() == *arg_start;
+        is_same.then_some((published, details))
     }
 }
 
@@ -175,7 +179,7 @@ mod tests {
 
     fn question(tgid: u32) -> Question {
         let key = ProcessKey { tgid, leader_start_ns: 0, exec_id: 0, euid: 0, uid: 0 };
-        Question { key, executable: b"/bin/server".to_vec() }
+        Question { key, executable: b"/bin/server".to_vec(), arg_start: 0 }
     }
 
     /// A process of that pid, started with the host; its environment is a pipe, at which a reader hangs until somebody writes.
@@ -248,7 +252,8 @@ mod tests {
         let mut other = question(7);
         other.key.leader_start_ns = 10_000_000;
         let execed = Question { executable: b"/bin/before".to_vec(), ..question(7) };
-        for another in [other, execed] {
+        let again = Question { arg_start: 4096, ..question(7) };
+        for another in [other, execed, again] {
             assert!(readers.ask(another));
             assert_eq!(answer(&readers, Duration::from_secs(10)), Some((7, None)));
         }

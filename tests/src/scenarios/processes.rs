@@ -319,6 +319,32 @@ pub(super) fn how_it_was_started_is_told_when_that_is_wanted() {
     let _ = agent.stop();
 }
 
+/// When the agent looks, the process that accepted first is another program of the same executable.
+pub(super) fn who_became_the_same_executable_again_is_not_asked() {
+    let agent = patient(&["--set", "resource.include=process.args_count"]);
+    let (listening, port) = listener();
+    let path = binary("acceptor");
+    let again = ["env", "OTEL_SERVICE_NAME=another", path.to_str().expect("text"), "1"];
+    kill_process(agent.pid(), Signal::STOP).expect("the agent is there");
+    let mut acceptor = Acceptor::run(acceptor().arg("1").args(again), &listening);
+    let first = connect(port);
+    let before = acceptor.truth();
+    drop(first);
+    let second = connect(port);
+    let after = acceptor.truth();
+    assert_eq!(before.pid, after.pid, "it is still that process");
+    kill_process(agent.pid(), Signal::CONT).expect("the agent is there");
+    let records = agent.inbox.of_port(port, 2);
+    assert_eq!((service(&records[0]), records[0].resource_int("process.args_count")), (NAMELESS, None));
+    assert_eq!(
+        (service(&records[1]), records[1].resource_int("process.args_count")),
+        (Some("another"), Some(2))
+    );
+    drop(second);
+    acceptor.end();
+    let _ = agent.stop();
+}
+
 pub(super) fn peers_are_told_as_far_as_they_may_be() {
     for (setting, address) in [("full", Some("127.9.8.7")), ("prefix", Some("127.9.8.0")), ("off", None)] {
         let agent = Agent::with(&["--set", &format!("privacy.peer_address={setting}")]);

@@ -1,5 +1,5 @@
 //! otel-config/kubernetes.yaml in a real Collector: what Kubernetes calls a process, by what acceptd observed of it. Its API is one
-//! of ours, which knows two pods: one with a container of Docker's engine, and one whose container it does not know yet.
+//! of ours, which knows pods with containers of Docker's engine, and one whose container it does not know yet.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -35,6 +35,8 @@ const ARRIVAL: Duration = Duration::from_secs(30);
 const NODE: &str = "node-1";
 /// Of the pod whose container the API does not know.
 const POD_UID: &str = "0b6e5f1c-94ac-4c39-8f0e-6d1d7c3f7a11";
+/// That container.
+const CONTAINER: &str = "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff";
 
 /// Runs all three, and holds the Resources that arrive against the pods.
 pub(crate) fn measure(workspace: &Workspace, agent_binary: &Path, folder: &Path) -> Result<()> {
@@ -70,15 +72,33 @@ struct Run {
 impl Run {
     fn compare(&mut self, api: &Api, groups: &Cgroups, folder: &Path) -> Result<()> {
         // Outside of Kubernetes the fallback is back, and nothing of ours is left.
-        let outside = self.records.iter().find(|record| record.is_accept()).context("no record")?;
+        let own = std::process::id().to_string();
+        let is_own = |record: &&Record| record.is_accept() && record.resource("process.pid") == own;
+        let outside = self.records.iter().find(is_own).context("no record of this process")?;
         expect(outside, &[("service.name", "unknown_service:xtask"), ("k8s.pod.name", "")])?;
         ensure!(outside.resource("acceptd.fallback").is_empty(), "acceptd.fallback is left");
 
         let engine = Engine::start(&folder.join("docker"))?;
+        let outcome = self.compare_containers(api, &engine);
+        engine.stop()?;
+        outcome?;
+
+        api.add(pod("early", POD_UID, &[]));
+        let record = self.accepted_in_a_pod(groups, "early-6c4b-9qkzd")?;
+        expect(&record, &[("k8s.pod.uid", POD_UID), ("service.name", "early")])?;
+        expect(&record, &[("container.id", CONTAINER), ("k8s.deployment.name", "early")])?;
+        // Its container is in another pod, and that is asked first.
+        api.add(pod("moved", "99999999-2222-4333-8444-555555555555", &[CONTAINER]));
+        let record = self.accepted_in_a_pod(groups, "moved-6c4b-9qkzd")?;
+        expect(&record, &[("service.name", "moved"), ("k8s.container.name", "server")])
+    }
+
+    fn compare_containers(&mut self, api: &Api, engine: &Engine) -> Result<()> {
         let (nameless, named) = (engine.serve(None, 1)?, engine.serve(Some("basket"), 1)?);
-        api.add(pod("shop-7d9f-x2x7k", "11111111-2222-4333-8444-555555555555", &[&nameless.id, &named.id]));
+        api.add(pod("shop", "11111111-2222-4333-8444-555555555555", &[&nameless.id, &named.id]));
         let names = [
-            ("k8s.pod.name", "shop-7d9f-x2x7k"),
+            ("k8s.pod.name", "shop-6c4b-9qkzd"),
+            ("k8s.deployment.name", "shop"),
             ("k8s.namespace.name", "market"),
             ("k8s.node.name", NODE),
             ("k8s.container.name", "server"),
@@ -95,22 +115,20 @@ impl Run {
             expect(&record, &names)?;
             expect(&record, &[("container.id", &container.id), ("service.name", service)])?;
         }
-        engine.stop()?;
+        Ok(())
+    }
 
-        api.add(pod("early-6c4b-9qkzd", POD_UID, &[]));
-        let record = until("a record of the pod whose container is not known", ARRIVAL, || {
+    /// A record of the process in the pod's cgroup, once the Collector calls its pod so.
+    fn accepted_in_a_pod(&mut self, groups: &Cgroups, name: &str) -> Result<Record> {
+        until(&format!("a record of {name}"), ARRIVAL, || {
             let port = groups.accept_in_a_pod()?;
-            let mut found = None;
-            until("its record", ARRIVAL, || {
+            let record = until("the record of the process in a pod", ARRIVAL, || {
                 self.records.extend(self.arrived.read()?);
                 let is_of = |record: &&Record| record.attribute("network.local.port") == port;
-                found = self.records.iter().rfind(is_of).cloned();
-                Ok(found.as_ref().map(|_| ()))
+                Ok(self.records.iter().rfind(is_of).cloned())
             })?;
-            Ok(found.filter(|record| !record.resource("k8s.pod.name").is_empty()))
-        })?;
-        expect(&record, &[("k8s.pod.name", "early-6c4b-9qkzd"), ("k8s.pod.uid", POD_UID)])?;
-        expect(&record, &[("container.id", &"f".repeat(64)), ("service.name", "early")])
+            Ok(Some(record).filter(|record| record.resource("k8s.pod.name") == name))
+        })
     }
 }
 
@@ -126,27 +144,29 @@ fn expect(record: &Record, resource: &[(&str, &str)]) -> Result<()> {
 struct Cgroups {
     root: PathBuf,
     mounted: PathBuf,
+    pod: PathBuf,
     container: PathBuf,
 }
 
 impl Cgroups {
     fn mount(root: PathBuf) -> Result<Self> {
         let mounted = root.join("sys/fs/cgroup");
-        fs::create_dir_all(&mounted)?;
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "cgroup2", "none"]).arg(&mounted);
-        command::run(mount)?;
+        let pod = mounted.join(format!("kubepods-burstable-pod{}.slice", POD_UID.replace('-', "_")));
+        let container = pod.join(format!("cri-containerd-{CONTAINER}.scope"));
+        // From here on what is mounted is unmounted.
+        let groups = Self { root, mounted, pod, container };
         // The host's processes are what the agent describes.
-        let proc = root.join("proc");
-        fs::create_dir_all(&proc)?;
-        let mut bind = Command::new("mount");
-        bind.args(["--rbind", "/proc"]).arg(&proc);
-        command::run(bind)?;
-        let pod = POD_UID.replace('-', "_");
-        let container = mounted.join(format!("kubepods-burstable-pod{pod}.slice"));
-        let container = container.join(format!("cri-containerd-{}.scope", "f".repeat(64)));
-        fs::create_dir_all(&container).context("making a pod's cgroup")?;
-        Ok(Self { root, mounted, container })
+        let proc = groups.root.join("proc");
+        for (arguments, at) in
+            [(["-t", "cgroup2", "none"].as_slice(), &groups.mounted), (&["--bind", "/proc"], &proc)]
+        {
+            fs::create_dir_all(at)?;
+            let mut mount = Command::new("mount");
+            mount.args(arguments).arg(at);
+            command::run(mount)?;
+        }
+        fs::create_dir_all(&groups.container).context("making a pod's cgroup")?;
+        Ok(groups)
     }
 
     /// A process in the container accepts once; its port.
@@ -164,11 +184,12 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        for folder in [&self.container, &self.container.join("..")] {
-            _ = fs::remove_dir(folder);
+        for cgroup in [&self.container, &self.pod] {
+            _ = fs::remove_dir(cgroup);
         }
-        _ = Command::new("umount").arg(&self.mounted).status();
-        _ = Command::new("umount").args(["--lazy"]).arg(self.root.join("proc")).status();
+        for at in [&self.mounted, &self.root.join("proc")] {
+            _ = Command::new("umount").arg(at).status();
+        }
     }
 }
 
@@ -178,33 +199,47 @@ fn said_port(server: &mut Child) -> Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// As the API has it.
-fn pod(name: &str, uid: &str, containers: &[&str]) -> Value {
+/// A pod of a deployment, as the API has it: with the replicaset that owns it.
+fn pod(deployment: &str, uid: &str, containers: &[&str]) -> [Value; 2] {
     let container =
         |id: &&str| json!({"name": "server", "containerID": format!("docker://{id}"), "restartCount": 0});
-    let service = name.split('-').next();
-    json!({
-        "kind": "Pod",
-        "apiVersion": "v1",
-        "metadata": {
-            "name": name,
-            "namespace": "market",
-            "uid": uid,
-            "resourceVersion": "1",
-            "labels": {"app.kubernetes.io/name": service},
-        },
-        "spec": {"nodeName": NODE, "containers": [{"name": "server", "image": "example/server:1.0"}]},
-        "status": {
-            "podIP": "10.1.0.9",
-            "containerStatuses": containers.iter().map(container).collect::<Vec<_>>(),
-        },
-    })
+    let replicaset = format!("{deployment}-6c4b");
+    let owner = |kind, name: &str, uid| json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
+    [
+        json!({
+            "kind": "ReplicaSet",
+            "apiVersion": "apps/v1",
+            "metadata": {
+                "name": replicaset,
+                "namespace": "market",
+                "uid": replicaset,
+                "resourceVersion": "1",
+                "ownerReferences": owner("Deployment", deployment, deployment),
+            },
+        }),
+        json!({
+            "kind": "Pod",
+            "apiVersion": "v1",
+            "metadata": {
+                "name": format!("{replicaset}-9qkzd"),
+                "namespace": "market",
+                "uid": uid,
+                "resourceVersion": "1",
+                "ownerReferences": owner("ReplicaSet", &replicaset, &replicaset),
+            },
+            "spec": {"nodeName": NODE, "containers": [{"name": "server", "image": "example/server:1.0"}]},
+            "status": {
+                "podIP": "10.1.0.9",
+                "containerStatuses": containers.iter().map(container).collect::<Vec<_>>(),
+            },
+        }),
+    ]
 }
 
-/// As much of the Kubernetes API as a watch of pods takes.
+/// As much of the Kubernetes API as watching takes.
 struct Api {
     port: u16,
-    pods: Arc<Mutex<Vec<Value>>>,
+    objects: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Api {
@@ -212,45 +247,41 @@ impl Api {
     fn start() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
         let port = listener.local_addr()?.port();
-        let pods = Arc::new(Mutex::new(Vec::new()));
-        let known = Arc::clone(&pods);
+        let objects = Arc::new(Mutex::new(Vec::new()));
+        let known = Arc::clone(&objects);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let known = Arc::clone(&known);
-                // Ends with an error when the Collector is gone.
+                // Ends with this program, or with an error.
                 thread::spawn(move || answer(stream, &known));
             }
         });
-        Ok(Self { port, pods })
+        Ok(Self { port, objects })
     }
 
-    fn add(&self, pod: Value) {
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).push(pod);
+    fn add(&self, objects: [Value; 2]) {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner).extend(objects);
     }
 }
 
 /// Streams what there is, and what is added: a watch that begins with a list.
-fn answer(mut stream: TcpStream, pods: &Mutex<Vec<Value>>) -> Result<()> {
+fn answer(mut stream: TcpStream, objects: &Mutex<Vec<Value>>) -> Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let request = lines.next().context("no request")??;
     while !lines.next().context("no end of the head")??.is_empty() {}
-    let kind = match request.split(['/', '?', ' ']).find(|part| part.ends_with('s') && *part != "apps") {
-        Some("pods") => "Pod",
-        Some("replicasets") => "ReplicaSet",
-        _ => "Namespace",
+    let path = request.split(['?', ' ']).nth(1).unwrap_or_default();
+    let (kind, version) = match path.rsplit('/').next() {
+        Some("pods") => ("Pod", "v1"),
+        Some("replicasets") => ("ReplicaSet", "apps/v1"),
+        _ => ("Namespace", "v1"),
     };
-    let version = if kind == "ReplicaSet" { "apps/v1" } else { "v1" };
     // Without a length the body ends with the connection.
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")?;
     let mut told = 0;
     let mut tell_new = |stream: &mut TcpStream| -> Result<()> {
-        let all = if kind == "Pod" {
-            pods.lock().unwrap_or_else(PoisonError::into_inner).clone()
-        } else {
-            Vec::new()
-        };
-        for pod in &all[told..] {
-            writeln!(stream, "{}", json!({"type": "ADDED", "object": pod}))?;
+        let all = objects.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for object in all[told..].iter().filter(|object| object["kind"] == kind) {
+            writeln!(stream, "{}", json!({"type": "ADDED", "object": object}))?;
         }
         told = all.len();
         Ok(())

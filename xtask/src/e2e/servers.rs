@@ -138,6 +138,7 @@ pub(crate) fn measure(
     })?;
     let of_nginx = nginx.wait_for_log(connections)?;
     let workers = compare::workers(&of_nginx)?;
+    ensure!(workers.len() > 1, "only one of {NGINX_WORKERS} workers of nginx accepted anything");
     let mut said = Vec::new();
     for server in servers {
         let kinds = 1 + usize::from(server.socket.is_some());

@@ -31,7 +31,7 @@ pub(super) fn profile(config: &Config) -> Result<Profile, String> {
         config.limits.value_length,
     )
     .map_err(|error| {
-        format!("attributes.include, attributes.exclude: {error}; docs/attributes.md lists them all")
+        format!("attributes.include, attributes.exclude: {error}; docs/attributes.md lists them all; of a Resource's, resource.include and resource.attributes decide")
     })
 }
 

@@ -2,13 +2,13 @@
 //! stays as small as it is.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use acceptd_otlp::{Received, names};
@@ -19,7 +19,10 @@ use opentelemetry_proto::tonic::{
 };
 use serde_json::{Value as Json, json};
 
-use crate::{hostile::EXECUTABLES, sink};
+use crate::{
+    hostile::{self, EXECUTABLES},
+    sink,
+};
 
 /// At a time.
 const PROCESSES: usize = 4;
@@ -27,11 +30,14 @@ const PROCESSES: usize = 4;
 /// Lives of each: it becomes another executable between two.
 const LIVES: u32 = 10;
 
-/// Anonymous memory of the agent. There are two identities to remember for each process; what it needs is for the records.
+/// Anonymous memory of the agent: there is an identity to remember for each life, and the rest is for the records.
 const BOUND_KIB: u64 = 48 << 10;
 
 /// Who accepted, as a record has it: port, process id, executable.
 type Who = (String, String, String);
+
+/// How long all of them may take.
+const PATIENCE: Duration = Duration::from_mins(20);
 
 /// How many records say so, and call the service so.
 type Told = BTreeMap<(Who, String), u32>;
@@ -46,46 +52,55 @@ pub(crate) fn measure(full: bool) -> Json {
         }
         Ok(())
     });
-    let agent = Agent::sending_to(address, Inbox::default(), &[]);
+    let include = ["--set", "resource.include=process.command,process.command_args,process.args_count"];
+    let agent = Agent::sending_to(address, Inbox::default(), &include);
     let folder = tempfile::tempdir().expect("a folder");
     let this = std::env::current_exe().expect("a path");
     for name in EXECUTABLES {
         fs::copy(&this, folder.path().join(name)).expect("room for a copy");
     }
     let start = |number: usize| {
-        Command::new(folder.path().join(EXECUTABLES[number % EXECUTABLES.len()]))
-            .args(["hostile", &LIVES.to_string(), &each.to_string()])
-            .env_clear()
-            .env("OTEL_SERVICE_NAME", "forged-e")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts")
+        let program = folder.path().join(EXECUTABLES[number % EXECUTABLES.len()]);
+        hostile::command(&program, number, LIVES, each).stdout(Stdio::piped()).spawn().expect("it starts")
     };
     let mut crowd: Vec<Child> = (0..PROCESSES).map(start).collect();
-    let mut peak = 0;
+    let (mut peak, end) = (0, Instant::now() + PATIENCE);
     let is_over = |one: &mut Child| one.try_wait().expect("a child").is_some();
     while !crowd.iter_mut().all(is_over) {
+        assert!(Instant::now() < end, "the crowd still accepts");
         peak = peak.max(agent.anonymous_kib());
         thread::sleep(Duration::from_millis(100));
     }
-    let truth: Vec<Who> = crowd.into_iter().flat_map(lives).collect();
+    let crowd = crowd.into_iter().enumerate();
+    // Who it was, and how the names begin that it forges.
+    let truth: BTreeMap<Who, String> = crowd
+        .flat_map(|(number, one)| lives(one).map(move |who| (who, hostile::forged_by(number))))
+        .collect();
     assert_eq!(truth.len(), PROCESSES * LIVES as usize, "{truth:?}");
     let accepted = u64::from(each) * truth.len() as u64;
     let ledger = agent.end();
     let lost = ledger["capture"]["lost"]["ring"].as_u64().expect("a count");
     let told = told.lock().expect("no panic");
-    for ((who, service), count) in told.iter() {
-        assert!(truth.contains(who), "{count} records of {who:?}, of whom there is none: {truth:?}");
-        let (_, _, executable) = who;
-        let is_own = service.starts_with("forged-") || *service == format!("unknown_service:{executable}");
-        assert!(is_own, "{who:?} is not {service}");
+    // Others of this host accept, too.
+    let is_of_crowd = |(port, pid, _): &Who| truth.keys().any(|(own, is, _)| own == port || is == pid);
+    let (mut records, mut forged, mut heard) = (0, 0, BTreeSet::new());
+    for ((who, service), count) in told.iter().filter(|((who, _), _)| is_of_crowd(who)) {
+        let own = truth
+            .get(who)
+            .unwrap_or_else(|| panic!("{count} records of {who:?}, of whom there is none: {truth:?}"));
+        let is_forged = service.starts_with(own);
+        assert!(is_forged || *service == format!("unknown_service:{}", who.2), "{who:?} is not {service}");
+        records += u64::from(*count);
+        forged += u64::from(is_forged);
+        heard.insert(who);
     }
-    let records: u64 = told.values().map(|count| u64::from(*count)).sum();
-    let services = told.len() - truth.len();
     println!(
-        "crowd: {accepted} accepts by {PROCESSES} processes that pretend, in {LIVES} lives each: {records} records, {lost} counted as lost, none of another process; {services} names of services beside the first; anonymous memory {peak} KiB at most, the bound is {BOUND_KIB}",
+        "crowd: {accepted} accepts by {PROCESSES} processes that pretend, in {LIVES} lives each: {records} records, {lost} counted as lost, none of another process; {forged} names of services that they forged themselves; anonymous memory {peak} KiB at most, the bound is {BOUND_KIB}",
     );
     assert_eq!(records + lost, accepted, "{ledger}");
+    assert!(lost < accepted / 10, "{ledger}");
+    assert_eq!(heard.len(), truth.len(), "{told:?}");
+    assert!(forged > 0, "nobody asked what they call themselves: {told:?}");
     assert!(peak < BOUND_KIB, "{peak} KiB");
     json!({
         "accepts": accepted, "records": records, "lost": lost, "lives": truth.len(),
@@ -94,7 +109,7 @@ pub(crate) fn measure(full: bool) -> Json {
 }
 
 /// What it was, life by life.
-fn lives(mut one: Child) -> Vec<Who> {
+fn lives(mut one: Child) -> impl Iterator<Item = Who> {
     let status = one.wait().expect("a child");
     assert!(status.success(), "{status}");
     let lines = BufReader::new(one.stdout.take().expect("piped")).lines();
@@ -102,7 +117,7 @@ fn lives(mut one: Child) -> Vec<Who> {
         let [port, pid, executable] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
         (port.to_owned(), pid.to_owned(), executable.to_owned())
     };
-    lines.map(|line| who(line.expect("text"))).collect()
+    lines.map(move |line| who(line.expect("text")))
 }
 
 /// Reads no more of a request than this takes: the receiver has to keep up with the crowd.

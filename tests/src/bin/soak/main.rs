@@ -27,8 +27,9 @@ fn main() -> ExitCode {
         ["--full", "--collector", path] => (true, path),
         // The processes that the load consists of: they must not share the agent's fate, nor the checker's memory.
         ["load", rate, log] => return load::run(rate.parse().expect("a rate"), Path::new(log)),
-        ["hostile", lives, each] => {
-            return hostile::run(lives.parse().expect("a number"), each.parse().expect("a number"));
+        ["hostile", number, lives, each, ..] => {
+            let number = number.parse().expect("a number");
+            return hostile::run(number, lives.parse().expect("a number"), each.parse().expect("a number"));
         }
         _ => {
             eprintln!("usage: soak --quick|--full --collector PATH");

@@ -30,6 +30,7 @@ pub(super) fn require() -> Result<()> {
 pub(in crate::e2e) struct Engine {
     process: Running,
     socket: PathBuf,
+    exec_root: PathBuf,
 }
 
 /// A container that served.
@@ -55,15 +56,16 @@ impl Engine {
     pub(in crate::e2e) fn start(folder: &Path) -> Result<Self> {
         std::fs::create_dir(folder)?;
         let socket = folder.join("docker.sock");
+        let exec_root = folder.join("exec");
         let mut dockerd = Command::new("dockerd");
-        dockerd.arg("--data-root").arg(folder.join("data")).arg("--exec-root").arg(folder.join("exec"));
+        dockerd.arg("--data-root").arg(folder.join("data")).arg("--exec-root").arg(&exec_root);
         dockerd.arg("--pidfile").arg(folder.join("docker.pid"));
         dockerd.arg("--host").arg(format!("unix://{}", socket.display()));
         // It is to change nothing on the host's network, and its files have no other file system beneath them.
         dockerd.args(["--bridge=none", "--iptables=false", "--storage-driver=vfs"]);
         let process =
             Running::start("dockerd", dockerd, &folder.join("dockerd.out"), &folder.join("dockerd.err"))?;
-        let mut engine = Self { process, socket };
+        let mut engine = Self { process, socket, exec_root };
         until("Docker's engine", READY, || {
             engine.process.require_alive()?;
             let mut info = engine.docker(&["info"]);
@@ -92,7 +94,10 @@ impl Engine {
         for id in running.lines() {
             capture(self.docker(&["rm", "--force", id]))?;
         }
-        self.process.stop(STOP).map(drop)
+        self.process.stop(STOP)?;
+        // It leaves one of the networks of its containers mounted.
+        _ = Command::new("umount").arg(self.exec_root.join("netns/default")).status();
+        Ok(())
     }
 
     /// A container whose server accepts so many connections.
