@@ -59,6 +59,9 @@ pub struct Process {
     /// Whether the host's processes can be looked up in spite of that, under `host.root`.
     #[serde(default)]
     pub sees_host_processes: bool,
+    /// `kernel.yama.ptrace_scope`; absent without Yama.
+    #[serde(default)]
+    pub ptrace_scope: Option<u8>,
 }
 
 /// See [`Facts::btf`].

@@ -144,6 +144,9 @@ fn process(root: &Path) -> Process {
         in_host_user_namespace: is_namespace("user", INIT_USER_NAMESPACE),
         in_host_pid_namespace: is_namespace("pid", INIT_PID_NAMESPACE),
         sees_host_processes: proc_of_host(root).is_some(),
+        ptrace_scope: fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
+            .ok()
+            .and_then(|scope| scope.trim().parse().ok()),
     }
 }
 

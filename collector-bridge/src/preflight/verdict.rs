@@ -48,6 +48,9 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
+/// Nobody may attach to a process, which reading its memory counts as (`YAMA_SCOPE_NO_ATTACH`, security/yama/yama_lsm.c).
+const NO_ATTACH: u8 = 3;
+
 /// The filter mode of seccomp (`SECCOMP_MODE_FILTER`, include/uapi/linux/seccomp.h).
 const SECCOMP_FILTER: u32 = 2;
 
@@ -291,7 +294,14 @@ fn processes(facts: &Facts) -> Item {
     let item = ok("processes", "reading /proc of every user's processes".to_owned());
     let may = has(facts, CAP_SYS_PTRACE) && has(facts, CAP_DAC_READ_SEARCH);
     if may || facts.process.user_id == 0 {
-        return item;
+        return match facts.process.ptrace_scope {
+            Some(NO_ATTACH) => item.is(
+                Verdict::Degraded,
+                "kernel.yama.ptrace_scope is 3, with which nobody reads the memory of another process: what SDKs publish there (OTEL_CTX) is not seen; service names in the environment are",
+                "boot with kernel.yama.ptrace_scope=2 (it cannot be lowered before the next boot), or name services by OTEL_SERVICE_NAME",
+            ),
+            _ => item,
+        };
     }
     item.is(
         Verdict::Degraded,
@@ -398,6 +408,7 @@ mod tests {
             ("talos", 1, vec![("lockdown", Failed), ("programs", Skipped)]),
             ("container-without-host-pid", 2, vec![("pid_namespace", Degraded)]),
             ("container-with-host-root", 0, vec![]),
+            ("yama-no-attach", 2, vec![("processes", Degraded)]),
             ("container-with-seccomp", 1, vec![("programs", Failed)]),
             ("rhel-8", 1, vec![("kernel", Degraded), ("programs", Failed)]),
             ("no-io-uring", 2, vec![("program.io_uring_complete", Degraded)]),
@@ -425,7 +436,7 @@ mod tests {
             assert!(report.to_string().ends_with('\n'));
             assert!(serde_json::to_string(&report).is_ok_and(|json| json.contains("\"items\"")));
         }
-        assert_eq!(hosts, 15);
+        assert_eq!(hosts, 16);
     }
 
     #[test]
@@ -443,6 +454,7 @@ mod tests {
             ("container-without-host-pid", "pid_namespace", "--pid=host"),
             ("container-with-seccomp", "programs", "seccomp=unconfined"),
             ("rhel-8", "programs", "update the kernel"),
+            ("yama-no-attach", "processes", "ptrace_scope=2"),
             ("no-io-uring", "program.io_uring_complete", "accepts through io_uring"),
             ("collector-closed", "endpoint", "acceptd receive --listen localhost:4317"),
         ] {
