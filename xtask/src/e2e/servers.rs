@@ -17,6 +17,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -55,6 +56,39 @@ struct Server {
     service: Option<&'static str>,
     /// Where it writes what it accepted.
     log: PathBuf,
+}
+
+/// A server of ours: its word is a line `accepted PID PORT|unix` for each accept that returned.
+struct Logging {
+    name: &'static str,
+    executable: &'static str,
+    port: u16,
+    socket: PathBuf,
+    service: Option<&'static str>,
+}
+
+impl Logging {
+    fn start(self, command: Command, folder: &Path) -> Result<Server> {
+        let Self { name, executable, port, socket, service } = self;
+        let log = folder.join(format!("{name}.out"));
+        let process = Running::start(name, command, &log, &folder.join(format!("{name}.err")))?;
+        let word = |server: &Server, accepted| {
+            connections(&server.log, accepted, |line| line.strip_prefix("accepted ")?.split(' ').nth(1))
+        };
+        let socket = Some(socket);
+        Ok(Server {
+            name,
+            executable,
+            process,
+            port,
+            socket,
+            hello: b"",
+            word,
+            pid: pid_in_log,
+            service,
+            log,
+        })
+    }
 }
 
 /// What a server says that it accepted.

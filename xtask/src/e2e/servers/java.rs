@@ -1,12 +1,11 @@
-//! Java: its word is a line for each accept that returned.
+//! Java: a program of ours.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{Server, Word, connections, pid_in_log};
-use crate::process::Running;
+use super::{Logging, Server};
 use crate::{apt, host};
 
 const PROGRAM: &str = "
@@ -43,28 +42,10 @@ pub(super) fn require() -> Result<()> {
 }
 
 pub(super) fn start(folder: &Path) -> Result<Server> {
-    let port = host::free_port()?;
-    let socket = folder.join("java.sock");
+    let (port, socket) = (host::free_port()?, folder.join("java.sock"));
     let source = folder.join("Accepts.java");
     std::fs::write(&source, PROGRAM).context("writing Accepts.java")?;
     let mut java = Command::new("java");
     java.arg(&source).arg(port.to_string()).arg(&socket);
-    let log = folder.join("java.out");
-    let process = Running::start("java", java, &log, &folder.join("java.err"))?;
-    Ok(Server {
-        name: "Java",
-        executable: "java",
-        process,
-        port,
-        socket: Some(socket),
-        hello: b"",
-        word,
-        pid: pid_in_log,
-        service: None,
-        log,
-    })
-}
-
-fn word(server: &Server, accepted: usize) -> Result<Word> {
-    connections(&server.log, accepted, |line| line.strip_prefix("accepted ")?.split(' ').nth(1))
+    Logging { name: "Java", executable: "java", port, socket, service: None }.start(java, folder)
 }

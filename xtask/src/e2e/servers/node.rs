@@ -1,12 +1,11 @@
-//! Node: its word are its `connection` events.
+//! Node: a program of ours, which logs its `connection` events.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
 
-use super::{Server, Word, connections, pid_in_log};
-use crate::process::Running;
+use super::{Logging, Server};
 use crate::{apt, host};
 
 const PROGRAM: &str = "
@@ -25,27 +24,9 @@ pub(super) fn require() -> Result<()> {
 }
 
 pub(super) fn start(folder: &Path) -> Result<Server> {
-    let port = host::free_port()?;
-    let socket = folder.join("node.sock");
+    let (port, socket) = (host::free_port()?, folder.join("node.sock"));
     let mut node = Command::new("node");
     node.env("OTEL_SERVICE_NAME", "checkout");
     node.args(["-e", PROGRAM, &port.to_string()]).arg(&socket);
-    let log = folder.join("node.out");
-    let process = Running::start("node", node, &log, &folder.join("node.err"))?;
-    Ok(Server {
-        name: "Node",
-        executable: "node",
-        process,
-        port,
-        socket: Some(socket),
-        hello: b"",
-        word,
-        pid: pid_in_log,
-        service: Some("checkout"),
-        log,
-    })
-}
-
-fn word(server: &Server, accepted: usize) -> Result<Word> {
-    connections(&server.log, accepted, |line| line.strip_prefix("accepted ")?.split(' ').nth(1))
+    Logging { name: "Node", executable: "node", port, socket, service: Some("checkout") }.start(node, folder)
 }
