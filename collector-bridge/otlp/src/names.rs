@@ -474,7 +474,7 @@ pub const EVENTS: &[EventName] = &[
             Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
             Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: true },
             Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: true },
-            Use { key: NETWORK_PEER_ADDRESS, value: Type::String, values: &[], required: true },
+            Use { key: NETWORK_PEER_ADDRESS, value: Type::String, values: &[], required: false },
             Use { key: NETWORK_PEER_PORT, value: Type::Int, values: &[], required: false },
             Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
             Use { key: ACCEPTD_ACCEPT_QUEUE_TIME_NS, value: Type::Int, values: &[], required: false },
