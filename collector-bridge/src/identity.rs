@@ -99,10 +99,25 @@ pub struct Identities {
     /// New processes that have not answered, and until when they are waited for.
     awaited: usize,
     patient_until: Option<Instant>,
-    facts: HostFacts,
-    additions: Additions,
+    maker: Maker,
     agent: Option<Arc<Identity>>,
     next_key: u64,
+}
+
+/// What every identity is made with.
+struct Maker {
+    facts: HostFacts,
+    additions: Additions,
+}
+
+impl Maker {
+    fn make(&self, key: u64, process: &Process, published: &Published) -> Arc<Identity> {
+        let said = Said { by_itself: published, by_the_operator: &self.additions.every };
+        let resource =
+            EncodedResource::of_process(&self.facts.host, process, said, self.additions.value_length);
+        let service = process.service_name(said, self.additions.value_length);
+        Arc::new(Identity { key, resource, name: process.executable_name.clone(), service })
+    }
 }
 
 struct Known {
@@ -136,8 +151,7 @@ impl Identities {
             readers,
             awaited: 0,
             patient_until: None,
-            facts,
-            additions,
+            maker: Maker { facts, additions },
             agent: None,
             next_key: 0,
         }
@@ -153,9 +167,9 @@ impl Identities {
             }
             return identity;
         }
-        let process = self.observer.observe(task, self.facts.boot_time_unix_ns);
+        let process = self.observer.observe(task, self.maker.facts.boot_time_unix_ns);
         self.next_key += 1;
-        let identity = self.made_of(self.next_key, &process, &Published::new());
+        let identity = self.maker.make(self.next_key, &process, &Published::new());
         // One that is gone, or has become another program, has nothing to say any more.
         let can_be_asked = self.readers.is_some() && process.executable_path.is_some();
         let known = Known {
@@ -208,13 +222,8 @@ impl Identities {
             if tells_details {
                 known.process.details = details;
             }
-            drop(known);
-            let known = self.cache.get(&key)?;
-            let identity = self.made_of(known.identity.key, &known.process, &known.published);
-            if let Some(mut known) = self.cache.get_mut(&key) {
-                known.identity = Arc::clone(&identity);
-            }
-            return Some(identity);
+            known.identity = self.maker.make(known.identity.key, &known.process, &known.published);
+            return Some(Arc::clone(&known.identity));
         }
         None
     }
@@ -224,26 +233,18 @@ impl Identities {
         if let Some(agent) = &self.agent {
             return Arc::clone(agent);
         }
-        let mut process = self.observer.observe_self(self.facts.boot_time_unix_ns);
-        process.details = self.observer.details(process.pid, &self.additions.details);
+        let mut process = self.observer.observe_self(self.maker.facts.boot_time_unix_ns);
+        process.details = self.observer.details(process.pid, &self.maker.additions.details);
         // What the operator says of the agent, it says itself.
-        let mut said: Published = self.additions.own.iter().cloned().collect();
+        let mut said: Published = self.maker.additions.own.iter().cloned().collect();
         let name = said.entry(names::SERVICE_NAME.to_owned()).or_default();
         if name.is_empty() {
             DISTRO_NAME.clone_into(name);
         }
         self.next_key += 1;
-        let agent = self.made_of(self.next_key, &process, &said);
+        let agent = self.maker.make(self.next_key, &process, &said);
         self.agent = Some(Arc::clone(&agent));
         agent
-    }
-
-    fn made_of(&self, key: u64, process: &Process, published: &Published) -> Arc<Identity> {
-        let said = Said { by_itself: published, by_the_operator: &self.additions.every };
-        let resource =
-            EncodedResource::of_process(&self.facts.host, process, said, self.additions.value_length);
-        let service = process.service_name(said, self.additions.value_length);
-        Arc::new(Identity { key, resource, name: process.executable_name.clone(), service })
     }
 }
 

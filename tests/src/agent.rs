@@ -147,11 +147,20 @@ impl Inbox {
 
     /// Waits until `count` records of an event that `of` knows are there, and returns them in the order in which they
     /// happened.
+    ///
+    /// # Panics
+    /// When they do not come.
     #[must_use]
     pub fn of_event(&self, name: &str, count: usize, of: impl Fn(&Record) -> bool) -> Vec<Record> {
+        let (mut arrived, mut since) = (0, Instant::now());
         wait::until_ok(|| {
             let found = self.found(name, &of);
-            let arrived = found.len();
+            if found.len() > arrived {
+                (arrived, since) = (found.len(), Instant::now());
+            }
+            // Where some arrived the others are not far, or do not come.
+            let comes = arrived == 0 || since.elapsed() < wait::deadline() / 2;
+            assert!(comes, "no more than {arrived} of {count} records of {name}");
             if arrived >= count { Ok(found) } else { Err(format!("{arrived} of {count} records of {name}")) }
         })
     }
