@@ -48,7 +48,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 const CAP_PERFMON: u32 = 38;
 const CAP_BPF: u32 = 39;
 
-/// Nobody may attach to a process, which reading its memory counts as (`YAMA_SCOPE_NO_ATTACH`, security/yama/yama_lsm.c).
+/// Nobody may attach to a process, which reading its memory counts as (`YAMA_SCOPE_NO_ATTACH`, `security/yama/yama_lsm.c`).
 const NO_ATTACH: u8 = 3;
 
 /// The filter mode of seccomp (`SECCOMP_MODE_FILTER`, include/uapi/linux/seccomp.h).
