@@ -36,7 +36,8 @@ pub(crate) fn accept_under_each_name(folder: &Path) -> Result<Vec<Hostile>> {
     let run = |(raw, name): (&[u8], &'static str)| -> Result<Hostile> {
         let copy = folder.join(OsStr::from_bytes(raw));
         fs::copy(&this, &copy).with_context(|| format!("copying this program to {}", copy.display()))?;
-        let mut child = Command::new(&copy).arg("accept-once").stdout(Stdio::piped()).spawn()?;
+        let mut child =
+            Command::new(&copy).arg("accept-once").stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("no standard output")?).read_line(&mut line)?;
         let port = line.trim().parse().context("the accepting process did not say its port")?;
@@ -47,13 +48,14 @@ pub(crate) fn accept_under_each_name(folder: &Path) -> Result<Vec<Hostile>> {
     EXECUTABLES.into_iter().map(run).collect()
 }
 
-/// The accepting process: says its port, accepts once under a hostile thread name.
+/// The accepting process: says its port, accepts once under a hostile thread name, and ends with its standard input.
 pub(crate) fn accept_once() -> Result<()> {
     let name = std::ffi::CString::new(THREAD.0).context("a thread's name ends at a NUL")?;
     rustix::thread::set_name(&name).context("naming the thread")?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
     println!("{}", listener.local_addr()?.port());
     listener.accept().context("accepting")?;
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::STOP;
@@ -121,12 +121,13 @@ impl Run {
     /// A record of the process in the pod's cgroup, once the Collector calls its pod so.
     fn accepted_in_a_pod(&mut self, groups: &Cgroups, name: &str) -> Result<Record> {
         until(&format!("a record of {name}"), ARRIVAL, || {
-            let port = groups.accept_in_a_pod()?;
+            let mut server = groups.accept_in_a_pod()?;
             let record = until("the record of the process in a pod", ARRIVAL, || {
                 self.records.extend(self.arrived.read()?);
-                let is_of = |record: &&Record| record.attribute("network.local.port") == port;
+                let is_of = |record: &&Record| record.attribute("network.local.port") == server.port;
                 Ok(self.records.iter().rfind(is_of).cloned())
             })?;
+            server.end()?;
             Ok(Some(record).filter(|record| record.resource("k8s.pod.name") == name))
         })
     }
@@ -169,16 +170,34 @@ impl Cgroups {
         Ok(groups)
     }
 
-    /// A process in the container accepts once; its port.
-    fn accept_in_a_pod(&self) -> Result<String> {
+    /// A process in the container, which accepted once.
+    fn accept_in_a_pod(&self) -> Result<Server> {
         let this = std::env::current_exe().context("this program has no path")?;
-        let mut server = Command::new(this).arg("accept-once").stdout(Stdio::piped()).spawn()?;
-        fs::write(self.container.join("cgroup.procs"), server.id().to_string())
-            .context("moving a process into the pod's cgroup")?;
-        let port = said_port(&mut server)?;
+        // As an engine does it: what runs in the container was never anywhere else.
+        let mut child = Command::new("sh")
+            .args(["-c", "echo $$ > \"$1\" && exec \"$2\" accept-once", "sh"])
+            .arg(self.container.join("cgroup.procs"))
+            .arg(this)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let port = said_port(&mut child)?;
         TcpStream::connect((Ipv4Addr::LOCALHOST, port.parse()?)).context("connecting to the pod")?;
-        ensure!(server.wait()?.success(), "the process in the pod failed");
-        Ok(port)
+        Ok(Server { child, port })
+    }
+}
+
+/// A process in the pod, which stays until it is ended: of one that is gone the agent could not learn where it was.
+struct Server {
+    child: Child,
+    port: String,
+}
+
+impl Server {
+    fn end(&mut self) -> Result<()> {
+        drop(self.child.stdin.take());
+        ensure!(self.child.wait()?.success(), "the process in the pod failed");
+        Ok(())
     }
 }
 
@@ -199,47 +218,36 @@ fn said_port(server: &mut Child) -> Result<String> {
     Ok(line.trim().to_owned())
 }
 
-/// A pod of a deployment, as the API has it: with the replicaset that owns it.
-fn pod(deployment: &str, uid: &str, containers: &[&str]) -> [Value; 2] {
+/// A pod of a deployment, as the API has it. The processor finds the deployment's name by those of the replicaset and of its label.
+fn pod(deployment: &str, uid: &str, containers: &[&str]) -> Value {
     let container =
         |id: &&str| json!({"name": "server", "containerID": format!("docker://{id}"), "restartCount": 0});
     let replicaset = format!("{deployment}-6c4b");
-    let owner = |kind, name: &str, uid| json!([{"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": uid, "controller": true}]);
-    [
-        json!({
-            "kind": "ReplicaSet",
-            "apiVersion": "apps/v1",
-            "metadata": {
-                "name": replicaset,
-                "namespace": "market",
-                "uid": replicaset,
-                "resourceVersion": "1",
-                "ownerReferences": owner("Deployment", deployment, deployment),
-            },
-        }),
-        json!({
-            "kind": "Pod",
-            "apiVersion": "v1",
-            "metadata": {
-                "name": format!("{replicaset}-9qkzd"),
-                "namespace": "market",
-                "uid": uid,
-                "resourceVersion": "1",
-                "ownerReferences": owner("ReplicaSet", &replicaset, &replicaset),
-            },
-            "spec": {"nodeName": NODE, "containers": [{"name": "server", "image": "example/server:1.0"}]},
-            "status": {
-                "podIP": "10.1.0.9",
-                "containerStatuses": containers.iter().map(container).collect::<Vec<_>>(),
-            },
-        }),
-    ]
+    json!({
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "metadata": {
+            "name": format!("{replicaset}-9qkzd"),
+            "namespace": "market",
+            "uid": uid,
+            "resourceVersion": "1",
+            "labels": {"pod-template-hash": "6c4b"},
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": replicaset, "uid": replicaset, "controller": true,
+            }],
+        },
+        "spec": {"nodeName": NODE, "containers": [{"name": "server", "image": "example/server:1.0"}]},
+        "status": {
+            "podIP": "10.1.0.9",
+            "containerStatuses": containers.iter().map(container).collect::<Vec<_>>(),
+        },
+    })
 }
 
-/// As much of the Kubernetes API as watching takes.
+/// As much of the Kubernetes API as watching pods takes, which is all that the processor asks for.
 struct Api {
     port: u16,
-    objects: Arc<Mutex<Vec<Value>>>,
+    pods: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Api {
@@ -247,8 +255,8 @@ impl Api {
     fn start() -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
         let port = listener.local_addr()?.port();
-        let objects = Arc::new(Mutex::new(Vec::new()));
-        let known = Arc::clone(&objects);
+        let pods = Arc::new(Mutex::new(Vec::new()));
+        let known = Arc::clone(&pods);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let known = Arc::clone(&known);
@@ -256,38 +264,37 @@ impl Api {
                 thread::spawn(move || answer(stream, &known));
             }
         });
-        Ok(Self { port, objects })
+        Ok(Self { port, pods })
     }
 
-    fn add(&self, objects: [Value; 2]) {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner).extend(objects);
+    fn add(&self, pod: Value) {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).push(pod);
     }
 }
 
 /// Streams what there is, and what is added: a watch that begins with a list.
-fn answer(mut stream: TcpStream, objects: &Mutex<Vec<Value>>) -> Result<()> {
+fn answer(mut stream: TcpStream, pods: &Mutex<Vec<Value>>) -> Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let request = lines.next().context("no request")??;
     while !lines.next().context("no end of the head")??.is_empty() {}
     let path = request.split(['?', ' ']).nth(1).unwrap_or_default();
-    let (kind, version) = match path.rsplit('/').next() {
-        Some("pods") => ("Pod", "v1"),
-        Some("replicasets") => ("ReplicaSet", "apps/v1"),
-        _ => ("Namespace", "v1"),
-    };
+    if path != "/api/v1/pods" {
+        stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+        bail!("the Collector asked for {path}");
+    }
     // Without a length the body ends with the connection.
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")?;
     let mut told = 0;
     let mut tell_new = |stream: &mut TcpStream| -> Result<()> {
-        let all = objects.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for object in all[told..].iter().filter(|object| object["kind"] == kind) {
-            writeln!(stream, "{}", json!({"type": "ADDED", "object": object}))?;
+        let all = pods.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for pod in &all[told..] {
+            writeln!(stream, "{}", json!({"type": "ADDED", "object": pod}))?;
         }
         told = all.len();
         Ok(())
     };
     tell_new(&mut stream)?;
-    let end = json!({"type": "BOOKMARK", "object": {"kind": kind, "apiVersion": version, "metadata":
+    let end = json!({"type": "BOOKMARK", "object": {"kind": "Pod", "apiVersion": "v1", "metadata":
         {"resourceVersion": "1", "annotations": {"k8s.io/initial-events-end": "true"}}}});
     writeln!(stream, "{end}")?;
     loop {
