@@ -1,6 +1,7 @@
 //! Child processes that never outlive us, and waiting with a deadline.
 
 use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -85,6 +86,13 @@ impl Drop for Running {
             let _reaped = self.child.wait();
         }
     }
+}
+
+/// The first line that a child writes to its piped standard output.
+pub(crate) fn first_line(child: &mut Child) -> Result<String> {
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("no standard output")?).read_line(&mut line)?;
+    Ok(line.trim().to_owned())
 }
 
 /// Asks again and again until there is an answer; fails past the deadline.

@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -11,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::process::first_line;
 use crate::records::Record;
 
 /// Raw bytes of an executable's name, and what must arrive of them.
@@ -38,9 +38,7 @@ pub(crate) fn accept_under_each_name(folder: &Path) -> Result<Vec<Hostile>> {
         fs::copy(&this, &copy).with_context(|| format!("copying this program to {}", copy.display()))?;
         let mut child =
             Command::new(&copy).arg("accept-once").stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("no standard output")?).read_line(&mut line)?;
-        let port = line.trim().parse().context("the accepting process did not say its port")?;
+        let port = first_line(&mut child)?.parse().context("the accepting process did not say its port")?;
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("connecting to the accepting process")?;
         ensure!(child.wait()?.success(), "the accepting process failed");
         Ok(Hostile { port, name })

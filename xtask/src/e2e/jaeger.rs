@@ -1,8 +1,8 @@
 //! A real Jaeger: the trace of one connection to a server that is slow to accept, as somebody looks for it there.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -11,10 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::STOP;
+use super::{ARRIVAL, STOP};
 use crate::go::{self, Program};
 use crate::ledger::Ledger;
-use crate::process::{Running, until};
+use crate::process::{Running, first_line, until};
 use crate::records::{Record, Tail};
 use crate::workspace::Workspace;
 use crate::{agent, collector, host, http};
@@ -28,7 +28,6 @@ const JAEGER: Program<'_> = Program {
 };
 
 const READY: Duration = Duration::from_secs(30);
-const ARRIVAL: Duration = Duration::from_secs(30);
 
 /// How long the server lets its client wait, and how much more is still right.
 const SLOW: Duration = Duration::from_millis(300);
@@ -85,11 +84,8 @@ pub(crate) fn measure(
         Ok(jaeger.trace(&record.trace_id)?.filter(|trace| trace.spans.len() == 3))
     })?;
     let services = jaeger.ask("/api/services")?;
-    let names = services.as_array().into_iter().flatten();
-    ensure!(
-        names.into_iter().any(|name| name == SERVICE),
-        "{SERVICE} is none of Jaeger's services: {services}"
-    );
+    let mut names = services.as_array().into_iter().flatten();
+    ensure!(names.any(|name| name == SERVICE), "{SERVICE} is none of Jaeger's services: {services}");
     for span in [CONNECTION, HANDSHAKE, QUEUE] {
         let found = jaeger.ask(&format!(
             "/api/traces?service={SERVICE}&operation={}&lookback=1h&limit=20",
@@ -114,14 +110,11 @@ fn connect_to_a_slow_server() -> Result<(String, String)> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let mut line = String::new();
-    BufReader::new(server.stdout.take().context("no standard output")?).read_line(&mut line)?;
-    let port = line.trim().to_owned();
+    let port = first_line(&mut server)?;
     let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port.parse().context("no port")?))?;
     server.stdin.take().context("no standard input")?.write_all(b"connected\n")?;
     let mut answer = String::new();
     client.read_to_string(&mut answer)?;
-    client.shutdown(Shutdown::Both).ok();
     ensure!(answer == "at last", "the slow server answered {answer:?}");
     ensure!(server.wait()?.success(), "the slow server failed");
     Ok((port, server.id().to_string()))
@@ -183,11 +176,11 @@ impl Jaeger {
 impl Trace {
     /// Its parts are as long as they were, within the whole, and lead to the process; the ids are the log record's.
     fn check(&self, record: &Record, pid: &str) -> Result<Times> {
-        let [connection, handshake, queue] = [CONNECTION, HANDSHAKE, QUEUE].map(|name| self.spans.get(name));
-        let connection = connection.context("the trace has no root")?;
+        let span = |name| self.spans.get(name).with_context(|| format!("the trace has no {name}"));
+        let (connection, handshake, queue) = (span(CONNECTION)?, span(HANDSHAKE)?, span(QUEUE)?);
         let times = Times {
-            handshake: duration(handshake.context("the trace has no handshake")?)?,
-            queue: duration(queue.context("the trace has no queue")?)?,
+            handshake: duration(handshake)?,
+            queue: duration(queue)?,
             connection: duration(connection)?,
         };
         ensure!(
@@ -201,7 +194,7 @@ impl Trace {
             connection["spanID"],
             record.span_id
         );
-        for part in [handshake, queue].into_iter().flatten() {
+        for part in [handshake, queue] {
             let parent = &part["references"][0];
             ensure!(
                 parent["refType"] == "CHILD_OF" && parent["spanID"] == connection["spanID"],

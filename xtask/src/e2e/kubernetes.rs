@@ -13,13 +13,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::STOP;
 use super::servers::containers::Engine;
+use super::{ARRIVAL, STOP};
 use crate::agent;
-use crate::collector::{self, Sink};
+use crate::collector;
 use crate::command;
 use crate::go::{self, Program};
-use crate::process::until;
+use crate::process::{first_line, until};
 use crate::records::{Record, Tail};
 use crate::workspace::Workspace;
 
@@ -31,7 +31,6 @@ const COLLECTOR: Program<'_> = Program {
     takes: "four or five minutes",
 };
 
-const ARRIVAL: Duration = Duration::from_secs(30);
 const NODE: &str = "node-1";
 /// Of the pod whose container the API does not know.
 const POD_UID: &str = "0b6e5f1c-94ac-4c39-8f0e-6d1d7c3f7a11";
@@ -59,8 +58,7 @@ pub(crate) fn measure(workspace: &Workspace, agent_binary: &Path, folder: &Path)
     run.records = agent::wait_until_captures(&mut agent, &mut run.arrived)?;
     let outcome = run.compare(&api, &groups, folder);
     agent.stop(STOP)?;
-    let Sink { process, .. } = sink;
-    process.stop(STOP)?;
+    sink.process.stop(STOP)?;
     outcome
 }
 
@@ -181,7 +179,7 @@ impl Cgroups {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let port = said_port(&mut child)?;
+        let port = first_line(&mut child)?;
         TcpStream::connect((Ipv4Addr::LOCALHOST, port.parse()?)).context("connecting to the pod")?;
         Ok(Server { child, port })
     }
@@ -210,12 +208,6 @@ impl Drop for Cgroups {
             _ = Command::new("umount").arg(at).status();
         }
     }
-}
-
-fn said_port(server: &mut Child) -> Result<String> {
-    let mut line = String::new();
-    BufReader::new(server.stdout.take().context("no standard output")?).read_line(&mut line)?;
-    Ok(line.trim().to_owned())
 }
 
 /// A pod of a deployment, as the API has it. The processor finds the deployment's name by those of the replicaset and of its label.

@@ -24,7 +24,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::nginx::Nginx;
-use super::{compare, load};
+use super::{ARRIVAL, STOP, compare, load};
 use crate::agent;
 use crate::collector;
 use crate::ledger::Ledger;
@@ -34,8 +34,6 @@ use crate::records::{Record, Tail};
 const READY: Duration = Duration::from_secs(30);
 const NGINX_WORKERS: usize = 4;
 const NGINX_CLIENTS: usize = 8;
-const ARRIVAL: Duration = Duration::from_secs(30);
-const STOP: Duration = Duration::from_secs(15);
 
 /// A server that runs.
 struct Server {
