@@ -105,29 +105,31 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let fetched: Vec<_> =
         kernels.iter().map(|kernel| kernel::fetch(&place.archive, kernel, &place.folder)).collect();
     let runs = at_once(kernels.iter().zip(fetched), |(kernel, unpacked)| {
-        (
-            kernel,
-            unpacked.and_then(|unpacked| boot(&place, &matrix, kernel.clone(), unpacked, &tiers, options)),
-        )
-    });
-    let mut count = Count::default();
-    let mut booted = Vec::new();
-    for (kernel, run) in runs {
-        match run {
+        let run =
+            unpacked.and_then(|unpacked| boot(&place, &matrix, kernel.clone(), unpacked, &tiers, options));
+        let mut count = Count::default();
+        let kept = match &run {
             Ok(done) => {
-                let failed = count.failed;
-                judge(&place, &matrix, &done, &tiers, options, &mut count);
-                if let Some(good) = &done.good
-                    && count.failed == failed
-                {
-                    good.keep(&place, &done.kernel.id())?;
-                }
-                booted.push(done);
+                judge(&place, &matrix, done, &tiers, options, &mut count);
+                // At once: a run that is ended goes on with the others.
+                let good = done.good.as_ref().filter(|_| count.failed == 0);
+                good.map_or(Ok(()), |good| good.keep(&place, &kernel.id()))
             }
             Err(error) => {
                 count.line(&format!("{}: {error:#}", kernel.id()), &["it was not run".to_owned()], 0);
+                Ok(())
             }
-        }
+        };
+        println!("{}", count.lines.join("\n"));
+        kept.map(|()| (run.ok(), count))
+    });
+    let mut count = Count::default();
+    let mut booted = Vec::new();
+    for run in runs {
+        let (done, of_one) = run?;
+        count.passed += of_one.passed;
+        count.failed += of_one.failed;
+        booted.extend(done);
     }
     println!("{} passed, {} failed", count.passed, count.failed);
     if count.failed > 0 {
@@ -168,21 +170,21 @@ fn at_once<T: Send, R: Send>(all: impl Iterator<Item = T>, job: impl Fn(T) -> R 
     done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().flatten().collect()
 }
 
-/// The end of the run, gathered.
+/// The end of a run, gathered.
 #[derive(Default)]
 struct Count {
     passed: usize,
     failed: usize,
+    /// What is said of it: machines that run at the same time do not mix their words.
+    lines: Vec<String>,
 }
 
 impl Count {
     fn line(&mut self, line: &str, differences: &[String], passed: usize) {
         self.passed += passed;
         self.failed += differences.len();
-        println!("{line}");
-        for difference in differences {
-            println!("    {difference}");
-        }
+        self.lines.push(line.to_owned());
+        self.lines.extend(differences.iter().map(|difference| format!("    {difference}")));
     }
 }
 
@@ -256,7 +258,7 @@ fn parts<'a>(matrix: &'a Matrix, kernel: &'a Kernel, tier: u8, options: &'a Opti
     if kernel.machine.is_some() {
         return &kernel.only;
     }
-    match (options.quick && options.only.is_empty(), tier) {
+    match ((options.quick || kernel.short) && options.only.is_empty(), tier) {
         (true, 1) => &matrix.quick.tier_1,
         (true, _) => &matrix.quick.tier_2,
         (false, _) => &options.only,
@@ -389,9 +391,7 @@ fn judge(
             count.line(&line, &verdict.differences, verdict.passed);
             let prefix = format!("{tier} ");
             let again: Vec<_> = said.again.iter().filter_map(|again| again.strip_prefix(&prefix)).collect();
-            for one in &again {
-                println!("    tried again: {one}");
-            }
+            count.lines.extend(again.iter().map(|one| format!("    tried again: {one}")));
             if again.len() > AGAIN {
                 let difference =
                     format!("{} tries failed where runs were left out: that is no chance", again.len());
