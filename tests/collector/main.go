@@ -1,5 +1,7 @@
-// The OpenTelemetry Collector that acceptd's end-to-end tests send to: the real service, receiver and exporters,
-// with only the components that the tests configure. `cargo xtask e2e` builds it, see ../../xtask/src/collector.rs.
+// The OpenTelemetry Collector that acceptd's tests send to: the real service, receivers and exporters, with only the components that
+// the configurations of ../../otel-config name. It is built in three ways, see ../../xtask/src/collector.rs: the core, of the newest
+// version and in a minute or two; with -tags contrib and contrib.mod more, of the newest version whose modules the proxies serve; with
+// -tags elastic and elastic.mod the one with Elasticsearch's exporter.
 package main
 
 import (
@@ -18,7 +20,7 @@ func main() {
 		BuildInfo: component.BuildInfo{
 			Command:     "otelcol-acceptd",
 			Description: "OpenTelemetry Collector for acceptd's tests",
-			Version:     "0.165.0",
+			Version:     version,
 		},
 		Factories: components,
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{

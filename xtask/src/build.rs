@@ -1,13 +1,14 @@
 //! `cargo xtask build`: the agent's binary. collector-bridge/build.rs finds the tools of `setup` by itself.
+//! `cargo xtask dist`: static programs, which images are made of.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
-use crate::command;
-use crate::setup;
 use crate::workspace::Workspace;
+use crate::{apt, command, setup};
 
 /// What is shipped.
 pub(crate) const RELEASE: &str = "release";
@@ -25,10 +26,114 @@ pub(crate) fn release(workspace: &Workspace) -> Result<PathBuf> {
 /// other packages beside it, cargo compiles the agent's dependencies anew, for minutes. What is not measured for good is built in
 /// the profile [`QUICK`].
 pub(crate) fn suites(workspace: &Workspace, profile: &str) -> Result<PathBuf> {
-    let packages = ["--package", "acceptd", "--package", "acceptd-tests"];
-    let programs = ["--bin", "acceptd", "--bin", "bench", "--bin", "soak"];
-    build(workspace, profile, "acceptd, bench and soak", &[packages.as_slice(), &programs].concat())?;
+    let packages = ["--package", "acceptd", "--package", "acceptd-tests", "--package", "acceptd-workload"];
+    let programs = ["--bin", "acceptd", "--bin", "bench", "--bin", "soak", "--bin", "workload"];
+    build(
+        workspace,
+        profile,
+        "acceptd, bench, soak and workload",
+        &[packages.as_slice(), &programs].concat(),
+    )?;
     Ok(workspace.target().join(profile))
+}
+
+/// A target whose programs need nothing of the system that they run on.
+pub(crate) struct Static {
+    /// As Docker calls the architecture.
+    pub(crate) architecture: &'static str,
+    triple: &'static str,
+    /// For the C parts of zstd and ring.
+    compiler: &'static str,
+    /// Debian's, with that compiler.
+    packages: &'static str,
+}
+
+pub(crate) const X86_64: Static = Static {
+    architecture: "amd64",
+    triple: "x86_64-unknown-linux-musl",
+    compiler: "x86_64-linux-gnu-gcc",
+    packages: "gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
+};
+pub(crate) const ARM64: Static = Static {
+    architecture: "arm64",
+    triple: "aarch64-unknown-linux-musl",
+    compiler: "aarch64-linux-gnu-gcc",
+    packages: "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+};
+
+/// Builds what `arguments` names for such a target, and returns the folder that it is in.
+pub(crate) fn statically(
+    workspace: &Workspace,
+    target: &Static,
+    profile: &str,
+    arguments: &[&str],
+) -> Result<PathBuf> {
+    let Static { triple, compiler, packages, .. } = target;
+    apt::require(compiler, "--version", packages)?;
+    add_target(workspace, triple)?;
+    setup::run(workspace)?;
+    eprintln!("building for {triple} (profile {profile}; the first time takes some four minutes)");
+    let started = Instant::now();
+    let mut make =
+        command::cargo(workspace, &["build", "--profile", profile, "--locked", "--target", triple]);
+    make.args(arguments);
+    // Rust's own linker. The C parts use nothing of their C library that musl has not, but for what the compiler's own hardening
+    // would add.
+    let name = triple.replace('-', "_");
+    make.env(format!("CARGO_TARGET_{}_LINKER", name.to_ascii_uppercase()), "rust-lld");
+    make.env(format!("CC_{name}"), compiler);
+    make.env(format!("CFLAGS_{name}"), "-U_FORTIFY_SOURCE -fno-stack-protector");
+    command::run(make)?;
+    eprintln!("built in {} s", started.elapsed().as_secs());
+    Ok(workspace.target().join(triple).join(profile))
+}
+
+/// Static programs of this host's architecture, and with `all` of the others, in `target/image/ARCHITECTURE`.
+pub(crate) fn dist(workspace: &Workspace, profile: &str, all: bool) -> Result<()> {
+    let this = match std::env::consts::ARCH {
+        "x86_64" => X86_64,
+        "aarch64" => ARM64,
+        other => bail!("acceptd runs on x86_64 and aarch64, not on {other}"),
+    };
+    for target in [X86_64, ARM64].iter().filter(|target| all || target.triple == this.triple) {
+        let packages = [
+            "--package",
+            "acceptd",
+            "--package",
+            "acceptd-workload",
+            "--bin",
+            "acceptd",
+            "--bin",
+            "workload",
+        ];
+        let built = statically(workspace, target, profile, &packages)?;
+        let folder = workspace.path("target/image").join(target.architecture);
+        for program in ["acceptd", "workload"] {
+            copy(&built.join(program), &folder.join(program))?;
+        }
+        println!("built {}", folder.display());
+    }
+    Ok(())
+}
+
+/// Copies a file, into a folder that need not be there yet.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().unwrap_or(to);
+    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    std::fs::copy(from, to).with_context(|| format!("copying {}", from.display())).map(drop)
+}
+
+fn add_target(workspace: &Workspace, target: &str) -> Result<()> {
+    let toolchain = setup::pinned_toolchain(workspace, "rust-toolchain.toml")?;
+    let mut ask = Command::new("rustup");
+    ask.args(["target", "list", "--installed", "--toolchain", &toolchain]);
+    if command::capture(ask)?.lines().any(|installed| installed == target) {
+        return Ok(());
+    }
+    eprintln!("installing the standard library of {target}, about ten seconds");
+    let mut add = Command::new("rustup");
+    add.args(["target", "add", "--toolchain", &toolchain, target]);
+    command::run(add).with_context(|| format!("rustup could not install {target}"))
 }
 
 fn build(workspace: &Workspace, profile: &str, what: &str, arguments: &[&str]) -> Result<()> {

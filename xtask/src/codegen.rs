@@ -1,5 +1,7 @@
-//! `cargo xtask codegen`: the registry becomes the names that the code uses and the reference that people read.
+//! `cargo xtask codegen`: the registry becomes the names that the code uses, the reference that people read, and the types that
+//! Elasticsearch gives them.
 
+mod mapping;
 mod names;
 mod reference;
 mod registry;
@@ -16,11 +18,12 @@ use registry::Registry;
 const NAMES: &str = "collector-bridge/otlp/src/names.rs";
 const REFERENCE: &str = "docs/attributes.md";
 
-/// Writes both files, or with `check` fails when one differs from what the registry says.
+/// Writes the files, or with `check` fails when one differs from what the registry says.
 pub(crate) fn run(workspace: &Workspace, check: bool) -> Result<()> {
     let registry = Registry::read(&workspace.path("otel-config/registry"))?;
     rules::check(&registry)?;
-    for (file, text) in [(NAMES, names::render(&registry)), (REFERENCE, reference::render(&registry))] {
+    let all = [(NAMES, names::render(&registry)), (REFERENCE, reference::render(&registry))];
+    for (file, text) in all.into_iter().chain(mapping::render(&registry)) {
         let path = workspace.path(file);
         if check {
             compare(&path, file, &text)?;

@@ -1,11 +1,11 @@
-//! The real OpenTelemetry Collector of tests/collector.
+//! The real OpenTelemetry Collector of tests/collector, in each of its three ways.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::go::{self, Program};
 use crate::process::{Running, until};
@@ -21,41 +21,86 @@ pub(crate) struct Sink {
     pub(crate) port: u16,
     /// Where it receives OTLP over HTTP, likewise.
     pub(crate) http_port: u16,
-    /// Where its file exporter writes.
+    /// Where its file exporter writes, if it has one.
     pub(crate) file: PathBuf,
 }
 
-const COLLECTOR: Program<'_> = Program {
+/// The newest, with what minimal.yaml names.
+const CORE: Program<'_> = Program {
     title: "the Collector",
     name: "otelcol",
     folder: "tests/collector",
     package: ".",
+    modfile: None,
+    tags: "",
     takes: "one to three minutes",
 };
 
-/// Builds the Collector, once; returns its path.
+/// With what the other configurations name, but for elastic.yaml.
+const CONTRIB: Program<'_> = Program {
+    title: "the Collector with processors",
+    name: "otelcol-contrib",
+    modfile: Some("contrib.mod"),
+    tags: "contrib",
+    takes: "four or five minutes",
+    ..CORE
+};
+
+/// With what elastic.yaml names.
+const ELASTIC: Program<'_> = Program {
+    title: "the Collector with Elasticsearch's exporter",
+    name: "otelcol-elastic",
+    modfile: Some("elastic.mod"),
+    tags: "elastic",
+    takes: "three or four minutes",
+    ..CORE
+};
+
+/// Builds the newest, once; returns its path.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
-    go::build(workspace, &COLLECTOR)
+    go::build(workspace, &CORE)
+}
+
+/// [`build`], while others are built.
+pub(crate) fn ahead(workspace: &Workspace) -> Result<()> {
+    go::build_ahead(workspace, &CORE)
+}
+
+/// [`build_elastic`] likewise.
+pub(crate) fn elastic_ahead(workspace: &Workspace) -> Result<()> {
+    go::build_ahead(workspace, &ELASTIC)
+}
+
+/// [`build`] with processors.
+pub(crate) fn build_contrib(workspace: &Workspace) -> Result<PathBuf> {
+    go::build(workspace, &CONTRIB)
+}
+
+/// [`build`] with Elasticsearch's exporter.
+pub(crate) fn build_elastic(workspace: &Workspace) -> Result<PathBuf> {
+    go::build(workspace, &ELASTIC)
 }
 
 /// Starts the Collector with otel-config/minimal.yaml's components on free loopback ports and waits until it is ready.
 pub(crate) fn start(binary: &Path, folder: &Path) -> Result<Sink> {
-    start_with(binary, folder, include_str!("../../otel-config/minimal.yaml"), &[])
+    start_with(binary, folder, &[include_str!("../../otel-config/minimal.yaml")], &[])
 }
 
-/// [`start`] with another configuration that takes the same variables, and more of the environment.
+/// [`start`] with other configurations, each on top of the one before, that take the same variables, and more of the environment.
 pub(crate) fn start_with(
     binary: &Path,
     folder: &Path,
-    config: &str,
+    configs: &[&str],
     environment: &[(&str, &OsStr)],
 ) -> Result<Sink> {
     let (port, http_port, health) = (host::free_port()?, host::free_port()?, host::free_port()?);
     let file = folder.join("collector.jsonl");
     let mut collector = Command::new(binary);
+    for (number, config) in configs.iter().enumerate() {
+        let variable = format!("ACCEPTD_COLLECTOR_CONFIG_{number}");
+        collector.arg(format!("--config=env:{variable}")).env(variable, config);
+    }
     collector
-        .arg("--config=env:ACCEPTD_COLLECTOR_CONFIG")
-        .env("ACCEPTD_COLLECTOR_CONFIG", config)
         .envs(environment.iter().copied())
         .env("ACCEPTD_OTLP_ADDRESS", format!("127.0.0.1:{port}"))
         .env("ACCEPTD_OTLP_HTTP_ADDRESS", format!("127.0.0.1:{http_port}"))
@@ -73,4 +118,15 @@ pub(crate) fn start_with(
 /// Whether the health check answers 200.
 fn healthy(port: u16) -> bool {
     http::get(port, "/").is_ok_and(|(status, _)| status == 200)
+}
+
+/// Whether a Collector takes these configurations, each on top of the one before; its own words where it does not.
+pub(crate) fn validate(binary: &Path, configs: &[PathBuf]) -> Result<()> {
+    let mut collector = Command::new(binary);
+    // What kubernetes.yaml cannot do without.
+    collector.arg("validate").env("KUBE_NODE_NAME", "node");
+    for config in configs {
+        collector.arg("--config").arg(config);
+    }
+    crate::command::capture(collector).map(drop).context("a configuration is not valid")
 }

@@ -43,6 +43,19 @@ pub(crate) fn free_port() -> Result<u16> {
     bail!("no port is free on both 127.0.0.1 and ::1")
 }
 
+/// Whether a port can be bound on 127.0.0.1.
+pub(crate) fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
+/// Whether somebody listens on a port of 127.0.0.1, by the kernel's own table: connecting would be an accept.
+pub(crate) fn listens(port: u16) -> Result<bool> {
+    // proc_pid_net(5): local address and state in hexadecimal, the address as the CPU has it; 0A is LISTEN.
+    let wanted = format!(": 0100007F:{port:04X} 00000000:0000 0A ");
+    let table = std::fs::read_to_string("/proc/net/tcp").context("reading /proc/net/tcp")?;
+    Ok(table.contains(&wanted))
+}
+
 /// What /proc says of a live process.
 pub(crate) struct ProcessFacts {
     pub(crate) executable: PathBuf,

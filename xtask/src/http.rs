@@ -1,27 +1,79 @@
-//! As much of HTTP as asking a server on 127.0.0.1 takes.
+//! Asking servers on 127.0.0.1.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use ureq::Agent;
 
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Elasticsearch on a busy machine takes some seconds for what is new to it.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+static AGENT: LazyLock<Agent> = LazyLock::new(|| {
+    Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().new_agent()
+});
 
 /// Status and body of the answer to a GET.
 pub(crate) fn get(port: u16, path: &str) -> Result<(u16, String)> {
     let about = || format!("GET http://127.0.0.1:{port}{path}");
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        // Version 1.0: the body ends with the connection.
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+    let mut answer = AGENT.get(url(port, path)).call().with_context(about)?;
+    Ok((answer.status().as_u16(), answer.body_mut().read_to_string().with_context(about)?))
+}
+
+/// The JSON that a server answers a GET with; a status above 299 is an error.
+pub(crate) fn get_json(port: u16, path: &str) -> Result<Value> {
+    let (status, body) = get(port, path)?;
+    json(path, status, &body)
+}
+
+/// Sends JSON by POST, or by PUT, and returns the JSON of the answer; a status above 299 is an error.
+pub(crate) fn send_json(method: &str, port: u16, path: &str, body: &Value) -> Result<Value> {
+    let about = || format!("{method} http://127.0.0.1:{port}{path}");
+    let request = match method {
+        "POST" => AGENT.post(url(port, path)),
+        "PUT" => AGENT.put(url(port, path)),
+        other => bail!("{other} is neither POST nor PUT"),
     };
-    let answer = ask().with_context(about)?;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(about)?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).with_context(about)?;
-    Ok((status, body.to_owned()))
+    let sent = request.content_type("application/json").send(body.to_string());
+    let mut answer = sent.with_context(about)?;
+    let (status, body) = (answer.status().as_u16(), answer.body_mut().read_to_string().with_context(about)?);
+    json(path, status, &body)
+}
+
+fn url(port: u16, path: &str) -> String {
+    format!("http://127.0.0.1:{port}{path}")
+}
+
+fn json(path: &str, status: u16, body: &str) -> Result<Value> {
+    let about = || format!("{path} was answered {status}: {}", body.trim_end());
+    if !(200..300).contains(&status) {
+        bail!(about());
+    }
+    serde_json::from_str(body).with_context(about)
+}
+
+/// A value as a part of a query in a path.
+pub(crate) fn encoded(value: &str) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::encoded;
+
+    #[test]
+    fn what_would_end_a_parameter_is_encoded() {
+        assert_eq!(encoded("a b&c=d/\u{e9}+~"), "a%20b%26c%3Dd%2F%C3%A9%2B~");
+    }
 }

@@ -3,6 +3,7 @@
 
 mod agent;
 mod apt;
+mod backends;
 mod bench;
 mod build;
 mod ci;
@@ -15,6 +16,8 @@ mod fuzz;
 mod go;
 mod host;
 mod http;
+mod jaeger;
+mod kubernetes;
 mod ledger;
 mod process;
 mod records;
@@ -44,6 +47,12 @@ enum Task {
     Setup,
     /// Build the release binary, target/release/acceptd
     Build,
+    /// Build static programs for images, into target/image
+    Dist {
+        /// Also for the other architecture
+        #[arg(long)]
+        all: bool,
+    },
     /// Make connections and show their records as they arrived over OTLP (root)
     Demo,
     /// Run the tests; without root those that load eBPF programs are left out
@@ -54,6 +63,10 @@ enum Task {
     Bench(Extent),
     /// Kill, cut and fill whatever the agent needs: nothing may be lost silently (root)
     Soak(Extent),
+    /// Real backends show what the demo's workload did: each query of docs/queries.md, each expression of the dashboards (root)
+    Backends(Extent),
+    /// Hold what packaging/kubernetes renders against Kubernetes' schemas
+    Kubernetes,
     /// Run the scenarios on other kernels, in virtual machines
     Vm(vm::Options),
     /// Feed every parser with what libFuzzer makes up
@@ -109,11 +122,14 @@ fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Setup => setup::run(&workspace),
         Task::Build => build::release(&workspace).map(|binary| println!("built {}", binary.display())),
+        Task::Dist { all } => build::dist(&workspace, build::RELEASE, all),
         Task::Demo => demo::run(&workspace),
         Task::Test => test::run(&workspace),
         Task::E2e(extent) => e2e::run(&workspace, extent),
         Task::Bench(extent) => bench::run(&workspace, extent),
         Task::Soak(extent) => soak::run(&workspace, extent),
+        Task::Backends(extent) => backends::run(&workspace, extent),
+        Task::Kubernetes => kubernetes::run(&workspace),
         Task::Vm(options) => vm::run(&workspace, &options),
         Task::Fuzz(extent) => fuzz::run(&workspace, extent),
         Task::Codegen { check } => codegen::run(&workspace, check),

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
 
 const POLL: Duration = Duration::from_millis(20);
 
@@ -38,6 +38,11 @@ impl Running {
         Ok(Self { name, child, stderr: stderr.to_path_buf(), ended: false })
     }
 
+    /// Its process id, which `exec` in a shell keeps.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything that the program wrote to its stderr so far.
     pub(crate) fn log(&self) -> Result<String> {
         let bytes =
@@ -62,7 +67,12 @@ impl Running {
 
     /// Sends SIGTERM and waits for the end; returns the log. Another exit code than 0 is an error, and so is an end
     /// past the deadline, after which the program is killed.
-    pub(crate) fn stop(mut self, deadline: Duration) -> Result<String> {
+    pub(crate) fn stop(self, deadline: Duration) -> Result<String> {
+        self.stop_with(deadline, 0)
+    }
+
+    /// [`Running::stop`] for a program that has another exit code after SIGTERM.
+    pub(crate) fn stop_with(mut self, deadline: Duration, code: i32) -> Result<String> {
         self.require_alive()?;
         let pid =
             i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no such process id")?;
@@ -71,7 +81,7 @@ impl Running {
         let status = until(&format!("{name} to stop"), deadline, || Ok(self.child.try_wait()?))?;
         self.ended = true;
         let log = self.log()?;
-        if !status.success() {
+        if status.code() != Some(code) {
             bail!("{name} ended with {status}\n{}", log.trim_end());
         }
         Ok(log)
@@ -81,7 +91,13 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.ended {
-            // Nothing is left to be done about a failure of either: the process is gone then.
+            // Nothing is left to be done about a failure of any: the process is gone then.
+            if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+                && getpgid(Some(pid)) == Ok(pid)
+            {
+                // It was given a group of its own, for the processes that it starts in turn.
+                let _gone = kill_process_group(pid, Signal::KILL);
+            }
             let _gone = self.child.kill();
             let _reaped = self.child.wait();
         }

@@ -2,9 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::registry::{
-    Attribute, Definition, Group, GroupKind, Kind, Level, PlainLevel, Primitive, Registry,
-};
+use super::registry::{Attribute, Group, GroupKind, Kind, Level, PlainLevel, Primitive, Registry};
 use super::semconv;
 
 const WIDTH: usize = 110;
@@ -168,22 +166,15 @@ fn uses(text: &mut String, registry: &Registry, group: &Group, indent: &str) {
     for attribute in &group.attributes {
         let Attribute::Reference(reference) = attribute else { continue };
         let required = matches!(reference.requirement_level, Level::Plain(PlainLevel::Required));
-        let (primitive, members) = match definition(registry, &reference.key).map(|found| &found.kind) {
-            None => (semconv::type_of(&reference.key), Vec::new()),
-            Some(Kind::Primitive(primitive)) => (*primitive, Vec::new()),
+        let members: Vec<&str> = match registry.definition(&reference.key).map(|found| &found.kind) {
             Some(Kind::Enumeration { members }) => {
-                (Primitive::String, members.iter().map(|member| member.value.as_str()).collect())
+                members.iter().map(|member| member.value.as_str()).collect()
             }
+            _ => Vec::new(),
         };
+        let primitive = registry.kind_of(&reference.key);
         text.push_str(&use_of(&reference.key, primitive, &members, required, indent));
     }
-}
-
-fn definition<'a>(registry: &'a Registry, key: &str) -> Option<&'a Definition> {
-    registry.groups.iter().flat_map(|group| &group.attributes).find_map(|attribute| match attribute {
-        Attribute::Definition(definition) if definition.id == key => Some(definition),
-        _ => None,
-    })
 }
 
 fn use_of(key: &str, primitive: Primitive, values: &[&str], required: bool, indent: &str) -> String {

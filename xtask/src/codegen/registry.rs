@@ -231,6 +231,23 @@ impl Registry {
         }
         Ok(Self { schema_url, groups, imported, keys })
     }
+
+    /// Where a key of our own is defined.
+    pub(crate) fn definition(&self, key: &str) -> Option<&Definition> {
+        self.groups.iter().flat_map(|group| &group.attributes).find_map(|attribute| match attribute {
+            Attribute::Definition(definition) if definition.id == key => Some(definition),
+            _ => None,
+        })
+    }
+
+    /// The type of a key's values.
+    pub(crate) fn kind_of(&self, key: &str) -> Primitive {
+        match self.definition(key).map(|found| &found.kind) {
+            None => semconv::type_of(key),
+            Some(Kind::Primitive(primitive)) => *primitive,
+            Some(Kind::Enumeration { .. }) => Primitive::String,
+        }
+    }
 }
 
 impl fmt::Display for Example {

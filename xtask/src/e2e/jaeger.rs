@@ -12,22 +12,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{ARRIVAL, STOP};
-use crate::go::{self, Program};
+use crate::jaeger::Jaeger;
 use crate::ledger::Ledger;
-use crate::process::{Running, first_line, until};
+use crate::process::{first_line, until};
 use crate::records::{Record, Tail};
 use crate::workspace::Workspace;
-use crate::{agent, collector, host, http};
-
-const JAEGER: Program<'_> = Program {
-    title: "Jaeger",
-    name: "jaeger",
-    folder: "tests/jaeger",
-    package: "github.com/jaegertracing/jaeger/cmd/jaeger",
-    takes: "six or seven minutes",
-};
-
-const READY: Duration = Duration::from_secs(30);
+use crate::{agent, collector};
 
 /// How long the server lets its client wait, and how much more is still right.
 const SLOW: Duration = Duration::from_millis(300);
@@ -65,8 +55,7 @@ pub(crate) fn measure(
     collector_binary: &Path,
     folder: &Path,
 ) -> Result<Times> {
-    let binary = go::build(workspace, &JAEGER)?;
-    let jaeger = Jaeger::start(&binary, folder)?;
+    let jaeger = Jaeger::start(workspace, folder)?;
     let sink = collector::start(collector_binary, folder)?;
     let mut arrived = Tail::new(sink.file.clone());
     let traces = format!("export.traces.endpoint=http://127.0.0.1:{}", jaeger.otlp);
@@ -81,7 +70,7 @@ pub(crate) fn measure(
         Ok(records.iter().find(of_server).cloned())
     })?;
     let trace = until("the whole trace in Jaeger", ARRIVAL, || {
-        Ok(jaeger.trace(&record.trace_id)?.filter(|trace| trace.spans.len() == 3))
+        Ok(found(&jaeger, &record.trace_id)?.filter(|trace| trace.spans.len() == 3))
     })?;
     let services = jaeger.ask("/api/services")?;
     let mut names = services.as_array().into_iter().flatten();
@@ -120,15 +109,6 @@ fn connect_to_a_slow_server() -> Result<(String, String)> {
     Ok((port, server.id().to_string()))
 }
 
-/// A Jaeger that runs.
-struct Jaeger {
-    process: Running,
-    /// Where it receives OTLP over gRPC.
-    otlp: u16,
-    /// Where it answers.
-    query: u16,
-}
-
 /// A trace as Jaeger has it.
 struct Trace {
     /// By name.
@@ -136,41 +116,16 @@ struct Trace {
     processes: Value,
 }
 
-impl Jaeger {
-    fn start(binary: &Path, folder: &Path) -> Result<Self> {
-        let (otlp, query, grpc) = (host::free_port()?, host::free_port()?, host::free_port()?);
-        let config = folder.join("jaeger.yaml");
-        std::fs::write(&config, configuration(otlp, query, grpc)).context("writing jaeger.yaml")?;
-        let mut jaeger = Command::new(binary);
-        jaeger.arg("--config").arg(&config);
-        let (out, log) = (folder.join("jaeger.out"), folder.join("jaeger.log"));
-        let process = Running::start("Jaeger", jaeger, &out, &log)?;
-        let mut jaeger = Self { process, otlp, query };
-        until("Jaeger to answer", READY, || {
-            jaeger.process.require_alive()?;
-            Ok(jaeger.ask("/api/services").ok())
-        })?;
-        Ok(jaeger)
-    }
-
-    /// The data of an answer; nothing when Jaeger does not know it.
-    fn ask(&self, path: &str) -> Result<Value> {
-        let (status, body) = http::get(self.query, path)?;
-        let mut answer: Value =
-            serde_json::from_str(&body).with_context(|| format!("{path}: {status} {body}"))?;
-        Ok(answer["data"].take())
-    }
-
-    fn trace(&self, id: &str) -> Result<Option<Trace>> {
-        let mut found = self.ask(&format!("/api/traces/{id}"))?;
-        let Some(trace) = found.get_mut(0) else { return Ok(None) };
-        let spans = trace["spans"].as_array().context("a trace without spans")?;
-        let by_name = |span: &Value| Some((span["operationName"].as_str()?.to_owned(), span.clone()));
-        Ok(Some(Trace {
-            spans: spans.iter().filter_map(by_name).collect(),
-            processes: trace["processes"].take(),
-        }))
-    }
+/// What Jaeger has of a trace.
+fn found(jaeger: &Jaeger, id: &str) -> Result<Option<Trace>> {
+    let mut found = jaeger.ask(&format!("/api/traces/{id}"))?;
+    let Some(trace) = found.get_mut(0) else { return Ok(None) };
+    let spans = trace["spans"].as_array().context("a trace without spans")?;
+    let by_name = |span: &Value| Some((span["operationName"].as_str()?.to_owned(), span.clone()));
+    Ok(Some(Trace {
+        spans: spans.iter().filter_map(by_name).collect(),
+        processes: trace["processes"].take(),
+    }))
 }
 
 impl Trace {
@@ -223,41 +178,4 @@ fn interval(span: &Value) -> Result<(u64, u64)> {
 fn duration(span: &Value) -> Result<Duration> {
     let (start, end) = interval(span)?;
     Ok(Duration::from_micros(end - start))
-}
-
-/// Its own choice would be some fourteen fixed ports.
-fn configuration(otlp: u16, query: u16, grpc: u16) -> String {
-    format!(
-        "extensions:
-  jaeger_storage:
-    backends:
-      traces:
-        memory:
-          max_traces: 100000
-  jaeger_query:
-    storage:
-      traces: traces
-    http:
-      endpoint: 127.0.0.1:{query}
-    grpc:
-      endpoint: 127.0.0.1:{grpc}
-receivers:
-  otlp:
-    protocols:
-      grpc:
-        endpoint: 127.0.0.1:{otlp}
-exporters:
-  jaeger_storage_exporter:
-    trace_storage: traces
-service:
-  extensions: [jaeger_storage, jaeger_query]
-  telemetry:
-    metrics:
-      level: none
-  pipelines:
-    traces:
-      receivers: [otlp]
-      exporters: [jaeger_storage_exporter]
-"
-    )
 }

@@ -18,18 +18,9 @@ use super::{ARRIVAL, STOP};
 use crate::agent;
 use crate::collector;
 use crate::command;
-use crate::go::{self, Program};
 use crate::process::{first_line, until};
 use crate::records::{Record, Tail};
 use crate::workspace::Workspace;
-
-const COLLECTOR: Program<'_> = Program {
-    title: "the Collector with processors",
-    name: "otelcol-contrib",
-    folder: "tests/collector-contrib",
-    package: ".",
-    takes: "four or five minutes",
-};
 
 const NODE: &str = "node-1";
 /// Of the pod whose container the API does not know.
@@ -39,7 +30,7 @@ const CONTAINER: &str = "fffffffffffffffffffffffffffffffffffffffffffffffffffffff
 
 /// Runs all three, and holds the Resources that arrive against the pods.
 pub(crate) fn measure(workspace: &Workspace, agent_binary: &Path, folder: &Path) -> Result<()> {
-    let binary = go::build(workspace, &COLLECTOR)?;
+    let binary = collector::build_contrib(workspace)?;
     let api = Api::start()?;
     let config = folder.join("kubeconfig");
     fs::write(&config, kubeconfig(api.port)).context("writing a kubeconfig")?;
@@ -50,7 +41,7 @@ pub(crate) fn measure(workspace: &Workspace, agent_binary: &Path, folder: &Path)
         ("ACCEPTD_KUBERNETES_AUTH", "kubeConfig".as_ref()),
         ("KUBE_NODE_NAME", NODE.as_ref()),
     ];
-    let sink = collector::start_with(&binary, folder, &shipped, &environment)?;
+    let sink = collector::start_with(&binary, folder, &[&shipped], &environment)?;
     let mut run = Run { arrived: Tail::new(sink.file.clone()), records: Vec::new() };
     let groups = Cgroups::mount(folder.join("host"))?;
     let root = format!("host.root={}", groups.root.display());

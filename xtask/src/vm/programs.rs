@@ -4,9 +4,8 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::matrix::Arch;
 use crate::workspace::Workspace;
@@ -14,9 +13,6 @@ use crate::{apt, build, command, setup};
 
 const AGENT: &str = "acceptd";
 const HARNESS: [&str; 3] = ["scenarios", "acceptor", "cost"];
-
-const ARM64_COMPILER: &str = "aarch64-linux-gnu-gcc";
-const ARM64_TARGET: &str = "aarch64-unknown-linux-musl";
 
 /// Builds them for an architecture; the folder that has them where the guest will.
 pub(super) fn build(workspace: &Workspace, arch: Arch) -> Result<PathBuf> {
@@ -41,10 +37,10 @@ fn of_this_host(workspace: &Workspace, folder: &Path) -> Result<()> {
     let programs = std::iter::once(built.join(AGENT)).chain(HARNESS.iter().map(|name| tested.join(name)));
     for program in programs {
         for library in libraries(&program)? {
-            copy(&library, &folder.join(library.strip_prefix("/").unwrap_or(&library)))?;
+            build::copy(&library, &folder.join(library.strip_prefix("/").unwrap_or(&library)))?;
         }
         let copied = folder.join("bin").join(program.file_name().unwrap_or_default());
-        copy(&program, &copied)?;
+        build::copy(&program, &copied)?;
         let mut strip = Command::new("strip");
         strip.arg(&copied);
         command::capture(strip)?;
@@ -65,51 +61,17 @@ fn library(line: &str) -> Option<&str> {
 }
 
 fn of_arm64(workspace: &Workspace, folder: &Path) -> Result<()> {
-    apt::require(ARM64_COMPILER, "--version", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross")?;
-    add_target(workspace, ARM64_TARGET)?;
-    eprintln!("building the programs for {ARM64_TARGET} (the first time takes some four minutes)");
-    let started = Instant::now();
-    let mut make = command::cargo(
-        workspace,
-        &["build", "--profile", build::QUICK, "--locked", "--target", ARM64_TARGET],
-    );
-    make.args(["--package", "acceptd", "--package", "acceptd-tests"]);
-    make.args(names().flat_map(|name| ["--bin", name]));
-    // Rust's own linker. The C parts of zstd and ring want a compiler of the architecture; they use nothing of its C library
-    // that musl has not, but for what the compiler's own hardening would add.
-    make.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
-    make.env("CC_aarch64_unknown_linux_musl", ARM64_COMPILER);
-    make.env("CFLAGS_aarch64_unknown_linux_musl", "-U_FORTIFY_SOURCE -fno-stack-protector");
-    command::run(make)?;
-    eprintln!("built in {} s", started.elapsed().as_secs());
-    let built = workspace.target().join(ARM64_TARGET).join(build::QUICK);
+    let mut arguments = vec!["--package", "acceptd", "--package", "acceptd-tests"];
+    arguments.extend(names().flat_map(|name| ["--bin", name]));
+    let built = build::statically(workspace, &build::ARM64, build::QUICK, &arguments)?;
     for name in names() {
-        copy(&built.join(name), &folder.join("bin").join(name))?;
+        build::copy(&built.join(name), &folder.join("bin").join(name))?;
     }
     Ok(())
 }
 
 fn names() -> impl Iterator<Item = &'static str> {
     std::iter::once(AGENT).chain(HARNESS)
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let folder = to.parent().unwrap_or(to);
-    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    std::fs::copy(from, to).with_context(|| format!("copying {}", from.display())).map(drop)
-}
-
-fn add_target(workspace: &Workspace, target: &str) -> Result<()> {
-    let toolchain = setup::pinned_toolchain(workspace, "rust-toolchain.toml")?;
-    let mut ask = Command::new("rustup");
-    ask.args(["target", "list", "--installed", "--toolchain", &toolchain]);
-    if command::capture(ask)?.lines().any(|installed| installed == target) {
-        return Ok(());
-    }
-    eprintln!("installing the standard library of {target}, about ten seconds");
-    let mut add = Command::new("rustup");
-    add.args(["target", "add", "--toolchain", &toolchain, target]);
-    command::run(add).with_context(|| format!("rustup could not install {target}"))
 }
 
 #[cfg(test)]

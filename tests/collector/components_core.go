@@ -1,3 +1,5 @@
+//go:build !contrib && !elastic
+
 package main
 
 import (
@@ -14,6 +16,9 @@ import (
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
 	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
 )
+
+// version is that of the Collector whose parts go.mod has.
+const version = "0.165.0"
 
 // components lists what a configuration can name: otlp in, debug, otlp and file out, health_check to wait for the start.
 func components() (otelcol.Factories, error) {

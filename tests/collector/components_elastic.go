@@ -1,0 +1,43 @@
+//go:build elastic
+
+package main
+
+import (
+	"fmt"
+
+	"github.com/open-telemetry/opentelemetry-collector-contrib/exporter/elasticsearchexporter"
+	"github.com/open-telemetry/opentelemetry-collector-contrib/extension/healthcheckextension"
+	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/transformprocessor"
+	"go.opentelemetry.io/collector/exporter"
+	"go.opentelemetry.io/collector/extension"
+	"go.opentelemetry.io/collector/otelcol"
+	"go.opentelemetry.io/collector/processor"
+	"go.opentelemetry.io/collector/processor/memorylimiterprocessor"
+	"go.opentelemetry.io/collector/receiver"
+	"go.opentelemetry.io/collector/receiver/otlpreceiver"
+)
+
+// version is that of the Collector whose parts elastic.mod has: the newest whose exporter the module proxies serve.
+const version = "0.120.0"
+
+// components lists what elastic.yaml names.
+func components() (otelcol.Factories, error) {
+	var factories otelcol.Factories
+	var err error
+	if factories.Extensions, err = extension.MakeFactoryMap(healthcheckextension.NewFactory()); err != nil {
+		return otelcol.Factories{}, fmt.Errorf("extensions: %w", err)
+	}
+	if factories.Receivers, err = receiver.MakeFactoryMap(otlpreceiver.NewFactory()); err != nil {
+		return otelcol.Factories{}, fmt.Errorf("receivers: %w", err)
+	}
+	if factories.Processors, err = processor.MakeFactoryMap(
+		memorylimiterprocessor.NewFactory(),
+		transformprocessor.NewFactory(),
+	); err != nil {
+		return otelcol.Factories{}, fmt.Errorf("processors: %w", err)
+	}
+	if factories.Exporters, err = exporter.MakeFactoryMap(elasticsearchexporter.NewFactory()); err != nil {
+		return otelcol.Factories{}, fmt.Errorf("exporters: %w", err)
+	}
+	return factories, nil
+}

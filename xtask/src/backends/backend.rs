@@ -1,0 +1,52 @@
+//! A backend that runs on 127.0.0.1, as a program of its own.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::http;
+use crate::process::{Running, until};
+
+/// Elasticsearch on two busy CPUs takes half of this.
+const READY: Duration = Duration::from_mins(2);
+const STOP: Duration = Duration::from_mins(1);
+
+/// It answers.
+pub(super) struct Backend {
+    process: Running,
+    /// Where it is asked.
+    pub(super) port: u16,
+    /// What it exits with after SIGTERM.
+    pub(super) code: i32,
+}
+
+impl Backend {
+    /// Starts it, its output in `folder`, and waits until it answers a GET of `ready` with success.
+    pub(super) fn start(
+        name: &'static str,
+        command: Command,
+        folder: &Path,
+        port: u16,
+        ready: &str,
+    ) -> Result<Self> {
+        let (out, log) = (folder.join("out"), folder.join("log"));
+        let mut backend = Self { process: Running::start(name, command, &out, &log)?, port, code: 0 };
+        until(&format!("{name} to answer"), READY, || {
+            backend.process.require_alive()?;
+            Ok(http::get(port, ready).is_ok_and(|(status, _)| status == 200).then_some(()))
+        })?;
+        Ok(backend)
+    }
+
+    /// One that runs already.
+    pub(super) fn of(process: Running, port: u16) -> Self {
+        Self { process, port, code: 0 }
+    }
+
+    /// In good order: another exit code than 0 is an error.
+    pub(super) fn stop(self) -> Result<()> {
+        self.process.stop_with(STOP, self.code).map(drop)
+    }
+}

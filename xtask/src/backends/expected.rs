@@ -1,0 +1,415 @@
+//! What the right answer to each question of docs/queries.md has: a row with what the workload's servers say of themselves.
+
+use std::fmt;
+
+use anyhow::{Context, Result, bail};
+
+use super::answer::Row;
+use super::workload::{PORTS, Workload};
+
+/// How long the slow server lets its clients wait, and how much more is still right.
+const SLOW_NS: f64 = 300e6;
+const TOLERANCE_NS: f64 = 20e6;
+
+/// What one row of an answer has.
+#[derive(Clone)]
+pub(super) enum Fact {
+    /// A value.
+    Is(&'static str, String),
+    /// One of these.
+    OneOf(&'static str, Vec<String>),
+    /// A number within a range.
+    Within(&'static str, f64, f64),
+    /// Some value that has this within it: a display line.
+    Says(String),
+}
+
+use Fact::{Is, OneOf, Says, Within};
+
+/// The facts, of which one row has all.
+pub(super) struct Expected {
+    question: &'static str,
+    backends: &'static [&'static str],
+    facts: Vec<Fact>,
+}
+
+const PROMETHEUS: &[&str] = &["prometheus"];
+const JAEGER: &[&str] = &["jaeger"];
+const LOKI: &[&str] = &["loki"];
+const ELASTICSEARCH: &[&str] = &["elasticsearch"];
+const VICTORIALOGS: &[&str] = &["victorialogs"];
+const LOGS: &[&str] = &["loki", "elasticsearch", "victorialogs"];
+const STORES: &[&str] = &["elasticsearch", "victorialogs"];
+
+/// One connection to the slow server: what is looked for.
+pub(super) struct Connection {
+    pub(super) trace_id: String,
+    pub(super) peer_port: u16,
+}
+
+/// What is known of the run.
+pub(super) struct Truth<'a> {
+    workload: &'a Workload,
+    connection: &'a Connection,
+    /// Ports of those whom the slow server has accepted: the newest are shown.
+    peers: Vec<String>,
+}
+
+impl<'a> Truth<'a> {
+    pub(super) fn of(workload: &'a Workload, connection: &'a Connection) -> Result<Self> {
+        let peers = workload.slow.peers()?.iter().map(|peer| peer.port().to_string()).collect();
+        Ok(Self { workload, connection, peers })
+    }
+
+    /// Every question that has an answer.
+    pub(super) fn expected(&self) -> Vec<Expected> {
+        [self.latency(), self.on_call(), self.security(), self.everywhere()].into_iter().flatten().collect()
+    }
+
+    fn trace(&self) -> Fact {
+        Is("trace_id", self.connection.trace_id.clone())
+    }
+
+    fn tuple(&self) -> Fact {
+        let (peer, local) = (self.connection.peer_port, self.workload.slow.port);
+        Says(format!("127.0.0.1:{peer} -> 127.0.0.1:{local}"))
+    }
+
+    fn peer_port(&self) -> Fact {
+        Is("network_peer_port", self.connection.peer_port.to_string())
+    }
+
+    fn peer_ports(&self) -> Fact {
+        OneOf("network_peer_port", self.peers.clone())
+    }
+
+    fn latency(&self) -> Vec<Expected> {
+        vec![
+            expect("slow-accepts", PROMETHEUS, vec![Within("value", 0.99, 1.0)]),
+            expect(
+                "slow-accepts",
+                JAEGER,
+                vec![service("slow"), pid(self.workload.slow.pid), waited("duration_ns")],
+            ),
+            expect(
+                "slow-accepts-v3",
+                JAEGER,
+                vec![service("slow"), pid(self.workload.slow.pid), waited("duration_ns")],
+            ),
+            expect(
+                "slow-accepts",
+                LOKI,
+                vec![
+                    pid(self.workload.slow.pid),
+                    self.peer_port(),
+                    self.trace(),
+                    waited("acceptd_accept_queue_time_ns"),
+                ],
+            ),
+            expect(
+                "slow-accepts",
+                STORES,
+                vec![self.tuple(), self.trace(), waited("acceptd_accept_queue_time_ns")],
+            ),
+            expect("queue-time", PROMETHEUS, vec![service("slow"), Within("value", 0.25, 0.5)]),
+            expect("queue-time", LOKI, vec![service("slow"), waited_most("value")]),
+            expect(
+                "queue-time",
+                ELASTICSEARCH,
+                vec![Is("key", "slow".to_owned()), waited_most("queue_time_ns_99_0")],
+            ),
+            expect("queue-time", VICTORIALOGS, vec![service("slow"), waited_most("p99")]),
+            // The kernel takes one more than the backlog of 1.
+            expect(
+                "backlog",
+                PROMETHEUS,
+                vec![service("crowded"), port(self.workload.crowded.port), Within("value", 1.0, 2.0)],
+            ),
+            expect(
+                "backlog",
+                LOKI,
+                vec![service("crowded"), port(self.workload.crowded.port), some("value")],
+            ),
+            expect(
+                "backlog",
+                ELASTICSEARCH,
+                vec![port(self.workload.crowded.port), Is("limit", "1".to_owned()), some("longest")],
+            ),
+            expect(
+                "backlog",
+                VICTORIALOGS,
+                vec![service("crowded"), port(self.workload.crowded.port), some("use")],
+            ),
+            expect(
+                "overflow",
+                PROMETHEUS,
+                vec![service("crowded"), port(self.workload.crowded.port), some("value")],
+            ),
+            expect(
+                "overflow",
+                LOKI,
+                vec![
+                    service("crowded"),
+                    pid(self.workload.crowded.pid),
+                    port(self.workload.crowded.port),
+                    some("value"),
+                ],
+            ),
+            expect(
+                "overflow",
+                STORES,
+                vec![service("crowded"), port(self.workload.crowded.port), some("dropped")],
+            ),
+            expect(
+                "connection",
+                JAEGER,
+                vec![self.trace(), self.peer_port(), pid(self.workload.slow.pid), service("slow")],
+            ),
+            expect("connection", LOKI, vec![self.trace(), self.tuple(), pid(self.workload.slow.pid)]),
+            expect("connection", STORES, vec![self.tuple()]),
+        ]
+    }
+
+    fn on_call(&self) -> Vec<Expected> {
+        vec![
+            expect(
+                "failures",
+                PROMETHEUS,
+                vec![
+                    service("exhausted"),
+                    port(self.workload.exhausted.port),
+                    Is("error_type", "EMFILE".to_owned()),
+                    some("value"),
+                ],
+            ),
+            expect(
+                "failures",
+                LOGS,
+                vec![
+                    service("exhausted"),
+                    pid(self.workload.exhausted.pid),
+                    port(self.workload.exhausted.port),
+                    Is("error_type", "EMFILE".to_owned()),
+                ],
+            ),
+            expect("stalled", LOGS, vec![service("exhausted"), port(self.workload.exhausted.port)]),
+            expect(
+                "abandoned",
+                PROMETHEUS,
+                vec![service("exhausted"), port(self.workload.exhausted.port), some("value")],
+            ),
+            expect("abandoned", LOGS, vec![service("exhausted"), port(self.workload.exhausted.port)]),
+        ]
+    }
+
+    fn security(&self) -> Vec<Expected> {
+        vec![
+            expect(
+                "who-connected",
+                JAEGER,
+                vec![self.peer_ports(), pid(self.workload.slow.pid), port(self.workload.slow.port)],
+            ),
+            expect(
+                "who-connected",
+                LOKI,
+                vec![
+                    self.peer_ports(),
+                    pid(self.workload.slow.pid),
+                    Is("process_executable_name", "workload".to_owned()),
+                ],
+            ),
+            expect("who-connected", STORES, vec![self.peer_ports(), pid(self.workload.slow.pid)]),
+            expect(
+                "peer",
+                JAEGER,
+                vec![
+                    self.peer_ports(),
+                    pid(self.workload.slow.pid),
+                    Is("network_peer_address", "127.0.0.1".to_owned()),
+                ],
+            ),
+            expect(
+                "peer",
+                LOGS,
+                vec![service("slow"), pid(self.workload.slow.pid), port(self.workload.slow.port)],
+            ),
+            expect(
+                "scanner",
+                LOKI,
+                vec![
+                    Is("network_peer_address", "127.0.0.1".to_owned()),
+                    Within("value", f64::from(PORTS), 1e3),
+                ],
+            ),
+            expect(
+                "scanner",
+                ELASTICSEARCH,
+                vec![Is("key", "127.0.0.1".to_owned()), Within("ports", f64::from(PORTS), 1e3)],
+            ),
+            expect(
+                "scanner",
+                VICTORIALOGS,
+                vec![
+                    Is("network_peer_address", "127.0.0.1".to_owned()),
+                    Within("listeners", f64::from(PORTS), 1e3),
+                ],
+            ),
+            expect(
+                "top-peers",
+                LOKI,
+                vec![Is("network_peer_address", "127.0.0.1".to_owned()), some("value")],
+            ),
+            expect("top-peers", ELASTICSEARCH, vec![Is("key", "127.0.0.1".to_owned()), some("doc_count")]),
+            expect(
+                "top-peers",
+                VICTORIALOGS,
+                vec![Is("network_peer_address", "127.0.0.1".to_owned()), some("hits")],
+            ),
+            expect(
+                "unix",
+                LOGS,
+                vec![
+                    service("unix"),
+                    pid(self.workload.unix.pid),
+                    Is("acceptd_peer_pid", self.workload.clients.to_string()),
+                ],
+            ),
+        ]
+    }
+
+    fn everywhere(&self) -> Vec<Expected> {
+        vec![
+            expect(
+                "interfaces",
+                LOKI,
+                vec![service("fast"), Is("acceptd_accept_syscall", "accept4".to_owned()), some("value")],
+            ),
+            expect("interfaces", STORES, vec![service("fast"), Says("accept4".to_owned())]),
+            expect("volume", LOKI, vec![service("fast"), some("value")]),
+            expect(
+                "volume",
+                ELASTICSEARCH,
+                vec![Is("key", self.workload.fast.name.to_owned()), some("doc_count")],
+            ),
+            expect("volume", VICTORIALOGS, vec![service("fast"), some("records")]),
+            expect("cost-cpu", PROMETHEUS, vec![Within("value", 1e-9, 1e-2)]),
+            expect("cost-memory", PROMETHEUS, vec![Within("value", 1e6, 1e9)]),
+            // Nothing was: the counters are there, and say so.
+            expect("lost", PROMETHEUS, vec![Is("value", "0".to_owned())]),
+        ]
+    }
+}
+
+fn expect(question: &'static str, backends: &'static [&'static str], facts: Vec<Fact>) -> Expected {
+    Expected { question, backends, facts }
+}
+
+fn service(name: &str) -> Fact {
+    Is("service_name", name.to_owned())
+}
+
+fn port(port: u16) -> Fact {
+    Is("network_local_port", port.to_string())
+}
+
+fn pid(pid: u32) -> Fact {
+    Is("process_pid", pid.to_string())
+}
+
+fn some(key: &'static str) -> Fact {
+    Within(key, 1.0, f64::INFINITY)
+}
+
+/// As long as the slow server lets its clients wait.
+fn waited(key: &'static str) -> Fact {
+    Within(key, SLOW_NS - TOLERANCE_NS, SLOW_NS + TOLERANCE_NS)
+}
+
+/// The longest of them: who comes while it still answers another waits for that, too.
+fn waited_most(key: &'static str) -> Fact {
+    Within(key, SLOW_NS - TOLERANCE_NS, SLOW_NS + 10.0 * TOLERANCE_NS)
+}
+
+/// Questions to which the right answer is that there is nothing.
+const NOTHING: [&str; 2] = ["lost", "not-delivered"];
+
+/// Questions that are answered only while it happens: the answer must be one, whatever it is.
+const NOW: [&str; 2] = ["stalled", "stalled-since"];
+
+/// Returns the row that is the answer; none where there is rightly none.
+pub(super) fn check<'a>(
+    all: &[Expected],
+    backend: &str,
+    question: &str,
+    rows: &'a [Row],
+) -> Result<Option<&'a Row>> {
+    let of = |one: &&Expected| one.question == question && one.backends.contains(&backend);
+    let Some(expected) = all.iter().find(of) else {
+        if NOW.contains(&question) && backend == "prometheus" {
+            return Ok(rows.first());
+        }
+        if NOTHING.contains(&question) {
+            return if rows.is_empty() {
+                Ok(None)
+            } else {
+                bail!("nothing was lost, and {backend} has {rows:?}")
+            };
+        }
+        bail!("nothing is known of the right answer: add it to expected.rs");
+    };
+    let answer = rows.iter().find(|row| expected.facts.iter().all(|fact| fact.is_in(row)));
+    Ok(Some(answer.with_context(|| {
+        let nearest =
+            rows.iter().max_by_key(|row| expected.facts.iter().filter(|fact| fact.is_in(row)).count());
+        let facts: Vec<_> = expected.facts.iter().map(Fact::to_string).collect();
+        format!("no row of {} has {}; the nearest is {nearest:?}", rows.len(), facts.join(", "))
+    })?))
+}
+
+impl Fact {
+    fn is_in(&self, row: &Row) -> bool {
+        match self {
+            Is(key, value) => row.get(*key) == Some(value),
+            OneOf(key, values) => row.get(*key).is_some_and(|value| values.contains(value)),
+            Within(key, least, most) => {
+                let number = row.get(*key).and_then(|value| value.parse::<f64>().ok());
+                number.is_some_and(|number| (*least..=*most).contains(&number))
+            }
+            Says(part) => row.values().any(|value| value.contains(part)),
+        }
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Is(key, value) => write!(out, "{key}={value}"),
+            OneOf(key, values) => write!(out, "{key} one of {}", values.join(" ")),
+            Within(key, least, most) => write!(out, "{key} from {least} to {most}"),
+            Says(part) => write!(out, "{part:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_row_has_all_facts() {
+        let row = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<Row>()
+        };
+        let facts =
+            vec![Is("process_pid", "7".to_owned()), Within("value", 1.0, 2.0), Says("a -> b".to_owned())];
+        let all = [Expected { question: "q", backends: LOKI, facts }];
+        let good = row(&[("process_pid", "7"), ("value", "1.5"), ("line", "x a -> b")]);
+        assert!(check(&all, "loki", "q", std::slice::from_ref(&good)).is_ok());
+        for (key, value) in [("process_pid", "8"), ("value", "3"), ("value", "none"), ("line", "b -> a")] {
+            let mut bad = good.clone();
+            bad.insert(key.to_owned(), value.to_owned());
+            assert!(check(&all, "loki", "q", &[bad]).is_err(), "{key}={value}");
+        }
+        assert!(check(&all, "loki", "another", &[good]).is_err(), "a question without a known answer");
+    }
+}

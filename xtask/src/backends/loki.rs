@@ -1,0 +1,37 @@
+//! Loki, as one process.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::backend::Backend;
+use crate::go::{self, Program};
+use crate::host;
+use crate::workspace::Workspace;
+
+const PROGRAM: Program<'_> = Program {
+    title: "Loki",
+    name: "loki",
+    folder: "tests/loki",
+    package: "github.com/grafana/loki/v3/cmd/loki",
+    modfile: None,
+    tags: "",
+    takes: "six minutes",
+};
+
+pub(super) fn start(workspace: &Workspace, folder: &Path) -> Result<Backend> {
+    let binary = go::build(workspace, &PROGRAM)?;
+    std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
+    let (port, grpc) = (host::free_port()?, host::free_port()?);
+    let mut server = Command::new(binary);
+    server
+        .arg(format!("-config.file={}", workspace.path("otel-config/loki/loki.yaml").display()))
+        .arg("-config.expand-env=true")
+        .env("ACCEPTD_LOKI_ADDRESS", "127.0.0.1")
+        .env("ACCEPTD_LOKI_PORT", port.to_string())
+        .env("ACCEPTD_LOKI_GRPC_PORT", grpc.to_string())
+        .env("ACCEPTD_LOKI_DATA", folder.join("data"));
+    // Its /ready waits for a ring of one to settle; it takes records before that.
+    Backend::start("Loki", server, folder, port, "/loki/api/v1/labels")
+}

@@ -1,0 +1,35 @@
+//! Prometheus, which takes metrics over OTLP.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::backend::Backend;
+use crate::go::{self, Program};
+use crate::host;
+use crate::workspace::Workspace;
+
+/// Without its web page, which is not part of the module, and without what finds targets of clouds.
+const PROGRAM: Program<'_> = Program {
+    title: "Prometheus",
+    name: "prometheus",
+    folder: "tests/prometheus",
+    package: "github.com/prometheus/prometheus/cmd/prometheus",
+    modfile: None,
+    tags: "remove_all_sd",
+    takes: "two minutes",
+};
+
+pub(super) fn start(workspace: &Workspace, folder: &Path) -> Result<Backend> {
+    let binary = go::build(workspace, &PROGRAM)?;
+    std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
+    let port = host::free_port()?;
+    let mut server = Command::new(binary);
+    server
+        .arg(format!("--config.file={}", workspace.path("otel-config/prometheus/prometheus.yaml").display()))
+        .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .arg("--web.enable-otlp-receiver");
+    Backend::start("Prometheus", server, folder, port, "/-/ready")
+}

@@ -1,0 +1,50 @@
+//! What docker-compose.yml runs is what the suite runs: the tags in .env are those of the programs that are built here.
+
+use std::fs;
+use std::path::PathBuf;
+
+/// A variable of .env, a file that says the same version, and what is before it there.
+const SAME: [(&str, &str, &str); 9] = [
+    ("COLLECTOR_IMAGE", "tests/collector/components_contrib.go", "const version = \""),
+    ("COLLECTOR_IMAGE", "tests/collector/contrib.mod", "exporter/fileexporter v"),
+    ("ELASTIC_COLLECTOR_IMAGE", "tests/collector/components_elastic.go", "const version = \""),
+    ("ELASTIC_COLLECTOR_IMAGE", "tests/collector/elastic.mod", "exporter/elasticsearchexporter v"),
+    // The second number of the module is Jaeger's, and 63 more.
+    ("JAEGER_IMAGE", "tests/jaeger/go.mod", "// Jaeger "),
+    ("LOKI_IMAGE", "tests/loki/go.mod", "github.com/grafana/loki/v3 v"),
+    // 0.316 of the module is 3.16.
+    ("PROMETHEUS_IMAGE", "tests/prometheus/go.mod", "// Prometheus "),
+    ("VICTORIALOGS_IMAGE", "tests/victoria-logs/go.mod", "// VictoriaLogs "),
+    ("ELASTICSEARCH_IMAGE", "xtask/src/backends/elasticsearch.rs", "const VERSION: &str = \""),
+];
+
+fn file(name: &str) -> String {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    fs::read_to_string(root.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn after<'a>(text: &'a str, words: &str) -> &'a str {
+    let start = text.find(words).unwrap_or_else(|| panic!("no {words:?}")) + words.len();
+    let rest = &text[start..];
+    rest.split(|one: char| !(one.is_ascii_digit() || one == '.'))
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches('.')
+}
+
+#[test]
+fn images_are_of_the_versions_that_are_tested() {
+    let env = file(".env");
+    for (variable, name, words) in SAME {
+        let line = env.lines().find_map(|line| line.strip_prefix(variable)?.strip_prefix('='));
+        let (_, tag) =
+            line.and_then(|image| image.rsplit_once(':')).unwrap_or_else(|| panic!("{variable} has no tag"));
+        let (text, tag) = (file(name), tag.trim_start_matches('v'));
+        let version = after(&text, words);
+        // Comments have no third number.
+        assert!(
+            tag == version || tag.starts_with(&format!("{version}.")),
+            "{variable} is {tag}, {name} {version}"
+        );
+    }
+}

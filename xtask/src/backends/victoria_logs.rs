@@ -1,0 +1,35 @@
+//! `VictoriaLogs`, with its web page.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::backend::Backend;
+use crate::go::{self, Program};
+use crate::host;
+use crate::workspace::Workspace;
+
+const PROGRAM: Program<'_> = Program {
+    title: "VictoriaLogs",
+    name: "victoria-logs",
+    folder: "tests/victoria-logs",
+    package: "github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs",
+    modfile: None,
+    tags: "",
+    takes: "a minute",
+};
+
+pub(super) fn ahead(workspace: &Workspace) -> Result<()> {
+    go::build_ahead(workspace, &PROGRAM)
+}
+
+pub(super) fn start(workspace: &Workspace, folder: &Path) -> Result<Backend> {
+    let binary = go::build(workspace, &PROGRAM)?;
+    std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
+    let port = host::free_port()?;
+    let mut server = Command::new(binary);
+    server.arg(format!("-httpListenAddr=127.0.0.1:{port}"));
+    server.arg(format!("-storageDataPath={}", folder.join("data").display()));
+    Backend::start("VictoriaLogs", server, folder, port, "/health")
+}

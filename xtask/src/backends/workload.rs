@@ -1,0 +1,129 @@
+//! The demo's servers and clients on this host, and what the servers say that they accepted: the truth that answers are held against.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::host;
+use crate::process::{Running, until};
+
+const READY: Duration = Duration::from_secs(10);
+/// A descriptor of each of its connections, its listener's, and the three that every process has.
+const DESCRIPTORS: &str = "16";
+/// How many ports the scanner finds open.
+pub(super) const PORTS: u16 = 20;
+
+/// It runs.
+pub(super) struct Workload {
+    processes: Vec<Running>,
+    pub(super) fast: Server,
+    pub(super) slow: Server,
+    pub(super) crowded: Server,
+    pub(super) exhausted: Server,
+    pub(super) unix: Server,
+    /// The process that connects to all of them.
+    pub(super) clients: u32,
+}
+
+/// A server, as it knows itself.
+pub(super) struct Server {
+    /// Of its service, and of its role.
+    pub(super) name: &'static str,
+    pub(super) pid: u32,
+    /// Its first.
+    pub(super) port: u16,
+    /// Where it listens, without ports.
+    pub(super) path: Option<PathBuf>,
+    log: PathBuf,
+}
+
+impl Workload {
+    pub(super) fn start(program: &Path, folder: &Path) -> Result<Self> {
+        let mut processes = Vec::new();
+        let mut serve = |name: &'static str, port: u16, flags: &[&str]| -> Result<Server> {
+            let log = folder.join(format!("{name}.out"));
+            // Only one of them is to run out of descriptors.
+            let limit = if name == "exhausted" { DESCRIPTORS } else { "1024" };
+            let mut server = Command::new("sh");
+            server.args(["-c", "ulimit -n $0 && exec \"$@\"", limit]).arg(program).arg(name).args(flags);
+            server.env("OTEL_SERVICE_NAME", name);
+            let process = Running::start(name, server, &log, &folder.join(format!("{name}.err")))?;
+            let pid = process.pid();
+            processes.push(process);
+            Ok(Server { name, pid, port, path: None, log })
+        };
+        let first = free_ports()?;
+        let fast = serve("fast", first, &[&format!("127.0.0.1:{first}"), "--ports", &PORTS.to_string()])?;
+        let mut on_a_port = |name| {
+            let port = host::free_port()?;
+            serve(name, port, &[&format!("127.0.0.1:{port}")])
+        };
+        let (slow, crowded, exhausted) = (on_a_port("slow")?, on_a_port("crowded")?, on_a_port("exhausted")?);
+        let path = folder.join("unix.sock");
+        let mut unix = serve("unix", 0, &[&path.display().to_string()])?;
+        unix.path = Some(path.clone());
+        for server in [&fast, &slow, &crowded, &exhausted] {
+            until(&format!("{} to listen", server.name), READY, || {
+                Ok(host::listens(server.port)?.then_some(()))
+            })?;
+        }
+        let mut clients = Command::new(program);
+        clients.arg("clients").arg(format!("--unix={}", path.display()));
+        for server in [&fast, &slow, &crowded, &exhausted] {
+            clients.arg(format!("--{}=127.0.0.1:{}", server.name, server.port));
+        }
+        let mut scanner = Command::new(program);
+        scanner.args(["scanner", "127.0.0.1", "--first", &first.to_string(), "--last"]);
+        scanner.arg((first + PORTS - 1).to_string());
+        let run = |name: &'static str, command| {
+            Running::start(
+                name,
+                command,
+                &folder.join(format!("{name}.out")),
+                &folder.join(format!("{name}.err")),
+            )
+        };
+        let running = run("clients", clients)?;
+        let clients = running.pid();
+        processes.extend([running, run("scanner", scanner)?]);
+        Ok(Self { processes, fast, slow, crowded, exhausted, unix, clients })
+    }
+
+    /// Fails once one of them has ended.
+    pub(super) fn require_alive(&mut self) -> Result<()> {
+        self.processes.iter_mut().try_for_each(Running::require_alive)
+    }
+}
+
+impl Server {
+    /// Peers of the connections that it has accepted so far.
+    pub(super) fn peers(&self) -> Result<Vec<SocketAddr>> {
+        let text =
+            fs::read_to_string(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
+        let mut peers = Vec::new();
+        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+            let mut words = line.strip_prefix("accepted ").with_context(|| line.to_owned())?.split(' ');
+            let pid = words.next().and_then(|pid| pid.parse::<u32>().ok());
+            if pid != Some(self.pid) {
+                bail!("{} says {line:?}, and is {}", self.name, self.pid);
+            }
+            peers.push(words.nth(1).and_then(|peer| peer.parse().ok()).with_context(|| line.to_owned())?);
+        }
+        Ok(peers)
+    }
+}
+
+/// The first of so many free ports in a row.
+fn free_ports() -> Result<u16> {
+    for _ in 0..64 {
+        let first = host::free_port()?;
+        if first <= u16::MAX - PORTS && (first + 1..first + PORTS).all(host::is_free) {
+            return Ok(first);
+        }
+    }
+    bail!("there are no {PORTS} free ports in a row on 127.0.0.1")
+}

@@ -1,0 +1,62 @@
+//! A real Jaeger, with otel-config/jaeger/jaeger.yaml.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::go::{self, Program};
+use crate::process::{Running, until};
+use crate::workspace::Workspace;
+use crate::{host, http};
+
+const PROGRAM: Program<'_> = Program {
+    title: "Jaeger",
+    name: "jaeger",
+    folder: "tests/jaeger",
+    package: "github.com/jaegertracing/jaeger/cmd/jaeger",
+    modfile: None,
+    tags: "",
+    takes: "six or seven minutes",
+};
+
+const READY: Duration = Duration::from_secs(30);
+
+/// It runs.
+pub(crate) struct Jaeger {
+    pub(crate) process: Running,
+    /// Where it receives OTLP over gRPC, on 127.0.0.1.
+    pub(crate) otlp: u16,
+    /// Where it answers.
+    pub(crate) query: u16,
+}
+
+impl Jaeger {
+    pub(crate) fn start(workspace: &Workspace, folder: &Path) -> Result<Self> {
+        let binary = go::build(workspace, &PROGRAM)?;
+        let (otlp, query, grpc) = (host::free_port()?, host::free_port()?, host::free_port()?);
+        let mut jaeger = Command::new(binary);
+        jaeger.arg("--config").arg(workspace.path("otel-config/jaeger/jaeger.yaml"));
+        for (name, port) in [("OTLP", otlp), ("QUERY", query), ("GRPC", grpc)] {
+            jaeger.env(format!("ACCEPTD_JAEGER_{name}_ADDRESS"), format!("127.0.0.1:{port}"));
+        }
+        let (out, log) = (folder.join("jaeger.out"), folder.join("jaeger.log"));
+        let process = Running::start("Jaeger", jaeger, &out, &log)?;
+        let mut jaeger = Self { process, otlp, query };
+        until("Jaeger to answer", READY, || {
+            jaeger.process.require_alive()?;
+            Ok(jaeger.ask("/api/services").ok())
+        })?;
+        Ok(jaeger)
+    }
+
+    /// The data of an answer; nothing when Jaeger does not know it.
+    pub(crate) fn ask(&self, path: &str) -> Result<Value> {
+        // It answers 404 with a body, too.
+        let (_, body) = http::get(self.query, path)?;
+        let mut answer: Value = serde_json::from_str(&body)?;
+        Ok(answer["data"].take())
+    }
+}

@@ -1,0 +1,141 @@
+//! `cargo xtask kubernetes`: packaging/kubernetes as kustomize renders it, held against the schemas of Kubernetes in tests/kubernetes.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::command;
+use crate::go::{self, Program};
+use crate::workspace::Workspace;
+
+const KUSTOMIZE: Program<'_> = Program {
+    title: "kustomize",
+    name: "kustomize",
+    folder: "tests/kustomize",
+    package: "sigs.k8s.io/kustomize/kustomize/v5",
+    modfile: None,
+    tags: "",
+    takes: "a minute or two",
+};
+
+/// What somebody applies.
+const APPLIED: [&str; 2] = ["packaging/kubernetes", "packaging/kubernetes/privileged"];
+
+/// Builds kustomize, while others are built.
+pub(crate) fn ahead(workspace: &Workspace) -> Result<()> {
+    go::build_ahead(workspace, &KUSTOMIZE)
+}
+
+/// Fails for the first fault, after it has shown all.
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let kustomize = go::build(workspace, &KUSTOMIZE)?;
+    let mut wrong = 0;
+    for folder in APPLIED {
+        let mut render = Command::new(&kustomize);
+        render.arg("build").arg(workspace.path(folder));
+        let text = command::capture(render)?;
+        let objects: Vec<Value> =
+            serde_saphyr::from_multiple(&text).with_context(|| format!("{folder} renders no YAML"))?;
+        ensure!(!objects.is_empty(), "{folder} renders nothing");
+        for object in &objects {
+            let name =
+                format!("{folder}: {} {}", text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
+            for fault in faults(&fs::read(schema(workspace, object)?).context(name.clone())?, object)? {
+                println!("{name}: {fault}");
+                wrong += 1;
+            }
+        }
+        println!("{folder}: {} objects", objects.len());
+        images(&objects).with_context(|| folder.to_owned())?;
+    }
+    if wrong > 0 {
+        bail!("{wrong} faults in what packaging/kubernetes renders");
+    }
+    Ok(())
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// The file of an object's kind: `daemonset-apps-v1.json`, of the core group `namespace-v1.json`.
+fn schema(workspace: &Workspace, object: &Value) -> Result<PathBuf> {
+    let kind = text_of(&object["kind"]).to_lowercase();
+    let version = text_of(&object["apiVersion"]);
+    let name = match version.split_once('/') {
+        Some((group, version)) => format!("{kind}-{}-{version}", group.split('.').next().unwrap_or_default()),
+        None => format!("{kind}-{version}"),
+    };
+    let file = workspace.path("tests/kubernetes/schemas").join(format!("{name}.json"));
+    ensure!(
+        file.exists(),
+        "there is no schema {name}: tests/kubernetes/schemas/SOURCE.md says how to get it"
+    );
+    Ok(file)
+}
+
+/// What a schema says against an object.
+fn faults(schema: &[u8], object: &Value) -> Result<Vec<String>> {
+    let schema: Value = serde_json::from_slice(schema).context("a schema is no JSON")?;
+    let validator = jsonschema::draft202012::new(&schema).context("a schema is none")?;
+    Ok(validator.iter_errors(object).map(|error| format!("{}: {error}", error.instance_path())).collect())
+}
+
+/// Each image has a tag, and the agent's is of this version.
+fn images(objects: &[Value]) -> Result<()> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let containers =
+        objects.iter().flat_map(|object| list(&object["spec"]["template"]["spec"]["containers"]));
+    let mut agents = 0;
+    for container in containers {
+        let image = text_of(&container["image"]);
+        let (name, tag) = image.rsplit_once(':').with_context(|| format!("the image {image} has no tag"))?;
+        if name == "acceptd" {
+            let version = env!("CARGO_PKG_VERSION");
+            ensure!(tag == version, "the image {image} is not of the version {version}");
+            agents += 1;
+        }
+    }
+    ensure!(agents == 1, "{agents} containers are the agent's");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::{faults, images};
+
+    fn namespace() -> Vec<u8> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kubernetes/schemas");
+        fs::read(folder.join("namespace-v1.json")).expect("vendored")
+    }
+
+    #[test]
+    fn a_misspelt_field_is_a_fault() {
+        let good = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "a" } });
+        assert_eq!(faults(&namespace(), &good).expect("a schema"), Vec::<String>::new());
+        for (from, to) in [("metadata", "metaData"), ("\"name\"", "\"nmae\""), ("\"a\"", "7")] {
+            let text = good.to_string().replace(from, to);
+            let bad: Value = serde_json::from_str(&text).expect("JSON");
+            assert_ne!(faults(&namespace(), &bad).expect("a schema"), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_image_of_another_version_is_an_error() {
+        let of = |image: &str| {
+            images(&[json!({ "spec": { "template": { "spec": { "containers": [{ "image": image }] } } } })])
+        };
+        assert!(of(&format!("acceptd:{}", env!("CARGO_PKG_VERSION"))).is_ok());
+        for image in ["acceptd:0.0.0", "acceptd", "other:1"] {
+            assert!(of(image).is_err(), "{image}");
+        }
+    }
+}
