@@ -17,7 +17,7 @@ import (
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
 )
 
-// version is that of the Collector whose parts elastic.mod has: the newest whose exporter the module proxies serve.
+// version is that of the Collector whose parts elastic.mod has: the one whose settings elastic.yaml has.
 const version = "0.120.0"
 
 // components lists what elastic.yaml names.

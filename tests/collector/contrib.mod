@@ -1,4 +1,4 @@
-// Like go.mod, of Collector 0.161.0: the newest whose processors the module proxies serve. Of Kafka's parts they have 0.155.0.
+// Like go.mod, of Collector 0.161.0; Kafka's parts are of 0.155.0.
 module acceptd.test/collector
 
 go 1.26.0
@@ -30,7 +30,7 @@ require (
 	go.opentelemetry.io/collector/service v0.161.0
 )
 
-// The load balancer's resolver of a cloud that no configuration here names; of the version that it wants the proxies have no sources.
+// The load balancer's resolver of a cloud that no configuration here names.
 replace github.com/aws/aws-sdk-go-v2/service/servicediscovery => github.com/aws/aws-sdk-go-v2/service/servicediscovery v1.40.2
 
 require (

@@ -1,4 +1,4 @@
-// Like go.mod, of Collector 0.120.0: the newest whose exporter for Elasticsearch the module proxies serve.
+// Like go.mod, of Collector 0.120.0: the one whose settings elastic.yaml has.
 module acceptd.test/collector
 
 go 1.26.0

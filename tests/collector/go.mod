@@ -1,5 +1,5 @@
 // Kept by hand: `go mod tidy` and the Collector's own builder also resolve test-only dependencies, which not every
-// module proxy serves. Built with -mod=mod. All versions belong to Collector 0.165.0 and move together.
+// module proxy serves. All versions belong to Collector 0.165.0 and move together.
 module acceptd.test/collector
 
 go 1.26.0

@@ -1,7 +1,7 @@
 // The OpenTelemetry Collector that acceptd's tests send to: the real service, receivers and exporters, with only the components that
 // the configurations of ../../otel-config name. It is built in three ways, see ../../xtask/src/collector.rs: the core, of the newest
-// version and in a minute or two; with -tags contrib and contrib.mod more, of the newest version whose modules the proxies serve; with
-// -tags elastic and elastic.mod the one with Elasticsearch's exporter.
+// version and in a minute or two; with -tags contrib and contrib.mod more; with -tags elastic and elastic.mod the one with
+// Elasticsearch's exporter, pinned at the version whose settings elastic.yaml has.
 package main
 
 import (

@@ -88,13 +88,18 @@ pub(crate) fn statically(
     Ok(workspace.target().join(triple).join(profile))
 }
 
+/// That of this host.
+pub(crate) fn this() -> Result<Static> {
+    match std::env::consts::ARCH {
+        "x86_64" => Ok(X86_64),
+        "aarch64" => Ok(ARM64),
+        other => bail!("acceptd runs on x86_64 and aarch64, not on {other}"),
+    }
+}
+
 /// Static programs of this host's architecture, and with `all` of the others, in `target/image/ARCHITECTURE`.
 pub(crate) fn dist(workspace: &Workspace, profile: &str, all: bool) -> Result<()> {
-    let this = match std::env::consts::ARCH {
-        "x86_64" => X86_64,
-        "aarch64" => ARM64,
-        other => bail!("acceptd runs on x86_64 and aarch64, not on {other}"),
-    };
+    let this = this()?;
     for target in [X86_64, ARM64].iter().filter(|target| all || target.triple == this.triple) {
         let packages = [
             "--package",

@@ -45,7 +45,10 @@ pub(crate) fn build_ahead(workspace: &Workspace, program: &Program<'_>) -> Resul
 fn make(workspace: &Workspace, program: &Program<'_>, mut go: Command) -> Result<PathBuf> {
     let Program { title, name, folder, package, modfile, tags, takes } = program;
     let sources = workspace.path(folder);
-    let binary = cache()?.join(format!("{name}-{:016x}", fingerprint(&sources)?));
+    let binary = cache()?.join(format!(
+        "{name}-{:016x}",
+        fingerprint(&sources, &[package, tags, modfile.unwrap_or_default()])?
+    ));
     if binary.exists() {
         return Ok(binary);
     }
@@ -94,8 +97,8 @@ pub(crate) fn cache() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Changes with every source file; it names a cached file, it protects nothing.
-fn fingerprint(sources: &Path) -> Result<u64> {
+/// Changes with every source file, and with what is asked for; it names a cached file, it protects nothing.
+fn fingerprint(sources: &Path, arguments: &[&str]) -> Result<u64> {
     let about = || format!("reading {}", sources.display());
     let entries = std::fs::read_dir(sources).with_context(about)?;
     let mut paths =
@@ -103,6 +106,7 @@ fn fingerprint(sources: &Path) -> Result<u64> {
     paths.retain(|path| path.is_file());
     paths.sort();
     let mut hasher = DefaultHasher::new();
+    arguments.hash(&mut hasher);
     for path in paths {
         std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?.hash(&mut hasher);
     }

@@ -11,7 +11,12 @@ use ureq::Agent;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 static AGENT: LazyLock<Agent> = LazyLock::new(|| {
-    Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build().new_agent()
+    Agent::config_builder()
+        .proxy(None)
+        .timeout_global(Some(TIMEOUT))
+        .http_status_as_error(false)
+        .build()
+        .new_agent()
 });
 
 /// Status and body of the answer to a GET.

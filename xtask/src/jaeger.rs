@@ -1,6 +1,6 @@
 //! A real Jaeger, with otel-config/jaeger/jaeger.yaml.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -33,9 +33,13 @@ pub(crate) struct Jaeger {
     pub(crate) query: u16,
 }
 
+pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
+    go::build(workspace, &PROGRAM)
+}
+
 impl Jaeger {
     pub(crate) fn start(workspace: &Workspace, folder: &Path) -> Result<Self> {
-        let binary = go::build(workspace, &PROGRAM)?;
+        let binary = build(workspace)?;
         let (otlp, query, grpc) = (host::free_port()?, host::free_port()?, host::free_port()?);
         let mut jaeger = Command::new(binary);
         jaeger.arg("--config").arg(workspace.path("otel-config/jaeger/jaeger.yaml"));

@@ -48,8 +48,11 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
                 wrong += 1;
             }
         }
+        if let Err(error) = images(&objects) {
+            println!("{folder}: {error:#}");
+            wrong += 1;
+        }
         println!("{folder}: {} objects", objects.len());
-        images(&objects).with_context(|| folder.to_owned())?;
     }
     if wrong > 0 {
         bail!("{wrong} faults in what packaging/kubernetes renders");

@@ -45,6 +45,11 @@ impl Backend {
         Self { process, port, code: 0 }
     }
 
+    /// Fails, with what it said, once it has ended by itself.
+    pub(super) fn require_alive(&mut self) -> Result<()> {
+        self.process.require_alive()
+    }
+
     /// In good order: another exit code than 0 is an error.
     pub(super) fn stop(self) -> Result<()> {
         self.process.stop_with(STOP, self.code).map(drop)

@@ -9,11 +9,12 @@ use crate::collector;
 use crate::workspace::Workspace;
 
 /// What needs the Collector with processors; of several files each goes on top of the one before.
-const CONTRIB: [&[&str]; 9] = [
+const CONTRIB: [&[&str]; 10] = [
     &["demo.yaml", "demo/none.yaml"],
     &["demo.yaml", "demo/elastic.yaml"],
     &["demo.yaml", "demo/victorialogs.yaml"],
     &["kubernetes.yaml"],
+    &["kubernetes.yaml", "../packaging/kubernetes/base/backend.yaml"],
     &["victorialogs.yaml"],
     &["gateway/agent.yaml"],
     &["gateway/gateway.yaml"],

@@ -88,9 +88,13 @@ fn unpacked() -> Result<PathBuf> {
     maven.args(["-q", "-B", UNPACK]);
     maven
         .arg(format!("-Dartifact=org.elasticsearch.distribution.integ-test-zip:elasticsearch:{VERSION}:zip"));
-    maven.arg(format!("-DoutputDirectory={}", cache.display()));
+    // Whole, or not there.
+    let unfinished = tempfile::tempdir_in(&cache).context("no temporary folder in the cache")?;
+    maven.arg(format!("-DoutputDirectory={}", unfinished.path().display()));
     command::run(maven)
         .context("Elasticsearch could not be fetched: Maven's repository must be reachable")?;
+    fs::rename(unfinished.path().join(format!("elasticsearch-{VERSION}")), &home)
+        .context("moving Elasticsearch into the cache")?;
     Ok(home)
 }
 

@@ -336,17 +336,12 @@ const NOTHING: [&str; 2] = ["lost", "not-delivered"];
 /// Questions that are answered only while it happens: the answer must be one, whatever it is.
 const NOW: [&str; 2] = ["stalled", "stalled-since"];
 
-/// Returns the row that is the answer; none where there is rightly none.
-pub(super) fn check<'a>(
-    all: &[Expected],
-    backend: &str,
-    question: &str,
-    rows: &'a [Row],
-) -> Result<Option<&'a Row>> {
+/// Returns what makes a row the answer; nothing where there is rightly none.
+pub(super) fn check(all: &[Expected], backend: &str, question: &str, rows: &[Row]) -> Result<Option<Row>> {
     let of = |one: &&Expected| one.question == question && one.backends.contains(&backend);
     let Some(expected) = all.iter().find(of) else {
         if NOW.contains(&question) && backend == "prometheus" {
-            return Ok(rows.first());
+            return Ok(rows.first().cloned());
         }
         if NOTHING.contains(&question) {
             return if rows.is_empty() {
@@ -358,15 +353,26 @@ pub(super) fn check<'a>(
         bail!("nothing is known of the right answer: add it to expected.rs");
     };
     let answer = rows.iter().find(|row| expected.facts.iter().all(|fact| fact.is_in(row)));
-    Ok(Some(answer.with_context(|| {
+    let answer = answer.with_context(|| {
         let nearest =
             rows.iter().max_by_key(|row| expected.facts.iter().filter(|fact| fact.is_in(row)).count());
         let facts: Vec<_> = expected.facts.iter().map(Fact::to_string).collect();
         format!("no row of {} has {}; the nearest is {nearest:?}", rows.len(), facts.join(", "))
-    })?))
+    })?;
+    let is_told = |key: &str, value: &str| expected.facts.iter().any(|fact| fact.is_of(key, value));
+    let told = answer.iter().filter(|(key, value)| is_told(key, value));
+    Ok(Some(told.map(|(key, value)| (key.clone(), value.clone())).collect()))
 }
 
 impl Fact {
+    /// Whether it speaks of this value.
+    fn is_of(&self, name: &str, value: &str) -> bool {
+        match self {
+            Is(key, _) | OneOf(key, _) | Within(key, ..) => *key == name,
+            Says(part) => value.contains(part),
+        }
+    }
+
     fn is_in(&self, row: &Row) -> bool {
         match self {
             Is(key, value) => row.get(*key) == Some(value),

@@ -1,6 +1,6 @@
 //! Loki, as one process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -20,8 +20,12 @@ const PROGRAM: Program<'_> = Program {
     takes: "six minutes",
 };
 
+pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
+    go::build(workspace, &PROGRAM)
+}
+
 pub(super) fn start(workspace: &Workspace, folder: &Path) -> Result<Backend> {
-    let binary = go::build(workspace, &PROGRAM)?;
+    let binary = build(workspace)?;
     std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
     let (port, grpc) = (host::free_port()?, host::free_port()?);
     let mut server = Command::new(binary);

@@ -1,6 +1,6 @@
 //! Prometheus, which takes metrics over OTLP.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -21,8 +21,12 @@ const PROGRAM: Program<'_> = Program {
     takes: "two minutes",
 };
 
+pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
+    go::build(workspace, &PROGRAM)
+}
+
 pub(super) fn start(workspace: &Workspace, folder: &Path) -> Result<Backend> {
-    let binary = go::build(workspace, &PROGRAM)?;
+    let binary = build(workspace)?;
     std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
     let port = host::free_port()?;
     let mut server = Command::new(binary);

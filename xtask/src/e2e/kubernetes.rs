@@ -13,11 +13,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::servers::containers::Engine;
+use super::servers::containers;
 use super::{ARRIVAL, STOP};
 use crate::agent;
 use crate::collector;
 use crate::command;
+use crate::docker::Engine;
 use crate::process::{first_line, until};
 use crate::records::{Record, Tail};
 use crate::workspace::Workspace;
@@ -67,7 +68,7 @@ impl Run {
         expect(outside, &[("service.name", "unknown_service:xtask"), ("k8s.pod.name", "")])?;
         ensure!(outside.resource("acceptd.fallback").is_empty(), "acceptd.fallback is left");
 
-        let engine = Engine::start(&folder.join("docker"))?;
+        let engine = containers::start(folder)?;
         let outcome = self.compare_containers(api, &engine);
         engine.stop()?;
         outcome?;
@@ -83,7 +84,8 @@ impl Run {
     }
 
     fn compare_containers(&mut self, api: &Api, engine: &Engine) -> Result<()> {
-        let (nameless, named) = (engine.serve(None, 1)?, engine.serve(Some("basket"), 1)?);
+        let (nameless, named) =
+            (containers::serve(engine, None, 1)?, containers::serve(engine, Some("basket"), 1)?);
         api.add(pod("shop", "11111111-2222-4333-8444-555555555555", &[&nameless.id, &named.id]));
         let names = [
             ("k8s.pod.name", "shop-6c4b-9qkzd"),

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::matrix::Arch;
 use crate::workspace::Workspace;
-use crate::{apt, build, command, setup};
+use crate::{apt, build, command, libraries, setup};
 
 const AGENT: &str = "acceptd";
 const HARNESS: [&str; 3] = ["scenarios", "acceptor", "cost"];
@@ -36,7 +36,7 @@ fn of_this_host(workspace: &Workspace, folder: &Path) -> Result<()> {
     let tested = workspace.target().join("debug");
     let programs = std::iter::once(built.join(AGENT)).chain(HARNESS.iter().map(|name| tested.join(name)));
     for program in programs {
-        for library in libraries(&program)? {
+        for library in libraries::of(&program)? {
             build::copy(&library, &folder.join(library.strip_prefix("/").unwrap_or(&library)))?;
         }
         let copied = folder.join("bin").join(program.file_name().unwrap_or_default());
@@ -46,18 +46,6 @@ fn of_this_host(workspace: &Workspace, folder: &Path) -> Result<()> {
         command::capture(strip)?;
     }
     Ok(())
-}
-
-/// Where a program's libraries are, the loader among them.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let mut ask = Command::new("ldd");
-    ask.arg(program);
-    Ok(command::capture(ask)?.lines().filter_map(library).map(PathBuf::from).collect())
-}
-
-/// The path in a line of ldd: `libc.so.6 => /lib/libc.so.6 (0x…)`, or `/lib64/ld-linux-x86-64.so.2 (0x…)`.
-fn library(line: &str) -> Option<&str> {
-    line.split_whitespace().find(|word| word.starts_with('/'))
 }
 
 fn of_arm64(workspace: &Workspace, folder: &Path) -> Result<()> {
@@ -72,17 +60,4 @@ fn of_arm64(workspace: &Workspace, folder: &Path) -> Result<()> {
 
 fn names() -> impl Iterator<Item = &'static str> {
     std::iter::once(AGENT).chain(HARNESS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::library;
-
-    #[test]
-    fn a_line_of_ldd_has_one_path_or_none() {
-        assert_eq!(library("\tlibc.so.6 => /lib/x/libc.so.6 (0x00007f)"), Some("/lib/x/libc.so.6"));
-        assert_eq!(library("\t/lib64/ld-linux-x86-64.so.2 (0x00007f)"), Some("/lib64/ld-linux-x86-64.so.2"));
-        assert_eq!(library("\tlinux-vdso.so.1 (0x00007f)"), None);
-        assert_eq!(library("\tstatically linked"), None);
-    }
 }

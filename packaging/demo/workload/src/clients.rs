@@ -94,9 +94,10 @@ fn visit_at_once(server: &str, clients: usize) {
     });
 }
 
-/// Keeps the last connections open: together more than the server has descriptors for.
+/// Keeps the last connections open, for ten seconds each: together more than the server has descriptors for, and longer than a listener
+/// may stand still before acceptd says so.
 fn stay(server: &str) {
-    const KEPT: usize = 24;
+    const KEPT: usize = 48;
     let mut open = VecDeque::with_capacity(KEPT);
     again_and_again(Duration::from_millis(200), || {
         if let Ok(stream) = TcpStream::connect(server) {

@@ -1,0 +1,191 @@
+//! What the suite runs: backends, Collectors with the shipped configurations, and the agent.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::backend::Backend;
+use super::expected::Connection;
+use super::workload::Workload;
+use super::{elasticsearch, loki, prometheus, victoria_logs};
+use crate::collector::Sink;
+use crate::jaeger::Jaeger;
+use crate::ledger::Ledger;
+use crate::process::{Running, until};
+use crate::records::{Record, Tail};
+use crate::workspace::Workspace;
+use crate::{agent, collector};
+
+/// How long an answer may take to be right: the workload has to do what is asked for, and metrics come each few seconds.
+const PATIENCE: Duration = Duration::from_secs(90);
+const PAUSE: Duration = Duration::from_secs(1);
+const STOP: Duration = Duration::from_secs(30);
+
+/// Everything that runs, but for the workload.
+pub(super) struct Stack {
+    pub(super) agent: Running,
+    pub(super) arrived: Tail,
+    collectors: Vec<Running>,
+    /// By the name that docs/queries.md has.
+    pub(super) backends: BTreeMap<&'static str, Backend>,
+}
+
+impl Stack {
+    /// The agent sends to the Collector in front of Elasticsearch.
+    pub(super) fn quick(workspace: &Workspace, programs: &Path, folder: &Path) -> Result<Self> {
+        let (elasticsearch, elastic) = start_elastic(workspace, folder)?;
+        let victorialogs = victoria_logs::start(workspace, &folder.join("victorialogs"))?;
+        let backends = BTreeMap::from([("elasticsearch", elasticsearch), ("victorialogs", victorialogs)]);
+        Self::with_agent(programs, folder, elastic.port, vec![elastic.process], backends)
+    }
+
+    /// The agent sends to the demo's Collector, in the profile `elastic`.
+    pub(super) fn full(workspace: &Workspace, programs: &Path, folder: &Path) -> Result<Self> {
+        let (elasticsearch, elastic) = start_elastic(workspace, folder)?;
+        let victorialogs = victoria_logs::start(workspace, &folder.join("victorialogs"))?;
+        let jaeger = Jaeger::start(workspace, folder)?;
+        let loki = loki::start(workspace, &folder.join("loki"))?;
+        let prometheus = prometheus::start(workspace, &folder.join("prometheus"))?;
+        let configs = [config(workspace, "demo.yaml")?, config(workspace, "demo/elastic.yaml")?];
+        let addresses = [
+            ("ACCEPTD_ELASTIC_ENDPOINT", format!("127.0.0.1:{}", elastic.port)),
+            ("ACCEPTD_JAEGER_ENDPOINT", format!("127.0.0.1:{}", jaeger.otlp)),
+            ("ACCEPTD_LOKI_ENDPOINT", format!("http://127.0.0.1:{}", loki.port)),
+            ("ACCEPTD_PROMETHEUS_ENDPOINT", format!("http://127.0.0.1:{}", prometheus.port)),
+        ];
+        let environment = addresses.each_ref().map(|(name, value)| (*name, OsStr::new(value)));
+        let folder_of_demo = made(folder.join("demo"))?;
+        let demo = collector::start_with(
+            &collector::build_contrib(workspace)?,
+            &folder_of_demo,
+            &configs.each_ref().map(String::as_str),
+            &environment,
+        )?;
+        let backends = BTreeMap::from([
+            ("elasticsearch", elasticsearch),
+            ("jaeger", Backend::of(jaeger.process, jaeger.query)),
+            ("loki", loki),
+            ("prometheus", prometheus),
+            ("victorialogs", victorialogs),
+        ]);
+        // The first one sends to the other.
+        Self::with_agent(programs, folder, demo.port, vec![demo.process, elastic.process], backends)
+    }
+
+    /// The agent, which sends its records to `VictoriaLogs` itself, and to a file: what it captures is known by that.
+    fn with_agent(
+        programs: &Path,
+        folder: &Path,
+        port: u16,
+        collectors: Vec<Running>,
+        backends: BTreeMap<&'static str, Backend>,
+    ) -> Result<Self> {
+        let records = folder.join("records.jsonl");
+        let victorialogs = &backends["victorialogs"];
+        let settings = [
+            format!(
+                "destinations.victorialogs.endpoint=http://127.0.0.1:{}/insert/opentelemetry",
+                victorialogs.port
+            ),
+            "destinations.victorialogs.protocol=http/protobuf".to_owned(),
+            "destinations.victorialogs.headers=VL-Stream-Fields=service.name%2Chost.name".to_owned(),
+            format!("destinations.records.file={}", records.display()),
+            "traces.ratio=1".to_owned(),
+            "metrics.interval=2s".to_owned(),
+            "listener.interval=500ms".to_owned(),
+        ];
+        let flags: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        let agent = agent::start_with(&programs.join("acceptd"), folder, port, &flags)?;
+        Ok(Self { agent, arrived: Tail::new(records), collectors, backends })
+    }
+
+    /// A connection that waited to be accepted, as the agent's file has it; that there was one is the server's word.
+    pub(super) fn slow_connection(
+        &mut self,
+        workload: &mut Workload,
+        records: &mut Vec<Record>,
+    ) -> Result<Connection> {
+        until("the record of a slow accept", PATIENCE, || {
+            workload.require_alive()?;
+            self.agent.require_alive()?;
+            records.extend(self.arrived.read()?);
+            let peers = workload.slow.peers()?;
+            let pid = workload.slow.pid.to_string();
+            let of_slow = |record: &&Record| record.is_accept() && record.resource("process.pid") == pid;
+            Ok(records.iter().filter(of_slow).find_map(|record| {
+                let port = record.attribute("network.peer.port").parse().ok()?;
+                let is_known = peers.iter().any(|peer| peer.port() == port);
+                is_known.then(|| Connection { trace_id: record.trace_id.clone(), peer_port: port })
+            }))
+        })
+    }
+
+    /// Asks until the answer is right; what is wrong at the end is the error.
+    pub(super) fn until_right<T>(
+        &mut self,
+        workload: &mut Workload,
+        backend: &str,
+        ask: impl Fn(u16, &Workload) -> Result<T>,
+    ) -> Result<T> {
+        let port = self.backends[backend].port;
+        let mut wrong = None;
+        let answer = until("the right answer", PATIENCE, || {
+            workload.require_alive()?;
+            self.agent.require_alive()?;
+            self.backends.values_mut().try_for_each(Backend::require_alive)?;
+            self.collectors.iter_mut().try_for_each(Running::require_alive)?;
+            match ask(port, workload) {
+                Ok(answer) => Ok(Some(answer)),
+                Err(error) => {
+                    wrong = Some(error);
+                    sleep(PAUSE);
+                    Ok(None)
+                }
+            }
+        });
+        answer.map_err(|error| match wrong {
+            Some(wrong) => error.context(format!("{wrong:#}")),
+            None => error,
+        })
+    }
+
+    pub(super) fn stop(self) -> Result<Ledger> {
+        let ledger = Ledger::from_log(&self.agent.stop(STOP)?)?;
+        for collector in self.collectors {
+            collector.stop(STOP)?;
+        }
+        for backend in self.backends.into_values() {
+            backend.stop()?;
+        }
+        Ok(ledger)
+    }
+}
+
+fn start_elastic(workspace: &Workspace, folder: &Path) -> Result<(Backend, Sink)> {
+    let elasticsearch = elasticsearch::start(workspace, &made(folder.join("elasticsearch"))?)?;
+    let endpoint = format!("http://127.0.0.1:{}", elasticsearch.port);
+    let environment = [("ACCEPTD_ELASTICSEARCH_ENDPOINT", OsStr::new(&endpoint))];
+    let binary = collector::build_elastic(workspace)?;
+    let elastic = collector::start_with(
+        &binary,
+        &made(folder.join("elastic"))?,
+        &[&config(workspace, "elastic.yaml")?],
+        &environment,
+    )?;
+    Ok((elasticsearch, elastic))
+}
+
+/// One of the shipped configurations.
+fn config(workspace: &Workspace, name: &str) -> Result<String> {
+    std::fs::read_to_string(workspace.path("otel-config").join(name))
+        .with_context(|| format!("reading otel-config/{name}"))
+}
+
+pub(super) fn made(folder: PathBuf) -> Result<PathBuf> {
+    std::fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
+    Ok(folder)
+}
