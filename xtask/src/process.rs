@@ -112,7 +112,13 @@ pub(crate) fn first_line(child: &mut Child) -> Result<String> {
 }
 
 /// Asks again and again until there is an answer; fails past the deadline.
-pub(crate) fn until<T>(
+pub(crate) fn until<T>(what: &str, deadline: Duration, ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    until_after(POLL, what, deadline, ask)
+}
+
+/// [`until`] with a longer pause, where asking is work for somebody.
+pub(crate) fn until_after<T>(
+    pause: Duration,
     what: &str,
     deadline: Duration,
     mut ask: impl FnMut() -> Result<Option<T>>,
@@ -125,6 +131,6 @@ pub(crate) fn until<T>(
         if started.elapsed() > deadline {
             bail!("waited {} s for {what}", deadline.as_secs());
         }
-        sleep(POLL);
+        sleep(pause);
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::http;
 use crate::process::{Running, until};
@@ -23,7 +23,7 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    /// Starts it, its output in `folder`, and waits until it answers a GET of `ready` with success.
+    /// Starts it, its output in `folder`, which is made if it is not there, and waits until it answers a GET of `ready` with success.
     pub(super) fn start(
         name: &'static str,
         command: Command,
@@ -31,6 +31,7 @@ impl Backend {
         port: u16,
         ready: &str,
     ) -> Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         let (out, log) = (folder.join("out"), folder.join("log"));
         let mut backend = Self { process: Running::start(name, command, &out, &log)?, port, code: 0 };
         until(&format!("{name} to answer"), READY, || {

@@ -16,7 +16,7 @@ use crate::apt;
 use crate::command::{self, capture};
 use crate::docker::Engine;
 use crate::go::{self, Program};
-use crate::process::until;
+use crate::process::until_after;
 use crate::workspace::Workspace;
 
 const COMPOSE: Program<'_> = Program {
@@ -234,11 +234,5 @@ impl Up<'_> {
 
 /// Asks each second for as long as a user waits.
 fn patiently<T>(what: &str, ask: impl Fn() -> Result<Option<T>>) -> Result<T> {
-    until(what, TWO_MINUTES, || {
-        let answer = ask()?;
-        if answer.is_none() {
-            sleep(PAUSE);
-        }
-        Ok(answer)
-    })
+    until_after(PAUSE, what, TWO_MINUTES, ask)
 }

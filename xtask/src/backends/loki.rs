@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::backend::Backend;
 use crate::go::{self, Program};
@@ -26,7 +26,6 @@ pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
 
 pub(super) fn start(workspace: &Workspace, folder: &Path) -> Result<Backend> {
     let binary = build(workspace)?;
-    std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
     let (port, grpc) = (host::free_port()?, host::free_port()?);
     let mut server = Command::new(binary);
     server

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,7 +14,7 @@ use super::{elasticsearch, loki, prometheus, victoria_logs};
 use crate::collector::Sink;
 use crate::jaeger::Jaeger;
 use crate::ledger::Ledger;
-use crate::process::{Running, until};
+use crate::process::{Running, until, until_after};
 use crate::records::{Record, Tail};
 use crate::workspace::Workspace;
 use crate::{agent, collector};
@@ -133,7 +132,7 @@ impl Stack {
     ) -> Result<T> {
         let port = self.backends[backend].port;
         let mut wrong = None;
-        let answer = until("the right answer", PATIENCE, || {
+        let answer = until_after(PAUSE, "the right answer", PATIENCE, || {
             workload.require_alive()?;
             self.agent.require_alive()?;
             self.backends.values_mut().try_for_each(Backend::require_alive)?;
@@ -142,7 +141,6 @@ impl Stack {
                 Ok(answer) => Ok(Some(answer)),
                 Err(error) => {
                     wrong = Some(error);
-                    sleep(PAUSE);
                     Ok(None)
                 }
             }
@@ -166,7 +164,7 @@ impl Stack {
 }
 
 fn start_elastic(workspace: &Workspace, folder: &Path) -> Result<(Backend, Sink)> {
-    let elasticsearch = elasticsearch::start(workspace, &made(folder.join("elasticsearch"))?)?;
+    let elasticsearch = elasticsearch::start(workspace, &folder.join("elasticsearch"))?;
     let endpoint = format!("http://127.0.0.1:{}", elasticsearch.port);
     let environment = [("ACCEPTD_ELASTICSEARCH_ENDPOINT", OsStr::new(&endpoint))];
     let binary = collector::build_elastic(workspace)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::backend::Backend;
 use crate::go::{self, Program};
@@ -26,7 +26,6 @@ pub(super) fn ahead(workspace: &Workspace) -> Result<()> {
 
 pub(super) fn start(workspace: &Workspace, folder: &Path) -> Result<Backend> {
     let binary = go::build(workspace, &PROGRAM)?;
-    std::fs::create_dir(folder).with_context(|| format!("making {}", folder.display()))?;
     let port = host::free_port()?;
     let mut server = Command::new(binary);
     server.arg(format!("-httpListenAddr=127.0.0.1:{port}"));
