@@ -3,8 +3,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/open-telemetry/opentelemetry-collector-contrib/exporter/fileexporter"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/exporter/kafkaexporter"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/exporter/loadbalancingexporter"
@@ -18,49 +16,30 @@ import (
 	"go.opentelemetry.io/collector/exporter/otlpexporter"
 	"go.opentelemetry.io/collector/exporter/otlphttpexporter"
 	"go.opentelemetry.io/collector/extension"
-	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/processor"
 	"go.opentelemetry.io/collector/processor/memorylimiterprocessor"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
-	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
 )
 
 // version is that of the Collector whose parts contrib.mod has.
 const version = "0.161.0"
 
-// components lists what a configuration can name: what demo.yaml, kubernetes.yaml, victorialogs.yaml, gateway/ and kafka/ do.
-func components() (otelcol.Factories, error) {
-	factories := otelcol.Factories{Telemetry: otelconftelemetry.NewFactory()}
-	var err error
-	if factories.Extensions, err = otelcol.MakeFactoryMap[extension.Factory](
-		healthcheckextension.NewFactory(),
-		filestorage.NewFactory(),
-	); err != nil {
-		return otelcol.Factories{}, fmt.Errorf("extensions: %w", err)
+// What demo.yaml, kubernetes.yaml, victorialogs.yaml, gateway/ and kafka/ name.
+var (
+	extensions = []extension.Factory{healthcheckextension.NewFactory(), filestorage.NewFactory()}
+	receivers  = []receiver.Factory{kafkareceiver.NewFactory(), otlpreceiver.NewFactory()}
+	processors = []processor.Factory{
+		memorylimiterprocessor.NewFactory(),
+		k8sattributesprocessor.NewFactory(),
+		transformprocessor.NewFactory(),
 	}
-	if factories.Receivers, err = otelcol.MakeFactoryMap[receiver.Factory](
-		kafkareceiver.NewFactory(),
-		otlpreceiver.NewFactory(),
-	); err != nil {
-		return otelcol.Factories{}, fmt.Errorf("receivers: %w", err)
-	}
-	if factories.Exporters, err = otelcol.MakeFactoryMap[exporter.Factory](
+	exporters = []exporter.Factory{
 		debugexporter.NewFactory(),
 		otlpexporter.NewFactory(),
 		otlphttpexporter.NewFactory(),
 		fileexporter.NewFactory(),
 		kafkaexporter.NewFactory(),
 		loadbalancingexporter.NewFactory(),
-	); err != nil {
-		return otelcol.Factories{}, fmt.Errorf("exporters: %w", err)
 	}
-	if factories.Processors, err = otelcol.MakeFactoryMap[processor.Factory](
-		memorylimiterprocessor.NewFactory(),
-		k8sattributesprocessor.NewFactory(),
-		transformprocessor.NewFactory(),
-	); err != nil {
-		return otelcol.Factories{}, fmt.Errorf("processors: %w", err)
-	}
-	return factories, nil
-}
+)
