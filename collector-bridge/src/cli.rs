@@ -39,7 +39,7 @@ Examples:
   sudo acceptd watch --port 8080
   sudo acceptd watch --comm redis-server --family unix --output json
 
-Filters act in the kernel. Columns are those of bcc's tcpaccept; RET is the new descriptor, an error with a minus, or
+Filters act in the kernel. Columns are those of bcc's tcpaccept; RET is the new descriptor, an error with a minus, or \
 the name of another event.";
 
 const CHECK_EXAMPLES: &str = "\

@@ -79,7 +79,7 @@ pub fn failures(reading: &Reading) -> Vec<String> {
 fn weaknesses(reading: &Reading) -> Vec<String> {
     let capture = &reading.capture;
     let because = capture.because.iter().map(|because| format!("{} only: {because}", capture.tier));
-    let missing = capture.missing.iter().map(ToString::to_string);
+    let missing = capture.missing.iter().filter(|missing| !missing.at_start).map(ToString::to_string);
     let lost = reading.stock.lost.iter().map(|lost| {
         let at =
             lost.destination.as_ref().map(|name| format!(" at the destination {name}")).unwrap_or_default();
@@ -136,7 +136,7 @@ fn flatten(place: &str, json: &Json, to: &mut Vec<(String, u64)>) {
 mod tests {
     use super::*;
     use crate::{
-        bpf::{Capture, Tier},
+        bpf::{Capture, Missing, Tier},
         cost::Cost,
         drain::Stock,
         gaps::Total,
@@ -161,6 +161,13 @@ mod tests {
     fn each_weakness_is_a_reason() {
         let status = Status::of(&reading());
         assert_eq!((status.state, status.reasons.len()), (State::Ok, 0));
+        let mut started = reading();
+        let at_start =
+            |at_start| Missing { hook: "h", feature: "f", reason: "r".to_owned(), remedy: None, at_start };
+        started.capture.missing = vec![at_start(true)];
+        assert_eq!(Status::of(&started).state, State::Ok, "only what was there before lacks something");
+        started.capture.missing = vec![at_start(false)];
+        assert_eq!(Status::of(&started).state, State::Degraded);
         let mut weak = reading();
         weak.capture = Capture { tier: Tier::Two, because: Some("EPERM".to_owned()), missing: Vec::new() };
         weak.stock.lost = vec![Total { reason: "ring", destination: None, count: 7 }];

@@ -111,6 +111,9 @@ pub struct Missing {
     /// What to do, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<&'static str>,
+    /// Whether it concerns nothing but what was there before the start: no reason to call a running agent degraded.
+    #[serde(skip)]
+    pub at_start: bool,
 }
 
 /// What is gone, why, and what to do.
@@ -123,11 +126,11 @@ impl std::fmt::Display for Missing {
 
 impl Missing {
     pub(super) fn new(hook: &'static str, feature: &'static str, error: &LoadError) -> Self {
-        Self { hook, feature, reason: error.to_string(), remedy: error.remedy() }
+        Self { hook, feature, reason: error.to_string(), remedy: error.remedy(), at_start: false }
     }
 
     /// Connections do not outlive the agent.
     pub(super) fn pins(reason: String) -> Self {
-        Self { hook: pins::NAME, feature: pins::FEATURE, reason, remedy: Some(pins::REMEDY) }
+        Self { hook: pins::NAME, feature: pins::FEATURE, reason, remedy: Some(pins::REMEDY), at_start: false }
     }
 }

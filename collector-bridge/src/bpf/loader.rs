@@ -266,14 +266,15 @@ fn fill_filter(object: &mut Ebpf, filter: &Filter) -> Result<(), LoadError> {
 /// The listeners that are there, and, remembered, the connections in their queues.
 fn look_around(loaded: &mut Loaded) -> Vec<ListenerState> {
     let Loaded { hooks, capture } = loaded;
-    let mut lacks = |iterator: Iterator, reason: String| {
+    let mut lacks = |iterator: Iterator, reason: String, remedy: Option<&'static str>| {
         let Iterator { program, feature, .. } = iterator;
-        capture.missing.push(Missing { hook: program, feature, reason, remedy: None });
+        let at_start = program == QUEUED.program;
+        capture.missing.push(Missing { hook: program, feature, reason, remedy, at_start });
     };
     let listeners = match hooks.survey() {
         Ok(listeners) => listeners.unwrap_or_default(),
         Err(error) => {
-            lacks(LISTENERS, error.to_string());
+            lacks(LISTENERS, error.to_string(), None);
             Vec::new()
         }
     };
@@ -288,9 +289,12 @@ fn look_around(loaded: &mut Loaded) -> Vec<ListenerState> {
             lacks(
                 QUEUED,
                 format!("{failed} network namespaces could not be entered, which needs CAP_SYS_ADMIN"),
+                Some(
+                    "nothing, unless you need it: then add CAP_SYS_ADMIN; who comes later is proven without it",
+                ),
             );
         }
-        Some(Err(error)) => lacks(QUEUED, error.to_string()),
+        Some(Err(error)) => lacks(QUEUED, error.to_string(), None),
     }
     listeners
 }
