@@ -288,6 +288,9 @@ impl Agent {
         let config = config_of(&private);
         fs::write(&config, text).expect("the folder is writable");
         let state = format!("state.directory={}", private.path().display());
+        let batch = format!("batch.timeout={}", wait::slowly(Duration::from_millis(50)));
+        let answer = format!("export.timeout={}", wait::slowly(Duration::from_secs(10)));
+        let flush = format!("shutdown.timeout={}", wait::slowly(Duration::from_secs(5)));
         let mut child = Command::new(binary("acceptd"))
             // Neither the host's configuration nor this environment may change what a test sees.
             .env_clear()
@@ -295,7 +298,8 @@ impl Agent {
             .arg("--config")
             .arg(&config)
             .args(["--set", &state])
-            .args(["--set", "batch.timeout=50ms", "--set", "export.backoff_initial=50ms"])
+            .args(["--set", &batch, "--set", "export.backoff_initial=50ms"])
+            .args(["--set", &answer, "--set", &flush])
             .args(["--set", "export.backoff_max=200ms"])
             // Every accept is to be a record, and several agents run at a time.
             .args(["--set", "overload.max_records_per_second=100000000"])

@@ -19,6 +19,18 @@ pub fn deadline() -> Duration {
     Duration::from_secs(20) * *PATIENCE
 }
 
+/// A time after which the agent does something again, or gives something up, as its configuration has it: longer on a slow machine.
+#[must_use]
+pub fn slowly(natively: Duration) -> String {
+    format!("{}ms", (natively * *PATIENCE).as_millis())
+}
+
+/// A rate that a slow machine exceeds, too, where one as this exceeds `natively`.
+#[must_use]
+pub fn fewer(natively: u32) -> u32 {
+    (natively / *PATIENCE).max(1)
+}
+
 /// The first `Some` of `condition`.
 ///
 /// # Panics
@@ -39,6 +51,7 @@ pub fn until_ok<T, E: Display>(mut condition: impl FnMut() -> Result<T, E>) -> T
             Ok(value) => return value,
             Err(error) => assert!(Instant::now() < end, "not within {deadline:?}: {error}"),
         }
-        thread::sleep(Duration::from_millis(5));
+        // Who looks takes the CPU from who is waited for.
+        thread::sleep(Duration::from_millis(5) * *PATIENCE);
     }
 }

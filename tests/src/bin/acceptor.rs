@@ -11,6 +11,7 @@
 //! standard input does.
 //!
 //! `acceptor publish WRONG NAME COUNT`: publishes NAME as its service's in a process context that is wrong in this way, or valid.
+//! `acceptor later NAME COUNT`: publishes NAME after its second accept.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::expect_used,
@@ -59,13 +60,21 @@ fn main() {
         context::publish(&[("service.name", &name), ("process.pid", "1"), ("service.version", "7")], wrong);
         count = arguments.next();
     }
+    let mut later = None;
+    if count.as_deref() == Some("later") {
+        later = Some(arguments.next().expect("acceptor later NAME"));
+        count = arguments.next();
+    }
     let count: usize = count.and_then(|count| count.parse().ok()).expect("acceptor COUNT");
     let mut last = None;
-    for _ in 0..count {
+    for number in 1..=count {
         let accepted = accept(&listener).expect("a connection");
         println!("{}", Truth::of(&accepted, &listener));
         io::stdout().flush().expect("a reader");
         last = Some(accepted);
+        if let Some(name) = later.take_if(|_| number == 2) {
+            context::publish(&[("service.name", &name)], Wrong::Not);
+        }
     }
     if let Some(connection) = last {
         // Nothing is ever sent: this returns when the client is gone, in whatever way.

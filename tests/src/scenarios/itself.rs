@@ -225,7 +225,8 @@ fn values(requests: &[ExportMetricsServiceRequest]) -> BTreeMap<String, f64> {
 }
 
 pub(super) fn the_metrics_are_the_ledger() {
-    let agent = Agent::with(&["--set", "metrics.export=true", "--set", "metrics.interval=200ms"]);
+    let interval = format!("metrics.interval={}", wait::slowly(Duration::from_millis(200)));
+    let agent = Agent::with(&["--set", "metrics.export=true", "--set", &interval]);
     let (busy, at) = listener();
     accepts(&busy, at, 30);
     let _ = agent.inbox.of_port(at.port(), 30);
@@ -268,7 +269,8 @@ pub(super) fn under_overload_a_record_stands_for_several_accepts() {
     // Nobody else's accepts: the ledger is of all that the agent sees.
     let ports = [at, quiet_at, last_at].map(|address| address.port().to_string()).join(",");
     let filter = format!("filter.ports={ports}");
-    let agent = Agent::with(&["--set", "overload.max_records_per_second=40", "--set", &filter]);
+    let budget = format!("overload.max_records_per_second={}", wait::fewer(40));
+    let agent = Agent::with(&["--set", &budget, "--set", &filter]);
     accepts(&quiet, quiet_at, 1);
     accepts(&busy, at, BUSY);
     accepts(&quiet, quiet_at, 2);
@@ -285,7 +287,6 @@ pub(super) fn under_overload_a_record_stands_for_several_accepts() {
     assert!(records.iter().all(|record| record.int("acceptd.sampling.adjusted_count") != Some(1)));
     let thinned = usize::try_from(ledger["capture"]["thinned"].as_u64().expect("a count")).expect("few");
     assert_eq!(records.len() + thinned, BUSY, "{ledger}");
-    // A slow machine is hardly above the budget.
     assert!(records.len() < 2 * BUSY / 3, "{} records", records.len());
     // What is left of the last group has no record to stand for it.
     let told = usize::try_from(told).expect("few");

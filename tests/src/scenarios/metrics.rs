@@ -24,18 +24,12 @@ const OLDEST: &str = "acceptd.listener.queue.oldest_wait";
 const OPEN: &str = "acceptd.connection.count";
 const LIVED: &str = "acceptd.connection.duration";
 
-/// Other scenarios publish names for this process meanwhile.
-const NAMELESS: &str = "--set=resource.published=false";
-
 /// An agent that exports its metrics all the time.
 fn measuring(flags: &[&str]) -> Agent {
-    let all = [
-        "--set=metrics.export=true",
-        "--set=metrics.interval=500ms",
-        "--set=listener.interval=500ms",
-        NAMELESS,
-    ];
-    Agent::with(&[&all, flags].concat())
+    let interval = wait::slowly(Duration::from_millis(500));
+    let metrics = format!("--set=metrics.interval={interval}");
+    let listeners = format!("--set=listener.interval={interval}");
+    Agent::with(&[&["--set=metrics.export=true", metrics.as_str(), listeners.as_str()], flags].concat())
 }
 
 /// The values that the last export has of this metric and port.
@@ -219,8 +213,7 @@ pub(super) fn from_one_export_to_the_next() {
 
 /// Prometheus reads the same.
 pub(super) fn as_prometheus_reads_them() {
-    let mut agent =
-        Agent::with(&["--set=admin.listen=127.0.0.1:0", "--set=listener.interval=500ms", NAMELESS]);
+    let mut agent = Agent::with(&["--set=admin.listen=127.0.0.1:0", "--set=listener.interval=500ms"]);
     let admin = itself::admin_of(&mut agent);
     let (listener, address) = listener();
     for _ in 0..5 {

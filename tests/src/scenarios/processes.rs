@@ -14,7 +14,6 @@ use std::{
 
 use crate::{
     agent::{Agent, binary},
-    context::{self, Wrong},
     mounted::Group,
     raw,
     record::Record,
@@ -54,6 +53,11 @@ impl Acceptor {
 
     fn end(mut self) {
         assert!(self.child.wait().expect("a child").success());
+    }
+
+    fn kill(mut self) {
+        self.child.kill().expect("it is there");
+        self.child.wait().expect("a child");
     }
 }
 
@@ -363,27 +367,26 @@ pub(super) fn peers_are_told_as_far_as_they_may_be() {
     }
 }
 
-/// The second accept is of the same process, which publishes only after the first.
+/// The process publishes after its second accept, when the record of the first has arrived.
 pub(super) fn a_name_that_comes_later_is_taken_later() {
+    const MANY: &str = "100000";
     let agent = Agent::start();
     let (listening, port) = listener();
-    let accept = || {
-        let client = connect(port);
-        let accepted = listening.accept().expect("a connection");
-        drop((client, accepted));
+    let mut named = Acceptor::run(acceptor().args(["later", "named", MANY]), &listening);
+    let mut accept = || {
+        drop(connect(port));
+        named.truth()
     };
-    accept();
-    let records = agent.inbox.of_port(port, 1);
-    let nameless = service(&records[0]).expect("a name").to_owned();
-    assert!(nameless.starts_with("unknown_service:"), "{nameless}");
-    context::publish(&[("service.name", "later")], Wrong::Not);
+    let _ = accept();
+    assert_eq!(service(&agent.inbox.of_port(port, 1)[0]), NAMELESS);
     let mut accepts = 1;
     wait::until("the name", || {
-        accept();
+        let _ = accept();
         accepts += 1;
         let records = agent.inbox.of_port(port, accepts);
-        records.iter().any(|record| service(record) == Some("later")).then_some(())
+        records.iter().any(|record| service(record) == Some("named")).then_some(())
     });
+    named.kill();
     let _ = agent.stop();
 }
 
