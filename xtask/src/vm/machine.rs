@@ -10,7 +10,7 @@ use super::matrix::Arch;
 use crate::command;
 
 /// A machine that is not done by then is stuck.
-const LIMIT_SECONDS: u32 = 5400;
+const LIMIT_SECONDS: u32 = 9000;
 
 /// What every run boots with; `lsm=` as Debian has it, with BPF.
 pub(super) const CMDLINE: &str = "lsm=landlock,lockdown,bpf";

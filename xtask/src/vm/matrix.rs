@@ -66,9 +66,9 @@ pub(super) struct Kernel {
     /// Part of `--quick`.
     #[serde(default)]
     pub(super) quick: bool,
-    /// Runs no more than --quick does with --full, too: another kernel of its architecture runs all.
+    /// Tiers of which --full runs every scenario; of the others it runs what --quick does.
     #[serde(default)]
-    pub(super) short: bool,
+    pub(super) whole: Vec<u8>,
     /// acceptd does not run there, and says so with these words.
     pub(super) refused: Option<String>,
     /// A name for what is special about its boot, with the parameters of the kernel for it, and the scenarios that it is for.

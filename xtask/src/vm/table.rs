@@ -51,7 +51,7 @@ pub(super) fn render(columns: &[Column<'_>], exceptions: &[NotApplicable], tiers
                 let cell = match (exception, column.said.ended.get(&(*tier, name.clone()))) {
                     (Some(exception), _) => format!("n/a ({})", notes.number(&exception.because)),
                     (None, Some(ended)) if ended.failure.is_none() => "pass".to_owned(),
-                    (None, None) if column.kernel.short => "not run".to_owned(),
+                    (None, None) if !column.kernel.whole.contains(tier) => "not run".to_owned(),
                     (None, _) => "FAILED".to_owned(),
                 };
                 _ = write!(text, " {cell} |");
@@ -120,7 +120,7 @@ mod tests {
             series: "6.1".to_owned(),
             at_least: None,
             quick: false,
-            short: arch == Arch::Arm64,
+            whole: if arch == Arch::X86_64 { vec![2] } else { Vec::new() },
             refused: None,
             machine: machine.map(str::to_owned),
             cmdline: machine.map(|_| "lockdown=confidentiality".to_owned()),
