@@ -93,19 +93,28 @@ pub(crate) fn start_with(
     configs: &[&str],
     environment: &[(&str, &OsStr)],
 ) -> Result<Sink> {
+    start_as(Command::new(binary), folder, configs, environment)
+}
+
+/// [`start_with`] by a command that becomes the Collector. Of a variable that both give, the environment's value counts.
+pub(crate) fn start_as(
+    mut collector: Command,
+    folder: &Path,
+    configs: &[&str],
+    environment: &[(&str, &OsStr)],
+) -> Result<Sink> {
     let (port, http_port, health) = (host::free_port()?, host::free_port()?, host::free_port()?);
     let file = folder.join("collector.jsonl");
-    let mut collector = Command::new(binary);
     for (number, config) in configs.iter().enumerate() {
         let variable = format!("ACCEPTD_COLLECTOR_CONFIG_{number}");
         collector.arg(format!("--config=env:{variable}")).env(variable, config);
     }
     collector
-        .envs(environment.iter().copied())
         .env("ACCEPTD_OTLP_ADDRESS", format!("127.0.0.1:{port}"))
         .env("ACCEPTD_OTLP_HTTP_ADDRESS", format!("127.0.0.1:{http_port}"))
         .env("ACCEPTD_HEALTH_ADDRESS", format!("127.0.0.1:{health}"))
-        .env("ACCEPTD_FILE", &file);
+        .env("ACCEPTD_FILE", &file)
+        .envs(environment.iter().copied());
     let (out, log) = (folder.join("collector.out"), folder.join("collector.log"));
     let mut process = Running::start("the Collector", collector, &out, &log)?;
     until("the Collector's health check", READY, || {

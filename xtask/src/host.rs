@@ -48,11 +48,12 @@ pub(crate) fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// Whether somebody listens on a port of 127.0.0.1, by the kernel's own table: connecting would be an accept.
-pub(crate) fn listens(port: u16) -> Result<bool> {
+/// Whether somebody listens on a port of 127.0.0.1 in a process's network, by the kernel's own table: connecting would be an accept.
+pub(crate) fn listens(pid: u32, port: u16) -> Result<bool> {
     // proc_pid_net(5): local address and state in hexadecimal, the address as the CPU has it; 0A is LISTEN.
     let wanted = format!(": 0100007F:{port:04X} 00000000:0000 0A ");
-    let table = std::fs::read_to_string("/proc/net/tcp").context("reading /proc/net/tcp")?;
+    let path = format!("/proc/{pid}/net/tcp");
+    let table = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     Ok(table.contains(&wanted))
 }
 

@@ -23,6 +23,8 @@ const PROGRAM: Program<'_> = Program {
 };
 
 const READY: Duration = Duration::from_secs(30);
+/// More than any suite makes: what was sent is still there at the end.
+const TRACES: &str = "1000000";
 
 /// It runs.
 pub(crate) struct Jaeger {
@@ -38,13 +40,19 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 impl Jaeger {
-    pub(crate) fn start(workspace: &Workspace, folder: &Path) -> Result<Self> {
+    /// Its own metrics go to a Prometheus, if there is one.
+    pub(crate) fn start(workspace: &Workspace, folder: &Path, prometheus: Option<u16>) -> Result<Self> {
         let binary = build(workspace)?;
         let (otlp, query, grpc) = (host::free_port()?, host::free_port()?, host::free_port()?);
         let mut jaeger = Command::new(binary);
         jaeger.arg("--config").arg(workspace.path("otel-config/jaeger/jaeger.yaml"));
         for (name, port) in [("OTLP", otlp), ("QUERY", query), ("GRPC", grpc)] {
             jaeger.env(format!("ACCEPTD_JAEGER_{name}_ADDRESS"), format!("127.0.0.1:{port}"));
+        }
+        jaeger.env("ACCEPTD_JAEGER_TRACES", TRACES);
+        if let Some(port) = prometheus {
+            jaeger.env("ACCEPTD_JAEGER_METRICS", "normal");
+            jaeger.env("ACCEPTD_PROMETHEUS_ENDPOINT", format!("http://127.0.0.1:{port}"));
         }
         let (out, log) = (folder.join("jaeger.out"), folder.join("jaeger.log"));
         let process = Running::start("Jaeger", jaeger, &out, &log)?;

@@ -67,6 +67,8 @@ enum Task {
     Soak(Extent),
     /// Real backends show what the demo's workload did: each query of docs/queries.md, each expression of the dashboards (root)
     Backends(Extent),
+    /// Make the README's pictures anew (root)
+    Pictures,
     /// Hold what packaging/kubernetes renders against Kubernetes' schemas
     Kubernetes,
     /// Run the scenarios on other kernels, in virtual machines
@@ -131,6 +133,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench(extent) => bench::run(&workspace, extent),
         Task::Soak(extent) => soak::run(&workspace, extent),
         Task::Backends(extent) => backends::run(&workspace, extent),
+        Task::Pictures => backends::pictures::run(&workspace),
         Task::Kubernetes => kubernetes::run(&workspace),
         Task::Vm(options) => vm::run(&workspace, &options),
         Task::Fuzz(extent) => fuzz::run(&workspace, extent),

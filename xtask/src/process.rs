@@ -65,6 +65,15 @@ impl Running {
         Ok(())
     }
 
+    /// Ends it as the kernel does when memory runs out.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.require_alive()?;
+        self.child.kill().with_context(|| format!("killing {}", self.name))?;
+        self.child.wait()?;
+        self.ended = true;
+        Ok(())
+    }
+
     /// Sends SIGTERM and waits for the end; returns the log. Another exit code than 0 is an error, and so is an end
     /// past the deadline, after which the program is killed.
     pub(crate) fn stop(self, deadline: Duration) -> Result<String> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufRead, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -65,6 +65,14 @@ impl Tail {
         }
         Ok(records)
     }
+}
+
+/// Hands out the records of a whole file, one request of it in memory at a time.
+pub(crate) fn each(file: impl BufRead, mut see: impl FnMut(Record)) -> Result<()> {
+    for line in file.split(b'\n') {
+        parse(&line?)?.into_iter().for_each(&mut see);
+    }
+    Ok(())
 }
 
 /// The records of one request.

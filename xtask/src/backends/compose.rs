@@ -1,6 +1,7 @@
 //! docker-compose.yml, run by a real engine and the real Compose: what a user sees after `docker compose up`, and that nothing is left
 //! after `down`. The images are made here, and tests/compose/override.yml leaves out what cannot be.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use super::answer::Row;
 use super::environment::Environment;
-use super::{ask, images};
+use super::{ask, images, refusals};
 use crate::apt;
 use crate::command::{self, capture};
 use crate::docker::Engine;
@@ -45,11 +46,13 @@ const ON_THE_WAY: Duration = Duration::from_secs(5);
 const WAITED_NS: std::ops::RangeInclusive<f64> = 299e6..=500e6;
 
 /// It is up.
-struct Up<'a> {
+pub(super) struct Up<'a> {
+    /// For files of the suite.
+    folder: &'a Path,
     workspace: &'a Workspace,
     compose: PathBuf,
     engine: &'a Engine,
-    environment: Environment,
+    pub(super) environment: Environment,
 }
 
 /// Runs it; returns lines of what was seen.
@@ -61,8 +64,12 @@ pub(super) fn run(workspace: &Workspace, folder: &Path) -> Result<Vec<String>> {
     let engine = Engine::start(&folder.join("docker"), true)?;
     let scratch = super::stack::made(folder.join("images"))?;
     images::make(workspace, &engine, &environment, &scratch)?;
-    let up = Up { workspace, compose, engine: &engine, environment };
-    let seen = up.check();
+    let up = Up { folder, workspace, compose, engine: &engine, environment };
+    let seen = refusals::run(&up).and_then(|refusals| {
+        let mut seen = up.check()?;
+        seen.push(refusals);
+        Ok(seen)
+    });
     if seen.is_err() {
         // Before it is gone.
         _ = command::run(up.compose(&["ps", "--all"]));
@@ -76,9 +83,23 @@ pub(super) fn run(workspace: &Workspace, folder: &Path) -> Result<Vec<String>> {
 }
 
 impl Up<'_> {
-    fn compose(&self, arguments: &[&str]) -> Command {
+    /// A file to go on top.
+    pub(super) fn file(&self, text: &str) -> Result<PathBuf> {
+        let file = self.folder.join("more.yml");
+        std::fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+        Ok(file)
+    }
+
+    pub(super) fn compose(&self, arguments: &[&str]) -> Command {
+        self.compose_with(None, arguments)
+    }
+
+    /// With another file on top.
+    pub(super) fn compose_with(&self, more: Option<&Path>, arguments: &[&str]) -> Command {
         let mut compose = Command::new(&self.compose);
-        compose.args(["--file", "docker-compose.yml", "--file", OVERRIDE]).args(arguments);
+        compose.args(["--file", "docker-compose.yml", "--file", OVERRIDE]);
+        compose.args(more.into_iter().flat_map(|file| [OsStr::new("--file"), file.as_os_str()]));
+        compose.args(arguments);
         compose.current_dir(self.workspace.root()).env("DOCKER_HOST", self.engine.host());
         compose.envs(self.environment.all());
         compose

@@ -7,6 +7,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::stack::Behind;
 use crate::http;
 use crate::workspace::Workspace;
 
@@ -16,8 +17,18 @@ const OTHERS: [&str; 2] = ["resource.attributes.service.", "resource.attributes.
 /// Types of fields by their paths.
 type Types = BTreeMap<String, String>;
 
+/// What there is to say of those that run.
+pub(super) fn of(workspace: &Workspace, behind: &Behind) -> Result<Vec<String>> {
+    let keys = mapping(workspace, behind.backends["elasticsearch"].port)?;
+    let mut lines = vec![format!("types: {keys} fields of Elasticsearch, each as the registry says")];
+    if let Some(loki) = behind.backends.get("loki") {
+        lines.push(format!("streams: {} of Loki, one for each service", streams(loki.port)?));
+    }
+    Ok(lines)
+}
+
 /// Every key that arrived has the type that the template gives it, and none was guessed; returns how many keys arrived.
-pub(super) fn mapping(workspace: &Workspace, port: u16) -> Result<usize> {
+fn mapping(workspace: &Workspace, port: u16) -> Result<usize> {
     let mut count = 0;
     for signal in ["logs", "traces"] {
         let file = format!("otel-config/elastic/{signal}-acceptd.json");
@@ -68,7 +79,7 @@ fn collect(properties: &Value, before: &str, types: &mut Types) {
 }
 
 /// Loki has one stream for each service of a host; returns how many.
-pub(super) fn streams(port: u16) -> Result<usize> {
+fn streams(port: u16) -> Result<usize> {
     let query = http::encoded("{service_name=~\".+\"}");
     let answer = http::get_json(port, &format!("/loki/api/v1/series?match%5B%5D={query}"))?;
     let series = answer["data"].as_array().context("no series")?;

@@ -17,18 +17,33 @@ use crate::ledger::Ledger;
 use crate::process::{Running, until, until_after};
 use crate::records::{Record, Tail};
 use crate::workspace::Workspace;
-use crate::{agent, collector};
+use crate::{agent, collector, host};
 
-/// How long an answer may take to be right: the workload has to do what is asked for, and metrics come each few seconds.
+/// The workload has to do what is asked for, and metrics come each few seconds.
 const PATIENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_secs(1);
-const STOP: Duration = Duration::from_secs(30);
+pub(super) const STOP: Duration = Duration::from_secs(30);
 
 /// Everything that runs, but for the workload.
 pub(super) struct Stack {
     pub(super) agent: Running,
+    /// Where the agent says how it is.
+    pub(super) admin: u16,
+    /// What the agent writes into a file.
+    pub(super) records: PathBuf,
     pub(super) arrived: Tail,
+    pub(super) behind: Behind,
+}
+
+/// Where the agent sends to.
+pub(super) struct Behind {
+    /// Of the first Collector: where it receives OTLP over gRPC.
+    pub(super) port: u16,
+    /// Of the Collector in front of Elasticsearch: where it receives OTLP over HTTP.
+    pub(super) elastic: u16,
     collectors: Vec<Running>,
+    /// How long an answer may take to be right.
+    pub(super) patience: Duration,
     /// By the name that docs/queries.md has.
     pub(super) backends: BTreeMap<&'static str, Backend>,
 }
@@ -36,19 +51,26 @@ pub(super) struct Stack {
 impl Stack {
     /// The agent sends to the Collector in front of Elasticsearch.
     pub(super) fn quick(workspace: &Workspace, programs: &Path, folder: &Path) -> Result<Self> {
-        let (elasticsearch, elastic) = start_elastic(workspace, folder)?;
+        let (elasticsearch, elastic) = start_elastic(workspace, folder, "")?;
         let victorialogs = victoria_logs::start(workspace, &folder.join("victorialogs"))?;
         let backends = BTreeMap::from([("elasticsearch", elasticsearch), ("victorialogs", victorialogs)]);
-        Self::with_agent(programs, folder, elastic.port, vec![elastic.process], backends)
+        let behind = Behind {
+            port: elastic.port,
+            elastic: elastic.http_port,
+            collectors: vec![elastic.process],
+            patience: PATIENCE,
+            backends,
+        };
+        Self::with_agent(programs, folder, behind)
     }
 
     /// The agent sends to the demo's Collector, in the profile `elastic`.
     pub(super) fn full(workspace: &Workspace, programs: &Path, folder: &Path) -> Result<Self> {
-        let (elasticsearch, elastic) = start_elastic(workspace, folder)?;
+        let (elasticsearch, elastic) = start_elastic(workspace, folder, elasticsearch::LARGE)?;
         let victorialogs = victoria_logs::start(workspace, &folder.join("victorialogs"))?;
-        let jaeger = Jaeger::start(workspace, folder)?;
         let loki = loki::start(workspace, &folder.join("loki"))?;
         let prometheus = prometheus::start(workspace, &folder.join("prometheus"))?;
+        let jaeger = Jaeger::start(workspace, folder, Some(prometheus.port))?;
         let configs = [config(workspace, "demo.yaml")?, config(workspace, "demo/elastic.yaml")?];
         let addresses = [
             ("ACCEPTD_ELASTIC_ENDPOINT", format!("127.0.0.1:{}", elastic.port)),
@@ -72,19 +94,20 @@ impl Stack {
             ("victorialogs", victorialogs),
         ]);
         // The first one sends to the other.
-        Self::with_agent(programs, folder, demo.port, vec![demo.process, elastic.process], backends)
+        let behind = Behind {
+            port: demo.port,
+            elastic: elastic.http_port,
+            collectors: vec![demo.process, elastic.process],
+            patience: PATIENCE,
+            backends,
+        };
+        Self::with_agent(programs, folder, behind)
     }
 
     /// The agent, which sends its records to `VictoriaLogs` itself, and to a file: what it captures is known by that.
-    fn with_agent(
-        programs: &Path,
-        folder: &Path,
-        port: u16,
-        collectors: Vec<Running>,
-        backends: BTreeMap<&'static str, Backend>,
-    ) -> Result<Self> {
-        let records = folder.join("records.jsonl");
-        let victorialogs = &backends["victorialogs"];
+    fn with_agent(programs: &Path, folder: &Path, behind: Behind) -> Result<Self> {
+        let (admin, records) = (host::free_port()?, folder.join("records.jsonl"));
+        let victorialogs = &behind.backends["victorialogs"];
         let settings = [
             format!(
                 "destinations.victorialogs.endpoint=http://127.0.0.1:{}/insert/opentelemetry",
@@ -94,12 +117,16 @@ impl Stack {
             "destinations.victorialogs.headers=VL-Stream-Fields=service.name%2Chost.name".to_owned(),
             format!("destinations.records.file={}", records.display()),
             "traces.ratio=1".to_owned(),
+            format!("admin.listen=127.0.0.1:{admin}"),
             "metrics.interval=2s".to_owned(),
             "listener.interval=500ms".to_owned(),
+            // What the slowest backend has not taken yet waits here.
+            format!("spool.directory={}", folder.join("spool").display()),
+            "spool.max_bytes=8GiB".to_owned(),
         ];
         let flags: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
-        let agent = agent::start_with(&programs.join("acceptd"), folder, port, &flags)?;
-        Ok(Self { agent, arrived: Tail::new(records), collectors, backends })
+        let agent = agent::start_with(&programs.join("acceptd"), folder, behind.port, &flags)?;
+        Ok(Self { agent, admin, arrived: Tail::new(records.clone()), records, behind })
     }
 
     /// A connection that waited to be accepted, as the agent's file has it; that there was one is the server's word.
@@ -128,16 +155,39 @@ impl Stack {
         &mut self,
         workload: &mut Workload,
         backend: &str,
-        ask: impl Fn(u16, &Workload) -> Result<T>,
+        mut ask: impl FnMut(u16, &Workload) -> Result<T>,
+    ) -> Result<T> {
+        let Self { agent, behind, .. } = self;
+        behind.until_right(backend, |port| {
+            let alive = workload.require_alive().and_then(|()| agent.require_alive());
+            alive.map(|()| ask(port, workload))
+        })
+    }
+
+    /// Ends the agent; all it had to say is on its way then.
+    pub(super) fn stop_agent(self) -> Result<(Ledger, Behind)> {
+        Ok((Ledger::from_log(&self.agent.stop(STOP)?)?, self.behind))
+    }
+}
+
+impl Behind {
+    /// Whether this backend runs.
+    pub(super) fn has(&self, backend: &str) -> bool {
+        self.backends.contains_key(backend)
+    }
+
+    /// Asks until the answer is right; what is wrong at the end is the error. The outer result is of those who should be there.
+    pub(super) fn until_right<T>(
+        &mut self,
+        backend: &str,
+        mut ask: impl FnMut(u16) -> Result<Result<T>>,
     ) -> Result<T> {
         let port = self.backends[backend].port;
         let mut wrong = None;
-        let answer = until_after(PAUSE, "the right answer", PATIENCE, || {
-            workload.require_alive()?;
-            self.agent.require_alive()?;
+        let answer = until_after(PAUSE, "the right answer", self.patience, || {
             self.backends.values_mut().try_for_each(Backend::require_alive)?;
             self.collectors.iter_mut().try_for_each(Running::require_alive)?;
-            match ask(port, workload) {
+            match ask(port)? {
                 Ok(answer) => Ok(Some(answer)),
                 Err(error) => {
                     wrong = Some(error);
@@ -151,20 +201,16 @@ impl Stack {
         })
     }
 
-    pub(super) fn stop(self) -> Result<Ledger> {
-        let ledger = Ledger::from_log(&self.agent.stop(STOP)?)?;
+    pub(super) fn stop(self) -> Result<()> {
         for collector in self.collectors {
             collector.stop(STOP)?;
         }
-        for backend in self.backends.into_values() {
-            backend.stop()?;
-        }
-        Ok(ledger)
+        self.backends.into_values().try_for_each(Backend::stop)
     }
 }
 
-fn start_elastic(workspace: &Workspace, folder: &Path) -> Result<(Backend, Sink)> {
-    let elasticsearch = elasticsearch::start(workspace, &folder.join("elasticsearch"))?;
+fn start_elastic(workspace: &Workspace, folder: &Path, flags: &str) -> Result<(Backend, Sink)> {
+    let elasticsearch = elasticsearch::start(workspace, &folder.join("elasticsearch"), flags)?;
     let endpoint = format!("http://127.0.0.1:{}", elasticsearch.port);
     let environment = [("ACCEPTD_ELASTICSEARCH_ENDPOINT", OsStr::new(&endpoint))];
     let binary = collector::build_elastic(workspace)?;
@@ -178,7 +224,7 @@ fn start_elastic(workspace: &Workspace, folder: &Path) -> Result<(Backend, Sink)
 }
 
 /// One of the shipped configurations.
-fn config(workspace: &Workspace, name: &str) -> Result<String> {
+pub(super) fn config(workspace: &Workspace, name: &str) -> Result<String> {
     std::fs::read_to_string(workspace.path("otel-config").join(name))
         .with_context(|| format!("reading otel-config/{name}"))
 }

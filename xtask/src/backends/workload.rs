@@ -19,7 +19,8 @@ pub(super) const PORTS: u16 = 20;
 
 /// It runs.
 pub(super) struct Workload {
-    processes: Vec<Running>,
+    /// Who connects to the servers.
+    others: Vec<Running>,
     pub(super) fast: Server,
     pub(super) slow: Server,
     pub(super) crowded: Server,
@@ -31,7 +32,8 @@ pub(super) struct Workload {
 
 /// A server, as it knows itself.
 pub(super) struct Server {
-    /// Of its service, and of its role.
+    process: Running,
+    /// Of its service.
     pub(super) name: &'static str,
     pub(super) pid: u32,
     /// Its first.
@@ -43,34 +45,23 @@ pub(super) struct Server {
 
 impl Workload {
     pub(super) fn start(program: &Path, folder: &Path) -> Result<Self> {
-        let mut processes = Vec::new();
-        let mut serve = |name: &'static str, port: u16, flags: &[&str]| -> Result<Server> {
-            let log = folder.join(format!("{name}.out"));
-            // Only one of them is to run out of descriptors.
+        // Only one of them is to run out of descriptors.
+        let start = |name: &'static str, port: u16, flags: &[&str]| {
             let limit = if name == "exhausted" { DESCRIPTORS } else { "1024" };
             let mut server = Command::new("sh");
             server.args(["-c", "ulimit -n $0 && exec \"$@\"", limit]).arg(program).arg(name).args(flags);
-            server.env("OTEL_SERVICE_NAME", name);
-            let process = Running::start(name, server, &log, &folder.join(format!("{name}.err")))?;
-            let pid = process.pid();
-            processes.push(process);
-            Ok(Server { name, pid, port, path: None, log })
+            Server::start(name, server, port, folder)
         };
         let first = free_ports()?;
-        let fast = serve("fast", first, &[&format!("127.0.0.1:{first}"), "--ports", &PORTS.to_string()])?;
-        let mut on_a_port = |name| {
+        let fast = start("fast", first, &[&format!("127.0.0.1:{first}"), "--ports", &PORTS.to_string()])?;
+        let on_a_port = |name| {
             let port = host::free_port()?;
-            serve(name, port, &[&format!("127.0.0.1:{port}")])
+            start(name, port, &[&format!("127.0.0.1:{port}")])
         };
         let (slow, crowded, exhausted) = (on_a_port("slow")?, on_a_port("crowded")?, on_a_port("exhausted")?);
         let path = folder.join("unix.sock");
-        let mut unix = serve("unix", 0, &[&path.display().to_string()])?;
+        let mut unix = start("unix", 0, &[&path.display().to_string()])?;
         unix.path = Some(path.clone());
-        for server in [&fast, &slow, &crowded, &exhausted] {
-            until(&format!("{} to listen", server.name), READY, || {
-                Ok(host::listens(server.port)?.then_some(()))
-            })?;
-        }
         let mut clients = Command::new(program);
         clients.arg("clients").arg(format!("--unix={}", path.display()));
         for server in [&fast, &slow, &crowded, &exhausted] {
@@ -79,27 +70,39 @@ impl Workload {
         let mut scanner = Command::new(program);
         scanner.args(["scanner", "127.0.0.1", "--first", &first.to_string(), "--last"]);
         scanner.arg((first + PORTS - 1).to_string());
-        let run = |name: &'static str, command| {
-            Running::start(
-                name,
-                command,
-                &folder.join(format!("{name}.out")),
-                &folder.join(format!("{name}.err")),
-            )
-        };
-        let running = run("clients", clients)?;
+        let running = run("clients", clients, folder)?;
         let clients = running.pid();
-        processes.extend([running, run("scanner", scanner)?]);
-        Ok(Self { processes, fast, slow, crowded, exhausted, unix, clients })
+        let others = vec![running, run("scanner", scanner, folder)?];
+        Ok(Self { others, fast, slow, crowded, exhausted, unix, clients })
     }
 
     /// Fails once one of them has ended.
     pub(super) fn require_alive(&mut self) -> Result<()> {
-        self.processes.iter_mut().try_for_each(Running::require_alive)
+        self.others.iter_mut().try_for_each(Running::require_alive)?;
+        let servers =
+            [&mut self.fast, &mut self.slow, &mut self.crowded, &mut self.exhausted, &mut self.unix];
+        servers.into_iter().try_for_each(|server| server.process.require_alive())
     }
 }
 
+/// Starts a program, its outputs in the folder by its name.
+pub(super) fn run(name: &'static str, command: Command, folder: &Path) -> Result<Running> {
+    Running::start(name, command, &folder.join(format!("{name}.out")), &folder.join(format!("{name}.err")))
+}
+
 impl Server {
+    /// As the service `name`; waits until it listens on its port, if it has one.
+    pub(super) fn start(name: &'static str, mut command: Command, port: u16, folder: &Path) -> Result<Self> {
+        command.env("OTEL_SERVICE_NAME", name);
+        let mut process = run(name, command, folder)?;
+        let pid = process.pid();
+        until(&format!("{name} to listen"), READY, || {
+            process.require_alive()?;
+            Ok((port == 0 || host::listens(pid, port)?).then_some(()))
+        })?;
+        Ok(Self { process, name, pid, port, path: None, log: folder.join(format!("{name}.out")) })
+    }
+
     /// Peers of the connections that it has accepted so far.
     pub(super) fn peers(&self) -> Result<Vec<SocketAddr>> {
         let text =
@@ -118,7 +121,7 @@ impl Server {
 }
 
 /// The first of so many free ports in a row. From above, since the kernel's own choices for clients (`ip_local_port_range`) end at 60999:
-/// of those, a suite with many connections leaves one in two in TIME_WAIT.
+/// of those, a suite with many connections leaves one in two in `TIME_WAIT`.
 fn free_ports() -> Result<u16> {
     let row = |first: &u16| (*first..*first + PORTS).all(host::is_free);
     (1024..=u16::MAX - PORTS)

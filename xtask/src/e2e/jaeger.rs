@@ -55,7 +55,7 @@ pub(crate) fn measure(
     collector_binary: &Path,
     folder: &Path,
 ) -> Result<Times> {
-    let jaeger = Jaeger::start(workspace, folder)?;
+    let jaeger = Jaeger::start(workspace, folder, None)?;
     let sink = collector::start(collector_binary, folder)?;
     let mut arrived = Tail::new(sink.file.clone());
     let traces = format!("export.traces.endpoint=http://127.0.0.1:{}", jaeger.otlp);

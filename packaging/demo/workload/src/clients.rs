@@ -2,15 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread::{self, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,6 +34,72 @@ pub(crate) struct Servers {
     exhausted: Option<String>,
     #[arg(long)]
     unix: Option<PathBuf>,
+}
+
+/// Clients of many addresses of 127.0.0.0/8, in a rate and a number that are known.
+#[derive(Args)]
+pub(crate) struct Crowd {
+    /// Whom they connect to
+    server: SocketAddrV4,
+    /// Connections a second
+    #[arg(long)]
+    rate: u32,
+    /// For how long
+    #[arg(long)]
+    seconds: u32,
+    /// From how many addresses; one connection in ten is of the first ten
+    #[arg(long)]
+    addresses: u32,
+}
+
+/// The first of the crowd's addresses, 127.1.0.0; the first ten make every tenth connection besides.
+const CROWD: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 0);
+const FREQUENT: u32 = 10;
+/// So that one slow answer does not hold up the rate.
+const THREADS: u32 = 4;
+
+/// Makes all of the connections, each until the server has answered, and says how many.
+pub(crate) fn crowd(crowd: &Crowd) -> Result<()> {
+    let (started, all) = (Instant::now(), crowd.rate * crowd.seconds);
+    thread::scope(|scope| {
+        let of_thread = |thread: u32| {
+            scope.spawn(move || {
+                (thread..all).step_by(THREADS as usize).try_for_each(|number| {
+                    let due = Duration::from_secs(1) * number / crowd.rate;
+                    sleep(due.saturating_sub(started.elapsed()));
+                    connect_from(address(number, crowd.addresses), crowd.server)
+                })
+            })
+        };
+        let threads: Vec<_> = (0..THREADS).map(of_thread).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a client panicked")))
+    })?;
+    println!("connected {all} in {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn address(number: u32, addresses: u32) -> Ipv4Addr {
+    let before = number / FREQUENT;
+    let index = if number.is_multiple_of(FREQUENT) {
+        before % FREQUENT.min(addresses)
+    } else {
+        // Those in between, one after the other.
+        (number - before - 1) % addresses
+    };
+    Ipv4Addr::from_bits(CROWD.to_bits() + index)
+}
+
+fn connect_from(address: Ipv4Addr, server: SocketAddrV4) -> Result<()> {
+    let about = || format!("connecting from {address} to {server}");
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddrV4::new(address, 0)).with_context(about)?;
+    connect(&socket, &server).with_context(about)?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.read_to_end(&mut Vec::new()).with_context(about)?;
+    Ok(())
 }
 
 /// Each server has clients of its own, so that none waits for another's.
@@ -113,5 +180,23 @@ fn visit_unix(path: &PathBuf) {
     if let Ok(mut stream) = UnixStream::connect(path) {
         _ = stream.set_read_timeout(Some(PATIENCE));
         _ = stream.read_to_end(&mut Vec::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_of_all_addresses_and_most_often_of_the_first_ten() {
+        let mut counts = BTreeMap::new();
+        for number in 0..100_000 {
+            *counts.entry(address(number, 5000)).or_insert(0) += 1;
+        }
+        assert_eq!(counts.len(), 5000);
+        assert!(counts.values().take(10).all(|count| *count == 1018), "{counts:?}");
+        assert!(counts.values().skip(10).all(|count| *count == 18));
     }
 }

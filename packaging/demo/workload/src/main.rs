@@ -48,6 +48,8 @@ enum Role {
         #[arg(long, default_value_t = 8199)]
         last: u16,
     },
+    /// Many clients in a known number, for a measurement
+    Crowd(clients::Crowd),
     /// Says where backends are, which of them is away, and when it is back
     Backends {
         /// NAME=HOST:PORT[,URL]
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
             clients::all(&servers);
             Ok(())
         }
+        Role::Crowd(crowd) => clients::crowd(&crowd),
         Role::Backends { backends } => backends::watch(&backends),
         Role::Scanner { host, first, last } => clients::scan(&host, first..=last),
     };
