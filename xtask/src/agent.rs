@@ -16,15 +16,15 @@ const READY: Duration = Duration::from_secs(30);
 /// Starts `acceptd run` with every attribute. Nothing of the machine's own configuration applies; what the agent
 /// keeps is kept in `folder`.
 pub(crate) fn start(binary: &Path, folder: &Path, collector_port: u16) -> Result<Running> {
-    start_with(binary, folder, collector_port, &[])
+    start_with(binary, folder, collector_port, &[] as &[&str])
 }
 
-/// [`start`] with more flags.
+/// [`start`] with more settings: `KEY=VALUE` each.
 pub(crate) fn start_with(
     binary: &Path,
     folder: &Path,
     collector_port: u16,
-    flags: &[&str],
+    settings: &[impl AsRef<str>],
 ) -> Result<Running> {
     let config = folder.join("acceptd.toml");
     std::fs::write(&config, "").context("writing an empty configuration")?;
@@ -45,7 +45,8 @@ pub(crate) fn start_with(
     run.arg(config).arg("--set").arg(format!("state.directory={}", folder.join("state").display()));
     run.args(["--set", "batch.timeout=200ms"]);
     // Every accept is to be a record, however many there are.
-    run.args(["--set", "overload.max_records_per_second=100000000"]).args(flags);
+    run.args(["--set", "overload.max_records_per_second=100000000"]);
+    run.args(settings.iter().flat_map(|setting| ["--set", setting.as_ref()]));
     Running::start("acceptd run", run, &folder.join("agent.out"), &folder.join("agent.log"))
 }
 

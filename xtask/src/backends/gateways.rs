@@ -182,8 +182,7 @@ impl Host {
             format!("admin.listen=127.0.0.1:{}", host::free_port()?),
             format!("destinations.records.file={}", records.display()),
         ];
-        let flags: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
-        let mut agent = agent::start_with(&programs.join("acceptd"), folder, collector, &flags)?;
+        let mut agent = agent::start_with(&programs.join("acceptd"), folder, collector, &settings)?;
         // Its own event of the start is the first record.
         until("the agent of a host to capture", DEADLINE, || {
             agent.require_alive()?;

@@ -23,10 +23,8 @@ pub(super) fn run(behind: &mut Behind, agent: &Path, records: &Path, folder: &Pa
     let mut replay = Command::new(agent);
     let config = folder.join("acceptd.toml");
     replay.args(["replay", "--endpoint", &format!("127.0.0.1:{}", behind.port), "--config"]);
-    command::run({
-        replay.arg(config).arg(&file);
-        replay
-    })?;
+    replay.arg(config).arg(&file);
+    command::run(replay)?;
     behind.until_right("loki", |port| Ok(in_loki(port, &uid, time)))?;
     behind.until_right("elasticsearch", |port| Ok(in_elasticsearch(port, &uid)))?;
     Ok("late: a record three hours older than its stream, found in Loki and Elasticsearch".to_owned())

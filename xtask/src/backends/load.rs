@@ -32,9 +32,9 @@ const TOP: usize = 10;
 
 /// What the agent still has when nothing waits longer than it always does: the workload goes on.
 const ON_THE_WAY: u64 = 500;
-/// Than what waits needs to be delivered, by far.
+/// Longer than what waits needs to be delivered, by far.
 const DELIVERED: Duration = Duration::from_mins(10);
-/// Than reading all of it takes, several times.
+/// Several times what reading all of it takes.
 const PATIENCE: Duration = Duration::from_mins(5);
 const SERVICE: &str = "loaded";
 /// Who has log records.

@@ -124,8 +124,7 @@ impl Stack {
             format!("spool.directory={}", folder.join("spool").display()),
             "spool.max_bytes=8GiB".to_owned(),
         ];
-        let flags: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
-        let agent = agent::start_with(&programs.join("acceptd"), folder, behind.port, &flags)?;
+        let agent = agent::start_with(&programs.join("acceptd"), folder, behind.port, &settings)?;
         Ok(Self { agent, admin, arrived: Tail::new(records.clone()), records, behind })
     }
 

@@ -59,8 +59,8 @@ pub(crate) fn measure(
     let sink = collector::start(collector_binary, folder)?;
     let mut arrived = Tail::new(sink.file.clone());
     let traces = format!("export.traces.endpoint=http://127.0.0.1:{}", jaeger.otlp);
-    let flags = ["--set", &traces, "--set", "traces.ratio=1"];
-    let mut agent = agent::start_with(agent_binary, folder, sink.port, &flags)?;
+    let settings = [traces.as_str(), "traces.ratio=1"];
+    let mut agent = agent::start_with(agent_binary, folder, sink.port, &settings)?;
     let mut records = agent::wait_until_captures(&mut agent, &mut arrived)?;
 
     let (port, pid) = connect_to_a_slow_server()?;

@@ -46,7 +46,7 @@ pub(crate) fn measure(workspace: &Workspace, agent_binary: &Path, folder: &Path)
     let mut run = Run { arrived: Tail::new(sink.file.clone()), records: Vec::new() };
     let groups = Cgroups::mount(folder.join("host"))?;
     let root = format!("host.root={}", groups.root.display());
-    let mut agent = agent::start_with(agent_binary, folder, sink.port, &["--set", &root])?;
+    let mut agent = agent::start_with(agent_binary, folder, sink.port, &[root])?;
     run.records = agent::wait_until_captures(&mut agent, &mut run.arrived)?;
     let outcome = run.compare(&api, &groups, folder);
     agent.stop(STOP)?;

@@ -139,13 +139,9 @@ pub(crate) fn measure(
         // nginx's records come over gRPC; these the other way.
         sink.http_port,
         &[
-            "--protocol",
-            "http/protobuf",
-            "--set",
+            "export.protocol=http/protobuf",
             "export.compression=zstd",
-            "--set",
             "events.failures=true",
-            "--set",
             "listener.interval=500ms",
         ],
     )?;
