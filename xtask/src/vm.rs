@@ -1,8 +1,8 @@
 //! `cargo xtask vm`: the scenarios on other kernels and on arm64, in virtual machines.
 
 mod archive;
-mod good;
 mod image;
+mod kept;
 mod kernel;
 mod machine;
 mod matrix;
@@ -28,7 +28,7 @@ use clap::Args;
 use crate::apt;
 use crate::workspace::Workspace;
 use archive::{Archive, unpack};
-use good::Good;
+use kept::Kept;
 use kernel::Unpacked;
 use matrix::{Arch, Kernel, Matrix, NotApplicable};
 use serial::Said;
@@ -39,6 +39,9 @@ const TIERS: [u8; 2] = [1, 2];
 
 /// Tries of scenarios that may fail in one tier of a kernel that left out runs of programs.
 const AGAIN: usize = 3;
+
+/// Scenarios of one kernel that may fail beside others, with --full, and are run once more on their own.
+const ALONE: usize = 3;
 
 /// Lines of a log that are shown when its machine failed.
 const SHOWN: usize = 30;
@@ -64,7 +67,7 @@ pub(crate) struct Options {
     /// What CI runs: on some kernels the scenarios that tests/kernels.toml names
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// Everything that tests/kernels.toml says, which takes about two hours; writes docs/kernels.md. What was run before with the same programs, and was as expected, is not run again
+    /// Everything that tests/kernels.toml says, which takes about two hours; writes docs/kernels.md. What came to its end before with the same programs is not run again, but for what failed, alone
     #[arg(long, conflicts_with_all = ["kernel", "arch", "tier", "only", "cmdline"])]
     full: bool,
 }
@@ -84,8 +87,6 @@ struct Booted {
     kernel: Kernel,
     unpacked: Unpacked,
     said: Said,
-    /// With --full.
-    good: Option<Good>,
 }
 
 /// What CI runs.
@@ -108,25 +109,18 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         let run =
             unpacked.and_then(|unpacked| boot(&place, &matrix, kernel.clone(), unpacked, &tiers, options));
         let mut count = Count::default();
-        let kept = match &run {
-            Ok(done) => {
-                judge(&place, &matrix, done, &tiers, options, &mut count);
-                // At once: a run that is ended goes on with the others.
-                let good = done.good.as_ref().filter(|_| count.failed == 0);
-                good.map_or(Ok(()), |good| good.keep(&place, &kernel.id()))
-            }
+        match &run {
+            Ok(done) => judge(&place, &matrix, done, &tiers, options, &mut count),
             Err(error) => {
                 count.line(&format!("{}: {error:#}", kernel.id()), &["it was not run".to_owned()], 0);
-                Ok(())
             }
-        };
+        }
         println!("{}", count.lines.join("\n"));
-        kept.map(|()| (run.ok(), count))
+        (run.ok(), count)
     });
     let mut count = Count::default();
     let mut booted = Vec::new();
-    for run in runs {
-        let (done, of_one) = run?;
+    for (done, of_one) in runs {
         count.passed += of_one.passed;
         count.failed += of_one.failed;
         booted.extend(done);
@@ -296,17 +290,26 @@ fn boot(
     let cmdline =
         options.cmdline.as_ref().or(kernel.cmdline.as_ref()).map_or(machine::CMDLINE, String::as_str);
     let started = Instant::now();
-    let good = if options.full { Some(Good::of(place, &kernel, &unpacked, &orders, cmdline)?) } else { None };
-    let text = match good.as_ref().and_then(|good| good.log(place, &id)) {
+    let kept = if options.full { Some(Kept::of(place, &kernel, &unpacked, &orders, cmdline)?) } else { None };
+    let text = match kept.as_ref().and_then(|kept| kept.log(place, &id)) {
         Some(log) => {
-            println!(
-                "{id}: as before: the same programs, kernel and orders were run, and all was as expected"
-            );
+            println!("{id}: as before: the same programs, kernel and orders were run");
             log
         }
         None => run_guest(place, &kernel, &id, &unpacked, &orders, cmdline)?,
     };
-    let said = serial::read(&text);
+    let mut said = serial::read(&text);
+    if let Some(kept) = kept.filter(|_| said.is_done) {
+        // At once: a matrix that is ended goes on with the others.
+        kept.keep(place, &id)?;
+        let failed = said.failed();
+        if (1..=ALONE).contains(&failed.values().map(Vec::len).sum()) {
+            println!("{id}: once more, alone: {failed:?}");
+            let orders = orders::scenarios(&orders::of(&failed));
+            let second = run_guest(place, &kernel, &format!("{id}-alone"), &unpacked, &orders, cmdline)?;
+            said.correct(serial::read(&second));
+        }
+    }
     println!("{id}: {} {}, {} s", unpacked.release, unpacked.flavour, started.elapsed().as_secs());
     if !said.is_done {
         println!("the end of its log:");
@@ -315,7 +318,7 @@ fn boot(
             println!("| {line}");
         }
     }
-    Ok(Booted { kernel, unpacked, said, good })
+    Ok(Booted { kernel, unpacked, said })
 }
 
 /// Boots a guest that does `orders`, and returns what it said; `id` names its files.
@@ -394,6 +397,8 @@ fn judge(
             let prefix = format!("{tier} ");
             let again: Vec<_> = said.again.iter().filter_map(|again| again.strip_prefix(&prefix)).collect();
             count.lines.extend(again.iter().map(|one| format!("    tried again: {one}")));
+            let alone = said.alone.iter().filter(|one| one.starts_with(&prefix));
+            count.lines.extend(alone.map(|one| format!("    passed alone: {one}")));
             if again.len() > AGAIN {
                 let difference =
                     format!("{} tries failed where runs were left out: that is no chance", again.len());

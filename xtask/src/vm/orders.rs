@@ -1,5 +1,6 @@
 //! What a guest is told to do: a few lines of shell for its init.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// A guest's CPU is some twenty times slower than the host's.
@@ -18,6 +19,11 @@ pub(super) struct Tier<'a> {
     pub(super) only: &'a [String],
     /// Whole names.
     pub(super) skip: Vec<&'a str>,
+}
+
+/// These scenarios and no others.
+pub(super) fn of(names: &BTreeMap<u8, Vec<String>>) -> Vec<Tier<'_>> {
+    names.iter().map(|(number, only)| Tier { number: *number, only, skip: Vec::new() }).collect()
 }
 
 /// Runs scenarios with each tier; those of `skip` are left out.

@@ -19,6 +19,8 @@ pub(super) struct Said {
     pub(super) ended: BTreeMap<(u8, String), Ended>,
     /// Scenarios that were tried again, and why: `TIER NAME: WHY`.
     pub(super) again: Vec<String>,
+    /// Scenarios that failed beside others and passed alone, and how they failed: `TIER NAME: WHY`.
+    pub(super) alone: Vec<String>,
     /// What `acceptd` said and how it ended, of a kernel that it refuses: by its command.
     pub(super) refusals: BTreeMap<String, (String, Option<i32>)>,
     /// Seconds that each tier took.
@@ -62,6 +64,29 @@ pub(super) fn read(log: &str) -> Said {
 }
 
 impl Said {
+    /// Scenarios that failed, by tier.
+    pub(super) fn failed(&self) -> BTreeMap<u8, Vec<String>> {
+        let mut failed = BTreeMap::<u8, Vec<String>>::new();
+        for ((tier, name), _) in self.ended.iter().filter(|(_, ended)| ended.failure.is_some()) {
+            failed.entry(*tier).or_default().push(name.clone());
+        }
+        failed
+    }
+
+    /// Takes what a second run says of those that failed.
+    pub(super) fn correct(&mut self, second: Self) {
+        for ((tier, name), ended) in second.ended {
+            let Some(first) = self.ended.get_mut(&(tier, name.clone())) else { continue };
+            if let (Some(why), None) = (&first.failure, &ended.failure) {
+                self.alone.push(format!("{tier} {name}: {why}"));
+                *first = ended;
+            }
+        }
+        self.again.extend(second.again);
+        self.faults.extend(second.faults);
+        self.is_done &= second.is_done;
+    }
+
     /// `TIER NAME`
     fn plan(&mut self, rest: &str) {
         if let Some((tier, name)) = rest.split_once(' ')
@@ -122,6 +147,20 @@ mod tests {
         assert_eq!(said.faults, ["module nfsd.ko is not loaded", "[ 1.0] WARNING: CPU: 0 PID: 1"]);
         assert_eq!(said.seconds[&2], 40);
         assert!(said.is_done);
+    }
+
+    #[test]
+    fn a_second_run_corrects_what_failed_and_says_so() {
+        let mut said =
+            read("scenario 1 a ok 1\nscenario 2 a FAILED 1 slow\nscenario 2 b FAILED 1 bad\nguest: done");
+        assert_eq!(said.failed(), [(2, vec!["a".to_owned(), "b".to_owned()])].into());
+        said.correct(read(
+            "scenario 2 a ok 1\nscenario 2 b FAILED 1 bad again\nscenario 2 c ok 1\nguest: done after 1 s",
+        ));
+        assert_eq!(said.alone, ["2 a: slow"]);
+        assert_eq!(said.failed(), [(2, vec!["b".to_owned()])].into());
+        assert_eq!(said.ended.len(), 3, "nothing is added");
+        assert!(!said.is_done, "the first did not come to its end");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Runs that were as expected: a matrix takes more than an hour, and need not begin anew for one machine that failed.
+//! Runs that came to their end: a matrix takes more than an hour, and need not begin anew for one machine or one scenario.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -12,9 +12,9 @@ use super::matrix::Kernel;
 use super::{Place, busybox, logs};
 
 /// Everything that a run depends on, in one number. It protects nothing: it tells a run from another one.
-pub(super) struct Good(u64);
+pub(super) struct Kept(u64);
 
-impl Good {
+impl Kept {
     pub(super) fn of(
         place: &Place<'_>,
         kernel: &Kernel,
@@ -41,23 +41,20 @@ impl Good {
         Ok(Self(hasher.finish()))
     }
 
-    /// The log of a run that depended on the same, and was as expected.
+    /// The log of a run that depended on the same.
     pub(super) fn log(&self, place: &Place<'_>, id: &str) -> Option<String> {
-        let known = fs::read_to_string(logs(place).join(format!("{id}.good"))).ok()?;
-        let log = fs::read(logs(place).join(format!("{id}.good.log"))).ok()?;
+        let known = fs::read_to_string(logs(place).join(format!("{id}.kept"))).ok()?;
+        let log = fs::read(logs(place).join(format!("{id}.kept.log"))).ok()?;
         (known == self.text()).then(|| String::from_utf8_lossy(&log).into_owned())
     }
 
-    /// Keeps the log of the run that has just been judged.
+    /// Keeps the log of the run that has just ended.
     pub(super) fn keep(&self, place: &Place<'_>, id: &str) -> Result<()> {
-        if self.log(place, id).is_none() {
-            let log = logs(place).join(format!("{id}.log"));
-            fs::copy(&log, logs(place).join(format!("{id}.good.log")))
-                .with_context(|| format!("copying {}", log.display()))?;
-            fs::write(logs(place).join(format!("{id}.good")), self.text())
-                .context("keeping what a run depended on")?;
-        }
-        Ok(())
+        let log = logs(place).join(format!("{id}.log"));
+        fs::copy(&log, logs(place).join(format!("{id}.kept.log")))
+            .with_context(|| format!("copying {}", log.display()))?;
+        fs::write(logs(place).join(format!("{id}.kept")), self.text())
+            .context("keeping what a run depended on")
     }
 
     fn text(&self) -> String {
