@@ -1,5 +1,7 @@
 //! An engine of Docker's that is ours alone.
 
+mod firewall;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -17,8 +19,16 @@ const READY: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_secs(30);
 
 /// It runs, with nothing of the host's own engine.
+///
+/// Dropped, it ends as the fields do, in their order; [`Engine::stop`] says what went wrong with that.
 pub(crate) struct Engine {
+    containers: Containers,
     process: Running,
+    firewall: Option<firewall::Kept>,
+}
+
+/// Those of the engine that listens here. Dropped, they are gone.
+struct Containers {
     socket: PathBuf,
 }
 
@@ -47,9 +57,10 @@ impl Engine {
             // It is to change nothing on the host's network.
             dockerd.arg("--iptables=false");
         }
+        let firewall = if network { Some(firewall::Kept::read()?) } else { None };
         let process =
             Running::start("dockerd", dockerd, &folder.join("dockerd.out"), &folder.join("dockerd.err"))?;
-        let mut engine = Self { process, socket };
+        let mut engine = Self { containers: Containers { socket }, process, firewall };
         until("Docker's engine", READY, || {
             engine.process.require_alive()?;
             let mut info = engine.docker(&["info"]);
@@ -61,14 +72,12 @@ impl Engine {
 
     /// Its client.
     pub(crate) fn docker(&self, arguments: &[&str]) -> Command {
-        let mut docker = Command::new("docker");
-        docker.arg("--host").arg(self.host()).args(arguments);
-        docker
+        self.containers.docker(arguments)
     }
 
     /// What `DOCKER_HOST` is for it.
     pub(crate) fn host(&self) -> String {
-        format!("unix://{}", self.socket.display())
+        self.containers.host()
     }
 
     /// Makes an image of a folder's files.
@@ -83,12 +92,43 @@ impl Engine {
         std::fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))
     }
 
-    /// Ends it and its containers.
+    /// Ends it and its containers, and puts the host's firewall back.
     pub(crate) fn stop(self) -> Result<()> {
+        let Self { containers, process, firewall } = self;
+        let removed = containers.remove();
+        // What is left of them is tried once more, before the engine ends.
+        drop(containers);
+        let ended = process.stop(STOP);
+        let restored = firewall.map_or(Ok(()), firewall::Kept::restore);
+        removed.and(ended.map(drop)).and(restored)
+    }
+}
+
+impl Containers {
+    fn host(&self) -> String {
+        format!("unix://{}", self.socket.display())
+    }
+
+    fn docker(&self, arguments: &[&str]) -> Command {
+        let mut docker = Command::new("docker");
+        docker.arg("--host").arg(self.host()).args(arguments);
+        docker
+    }
+
+    fn remove(&self) -> Result<()> {
         let running = capture(self.docker(&["ps", "--quiet", "--no-trunc"]))?;
         for id in running.lines() {
             capture(self.docker(&["rm", "--force", id]))?;
         }
-        self.process.stop(STOP).map(drop)
+        Ok(())
+    }
+}
+
+impl Drop for Containers {
+    fn drop(&mut self) {
+        // Without an engine that answers there is nobody to remove them.
+        if let Err(error) = self.remove() {
+            eprintln!("containers may be left: {error:#}");
+        }
     }
 }
