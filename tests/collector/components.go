@@ -5,8 +5,36 @@ package main
 import (
 	"fmt"
 
+	"github.com/open-telemetry/opentelemetry-collector-contrib/exporter/fileexporter"
+	"github.com/open-telemetry/opentelemetry-collector-contrib/extension/healthcheckextension"
+	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/transformprocessor"
+	"go.opentelemetry.io/collector/exporter"
+	"go.opentelemetry.io/collector/exporter/debugexporter"
+	"go.opentelemetry.io/collector/exporter/otlpexporter"
+	"go.opentelemetry.io/collector/exporter/otlphttpexporter"
+	"go.opentelemetry.io/collector/extension"
 	"go.opentelemetry.io/collector/otelcol"
+	"go.opentelemetry.io/collector/processor"
+	"go.opentelemetry.io/collector/processor/memorylimiterprocessor"
+	"go.opentelemetry.io/collector/receiver"
+	"go.opentelemetry.io/collector/receiver/otlpreceiver"
 	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
+)
+
+// version is that of the Collector whose parts go.mod has.
+const version = "0.161.0"
+
+// What minimal.yaml, demo.yaml and victorialogs.yaml name, and debug and file for the suites.
+var (
+	extensions = []extension.Factory{healthcheckextension.NewFactory()}
+	receivers  = []receiver.Factory{otlpreceiver.NewFactory()}
+	processors = []processor.Factory{memorylimiterprocessor.NewFactory(), transformprocessor.NewFactory()}
+	exporters  = []exporter.Factory{
+		debugexporter.NewFactory(),
+		fileexporter.NewFactory(),
+		otlpexporter.NewFactory(),
+		otlphttpexporter.NewFactory(),
+	}
 )
 
 // components lists what a configuration can name.

@@ -1,7 +1,7 @@
 // The OpenTelemetry Collector that acceptd's tests send to: the real service, receivers and exporters, with only the components that
-// the configurations of ../../otel-config name. It is built in three ways, see ../../xtask/src/collector.rs: the core, of the newest
-// version and in a minute or two; with -tags contrib and contrib.mod more; with -tags elastic and elastic.mod the one with
-// Elasticsearch's exporter, pinned at the version whose settings elastic.yaml has.
+// the configurations of ../../otel-config name. It is built in three ways, see ../../xtask/src/collector.rs: for one machine, in half
+// the time; with -tags contrib for many machines, too; with -tags elastic and elastic.mod the one with Elasticsearch's exporter, pinned
+// at the version whose settings elastic.yaml has.
 package main
 
 import (

@@ -25,7 +25,10 @@ pub(crate) struct Sink {
     pub(crate) file: PathBuf,
 }
 
-/// The newest, with what minimal.yaml names.
+/// Of the parts in go.mod, but for those of elastic.mod.
+pub(crate) const VERSION: &str = "0.161.0";
+
+/// With what configurations for one machine name.
 const CORE: Program<'_> = Program {
     title: "the Collector",
     name: "otelcol",
@@ -33,14 +36,13 @@ const CORE: Program<'_> = Program {
     package: ".",
     modfile: None,
     tags: "",
-    takes: "one to three minutes",
+    takes: "two to four minutes",
 };
 
-/// With what the other configurations name, but for elastic.yaml.
+/// With what those for many machines name, too.
 const CONTRIB: Program<'_> = Program {
-    title: "the Collector with processors",
+    title: "the Collector for many machines",
     name: "otelcol-contrib",
-    modfile: Some("contrib.mod"),
     tags: "contrib",
     takes: "four or five minutes",
     ..CORE
@@ -56,7 +58,7 @@ const ELASTIC: Program<'_> = Program {
     ..CORE
 };
 
-/// Builds the newest, once; returns its path.
+/// Builds that for one machine, once; returns its path.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     go::build(workspace, &CORE)
 }
@@ -71,7 +73,7 @@ pub(crate) fn elastic_ahead(workspace: &Workspace) -> Result<()> {
     go::build_ahead(workspace, &ELASTIC)
 }
 
-/// [`build`] with processors.
+/// [`build`] of that for many.
 pub(crate) fn build_contrib(workspace: &Workspace) -> Result<PathBuf> {
     go::build(workspace, &CONTRIB)
 }

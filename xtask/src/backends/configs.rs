@@ -8,14 +8,18 @@ use anyhow::{Context, Result, bail};
 use crate::collector;
 use crate::workspace::Workspace;
 
-/// What needs the Collector with processors; of several files each goes on top of the one before.
-const CONTRIB: [&[&str]; 10] = [
+/// For one machine; of several files each goes on top of the one before.
+const CORE: [&[&str]; 5] = [
+    &["minimal.yaml"],
     &["demo.yaml", "demo/none.yaml"],
     &["demo.yaml", "demo/elastic.yaml"],
     &["demo.yaml", "demo/victorialogs.yaml"],
+    &["victorialogs.yaml"],
+];
+/// For many.
+const CONTRIB: [&[&str]; 6] = [
     &["kubernetes.yaml"],
     &["kubernetes.yaml", "../packaging/kubernetes/base/backend.yaml"],
-    &["victorialogs.yaml"],
     &["gateway/agent.yaml"],
     &["gateway/gateway.yaml"],
     &["kafka/agent.yaml"],
@@ -23,8 +27,6 @@ const CONTRIB: [&[&str]; 10] = [
 ];
 /// What needs the one with Elasticsearch's exporter.
 const ELASTIC: [&[&str]; 1] = [&["elastic.yaml"]];
-/// What the newest has everything for.
-const CORE: [&[&str]; 1] = [&["minimal.yaml"]];
 
 /// Folders of otel-config/ that are not the Collector's.
 const OTHERS: [&str; 5] = ["elastic", "jaeger", "loki", "prometheus", "registry"];

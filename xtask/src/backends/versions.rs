@@ -4,9 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 /// A variable of .env, a file that says the same version, and what is before it there.
-const SAME: [(&str, &str, &str); 9] = [
-    ("COLLECTOR_IMAGE", "tests/collector/components_contrib.go", "const version = \""),
-    ("COLLECTOR_IMAGE", "tests/collector/contrib.mod", "exporter/fileexporter v"),
+const SAME: [(&str, &str, &str); 10] = [
+    ("COLLECTOR_IMAGE", "xtask/src/collector.rs", "const VERSION: &str = \""),
+    ("COLLECTOR_IMAGE", "tests/collector/components.go", "const version = \""),
+    ("COLLECTOR_IMAGE", "tests/collector/go.mod", "exporter/fileexporter v"),
     ("ELASTIC_COLLECTOR_IMAGE", "tests/collector/components_elastic.go", "const version = \""),
     ("ELASTIC_COLLECTOR_IMAGE", "tests/collector/elastic.mod", "exporter/elasticsearchexporter v"),
     // The second number of the module is Jaeger's, and 63 more.

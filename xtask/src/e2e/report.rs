@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 
 use super::jaeger::Times;
 use super::servers::{Accepted, Measured};
-use crate::results;
 use crate::workspace::Workspace;
+use crate::{collector, results};
 
 /// The figures of a run in which everything was equal.
 pub(crate) struct Figures {
@@ -84,8 +84,8 @@ pub(crate) fn write(workspace: &Workspace, figures: &Figures) -> Result<()> {
     let nginx = nginx.output().context("nginx -v")?;
     let facts = [
         ("server", String::from_utf8_lossy(&nginx.stderr).trim().to_owned()),
-        ("Collector", "0.165.0 of tests/collector, file exporter".to_owned()),
-        ("on Kubernetes", "0.161.0 of tests/collector-contrib, k8sattributes".to_owned()),
+        ("Collector", format!("{} of tests/collector, file exporter", collector::VERSION)),
+        ("on Kubernetes", format!("{} of tests/collector, k8sattributes", collector::VERSION)),
         ("Jaeger", "2.13.0 of tests/jaeger, in memory".to_owned()),
     ];
     results::write(workspace, "e2e", "End to end: nginx, acceptd, Collector", &facts, &figures.to_string())
