@@ -230,6 +230,7 @@ scenarios! {
         what_a_process_publishes_names_its_service
         a_wrong_context_hurts_nobody
         the_environment_names_the_service
+        four_capabilities_are_enough
         nobody_is_asked_when_that_is_switched_off
         how_it_was_started_is_told_when_that_is_wanted
         who_became_the_same_executable_again_is_not_asked

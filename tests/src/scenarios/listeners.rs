@@ -60,7 +60,8 @@ pub(super) fn failures_are_counted_beyond_the_budget() {
         "--set",
         "events.failures=true",
         "--set",
-        "listener.interval=200ms",
+        // As long as a tick may be late.
+        &format!("listener.interval={}", wait::slowly(Duration::from_millis(200))),
         "--set",
         "capture.failure_budget=3",
     ]);

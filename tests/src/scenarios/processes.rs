@@ -2,10 +2,13 @@
 
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, Permissions},
     io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::OwnedFd,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    },
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     thread,
@@ -23,6 +26,7 @@ use crate::{
 use rustix::{
     net::{AddressFamily, SocketType, bind, socket},
     process::{Signal, kill_process},
+    thread::{CapabilitySet, remove_capability_from_bounding_set},
 };
 
 use super::assert_tells;
@@ -291,6 +295,38 @@ pub(super) fn the_environment_names_the_service() {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
     assert_eq!(record.resource_text("host.name"), Some(host.trim()));
     assert_eq!(record.resource_text("secret"), None);
+    let _ = agent.stop();
+}
+
+/// docker-compose.yml and packaging/kubernetes drop all others. What a process of another user publishes and runs is seen all the same.
+pub(super) fn four_capabilities_are_enough() {
+    let four = CapabilitySet::BPF
+        | CapabilitySet::PERFMON
+        | CapabilitySet::SYS_PTRACE
+        | CapabilitySet::DAC_READ_SEARCH;
+    // What a thread may not have, no program that it starts has.
+    let start = move || {
+        for capability in CapabilitySet::all().difference(four).iter() {
+            // One that this kernel does not know is nobody's.
+            _ = remove_capability_from_bounding_set(capability);
+        }
+        patient(&[])
+    };
+    let agent = thread::spawn(start).join().expect("the agent starts");
+    let status = format!("/proc/{}/status", agent.pid().as_raw_nonzero());
+    let status = fs::read_to_string(status).expect("the agent runs");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
+    assert_eq!(effective, Some(format!("{:016x}", four.bits()).as_str()));
+    // A copy that everybody may run: the build's folder may be closed to others.
+    let folder =
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().expect("a folder");
+    let program = acceptor_called(folder.path(), "of-nobody");
+    let mut nobodys = Command::new(&program);
+    nobodys.uid(65534).gid(65534).env("OTEL_SERVICE_NAME", "till").arg("1");
+    let record = one_accept(&agent, &mut nobodys);
+    assert_eq!(service(&record), Some("till"));
+    assert_eq!(executable(&record), ("of-nobody", program.to_str()));
+    assert_eq!(record.resource_int("process.user.id"), Some(65534));
     let _ = agent.stop();
 }
 
