@@ -262,6 +262,7 @@ scenarios! {
         over_a_restart_where_nobody_listens_any_more
         what_ended_meanwhile_is_forgotten
         over_a_clock_step [needs Guest] (alone)
+        over_a_restart_and_a_clock_step [needs Guest] (alone)
         without_a_bpf_file_system
         peers_as_far_as_they_may_be_told
     }

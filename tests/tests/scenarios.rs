@@ -1,11 +1,19 @@
 //! Runs every scenario natively, each as a test.
 #![forbid(unsafe_code)]
 
+use std::{num::NonZero, thread};
+
 use acceptd_tests::scenarios::ALL;
 use libtest_mimic::{Arguments, Trial, run};
 
+/// Scenarios for each CPU.
+const AT_ONCE: usize = 2;
+
 fn main() {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // They wait more often than they compute.
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    arguments.test_threads = arguments.test_threads.or(Some(AT_ONCE * processors));
     let trial = |scenario: &acceptd_tests::scenarios::Scenario| {
         let run = scenario.run;
         let missing = scenario.needs.iter().find_map(|need| need.is_missing_here());

@@ -57,7 +57,13 @@ fn main() {
     if count.as_deref() == Some("publish") {
         let wrong = arguments.next().and_then(|name| Wrong::named(&name)).expect("acceptor publish WRONG");
         let name = arguments.next().expect("acceptor publish WRONG NAME");
-        context::publish(&[("service.name", &name), ("process.pid", "1"), ("service.version", "7")], wrong);
+        let published = [
+            ("service.name", name.as_str()),
+            ("process.pid", "1"),
+            ("service.version", "7"),
+            ("service.instance.id", "till-7"),
+        ];
+        context::publish(&published, wrong);
         count = arguments.next();
     }
     let mut later = None;

@@ -12,7 +12,6 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     thread,
-    time::{Duration, Instant},
 };
 
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
     truth::Truth,
     wait,
 };
+use jiff::{SignedDuration, Timestamp};
 use rustix::{
     net::{AddressFamily, SocketType, bind, socket},
     process::{Signal, kill_process},
@@ -266,6 +266,7 @@ pub(super) fn what_a_process_publishes_names_its_service() {
     let record = one_accept(&agent, acceptor().args(["publish", "valid", "shop", "1"]));
     assert_eq!(service(&record), Some("shop"));
     assert_eq!(record.resource_text("service.version"), Some("7"));
+    assert_eq!(record.resource_text("service.instance.id"), Some("till-7"));
     assert_eq!(record.resource_text("process.pid"), None, "what was observed is a number, and wins");
     let mut both = acceptor();
     both.env("OTEL_SERVICE_NAME", "environment").env("OTEL_RESOURCE_ATTRIBUTES", "service.namespace=eu");
@@ -279,6 +280,7 @@ pub(super) fn a_wrong_context_hurts_nobody() {
     for wrong in ["garbage", "huge", "elsewhere", "unanswered"] {
         let record = one_accept(&agent, acceptor().args(["publish", wrong, "shop", "1"]));
         assert_eq!(service(&record), NAMELESS, "{wrong}");
+        assert_eq!(record.resource_text("service.instance.id"), None, "nobody makes one up");
     }
     let record = one_accept(&agent, acceptor().args(["publish", "valid", "shop", "1"]));
     assert_eq!(service(&record), Some("shop"), "the next one is read");
@@ -288,10 +290,14 @@ pub(super) fn a_wrong_context_hurts_nobody() {
 pub(super) fn the_environment_names_the_service() {
     let agent = patient(&[]);
     let mut named = acceptor();
-    named.env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod,host.name=forged,secret=x");
+    named.env(
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "deployment.environment.name=prod,service.instance.id=e1,host.name=forged,secret=x",
+    );
     let record = one_accept(&agent, named.env("OTEL_SERVICE_NAME", "till").arg("1"));
     assert_eq!(service(&record), Some("till"));
     assert_eq!(record.resource_text("deployment.environment.name"), Some("prod"));
+    assert_eq!(record.resource_text("service.instance.id"), Some("e1"));
     let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
     assert_eq!(record.resource_text("host.name"), Some(host.trim()));
     assert_eq!(record.resource_text("secret"), None);
@@ -526,32 +532,35 @@ pub(super) fn a_process_that_is_moved_takes_nobody_with_it() {
 /// Each of them is gone when its record is made, or soon after. Names alternate, so that one who is taken for another shows. An
 /// emulated machine makes as many as it can in two minutes.
 pub(super) fn ten_thousand_processes_accept_once_each() {
-    const PROCESSES: usize = 10_000;
-    let end = Instant::now() + Duration::from_mins(2);
+    // How far the agent's start of the host's clock may be from ours, and a tick.
+    const TOLERANCE: SignedDuration = SignedDuration::from_millis(50);
+    let processes = wait::fewer(10_000) as usize;
     let agent = Agent::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let programs = ["even", "odd"].map(|name| acceptor_called(folder.path(), name));
     let (listening, port) = listener();
     let mut truths = HashMap::new();
-    for number in (0..PROCESSES).take_while(|_| Instant::now() < end) {
+    for number in 0..processes {
+        let before = Timestamp::now();
         let name = ["even", "odd"][number % 2];
         let mut acceptor = Acceptor::start(&programs[number % 2], &listening, &["1"]);
         let client = connect(port);
         let truth = acceptor.truth();
         drop(client);
         acceptor.end();
-        truths.insert(truth.cookie.to_string(), (truth.pid, name));
+        let started = before - TOLERANCE..=Timestamp::now() + TOLERANCE;
+        truths.insert(truth.cookie.to_string(), (truth.pid, name, started));
     }
-    assert!(truths.len() >= PROCESSES / 100, "only {}", truths.len());
-    let records = agent.inbox.of_port(port, truths.len());
-    assert_eq!(records.len(), truths.len());
+    let records = agent.inbox.of_port(port, processes);
+    assert_eq!((records.len(), truths.len()), (processes, processes));
     for record in &records {
         let cookie = record.text("acceptd.socket.cookie").expect("a cookie");
-        let (pid, name) = truths.remove(cookie).expect("an accept of ours, once");
+        let (pid, name, started) = truths.remove(cookie).expect("an accept of ours, once");
         assert_eq!(record.resource_int("process.pid"), Some(i64::from(pid)), "{record:?}");
         assert_eq!(executable(record).0, name, "{record:?}");
         assert_eq!(record.resource_int("process.user.id"), Some(0), "{record:?}");
-        assert!(record.resource_text("process.creation.time").is_some(), "{record:?}");
+        let created = record.resource_text("process.creation.time").expect("every process has one");
+        assert!(started.contains(&created.parse().expect("a time")), "{created}, not in {started:?}");
     }
     let _ = agent.stop();
 }

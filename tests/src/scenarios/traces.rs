@@ -324,6 +324,20 @@ pub(super) fn over_a_restart() {
     });
 }
 
+/// The next agent has another time of day than the one that saw the accept.
+pub(super) fn over_a_restart_and_a_clock_step() {
+    for direction in [1, -1] {
+        let (listener, address) = listener();
+        ended_by_the_next_agent_after(
+            || {
+                let client = TcpStream::connect(address).expect("somebody listens");
+                (client, listener.accept().expect("a connection").0)
+            },
+            || step(STEP * direction),
+        );
+    }
+}
+
 /// In another network, too: what is open there is not taken for gone.
 pub(super) fn over_a_restart_where_nobody_listens_any_more() {
     let mut inhabitant = None;
@@ -345,6 +359,14 @@ pub(super) fn over_a_restart_where_nobody_listens_any_more() {
 
 /// `connected` makes a connection: the client's end, and the server's.
 fn ended_by_the_next_agent(connected: impl FnOnce() -> (TcpStream, TcpStream)) {
+    ended_by_the_next_agent_after(connected, || ());
+}
+
+/// Between the two agents there is `meanwhile`.
+fn ended_by_the_next_agent_after(
+    connected: impl FnOnce() -> (TcpStream, TcpStream),
+    meanwhile: impl FnOnce(),
+) {
     let (_mounted, pins) = pins();
     let flags = [TRACES, EVERY_ONE, "--set", &pins];
     let first = Agent::with(&flags);
@@ -356,6 +378,7 @@ fn ended_by_the_next_agent(connected: impl FnOnce() -> (TcpStream, TcpStream)) {
     let _ = first.stop();
     client.write_all(&[1; 64]).expect("it is open");
     thread::sleep(Duration::from_millis(100));
+    meanwhile();
     let second = Agent::with(&flags);
     (&accepted).read_exact(&mut [0; 64]).expect("what was sent");
     drop(accepted);
@@ -363,7 +386,8 @@ fn ended_by_the_next_agent(connected: impl FnOnce() -> (TcpStream, TcpStream)) {
     trace.extend(second.inbox.trace(&record.log.trace_id, 1));
     assert_eq!(trace.len(), 3);
     assert_is_one(&trace, &record);
-    assert!(trace[CONNECTION].took() >= Duration::from_millis(100));
+    let took = trace[CONNECTION].took();
+    assert!(took >= Duration::from_millis(100) && took < Duration::from_mins(10), "{took:?}");
     assert_eq!(trace[CONNECTION].int("acceptd.connection.bytes_received"), Some(64));
     assert_eq!(trace[CONNECTION].text("acceptd.connection.closed_by"), Some("local"));
     let _ = second.stop();
@@ -401,12 +425,15 @@ pub(super) fn what_ended_meanwhile_is_forgotten() {
 }
 
 /// The wall clock jumps, and times of one connection stay in order.
+const STEP: i64 = 3600;
+
+/// Of the host's time of day.
+fn step(seconds: i64) {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Realtime);
+    clock_settime(ClockId::Realtime, Timespec { tv_sec: tv_sec + seconds, tv_nsec }).expect("root may");
+}
+
 pub(super) fn over_a_clock_step() {
-    const STEP: i64 = 3600;
-    let step = |seconds: i64| {
-        let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Realtime);
-        clock_settime(ClockId::Realtime, Timespec { tv_sec: tv_sec + seconds, tv_nsec }).expect("root may");
-    };
     let agent = Agent::with(&[TRACES, EVERY_ONE]);
     for direction in [1, -1] {
         let (listener, address) = listener();
