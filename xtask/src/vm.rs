@@ -284,31 +284,33 @@ fn boot(
             only: parts(matrix, &kernel, *number, options),
             skip: skipped(*number),
         };
-        orders::scenarios(&tiers.iter().map(tier).collect::<Vec<_>>())
+        orders::scenarios(&tiers.iter().map(tier).collect::<Vec<_>>(), orders::JOBS)
     };
     let id = kernel.id();
     let cmdline =
         options.cmdline.as_ref().or(kernel.cmdline.as_ref()).map_or(machine::CMDLINE, String::as_str);
     let started = Instant::now();
-    let kept = if options.full { Some(Kept::of(place, &kernel, &unpacked, &orders, cmdline)?) } else { None };
-    let text = match kept.as_ref().and_then(|kept| kept.log(place, &id)) {
-        Some(log) => {
-            println!("{id}: as before: the same programs, kernel and orders were run");
-            log
+    // A refusal takes seconds.
+    let is_kept = options.full && kernel.refused.is_none();
+    let kept = if is_kept { Some(Kept::of(place, &kernel, &unpacked, &orders, cmdline)?) } else { None };
+    let text = if let Some(log) = kept.as_ref().and_then(|kept| kept.log(place, &id)) {
+        println!("{id}: as before: the same programs, kernel and orders were run");
+        log
+    } else {
+        let text = run_guest(place, &kernel, &id, &unpacked, &orders, cmdline)?;
+        // At once: a matrix that is ended goes on with the others.
+        if let Some(kept) = kept.filter(|_| serial::read(&text).is_whole(ALONE, AGAIN)) {
+            kept.keep(place, &id, &text)?;
         }
-        None => run_guest(place, &kernel, &id, &unpacked, &orders, cmdline)?,
+        text
     };
     let mut said = serial::read(&text);
-    if let Some(kept) = kept.filter(|_| said.is_done) {
-        // At once: a matrix that is ended goes on with the others.
-        kept.keep(place, &id)?;
-        let failed = said.failed();
-        if (1..=ALONE).contains(&failed.values().map(Vec::len).sum()) {
-            println!("{id}: once more, alone: {failed:?}");
-            let orders = orders::scenarios(&orders::of(&failed));
-            let second = run_guest(place, &kernel, &format!("{id}-alone"), &unpacked, &orders, cmdline)?;
-            said.correct(serial::read(&second));
-        }
+    let failed = said.failed();
+    if is_kept && said.is_whole(ALONE, AGAIN) && !failed.is_empty() {
+        println!("{id}: once more, alone: {failed:?}");
+        let orders = orders::scenarios(&orders::of(&failed), 1);
+        let second = run_guest(place, &kernel, &format!("{id}-alone"), &unpacked, &orders, cmdline)?;
+        said.correct(serial::read(&second));
     }
     println!("{id}: {} {}, {} s", unpacked.release, unpacked.flavour, started.elapsed().as_secs());
     if !said.is_done {

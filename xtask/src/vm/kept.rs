@@ -49,10 +49,8 @@ impl Kept {
     }
 
     /// Keeps the log of the run that has just ended.
-    pub(super) fn keep(&self, place: &Place<'_>, id: &str) -> Result<()> {
-        let log = logs(place).join(format!("{id}.log"));
-        fs::copy(&log, logs(place).join(format!("{id}.kept.log")))
-            .with_context(|| format!("copying {}", log.display()))?;
+    pub(super) fn keep(&self, place: &Place<'_>, id: &str, text: &str) -> Result<()> {
+        fs::write(logs(place).join(format!("{id}.kept.log")), text).context("keeping a log")?;
         fs::write(logs(place).join(format!("{id}.kept")), self.text())
             .context("keeping what a run depended on")
     }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 const PATIENCE: u32 = 10;
 
 /// Scenarios at a time: they wait as often as they compute.
-const JOBS: u32 = 3;
+pub(super) const JOBS: u32 = 3;
 
 /// Lines of the panics and of the agents of scenarios that failed; without a failure there are none.
 const LAST_WORDS: u32 = 300;
@@ -26,11 +26,11 @@ pub(super) fn of(names: &BTreeMap<u8, Vec<String>>) -> Vec<Tier<'_>> {
     names.iter().map(|(number, only)| Tier { number: *number, only, skip: Vec::new() }).collect()
 }
 
-/// Runs scenarios with each tier; those of `skip` are left out.
-pub(super) fn scenarios(tiers: &[Tier<'_>]) -> String {
+/// Runs scenarios with each tier, so many at a time; those of `skip` are left out.
+pub(super) fn scenarios(tiers: &[Tier<'_>], jobs: u32) -> String {
     let mut script = format!("export ACCEPTD_TEST_PATIENCE={PATIENCE}\n");
     for Tier { number: tier, only, skip } in tiers {
-        let mut words = format!("--tier {tier} --jobs {JOBS}");
+        let mut words = format!("--tier {tier} --jobs {jobs}");
         for (flag, names) in [("--only", only.iter().map(String::as_str).collect()), ("--skip", skip.clone())]
         {
             for name in names {
@@ -76,7 +76,7 @@ mod tests {
     fn each_tier_with_what_it_skips() {
         let only = ["x'y".to_owned()];
         let tier = |number, skip| Tier { number, only: &only, skip };
-        let script = scenarios(&[tier(1, vec!["a::b"]), tier(2, vec![])]);
+        let script = scenarios(&[tier(1, vec!["a::b"]), tier(2, vec![])], 3);
         assert!(
             script
                 .contains("ACCEPTD_TEST_TIER=1 scenarios --tier 1 --jobs 3 --only 'x'\\''y' --skip 'a::b' ")

@@ -73,6 +73,15 @@ impl Said {
         failed
     }
 
+    /// Whether it came to its end, and shows no more than chance: a few scenarios that failed, and a few tries in each tier.
+    pub(super) fn is_whole(&self, failed: usize, again: usize) -> bool {
+        let tries = |tier: &u8| self.again.iter().filter(|one| one.starts_with(&format!("{tier} "))).count();
+        self.is_done
+            && self.faults.is_empty()
+            && self.failed().values().map(Vec::len).sum::<usize>() <= failed
+            && self.planned.keys().all(|tier| tries(tier) <= again)
+    }
+
     /// Takes what a second run says of those that failed.
     pub(super) fn correct(&mut self, second: Self) {
         for ((tier, name), ended) in second.ended {
@@ -84,7 +93,9 @@ impl Said {
         }
         self.again.extend(second.again);
         self.faults.extend(second.faults);
-        self.is_done &= second.is_done;
+        if !second.is_done {
+            self.faults.push("the second boot did not come to its end".to_owned());
+        }
     }
 
     /// `TIER NAME`
@@ -160,7 +171,20 @@ mod tests {
         assert_eq!(said.alone, ["2 a: slow"]);
         assert_eq!(said.failed(), [(2, vec!["b".to_owned()])].into());
         assert_eq!(said.ended.len(), 3, "nothing is added");
-        assert!(!said.is_done, "the first did not come to its end");
+        assert!(!said.is_done && said.faults.is_empty());
+        said.correct(read("scenario 2 b ok 1\n"));
+        assert_eq!(said.faults, ["the second boot did not come to its end"]);
+    }
+
+    #[test]
+    fn what_is_more_than_chance_is_not_whole() {
+        let whole = |log: &str| read(log).is_whole(1, 1);
+        let good = "planned 2 a\nplanned 2 b\nagain 2 a: x\nscenario 2 a ok 1\nscenario 2 b FAILED 1 x\nguest: done after 1 s\n";
+        assert!(whole(good));
+        assert!(!whole(good.strip_suffix("guest: done after 1 s\n").expect("its end")));
+        for more in ["scenario 2 a FAILED 1 x\n", "again 2 b: x\n", "guest: module x is not loaded\n"] {
+            assert!(!whole(&format!("{good}{more}")), "{more}");
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(super) fn render(columns: &[Column<'_>], exceptions: &[NotApplicable], tiers
     });
     let alone: String = alone.collect();
     if !alone.is_empty() {
-        text += "\n## Passed alone only\n\nThree at a time they failed: an emulated CPU has not always time for all.\n\n";
+        text += "\n## Passed alone only\n\nThree at a time they failed, and then in a boot of their own they did not.\n\n";
         text += &alone;
     }
     text + &notes.to_string()
