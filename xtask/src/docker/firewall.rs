@@ -1,8 +1,11 @@
 //! The host's firewall, which an engine with a network writes its rules to and leaves them there when it ends.
 //!
 //! Rules that ask for the state of a connection make the kernel track every connection of the host, in a table that
-//! a minute of a benchmark fills: what is left behind slows down whatever is measured afterwards.
+//! a minute of a benchmark fills: what is left behind slows down whatever is measured afterwards. It makes the host a router, too.
+//!
+//! What was there before is put back as a whole: rules that somebody else adds meanwhile are gone then.
 
+use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
@@ -25,30 +28,40 @@ COMMIT
 COMMIT
 ";
 
+/// Whether the host forwards what is not for itself.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
 /// What it was. Dropped, it is that again.
 pub(super) struct Kept {
     /// As `iptables-save` writes it.
-    before: String,
+    rules: String,
+    forwarding: String,
     restored: bool,
 }
 
 impl Kept {
     /// To be put back.
     pub(super) fn read() -> Result<Self> {
-        Ok(Self { before: saved()?, restored: false })
+        let forwarding = fs::read_to_string(FORWARDING).with_context(|| format!("reading {FORWARDING}"))?;
+        Ok(Self { rules: saved()?, forwarding, restored: false })
     }
 
     /// Puts it back, and looks whether it is.
     pub(super) fn restore(mut self) -> Result<()> {
         self.restored = true;
-        restore(&self.before)
+        self.put_back()
+    }
+
+    fn put_back(&self) -> Result<()> {
+        fs::write(FORWARDING, &self.forwarding).with_context(|| format!("writing {FORWARDING}"))?;
+        restore(&self.rules)
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
         if !self.restored
-            && let Err(error) = restore(&self.before)
+            && let Err(error) = self.put_back()
         {
             eprintln!("the engine's rules are still in the firewall: {error:#}");
         }
@@ -71,10 +84,10 @@ fn saved() -> Result<String> {
     capture(Command::new("iptables-save"))
 }
 
-/// Rules and chains of users, without their counters.
+/// Rules, and chains but for those that only accept, which a table has anyway; without their counters.
 fn rules(saved: &str) -> impl Iterator<Item = &str> {
     saved.lines().filter_map(|line| match line.strip_prefix(':') {
-        Some(chain) => chain.split_once(" - ").map(|(name, _)| name),
+        Some(chain) => chain.split(" [").next().filter(|chain| !chain.ends_with(" ACCEPT")),
         None => line.starts_with("-A ").then_some(line),
     })
 }
@@ -85,10 +98,10 @@ mod tests {
 
     #[test]
     fn an_engines_rules_and_chains_are_seen_and_empty_tables_are_not() {
-        let saved = "# Generated\n*nat\n:OUTPUT ACCEPT [0:0]\n:DOCKER - [0:0]\n\
+        let saved = "# Generated\n*nat\n:OUTPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\n:DOCKER - [0:0]\n\
                      -A OUTPUT ! -d 127.0.0.0/8 -j DOCKER\nCOMMIT\n";
         let found: Vec<_> = rules(saved).collect();
-        assert_eq!(found, ["DOCKER", "-A OUTPUT ! -d 127.0.0.0/8 -j DOCKER"]);
+        assert_eq!(found, ["FORWARD DROP", "DOCKER -", "-A OUTPUT ! -d 127.0.0.0/8 -j DOCKER"]);
         assert_eq!(rules("*nat\n:OUTPUT ACCEPT [3:4]\nCOMMIT\n").count(), 0);
     }
 }
