@@ -19,6 +19,7 @@ mod kept;
 mod late;
 mod load;
 mod loki;
+mod loss;
 mod made;
 pub(crate) mod pictures;
 mod prometheus;
@@ -32,6 +33,7 @@ mod versions;
 mod victoria_logs;
 mod workload;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -41,14 +43,16 @@ use crate::records::Record;
 use crate::workspace::Workspace;
 use crate::{Extent, agent, build, host, results};
 use load::Load;
+use loss::Loss;
 use queries::Query;
 use questions::Questions;
 use stack::Stack;
 use workload::Workload;
 
-/// Builds `VictoriaLogs`, while others are built.
+/// Builds `VictoriaLogs` and Compose, while others are built.
 pub(crate) fn ahead(workspace: &Workspace) -> Result<()> {
-    victoria_logs::ahead(workspace)
+    victoria_logs::ahead(workspace)?;
+    compose::ahead(workspace)
 }
 
 /// Runs the suite; with `--full` writes the answers into docs/queries.md, and docs/results/backends.md.
@@ -67,7 +71,8 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     let started = Instant::now();
     let (mut workload, mut records) = start_workload(&mut stack, &programs, folder.path())?;
     let connection = stack.slow_connection(&mut workload, &mut records)?;
-    let answers = questions.ask(&mut stack, &mut workload, &connection);
+    let loss = Loss::start(&stack, &programs, folder.path())?;
+    let answers = questions.ask(&mut stack, &mut workload, &connection, &loss);
     let seconds = started.elapsed().as_secs();
     println!("{} passed, {} failed, after {seconds} s", answers.passed, answers.failed);
     let shapes = shapes::of(workspace, &stack.behind)?;
@@ -75,17 +80,27 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     if answers.failed > 0 {
         bail!("{} answers are not what the workload did", answers.failed);
     }
+    let told = format!(
+        "losses: {} events of a full ring, and what a destination that is away does not get, each found by its reason",
+        loss.ring
+    );
+    let of_loss = loss.stop(&stack)?;
     if !extent.full {
-        println!(
-            "left to --full, too: the other Collector configurations, the load, the gateways, docker-compose.yml"
-        );
         let (ledger, behind) = stack.stop_agent()?;
         ledger.check()?;
-        return behind.stop();
+        behind.stop()?;
+        drop(workload);
+        println!("{told}");
+        println!("{}", compose::run(workspace, folder.path(), false)?.join("\n"));
+        println!(
+            "left to --full, too: the other Collector configurations, the load, the gateways, Jaeger, Loki and Prometheus of docker-compose.yml"
+        );
+        return Ok(());
     }
     let mut figures = vec![format!("configurations: {configurations}, each read by its Collector")];
     figures.extend(answers.figures.clone());
     figures.extend(shapes);
+    figures.push(told);
     figures.extend(under_load(
         workspace,
         &programs,
@@ -93,10 +108,13 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
         stack,
         &mut workload,
         &questions.queries,
+        &of_loss,
     )?);
     questions.write(workspace, &answers)?;
+    // Its servers have the names of those in docker-compose.yml.
+    drop(workload);
     let folder = tempfile::tempdir().context("no temporary folder")?;
-    figures.extend(compose::run(workspace, folder.path())?);
+    figures.extend(compose::run(workspace, folder.path(), true)?);
     println!("{}", figures.join("\n"));
     results::write(workspace, "backends", "What backends show", &[], &figures.join("\n"))
 }
@@ -107,7 +125,8 @@ fn start_workload(stack: &mut Stack, programs: &Path, folder: &Path) -> Result<(
     Ok((Workload::start(&programs.join("workload"), folder)?, records))
 }
 
-/// The load, to its end and that of the agent; what came late, and through gateways. Returns what there is to say.
+/// The load, to its end and that of the agent; what came late, and through gateways. `others` are records of other agents. Returns what
+/// there is to say.
 fn under_load(
     workspace: &Workspace,
     programs: &Path,
@@ -115,6 +134,7 @@ fn under_load(
     mut stack: Stack,
     workload: &mut Workload,
     queries: &[Query],
+    others: &HashSet<String>,
 ) -> Result<Vec<String>> {
     let load = Load::run(&mut stack, &programs.join("workload"), folder)?;
     let top_peers = load.top_peers(&mut stack, workload, queries)?;
@@ -122,7 +142,7 @@ fn under_load(
     let (ledger, mut behind) = stack.stop_agent()?;
     ledger.check()?;
     let mut figures = vec![format!("records: {}", ledger.records()?)];
-    figures.extend(load.compare(&mut behind, &ledger, &records)?);
+    figures.extend(load.compare(&mut behind, &ledger, &records, others)?);
     figures.push(top_peers);
     figures.push(late::run(&mut behind, &programs.join("acceptd"), &records, folder)?);
     figures.push(gateways::run(workspace, programs, folder, &mut behind)?);

@@ -14,7 +14,7 @@ use crate::{Extent, apt, command, setup};
 const TARGETS: [&[(&str, u32, u32)]; 3] = [
     &[("samples", 10, 120), ("config", 10, 120)],
     &[("btf", 10, 120)],
-    &[("spool", 60, 600), ("answers", 60, 600)],
+    &[("spool", 20, 600), ("answers", 20, 600)],
 ];
 
 /// What cargo-fuzz sets, without a sanitizer: the code is safe Rust, and what is looked for are panics.

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::build;
+
 /// Paths of all, the loader among them; of a static program none.
 pub(crate) fn of(program: &Path) -> Result<Vec<PathBuf>> {
     let about = || format!("ldd {}", program.display());
@@ -17,6 +19,14 @@ pub(crate) fn of(program: &Path) -> Result<Vec<PathBuf>> {
         bail!("{}: {}", about(), why.trim_end());
     }
     Ok(String::from_utf8_lossy(&answer.stdout).lines().filter_map(library).map(PathBuf::from).collect())
+}
+
+/// Copies them to where the program looks for them under `root`.
+pub(crate) fn copy(program: &Path, root: &Path) -> Result<()> {
+    for library in of(program)? {
+        build::copy(&library, &root.join(library.strip_prefix("/").unwrap_or(&library)))?;
+    }
+    Ok(())
 }
 
 /// The path in a line of ldd: `libc.so.6 => /lib/libc.so.6 (0x…)`, or `/lib64/ld-linux-x86-64.so.2 (0x…)`.

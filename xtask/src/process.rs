@@ -74,6 +74,22 @@ impl Running {
         Ok(())
     }
 
+    /// Keeps it from running until [`Running::resume`].
+    pub(crate) fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    pub(crate) fn resume(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.require_alive()?;
+        let pid =
+            i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no such process id")?;
+        kill_process(pid, signal).with_context(|| format!("signalling {}", self.name))
+    }
+
     /// Sends SIGTERM and waits for the end; returns the log. Another exit code than 0 is an error, and so is an end
     /// past the deadline, after which the program is killed.
     pub(crate) fn stop(self, deadline: Duration) -> Result<String> {
@@ -82,10 +98,7 @@ impl Running {
 
     /// [`Running::stop`] for a program that has another exit code after SIGTERM.
     pub(crate) fn stop_with(mut self, deadline: Duration, code: i32) -> Result<String> {
-        self.require_alive()?;
-        let pid =
-            i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("no such process id")?;
-        kill_process(pid, Signal::TERM).with_context(|| format!("signalling {}", self.name))?;
+        self.signal(Signal::TERM)?;
         let name = self.name;
         let status = until(&format!("{name} to stop"), deadline, || Ok(self.child.try_wait()?))?;
         self.ended = true;

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::answer::Row;
 use super::environment::Environment;
@@ -36,6 +36,59 @@ const LEFT_OUT: [&str; 2] = ["grafana", "kibana"];
 /// Whom it may give other capabilities.
 const OLDER_CAPABILITIES: [&str; 2] = ["acceptd", "check"];
 
+/// What the quick suite does not run: it does not build them.
+const LEFT_TO_FULL: [&str; 3] = ["jaeger", "loki", "prometheus"];
+/// The profile of [`ELASTICSEARCH`]; that of [`VICTORIALOGS`] has its name.
+const ELASTIC: &str = "elastic";
+
+/// Who keeps log records.
+struct Store {
+    /// By which it is known to [`ask`], and the service.
+    name: &'static str,
+    title: &'static str,
+    /// The service that says whether it is away.
+    told_by: &'static str,
+    /// What that says when it is back.
+    is_back: &'static str,
+    /// A variable of .env.
+    port: &'static str,
+    /// What finds a client of the slow server, by its port.
+    query: fn(&str) -> String,
+}
+
+const LOKI: Store = Store {
+    name: "loki",
+    title: "Loki",
+    told_by: "backends",
+    is_back: "Loki answers",
+    port: "LOKI_PORT",
+    query: |peer| format!("{{service_name=\"slow\"}} | network_peer_port=\"{peer}\""),
+};
+const VICTORIALOGS: Store = Store {
+    name: "victorialogs",
+    title: "VictoriaLogs",
+    told_by: "backends-victorialogs",
+    is_back: "VictoriaLogs: http://localhost:",
+    port: "VICTORIALOGS_PORT",
+    query: |peer| format!("_time:30m service.name:=slow network.peer.port:={peer}"),
+};
+const ELASTICSEARCH: Store = Store {
+    name: "elasticsearch",
+    title: "Elasticsearch",
+    told_by: "backends-elastic",
+    is_back: "Elasticsearch: http://localhost:",
+    port: "ELASTICSEARCH_PORT",
+    query: |peer| {
+        let filter = json!([
+            { "term": { "resource.attributes.service.name": "slow" } },
+            { "term": { "attributes.network.peer.port": peer } },
+        ]);
+        let body = json!({ "query": { "bool": { "filter": filter } }, "_source": false,
+            "fields": ["resource.attributes.*", "attributes.*", "trace_id"] });
+        format!("POST /logs-acceptd.otel-default/_search\n{body}")
+    },
+};
+
 /// What a user waits, by the README, for data to be there.
 const TWO_MINUTES: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_secs(1);
@@ -53,32 +106,39 @@ pub(super) struct Up<'a> {
     compose: PathBuf,
     engine: &'a Engine,
     pub(super) environment: Environment,
+    full: bool,
+    /// What runs besides.
+    profile: &'static str,
 }
 
-/// Runs it; returns lines of what was seen.
-pub(super) fn run(workspace: &Workspace, folder: &Path) -> Result<Vec<String>> {
+/// Builds Compose, while others are built.
+pub(super) fn ahead(workspace: &Workspace) -> Result<()> {
+    go::build_ahead(workspace, &COMPOSE)
+}
+
+/// Runs all of it, or without `full` what needs nothing of [`LEFT_TO_FULL`]; returns lines of what was seen.
+pub(super) fn run(workspace: &Workspace, folder: &Path, full: bool) -> Result<Vec<String>> {
     apt::require("dockerd", "--version", "docker.io")?;
     apt::require("busybox", "--help", "busybox-static")?;
     let compose = go::build(workspace, &COMPOSE)?;
     let environment = Environment::read(workspace)?;
     let engine = Engine::start(&folder.join("docker"), true)?;
     let scratch = super::stack::made(folder.join("images"))?;
-    images::make(workspace, &engine, &environment, &scratch)?;
-    let up = Up { folder, workspace, compose, engine: &engine, environment };
-    let seen = refusals::run(&up).and_then(|refusals| {
-        let mut seen = up.check()?;
-        seen.push(refusals);
+    images::make(workspace, &engine, &environment, &scratch, full)?;
+    let mut up =
+        Up { folder, workspace, compose, engine: &engine, environment, full, profile: VICTORIALOGS.name };
+    let mut seen = up.with_profile(VICTORIALOGS.name, |up| {
+        let mut seen = vec![refusals::run(up)?];
+        seen.extend(up.check()?);
         Ok(seen)
-    });
-    if seen.is_err() {
-        // Before it is gone.
-        _ = command::run(up.compose(&["ps", "--all"]));
-        _ = command::run(up.compose(&["logs", "--tail", "20"]));
+    })?;
+    if full {
+        seen.extend(up.with_profile(ELASTIC, |up| {
+            up.start()?;
+            up.keeps(&ELASTICSEARCH)
+        })?);
     }
-    let gone = up.down();
     engine.stop()?;
-    let seen = seen?;
-    gone?;
     Ok(seen)
 }
 
@@ -101,39 +161,107 @@ impl Up<'_> {
         compose.args(more.into_iter().flat_map(|file| [OsStr::new("--file"), file.as_os_str()]));
         compose.args(arguments);
         compose.current_dir(self.workspace.root()).env("DOCKER_HOST", self.engine.host());
-        compose.envs(self.environment.all());
+        compose.envs(self.environment.all()).env("COMPOSE_PROFILES", self.profile);
         compose
     }
 
-    fn check(&self) -> Result<Vec<String>> {
+    /// Runs to its end, and leaves nothing.
+    fn with_profile(
+        &mut self,
+        profile: &'static str,
+        check: impl FnOnce(&Self) -> Result<Vec<String>>,
+    ) -> Result<Vec<String>> {
+        self.profile = profile;
+        let seen = check(self);
+        if seen.is_err() {
+            // Before it is gone.
+            _ = command::run(self.compose(&["ps", "--all"]));
+            _ = command::run(self.compose(&["logs", "--tail", "20"]));
+        }
+        let gone = self.down();
+        let seen = seen?;
+        gone.map(|()| seen)
+    }
+
+    /// Starts all of it, until the agent is healthy.
+    fn start(&self) -> Result<()> {
         let said = self.compose(&["config", "--quiet"]).output().context("docker compose config")?;
         ensure!(
             said.status.success() && said.stderr.is_empty(),
             "config: {}",
             String::from_utf8_lossy(&said.stderr)
         );
+        let mut up = self.compose(&["up", "--detach", "--no-build", "--quiet-pull"]);
+        up.args(self.services()?);
+        command::run(up)?;
+        patiently("the agent to be healthy", || {
+            let (id, _) = self.container("acceptd")?;
+            let health =
+                capture(self.engine.docker(&["inspect", "--format", "{{.State.Health.Status}}", &id]))?;
+            Ok((health == "healthy").then_some(()))
+        })
+    }
+
+    fn check(&self) -> Result<Vec<String>> {
         self.hold_override()?;
-        command::run(self.compose(&["up", "--detach", "--no-build", "--quiet-pull"]))?;
+        self.start()?;
+        let mut seen = self.keeps(&VICTORIALOGS)?;
+        if self.full {
+            let more = self.keeps(&LOKI)?;
+            seen.extend(more);
+            self.counted()?;
+        } else {
+            self.said("backends", "Loki is away", 1)?;
+        }
+        seen.push(self.goes_away(if self.full { &LOKI } else { &VICTORIALOGS })?);
+        Ok(seen)
+    }
+
+    /// Those that run here.
+    fn services(&self) -> Result<Vec<String>> {
+        let all = capture(self.compose(&["config", "--services"]))?;
+        for name in LEFT_TO_FULL {
+            ensure!(all.lines().any(|service| service == name), "{name} is no service of docker-compose.yml");
+        }
+        let runs = |service: &&str| self.full || !LEFT_TO_FULL.contains(service);
+        Ok(all.lines().filter(runs).map(str::to_owned).collect())
+    }
+
+    /// The record of a client of the slow server, who waited as long as that lets its clients wait.
+    fn keeps(&self, store: &Store) -> Result<Vec<String>> {
         let (id, pid) = self.container("slow")?;
         // The newest: who came before the agent captured has no record.
-        let record = patiently("the record of a client of the slow server", || {
+        let what = format!("the record of a client of the slow server in {}", store.title);
+        let record = patiently(&what, || {
             let Some(peer) = self.accepted("slow")?.pop() else { return Ok(None) };
-            let query = format!("{{service_name=\"slow\"}} | network_peer_port=\"{peer}\"");
             let is_it =
                 |row: &Row| row.get("container_id") == Some(&id) && row.get("process_pid") == Some(&pid);
             sleep(ON_THE_WAY);
-            self.row("loki", "LOKI_PORT", &query, is_it)
+            self.row(store.name, store.port, &(store.query)(&peer), is_it)
         })?;
         let waited =
             record.get("acceptd_accept_queue_time_ns").and_then(|text| text.parse().ok()).unwrap_or(0.0);
         ensure!(WAITED_NS.contains(&waited), "a client of the slow server waited {waited} ns: {record:?}");
-        let trace = record.get("trace_id").context("its record has no trace")?;
-        patiently("its trace in Jaeger", || {
-            self.row("jaeger", "JAEGER_PORT", &format!("GET /api/traces/{trace}"), |row| {
-                row.get("name").is_some_and(|name| name == "accept queue")
-                    && row.get("process_pid") == Some(&pid)
-            })
-        })?;
+        let mut seen = vec![format!(
+            "compose: a client of the slow server waited {:.1} ms, by its record in {}",
+            waited / 1e6,
+            store.title
+        )];
+        if self.full {
+            let trace = record.get("trace_id").context("its record has no trace")?;
+            patiently("its trace in Jaeger", || {
+                self.row("jaeger", "JAEGER_PORT", &format!("GET /api/traces/{trace}"), |row| {
+                    row.get("name").is_some_and(|name| name == "accept queue")
+                        && row.get("process_pid") == Some(&pid)
+                })
+            })?;
+            seen.push(format!("compose: the ids of its record in {} open its trace in Jaeger", store.title));
+        }
+        Ok(seen)
+    }
+
+    /// Prometheus counts accepts of each server, and the user is told where Jaeger is.
+    fn counted(&self) -> Result<()> {
         for service in ["fast", "slow", "crowded", "exhausted", "unix"] {
             let query =
                 format!("sum(acceptd_listener_accepts_total{{acceptd_listener_service=\"{service}\"}})");
@@ -143,27 +271,27 @@ impl Up<'_> {
             })?;
         }
         let url = format!("Jaeger: http://localhost:{}", self.environment.value("JAEGER_PORT")?);
-        self.said("backends", &url, 1)?;
-        // It goes away, and comes back.
-        let (away, back) = (self.times("backends", "Loki is away")?, self.times("backends", "Loki answers")?);
-        command::run(self.compose(&["stop", "loki"]))?;
-        self.said("backends", "Loki is away", away + 1)?;
+        self.said("backends", &url, 1)
+    }
+
+    /// The user is told that it is away and that it is back, and nothing of the time between is missing.
+    fn goes_away(&self, store: &Store) -> Result<String> {
+        let Store { name, title, told_by, is_back, .. } = store;
+        let is_away = format!("{title} is away");
+        let (away, back) = (self.times(told_by, &is_away)?, self.times(told_by, is_back)?);
+        command::run(self.compose(&["stop", name]))?;
+        self.said(told_by, &is_away, away + 1)?;
         let before = self.accepted("slow")?.len();
-        let missed =
-            patiently("a client while Loki is away", || Ok(self.accepted("slow")?.get(before).cloned()))?;
-        command::run(self.compose(&["start", "loki"]))?;
-        self.said("backends", "Loki answers", back + 1)?;
-        let query = format!("{{service_name=\"slow\"}} | network_peer_port=\"{missed}\"");
-        patiently("the record of a client who came while Loki was away", || {
-            self.row("loki", "LOKI_PORT", &query, |row| row.get("process_pid") == Some(&pid))
+        let missed = patiently(&format!("a client while {title} is away"), || {
+            Ok(self.accepted("slow")?.get(before).cloned())
         })?;
-        Ok(vec![
-            format!(
-                "compose: a client of the slow server waited {:.1} ms, by Loki and by its trace in Jaeger",
-                waited / 1e6
-            ),
-            "compose: a record of the time in which Loki was away is there".to_owned(),
-        ])
+        command::run(self.compose(&["start", name]))?;
+        self.said(told_by, is_back, back + 1)?;
+        let (_, pid) = self.container("slow")?;
+        patiently(&format!("the record of a client who came while {title} was away"), || {
+            self.row(name, store.port, &(store.query)(&missed), |row| row.get("process_pid") == Some(&pid))
+        })?;
+        Ok(format!("compose: a record of the time in which {title} was away is there"))
     }
 
     /// A service's container by the engine's own word, and its program's process by the kernel's: the child of the first.
@@ -218,7 +346,15 @@ impl Up<'_> {
             let mut compose = Command::new(&self.compose);
             compose.args(files.iter().flat_map(|file| ["--file", file]));
             // Grafana and Kibana have a profile when they are left out, and Kibana has one anyway.
-            compose.args(["--profile", "elastic", "config", "--format", "json"]);
+            compose.args([
+                "--profile",
+                ELASTIC,
+                "--profile",
+                VICTORIALOGS.name,
+                "config",
+                "--format",
+                "json",
+            ]);
             compose.current_dir(self.workspace.root()).envs(self.environment.all());
             let all: Value = serde_json::from_str(&capture(compose)?).context("docker compose config")?;
             Ok(all["services"].clone())

@@ -1,6 +1,8 @@
 //! Elasticsearch, in the distribution that Elastic publishes for tests of integration: without the modules that its own templates of
 //! data streams want, so that ours must do.
 
+pub(super) mod image;
+
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -51,9 +53,7 @@ xpack.security.enabled: false\ncluster.routing.allocation.disk.threshold_enabled
         data = folder.join("data").display(),
         logs = folder.join("logs").display(),
     );
-    for (name, text) in
-        [("elasticsearch.yml", settings.as_str()), ("jvm.options", JVM), ("log4j2.properties", LOGGING)]
-    {
+    for (name, text) in files(&settings) {
         fs::write(config.join(name), text).with_context(|| format!("writing {name}"))?;
     }
     // It refuses to run as root; in a namespace of its own root is somebody else.
@@ -79,6 +79,11 @@ xpack.security.enabled: false\ncluster.routing.allocation.disk.threshold_enabled
     Ok(backend)
 }
 
+/// What is in its folder of configuration.
+fn files(settings: &str) -> [(&str, &str); 3] {
+    [("elasticsearch.yml", settings), ("jvm.options", JVM), ("log4j2.properties", LOGGING)]
+}
+
 /// Where it is unpacked, once.
 fn unpacked() -> Result<PathBuf> {
     let cache = go::cache()?;
@@ -95,6 +100,8 @@ fn unpacked() -> Result<PathBuf> {
     // Whole, or not there.
     let unfinished = tempfile::tempdir_in(&cache).context("no temporary folder in the cache")?;
     maven.arg(format!("-DoutputDirectory={}", unfinished.path().display()));
+    // Where no project is, it marks what it has done beside itself.
+    maven.current_dir(unfinished.path());
     command::run(maven)
         .context("Elasticsearch could not be fetched: Maven's repository must be reachable")?;
     fs::rename(unfinished.path().join(format!("elasticsearch-{VERSION}")), &home)

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::elasticsearch;
 use super::environment::Environment;
 use crate::docker::Engine;
 use crate::workspace::Workspace;
@@ -19,31 +20,43 @@ struct Image {
     place: &'static str,
 }
 
-/// Makes all but those that the suite leaves out.
+/// Makes those that the suite runs; without `full` of programs that are built sooner, and need libraries.
 pub(super) fn make(
     workspace: &Workspace,
     engine: &Engine,
     environment: &Environment,
     folder: &Path,
+    full: bool,
 ) -> Result<()> {
-    let images = [
+    let collector = if full { collector::build_contrib(workspace)? } else { collector::build(workspace)? };
+    let mut images = vec![
+        Image { variable: "COLLECTOR_IMAGE", program: collector, place: "otelcol-contrib" },
         Image {
-            variable: "COLLECTOR_IMAGE",
-            program: collector::build_contrib(workspace)?,
-            place: "otelcol-contrib",
-        },
-        Image {
-            variable: "JAEGER_IMAGE",
-            program: jaeger::build(workspace)?,
-            place: "cmd/jaeger/jaeger-linux",
-        },
-        Image { variable: "LOKI_IMAGE", program: super::loki::build(workspace)?, place: "usr/bin/loki" },
-        Image {
-            variable: "PROMETHEUS_IMAGE",
-            program: super::prometheus::build(workspace)?,
-            place: "bin/prometheus",
+            variable: "VICTORIALOGS_IMAGE",
+            program: super::victoria_logs::build(workspace)?,
+            place: "victoria-logs-prod",
         },
     ];
+    if full {
+        images.extend([
+            Image {
+                variable: "JAEGER_IMAGE",
+                program: jaeger::build(workspace)?,
+                place: "cmd/jaeger/jaeger-linux",
+            },
+            Image { variable: "LOKI_IMAGE", program: super::loki::build(workspace)?, place: "usr/bin/loki" },
+            Image {
+                variable: "PROMETHEUS_IMAGE",
+                program: super::prometheus::build(workspace)?,
+                place: "bin/prometheus",
+            },
+            Image {
+                variable: "ELASTIC_COLLECTOR_IMAGE",
+                program: collector::build_elastic(workspace)?,
+                place: "otelcol-contrib",
+            },
+        ]);
+    }
     for Image { variable, program, place } in &images {
         let root = folder.join(variable);
         with_libraries(program, &root, place)?;
@@ -54,21 +67,47 @@ pub(super) fn make(
         engine.import(&root, &[format!("ENTRYPOINT [\"/{place}\"]")], environment.value(variable)?)?;
         fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
     }
-    // The two that users build, as they do: static programs, on a base that has names of users and no more.
-    build::dist(workspace, build::RELEASE, false)?;
-    let base = folder.join("base");
+    if full {
+        let root = folder.join("elasticsearch");
+        let run = elasticsearch::image::fill(&root)?;
+        engine.import(&root, &run, environment.value("ELASTICSEARCH_IMAGE")?)?;
+        fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
+    }
+    of_users(workspace, engine, environment, folder, full)
+}
+
+/// The two that users build, by packaging/Dockerfile; on a base that has names of users, and what libraries the programs need.
+fn of_users(
+    workspace: &Workspace,
+    engine: &Engine,
+    environment: &Environment,
+    folder: &Path,
+    full: bool,
+) -> Result<()> {
+    let architecture = build::this()?.architecture;
+    let (base, mut context) = (folder.join("base"), workspace.root().to_path_buf());
+    if full {
+        build::dist(workspace, build::RELEASE, false)?;
+    } else {
+        let built = build::suites(workspace, build::QUICK)?;
+        context = folder.join("context");
+        for program in ["acceptd", "workload"] {
+            let place = format!("target/image/{architecture}/{program}");
+            build::copy(&built.join(program), &context.join(place))?;
+            libraries::copy(&built.join(program), &base)?;
+        }
+    }
     fs::create_dir_all(base.join("etc")).context("making etc")?;
     fs::write(base.join("etc/passwd"), "root:x:0:0::/:/none\nnobody:x:65534:65534::/:/none\n")
         .context("writing passwd")?;
     engine.import(&base, &[], environment.value("BASE_IMAGE")?)?;
     for (target, variable) in [("acceptd", "ACCEPTD_IMAGE"), ("workload", "WORKLOAD_IMAGE")] {
-        let mut build =
-            engine.docker(&["build", "--quiet", "--file", "packaging/Dockerfile", "--target", target]);
+        let mut build = engine.docker(&["build", "--quiet", "--target", target]);
+        build.arg("--file").arg(workspace.path("packaging/Dockerfile"));
         build.arg("--build-arg").arg(format!("BASE_IMAGE={}", environment.value("BASE_IMAGE")?));
         // The builder of Debian's engine does not know by itself.
-        build.arg("--build-arg").arg(format!("TARGETARCH={}", build::this()?.architecture));
-        build.args(["--tag", environment.value(variable)?, "."]).env("DOCKER_BUILDKIT", "0");
-        build.current_dir(workspace.root());
+        build.arg("--build-arg").arg(format!("TARGETARCH={architecture}"));
+        build.args(["--tag", environment.value(variable)?]).arg(&context).env("DOCKER_BUILDKIT", "0");
         command::run(build)?;
     }
     Ok(())
@@ -76,8 +115,6 @@ pub(super) fn make(
 
 /// A program at its place under `root`, and its libraries where it looks for them.
 fn with_libraries(program: &Path, root: &Path, place: &str) -> Result<()> {
-    for library in libraries::of(program)? {
-        build::copy(&library, &root.join(library.strip_prefix("/").unwrap_or(&library)))?;
-    }
+    libraries::copy(program, root)?;
     build::copy(program, &root.join(place))
 }

@@ -1,7 +1,7 @@
 //! A thousand events a second for five minutes, from 5,000 addresses, into all backends at once: what each keeps at the end, held against
 //! what the agent wrote into a file of its own, and says in its ledger.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
@@ -100,8 +100,14 @@ impl Load {
         Ok(format!("load: {} name the ten that connect most", Vec::from_iter(asked).join(", ")))
     }
 
-    /// Holds what is kept against what was made; the agent has ended. Returns a line for each backend.
-    pub(super) fn compare(&self, behind: &mut Behind, ledger: &Ledger, file: &Path) -> Result<Vec<String>> {
+    /// Holds what is kept against what was made, by the agent and by others; all have ended. Returns a line for each backend.
+    pub(super) fn compare(
+        &self,
+        behind: &mut Behind,
+        ledger: &Ledger,
+        file: &Path,
+        others: &HashSet<String>,
+    ) -> Result<Vec<String>> {
         let made = Made::read(file, ledger)?;
         let loaded: Vec<_> = made.accepts.iter().filter(|accept| accept.service == SERVICE).collect();
         let (accepted, all) = (self.server.peers()?.len(), PLAN.connections());
@@ -114,10 +120,14 @@ impl Load {
         let mut lines =
             vec![format!("load: {}, two events each, from {} addresses", self.said, PLAN.addresses)];
         behind.patience = PATIENCE;
+        let all: HashSet<_> = made.uids.union(others).cloned().collect();
         let mut compare = |name: &str, of: &dyn Fn(u16) -> Result<Kept>| {
-            let again =
-                behind.until_right(name, |port| Ok(of(port).and_then(|kept| kept.again(&made.uids))))?;
-            lines.push(format!("load: {name}: the {} records of the ledger, {again} twice", made.uids.len()));
+            let again = behind.until_right(name, |port| Ok(of(port).and_then(|kept| kept.again(&all))))?;
+            lines.push(format!(
+                "load: {name}: the {} records of the ledger, and {} of another agent, {again} twice",
+                made.uids.len(),
+                others.len()
+            ));
             anyhow::Ok(())
         };
         compare("elasticsearch", &|port| kept::of_elasticsearch(port, &json!({ "match_all": {} })))?;

@@ -9,6 +9,7 @@ use super::answer::Row;
 use super::ask;
 use super::dashboards::{self, Expression};
 use super::expected::{self, Connection, Truth};
+use super::loss::Loss;
 use super::queries::{self, Query, Values};
 use super::stack::Stack;
 use super::workload::Workload;
@@ -56,7 +57,13 @@ impl Questions {
     }
 
     /// Asks those backends that run, and says which of the questions are left.
-    pub(super) fn ask(&self, stack: &mut Stack, workload: &mut Workload, connection: &Connection) -> Answers {
+    pub(super) fn ask(
+        &self,
+        stack: &mut Stack,
+        workload: &mut Workload,
+        connection: &Connection,
+        loss: &Loss,
+    ) -> Answers {
         let (mut answers, mut asked, mut backends, mut shown, mut failed) =
             (BTreeMap::new(), 0, BTreeSet::new(), 0, 0);
         for query in &self.queries {
@@ -65,10 +72,10 @@ impl Questions {
             }
             asked += 1;
             backends.insert(&query.backend);
-            match answer(stack, workload, query, connection) {
+            match answer(stack, workload, query, connection, loss) {
                 Ok(row) => {
                     println!("answered: {}", query.id());
-                    answers.extend(row.map(|row| (query.id(), lines(&row))));
+                    answers.insert(query.id(), lines(&row));
                 }
                 Err(error) => {
                     failed += 1;
@@ -81,7 +88,7 @@ impl Questions {
                 continue;
             }
             shown += 1;
-            if let Err(error) = shows(stack, workload, expression) {
+            if let Err(error) = shows(stack, workload, expression, loss) {
                 failed += 1;
                 println!("NOT SHOWN: {}: {error:#}", expression.name);
             }
@@ -119,18 +126,25 @@ fn answer(
     workload: &mut Workload,
     query: &Query,
     connection: &Connection,
-) -> Result<Option<Row>> {
+    loss: &Loss,
+) -> Result<Row> {
     stack.until_right(workload, &query.backend, |port, workload| {
         let rows = ask::ask(&query.backend, port, &query.with(&values(query, workload, connection))?)?;
-        let expected = Truth::of(workload, connection)?.expected();
+        let expected = Truth::of(workload, connection, loss)?.expected();
         expected::check(&expected, &query.backend, &query.question, &rows)
     })
 }
 
 /// Asks until a panel shows what it should.
-fn shows(stack: &mut Stack, workload: &mut Workload, expression: &Expression) -> Result<()> {
+fn shows(stack: &mut Stack, workload: &mut Workload, expression: &Expression, loss: &Loss) -> Result<()> {
     stack.until_right(workload, &expression.backend, |port, _| {
-        dashboards::check(expression, &ask::ask(&expression.backend, port, &expression.text)?)
+        let ask = |text| ask::ask(&expression.backend, port, text);
+        if let Some(lost) = dashboards::lost(expression, loss.ring) {
+            // Of what is more than an interval ago it shows nothing, or zero.
+            ask(&expression.text)?;
+            return dashboards::check_lost(&lost, &ask(&expression.whole)?);
+        }
+        dashboards::check(expression, &ask(&expression.text)?)
     })
 }
 

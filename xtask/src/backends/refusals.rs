@@ -11,7 +11,7 @@ use super::compose::Up;
 const LINES: usize = 8;
 
 const CHECK: &[&str] = &["run", "--rm", "--no-deps", "-T", "check"];
-const LOKI: &[&str] = &["up", "--detach", "--no-build", "--no-deps", "loki"];
+const VICTORIALOGS: &[&str] = &["up", "--detach", "--no-build", "--no-deps", "victorialogs"];
 
 /// Tried one after the other, before anything else runs; returns a line of what was seen.
 pub(super) fn run(up: &Up<'_>) -> Result<String> {
@@ -23,14 +23,14 @@ pub(super) fn run(up: &Up<'_>) -> Result<String> {
         up.compose_with(Some(&up.file(without_btf)?), CHECK),
         &["there is no such file, so the kernel was built without CONFIG_DEBUG_INFO_BTF"],
     )?;
-    let image = format!("{}-no-such-tag", up.environment.value("LOKI_IMAGE")?);
-    let mut with_another_tag = up.compose(LOKI);
-    with_another_tag.env("LOKI_IMAGE", &image);
+    let image = format!("{}-no-such-tag", up.environment.value("VICTORIALOGS_IMAGE")?);
+    let mut with_another_tag = up.compose(VICTORIALOGS);
+    with_another_tag.env("VICTORIALOGS_IMAGE", &image);
     says(with_another_tag, &[&image])?;
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free on 127.0.0.1")?;
     let port = taken.local_addr()?.port().to_string();
-    let mut on_its_port = up.compose(LOKI);
-    on_its_port.env("LOKI_PORT", &port);
+    let mut on_its_port = up.compose(VICTORIALOGS);
+    on_its_port.env("VICTORIALOGS_PORT", &port);
     says(on_its_port, &[&format!("127.0.0.1:{port}"), "address already in use"])?;
     Ok("compose: no privileges, no BTF, a wrong tag and an occupied port are named in its first lines"
         .to_owned())

@@ -22,7 +22,7 @@ pub(super) fn of(workspace: &Workspace, behind: &Behind) -> Result<Vec<String>> 
     let keys = mapping(workspace, behind.backends["elasticsearch"].port)?;
     let mut lines = vec![format!("types: {keys} fields of Elasticsearch, each as the registry says")];
     if let Some(loki) = behind.backends.get("loki") {
-        lines.push(format!("streams: {} of Loki, one for each service", streams(loki.port)?));
+        lines.push(format!("streams: {} of Loki, one for each service of a host", streams(loki.port)?));
     }
     Ok(lines)
 }

@@ -81,7 +81,7 @@ impl Stack {
         let environment = addresses.each_ref().map(|(name, value)| (*name, OsStr::new(value)));
         let folder_of_demo = made(folder.join("demo"))?;
         let demo = collector::start_with(
-            &collector::build_contrib(workspace)?,
+            &collector::build(workspace)?,
             &folder_of_demo,
             &configs.each_ref().map(String::as_str),
             &environment,
@@ -107,14 +107,8 @@ impl Stack {
     /// The agent, which sends its records to `VictoriaLogs` itself, and to a file: what it captures is known by that.
     fn with_agent(programs: &Path, folder: &Path, behind: Behind) -> Result<Self> {
         let (admin, records) = (host::free_port()?, folder.join("records.jsonl"));
-        let victorialogs = &behind.backends["victorialogs"];
-        let settings = [
-            format!(
-                "destinations.victorialogs.endpoint=http://127.0.0.1:{}/insert/opentelemetry",
-                victorialogs.port
-            ),
-            "destinations.victorialogs.protocol=http/protobuf".to_owned(),
-            "destinations.victorialogs.headers=VL-Stream-Fields=service.name%2Chost.name".to_owned(),
+        let mut settings = behind.settings_of_victorialogs();
+        settings.extend([
             format!("destinations.records.file={}", records.display()),
             "traces.ratio=1".to_owned(),
             format!("admin.listen=127.0.0.1:{admin}"),
@@ -123,7 +117,7 @@ impl Stack {
             // What the slowest backend has not taken yet waits here.
             format!("spool.directory={}", folder.join("spool").display()),
             "spool.max_bytes=8GiB".to_owned(),
-        ];
+        ]);
         let agent = agent::start_with(&programs.join("acceptd"), folder, behind.port, &settings)?;
         Ok(Self { agent, admin, arrived: Tail::new(records.clone()), records, behind })
     }
@@ -170,6 +164,16 @@ impl Stack {
 }
 
 impl Behind {
+    /// Of an agent that sends its records there itself.
+    pub(super) fn settings_of_victorialogs(&self) -> Vec<String> {
+        let port = self.backends["victorialogs"].port;
+        vec![
+            format!("destinations.victorialogs.endpoint=http://127.0.0.1:{port}/insert/opentelemetry"),
+            "destinations.victorialogs.protocol=http/protobuf".to_owned(),
+            "destinations.victorialogs.headers=VL-Stream-Fields=service.name%2Chost.name".to_owned(),
+        ]
+    }
+
     /// Whether this backend runs.
     pub(super) fn has(&self, backend: &str) -> bool {
         self.backends.contains_key(backend)

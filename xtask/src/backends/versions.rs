@@ -4,7 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 
 /// A variable of .env, a file that says the same version, and what is before it there.
-const SAME: [(&str, &str, &str); 10] = [
+const SAME: [(&str, &str, &str); 14] = [
+    ("COLLECTOR_IMAGE", "otel-config/minimal.yaml", "components takes it ("),
+    ("COLLECTOR_IMAGE", "otel-config/demo.yaml", "(otelcol-contrib; "),
+    ("COLLECTOR_IMAGE", "otel-config/victorialogs.yaml", "otelcol-contrib; "),
+    ("JAEGER_IMAGE", "xtask/src/e2e/report.rs", "(\"Jaeger\", \""),
     ("COLLECTOR_IMAGE", "xtask/src/collector.rs", "const VERSION: &str = \""),
     ("COLLECTOR_IMAGE", "tests/collector/components.go", "const version = \""),
     ("COLLECTOR_IMAGE", "tests/collector/go.mod", "exporter/fileexporter v"),

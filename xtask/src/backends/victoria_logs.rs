@@ -1,6 +1,6 @@
 //! `VictoriaLogs`, with its web page.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -24,8 +24,12 @@ pub(super) fn ahead(workspace: &Workspace) -> Result<()> {
     go::build_ahead(workspace, &PROGRAM)
 }
 
+pub(super) fn build(workspace: &Workspace) -> Result<PathBuf> {
+    go::build(workspace, &PROGRAM)
+}
+
 pub(super) fn start(workspace: &Workspace, folder: &Path) -> Result<Backend> {
-    let binary = go::build(workspace, &PROGRAM)?;
+    let binary = build(workspace)?;
     let port = host::free_port()?;
     let mut server = Command::new(binary);
     server.arg(format!("-httpListenAddr=127.0.0.1:{port}"));

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 
 use crate::host;
 use crate::process::{Running, until};
@@ -19,6 +20,7 @@ pub(super) const PORTS: u16 = 20;
 
 /// It runs.
 pub(super) struct Workload {
+    pub(super) began: Timestamp,
     /// Who connects to the servers.
     others: Vec<Running>,
     pub(super) fast: Server,
@@ -45,6 +47,7 @@ pub(super) struct Server {
 
 impl Workload {
     pub(super) fn start(program: &Path, folder: &Path) -> Result<Self> {
+        let began = Timestamp::now();
         // Only one of them is to run out of descriptors.
         let start = |name: &'static str, port: u16, flags: &[&str]| {
             let limit = if name == "exhausted" { DESCRIPTORS } else { "1024" };
@@ -73,7 +76,7 @@ impl Workload {
         let running = run("clients", clients, folder)?;
         let clients = running.pid();
         let others = vec![running, run("scanner", scanner, folder)?];
-        Ok(Self { others, fast, slow, crowded, exhausted, unix, clients })
+        Ok(Self { began, others, fast, slow, crowded, exhausted, unix, clients })
     }
 
     /// Fails once one of them has ended.
