@@ -25,14 +25,18 @@ const SAME: [(&str, &str); 10] = [
 fn insert(row: &mut Row, key: &str, value: &Value) {
     let key = key.strip_prefix("resource.").unwrap_or(key);
     let key = key.strip_prefix("attributes.").unwrap_or(key).replace('.', "_");
-    let key = SAME.iter().find(|(name, _)| *name == key).map_or(key.as_str(), |(_, same)| same);
+    let same = SAME.iter().find(|(name, _)| *name == key).map(|(_, same)| *same);
     let value = match value {
         Value::String(text) => text.clone(),
         // Elasticsearch has all fields as lists.
-        Value::Array(one) if one.len() == 1 => return insert(row, key, &one[0]),
+        Value::Array(one) if one.len() == 1 => return insert(row, &key, &one[0]),
         other => other.to_string(),
     };
-    row.insert(key.to_owned(), value);
+    match same {
+        Some(same) => drop(row.insert(same.to_owned(), value)),
+        // Whose metric it is goes before who sent it: the agent is a service, too.
+        None => drop(row.entry(key).or_insert(value)),
+    }
 }
 
 fn row(members: &Value) -> Row {
