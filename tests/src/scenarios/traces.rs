@@ -334,6 +334,8 @@ pub(super) fn over_a_restart_and_a_clock_step() {
                 (client, listener.accept().expect("a connection").0)
             },
             || step(STEP * direction),
+            // When the process was created is told by the clock of who tells it.
+            &["process.creation.time"],
         );
     }
 }
@@ -359,13 +361,14 @@ pub(super) fn over_a_restart_where_nobody_listens_any_more() {
 
 /// `connected` makes a connection: the client's end, and the server's.
 fn ended_by_the_next_agent(connected: impl FnOnce() -> (TcpStream, TcpStream)) {
-    ended_by_the_next_agent_after(connected, || ());
+    ended_by_the_next_agent_after(connected, || (), &[]);
 }
 
-/// Between the two agents there is `meanwhile`.
+/// Between the two agents there is `meanwhile`, after which these attributes of the Resource are others.
 fn ended_by_the_next_agent_after(
     connected: impl FnOnce() -> (TcpStream, TcpStream),
     meanwhile: impl FnOnce(),
+    others: &[&str],
 ) {
     let (_mounted, pins) = pins();
     let flags = [TRACES, EVERY_ONE, "--set", &pins];
@@ -385,6 +388,11 @@ fn ended_by_the_next_agent_after(
     assert_eq!(client.read(&mut [0; 1]).expect("the end"), 0);
     trace.extend(second.inbox.trace(&record.log.trace_id, 1));
     assert_eq!(trace.len(), 3);
+    let root = trace.get_mut(CONNECTION).expect("the next agent tells its end");
+    for other in others {
+        let before = record.resource.get(*other).expect("it is there").clone();
+        assert_ne!(root.resource.insert((*other).to_owned(), before.clone()), Some(before), "{other}");
+    }
     assert_is_one(&trace, &record);
     let took = trace[CONNECTION].took();
     assert!(took >= Duration::from_millis(100) && took < Duration::from_mins(10), "{took:?}");
