@@ -530,7 +530,7 @@ pub(super) fn a_process_that_is_moved_takes_nobody_with_it() {
 }
 
 /// Each of them is gone when its record is made, or soon after. Names alternate, so that one who is taken for another shows. An
-/// emulated machine makes as many as it can in two minutes.
+/// emulated machine makes a tenth of them.
 pub(super) fn ten_thousand_processes_accept_once_each() {
     // How far the agent's start of the host's clock may be from ours, and a tick.
     const TOLERANCE: SignedDuration = SignedDuration::from_millis(50);

@@ -53,9 +53,7 @@ xpack.security.enabled: false\ncluster.routing.allocation.disk.threshold_enabled
         data = folder.join("data").display(),
         logs = folder.join("logs").display(),
     );
-    for (name, text) in files(&settings) {
-        fs::write(config.join(name), text).with_context(|| format!("writing {name}"))?;
-    }
+    configure(&config, &settings)?;
     // It refuses to run as root; in a namespace of its own root is somebody else.
     let mut server = Command::new("unshare");
     server.args(["--user", "--map-user=1000", "--map-group=1000"]).arg(home.join("bin/elasticsearch"));
@@ -79,9 +77,14 @@ xpack.security.enabled: false\ncluster.routing.allocation.disk.threshold_enabled
     Ok(backend)
 }
 
-/// What is in its folder of configuration.
-fn files(settings: &str) -> [(&str, &str); 3] {
-    [("elasticsearch.yml", settings), ("jvm.options", JVM), ("log4j2.properties", LOGGING)]
+/// Fills its folder of configuration.
+fn configure(folder: &Path, settings: &str) -> Result<()> {
+    for (name, text) in
+        [("elasticsearch.yml", settings), ("jvm.options", JVM), ("log4j2.properties", LOGGING)]
+    {
+        fs::write(folder.join(name), text).with_context(|| format!("writing {name}"))?;
+    }
+    Ok(())
 }
 
 /// Where it is unpacked, once.

@@ -40,9 +40,7 @@ pub(crate) fn fill(root: &Path) -> Result<Vec<String>> {
     for folder in ["config", "data", "logs", "plugins"] {
         fs::create_dir_all(home.join(folder)).with_context(|| format!("making {folder}"))?;
     }
-    for (name, text) in super::files(SETTINGS) {
-        fs::write(home.join("config").join(name), text).with_context(|| format!("writing {name}"))?;
-    }
+    super::configure(&home.join("config"), SETTINGS)?;
     let mut programs = vec![java.join("bin/java"), java.join("lib/server/libjvm.so")];
     for entry in java.join("lib").read_dir().context("listing Java's libraries")? {
         programs.extend(Some(entry?.path()).filter(|path| path.extension().is_some_and(|end| end == "so")));
