@@ -16,10 +16,8 @@ pub(crate) fn write(
     facts: &[(&str, String)],
     figures: &str,
 ) -> Result<()> {
-    let mut git = Command::new("git");
-    git.args(["describe", "--always", "--dirty", "--abbrev=12"]).current_dir(workspace.root());
     // A tree without a commit has no name yet; the figures are still worth keeping.
-    let commit = capture(git).unwrap_or_else(|_| "uncommitted".to_owned());
+    let commit = commit(workspace).unwrap_or_else(|_| "uncommitted".to_owned());
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("the kernel's release")?;
     let date = Timestamp::now().strftime("%Y-%m-%d").to_string();
     let all = [("commit", commit), ("kernel", kernel.trim().to_owned()), ("date", date)];
@@ -34,4 +32,16 @@ pub(crate) fn write(
     std::fs::write(workspace.path(&file), text).with_context(|| format!("writing {file}"))?;
     println!("wrote {file}");
     Ok(())
+}
+
+/// The commit that was run; documents, which suites write, are no part of that.
+fn commit(workspace: &Workspace) -> Result<String> {
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(arguments).current_dir(workspace.root());
+        capture(git)
+    };
+    let commit = git(&["describe", "--always", "--abbrev=12"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs"])?;
+    Ok(if changed.is_empty() { commit } else { commit + "-dirty" })
 }

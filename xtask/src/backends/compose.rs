@@ -135,7 +135,9 @@ pub(super) fn run(workspace: &Workspace, folder: &Path, full: bool) -> Result<Ve
     if full {
         seen.extend(up.with_profile(ELASTIC, |up| {
             up.start()?;
-            up.keeps(&ELASTICSEARCH)
+            let mut seen = up.keeps(&ELASTICSEARCH)?;
+            seen.push(up.goes_away(&ELASTICSEARCH)?);
+            Ok(seen)
         })?);
     }
     engine.stop()?;

@@ -74,9 +74,14 @@ pub(crate) fn fill(root: &Path) -> Result<Vec<String>> {
     ])
 }
 
-/// With what links lead to, in place of them.
-fn copy_all(from: &Path, to: &Path) -> Result<()> {
+/// A folder, with what links lead to in place of them; one that leads nowhere, as Java's to its sources, is left out.
+fn copy_all(folder: &Path, to: &Path) -> Result<()> {
+    let to = to.join(folder.file_name().context("a folder without a name")?);
+    fs::create_dir_all(&to).with_context(|| format!("making {}", to.display()))?;
     let mut copy = Command::new("cp");
-    copy.args(["--recursive", "--dereference"]).arg(from).arg(to);
+    copy.args(["--recursive", "--dereference", "--target-directory"]).arg(to);
+    for entry in folder.read_dir().with_context(|| format!("listing {}", folder.display()))? {
+        copy.args(Some(entry?.path()).filter(|path| path.exists()));
+    }
     command::run(copy)
 }
