@@ -113,9 +113,9 @@ fn settled(export: &LedgerSnapshot) -> Result<(), String> {
 impl fmt::Display for Summary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let capture = &self.capture;
-        writeln!(
+        write!(
             out,
-            "acceptd: {} accepts and {} other events seen: {} records, {} own and {} filtered left out, {} empty or interrupted, {} failures only counted, {} lost",
+            "acceptd: {} accepts and {} other events seen: {} records, {} own and {} filtered left out, {} empty or interrupted, {} failures only counted, ",
             capture.seen,
             capture.other + capture.made,
             capture.records,
@@ -123,8 +123,16 @@ impl fmt::Display for Summary {
             capture.filtered.family + capture.filtered.filter,
             capture.aggregated.again + capture.aggregated.interrupted,
             capture.aggregated.failure_budget + capture.aggregated.no_listener,
-            capture.lost.sum() + capture.malformed + capture.too_large,
         )?;
+        for (count, of_what) in [
+            (capture.thinned, "for which another stands"),
+            (capture.bookkeeping, "that only the agent needs"),
+        ] {
+            if count > 0 {
+                write!(out, "{count} {of_what}, ")?;
+            }
+        }
+        writeln!(out, "{} lost", capture.lost.sum() + capture.malformed + capture.too_large)?;
         if let Some(missed @ 1..) = self.hook_missed {
             writeln!(
                 out,

@@ -419,8 +419,18 @@ impl Agent {
         let status = self.child.wait().expect("the agent ends");
         assert!(status.success(), "{status}\n{}", self.said.text());
         let ledger = wait::until("a ledger", || self.ledger());
+        self.assert_last_words_add_up();
         note_left_out(&ledger);
         ledger
+    }
+
+    /// What a person reads is all that was seen, too.
+    fn assert_last_words_add_up(&self) {
+        let said = self.said.text();
+        let words = said.lines().find_map(|line| line.split_once(" other events seen: "));
+        let (seen, became) = words.unwrap_or_else(|| panic!("no last words in {said}"));
+        let sum = |words: &str| words.split(' ').filter_map(|word| word.parse::<u64>().ok()).sum::<u64>();
+        assert_eq!(sum(seen), sum(became), "{seen} and {became}");
     }
 
     /// What it says of its ledger when it ends.
