@@ -1,7 +1,10 @@
-//! `cargo xtask kubernetes`: packaging/kubernetes as kustomize renders it, held against the schemas of Kubernetes in tests/kubernetes.
+//! `cargo xtask kubernetes`: packaging/kubernetes as kustomize renders it, held against the schemas of Kubernetes in tests/kubernetes;
+//! likewise what its README.md has a user write on top of it.
+
+mod overlay;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,6 +13,7 @@ use serde_json::Value;
 use crate::command;
 use crate::go::{self, Program};
 use crate::workspace::Workspace;
+use overlay::Overlay;
 
 const KUSTOMIZE: Program<'_> = Program {
     title: "kustomize",
@@ -34,30 +38,58 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let kustomize = go::build(workspace, &KUSTOMIZE)?;
     let mut wrong = 0;
     for folder in APPLIED {
-        let mut render = Command::new(&kustomize);
-        render.arg("build").arg(workspace.path(folder));
-        let text = command::capture(render)?;
-        let objects: Vec<Value> =
-            serde_saphyr::from_multiple(&text).with_context(|| format!("{folder} renders no YAML"))?;
-        ensure!(!objects.is_empty(), "{folder} renders nothing");
-        for object in &objects {
-            let name =
-                format!("{folder}: {} {}", text_of(&object["kind"]), text_of(&object["metadata"]["name"]));
-            for fault in faults(&fs::read(schema(workspace, object)?).context(name.clone())?, object)? {
-                println!("{name}: {fault}");
-                wrong += 1;
-            }
-        }
+        let objects = render(&kustomize, &workspace.path(folder))?;
+        wrong += against_schemas(workspace, folder, &objects)?;
         if let Err(error) = images(&objects) {
             println!("{folder}: {error:#}");
             wrong += 1;
         }
         println!("{folder}: {} objects", objects.len());
     }
+    let base = render(&kustomize, &workspace.path(overlay::BASE))?;
+    for (title, block) in overlay::blocks(&overlay::readme(workspace)?)? {
+        let own = Overlay::write(workspace, &block).context(title)?;
+        let objects = render(&kustomize, &own.folder()).context(title)?;
+        wrong += against_schemas(workspace, title, &objects)?;
+        if let Err(error) = own.changes(&base, &objects) {
+            println!("{title}: {error:#}");
+            wrong += 1;
+        }
+        println!("{title}: {} objects", objects.len());
+    }
     if wrong > 0 {
         bail!("{wrong} faults in what packaging/kubernetes renders");
     }
     Ok(())
+}
+
+/// The objects of a folder.
+fn render(kustomize: &Path, folder: &Path) -> Result<Vec<Value>> {
+    let mut build = Command::new(kustomize);
+    build.arg("build").arg(folder);
+    let text = command::capture(build)?;
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text)
+        .with_context(|| format!("{} renders no YAML", folder.display()))?;
+    ensure!(!objects.is_empty(), "{} renders nothing", folder.display());
+    Ok(objects)
+}
+
+/// Shows the faults of all objects, and returns how many there are.
+fn against_schemas(workspace: &Workspace, title: &str, objects: &[Value]) -> Result<usize> {
+    let mut wrong = 0;
+    for object in objects {
+        let name = format!("{title}: {}", title_of(object));
+        for fault in faults(&fs::read(schema(workspace, object)?).context(name.clone())?, object)? {
+            println!("{name}: {fault}");
+            wrong += 1;
+        }
+    }
+    Ok(wrong)
+}
+
+/// Kind and name.
+fn title_of(object: &Value) -> String {
+    format!("{} {}", text_of(&object["kind"]), text_of(&object["metadata"]["name"]))
 }
 
 fn text_of(value: &Value) -> &str {

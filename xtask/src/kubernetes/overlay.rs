@@ -1,0 +1,253 @@
+//! The kustomization that packaging/kubernetes/README.md has a user write: it changes what it says, and nothing else.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{text_of, title_of};
+use crate::workspace::Workspace;
+
+/// What the block is on top of.
+pub(super) const BASE: &str = "packaging/kubernetes";
+const README: &str = "packaging/kubernetes/README.md";
+const OWN: &str = "own";
+/// The block begins with the name of its file.
+const BEGIN: &str = "```yaml\n# kustomization.yaml\n";
+const END: &str = "\n```";
+
+/// What a block says that it changes.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Claims {
+    images: Vec<Image>,
+    config_map_generator: Vec<Generator>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Image {
+    name: String,
+    new_name: Option<String>,
+    new_tag: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Generator {
+    name: String,
+    files: Vec<String>,
+}
+
+/// A block in a folder of its own, with the files that it names.
+pub(super) struct Overlay {
+    claims: Claims,
+    /// What those files hold, by their names.
+    files: BTreeMap<String, String>,
+    /// Around both, the user's folder and a way to the checkout.
+    around: TempDir,
+}
+
+/// The text with the block.
+pub(super) fn readme(workspace: &Workspace) -> Result<String> {
+    fs::read_to_string(workspace.path(README)).with_context(|| format!("reading {README}"))
+}
+
+/// The block as it is there, and with what is a comment in it; each has a title.
+pub(super) fn blocks(readme: &str) -> Result<[(&'static str, String); 2]> {
+    let (_, rest) = readme.split_once(BEGIN).with_context(|| {
+        format!("{README} has no block of YAML that begins with the comment `# kustomization.yaml`")
+    })?;
+    let (block, _) = rest
+        .split_once(END)
+        .with_context(|| format!("{README}: the block of kustomization.yaml has no end"))?;
+    let whole = block.replace("\n  #", "\n  ");
+    ensure!(whole != block, "{README}: nothing is a comment in the block of kustomization.yaml");
+    Ok([
+        ("the kustomization of packaging/kubernetes/README.md", block.to_owned()),
+        ("the kustomization of packaging/kubernetes/README.md, with its comments", whole),
+    ])
+}
+
+impl Overlay {
+    /// Beside `acceptd`, where the README has the checkout.
+    pub(super) fn write(workspace: &Workspace, block: &str) -> Result<Self> {
+        let claims: Claims = serde_saphyr::from_str(block).context("it does not say what it changes")?;
+        let around = tempfile::tempdir().context("no temporary folder")?;
+        symlink(workspace.root(), around.path().join("acceptd")).context("linking the checkout")?;
+        let own = around.path().join(OWN);
+        fs::create_dir(&own).context("making a folder")?;
+        let mut files = BTreeMap::new();
+        for name in claims.config_map_generator.iter().flat_map(|generator| &generator.files) {
+            let replaced = workspace.path(BASE).join("base").join(name);
+            let text = fs::read_to_string(&replaced)
+                .with_context(|| format!("reading {}, which it replaces", replaced.display()))?;
+            files.insert(name.clone(), format!("{text}# In a folder of one's own.\n"));
+        }
+        for (name, text) in &files {
+            fs::write(own.join(name), text).with_context(|| format!("writing {name}"))?;
+        }
+        fs::write(own.join("kustomization.yaml"), block).context("writing kustomization.yaml")?;
+        Ok(Self { claims, files, around })
+    }
+
+    /// What kustomize is to render.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.around.path().join(OWN)
+    }
+
+    /// Fails unless what is rendered is the base with each image and each file that the block names in place of the base's.
+    pub(super) fn changes(&self, base: &[Value], rendered: &[Value]) -> Result<()> {
+        let mut wanted = self.applied(base, rendered)?;
+        let mut rendered = rendered.to_vec();
+        ensure!(wanted.len() == rendered.len(), "{} objects, not {}", rendered.len(), wanted.len());
+        // kustomize has them in the order of their names, so that of ConfigMaps changes with the hashes.
+        for objects in [&mut wanted, &mut rendered] {
+            objects.sort_by_key(title_of);
+        }
+        for (wanted, found) in wanted.iter().zip(&rendered) {
+            if let Some(difference) = difference("", wanted, found) {
+                bail!("{}: {difference}", title_of(wanted));
+            }
+        }
+        Ok(())
+    }
+
+    /// The base with what the block claims. Only the names of its config maps are taken from what is rendered: they end in a hash.
+    fn applied(&self, base: &[Value], rendered: &[Value]) -> Result<Vec<Value>> {
+        let mut objects = base.to_vec();
+        for image in &self.claims.images {
+            image.apply(&mut objects)?;
+        }
+        let mut renamed = Vec::new();
+        for Generator { name, files } in &self.claims.config_map_generator {
+            let before = objects.iter_mut().find(|object| is_map(object, name));
+            let before = before.with_context(|| format!("the base has no ConfigMap {name}"))?;
+            for file in files {
+                let data = before["data"].get_mut(file);
+                let data = data.with_context(|| format!("the base's ConfigMap {name} has no {file}"))?;
+                *data = Value::from(self.files[file].as_str());
+            }
+            let after = rendered.iter().find(|object| is_map(object, name));
+            let after = after.with_context(|| format!("no ConfigMap {name} is rendered"))?;
+            let [before, after] = [&*before, after].map(|map| text_of(&map["metadata"]["name"]).to_owned());
+            ensure!(before != after, "the ConfigMap is {after} as before, so no pod is replaced");
+            renamed.push((before, after));
+        }
+        // Wherever a pod names them.
+        let mut text = Value::from(objects).to_string();
+        for (before, after) in renamed {
+            text = text.replace(&before, &after);
+        }
+        serde_json::from_str(&text).context("a ConfigMap's name is no text")
+    }
+}
+
+impl Image {
+    /// In all containers that have it.
+    fn apply(&self, objects: &mut [Value]) -> Result<()> {
+        let mut changed = 0;
+        let lists =
+            objects.iter_mut().filter_map(|object| object.pointer_mut("/spec/template/spec/containers"));
+        for container in lists.filter_map(Value::as_array_mut).flatten() {
+            let Some((name, tag)) = text_of(&container["image"]).rsplit_once(':') else { continue };
+            if name == self.name {
+                let name = self.new_name.as_deref().unwrap_or(name);
+                let tag = self.new_tag.as_deref().unwrap_or(tag);
+                container["image"] = Value::from(format!("{name}:{tag}"));
+                changed += 1;
+            }
+        }
+        ensure!(changed > 0, "no container of the base has the image {}", self.name);
+        Ok(())
+    }
+}
+
+/// Whether it is the generated config map of this name, which has a hash behind it.
+fn is_map(object: &Value, name: &str) -> bool {
+    let of = text_of(&object["metadata"]["name"]);
+    object["kind"] == "ConfigMap" && of.rsplit_once('-').is_some_and(|(stem, _)| stem == name)
+}
+
+/// Where two values differ first.
+fn difference(at: &str, wanted: &Value, found: &Value) -> Option<String> {
+    match (wanted, found) {
+        (Value::Object(wanted), Value::Object(found)) if wanted.keys().eq(found.keys()) => {
+            wanted.iter().find_map(|(key, wanted)| difference(&format!("{at}/{key}"), wanted, &found[key]))
+        }
+        (Value::Array(wanted), Value::Array(found)) if wanted.len() == found.len() => {
+            let mut pairs = wanted.iter().zip(found).enumerate();
+            pairs.find_map(|(index, (wanted, found))| difference(&format!("{at}/{index}"), wanted, found))
+        }
+        _ => (wanted != found).then(|| format!("{at} is {found}, not {wanted}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+
+    use super::{Overlay, blocks};
+
+    const README: &str = include_str!("../../../packaging/kubernetes/README.md");
+    const BLOCK: &str = "images: [{name: a, newName: example.com/a}]\n\
+        configMapGenerator: [{name: settings, behavior: merge, files: [a.toml]}]\n";
+
+    fn objects(image: &str, map: &str, text: &str) -> [Value; 2] {
+        let pod =
+            json!({ "containers": [{ "image": image }], "volumes": [{ "configMap": { "name": map } }] });
+        [
+            json!({ "kind": "ConfigMap", "metadata": { "name": map }, "data": { "a.toml": text } }),
+            json!({ "kind": "DaemonSet", "spec": { "template": { "spec": pod } } }),
+        ]
+    }
+
+    fn overlay() -> Overlay {
+        Overlay {
+            claims: serde_saphyr::from_str(BLOCK).expect("claims"),
+            files: BTreeMap::from([("a.toml".to_owned(), "new".to_owned())]),
+            around: tempfile::tempdir().expect("a temporary folder"),
+        }
+    }
+
+    #[test]
+    fn a_missing_block_is_an_error_that_names_the_readme() {
+        let [(_, block), (_, whole)] = blocks(README).expect("a block");
+        assert!(block.contains("\n  #- name: ") && whole.contains("\n  - name: "), "{whole}");
+        for (from, to) in [("# kustomization.yaml\n", ""), ("```", ""), ("\n  #", "\n  ")] {
+            let error = blocks(&README.replace(from, to)).expect_err("no such block");
+            assert!(error.to_string().contains("packaging/kubernetes/README.md"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_block_does_not_change_is_an_error() {
+        let (overlay, base) = (overlay(), objects("a:1", "settings-1", "old"));
+        let good = objects("example.com/a:1", "settings-2", "new");
+        overlay.changes(&base, &good).expect("as it says");
+        let [map, pod] = good.clone();
+        overlay.changes(&base, &[pod, map]).expect("in another order");
+        let bad = [
+            objects("a:1", "settings-2", "new"),
+            objects("example.com/a:2", "settings-2", "new"),
+            objects("example.com/a:1", "settings-2", "old"),
+            objects("example.com/a:1", "settings-1", "new"),
+            objects("example.com/a:1", "others-2", "new"),
+        ];
+        for rendered in bad {
+            assert!(overlay.changes(&base, &rendered).is_err(), "{rendered:?}");
+        }
+        // A pod that still has the old configuration.
+        let [map, _] = good.clone();
+        let [_, pod] = objects("example.com/a:1", "settings-1", "new");
+        let error = overlay.changes(&base, &[map, pod]).expect_err("the old name");
+        assert!(error.to_string().contains("/spec/template/spec/volumes/0/configMap/name"), "{error}");
+        assert!(overlay.changes(&good, &good).is_err(), "the base has no image a");
+    }
+}
