@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ const COMPOSE: Program<'_> = Program {
     takes: "a minute",
 };
 
+const SHIPPED: &str = "docker-compose.yml";
+const PRIVILEGED: &str = "packaging/demo/privileged.yml";
 const OVERRIDE: &str = "tests/compose/override.yml";
 /// What it may leave out.
 const LEFT_OUT: [&str; 2] = ["grafana", "kibana"];
@@ -54,6 +56,13 @@ struct Store {
     port: &'static str,
     /// What finds a client of the slow server, by its port.
     query: fn(&str) -> String,
+}
+
+impl Store {
+    /// What is said then.
+    fn is_away(&self) -> String {
+        format!("{} is away", self.title)
+    }
 }
 
 const LOKI: Store = Store {
@@ -134,7 +143,7 @@ pub(super) fn run(workspace: &Workspace, folder: &Path, full: bool) -> Result<Ve
     })?;
     if full {
         seen.extend(up.with_profile(ELASTIC, |up| {
-            up.start()?;
+            up.start(&[])?;
             let mut seen = up.keeps(&ELASTICSEARCH)?;
             seen.push(up.goes_away(&ELASTICSEARCH)?);
             Ok(seen)
@@ -159,7 +168,7 @@ impl Up<'_> {
     /// With another file on top.
     pub(super) fn compose_with(&self, more: Option<&Path>, arguments: &[&str]) -> Command {
         let mut compose = Command::new(&self.compose);
-        compose.args(["--file", "docker-compose.yml", "--file", OVERRIDE]);
+        compose.args(["--file", SHIPPED, "--file", OVERRIDE]);
         compose.args(more.into_iter().flat_map(|file| [OsStr::new("--file"), file.as_os_str()]));
         compose.args(arguments);
         compose.current_dir(self.workspace.root()).env("DOCKER_HOST", self.engine.host());
@@ -185,19 +194,33 @@ impl Up<'_> {
         gone.map(|()| seen)
     }
 
-    /// Starts all of it, until the agent is healthy.
-    fn start(&self) -> Result<()> {
+    /// Starts all of it but those, until everybody is well who can be asked.
+    fn start(&self, without: &[&str]) -> Result<()> {
         let said = self.compose(&["config", "--quiet"]).output().context("docker compose config")?;
         ensure!(
             said.status.success() && said.stderr.is_empty(),
             "config: {}",
             String::from_utf8_lossy(&said.stderr)
         );
+        let mut services = self.services()?;
+        services.retain(|service| !without.contains(&service.as_str()));
+        self.up(&services)?;
+        let all = self.configured(&[SHIPPED, OVERRIDE])?;
+        for service in services.iter().filter(|service| all[service.as_str()]["healthcheck"].is_object()) {
+            self.is_healthy(service)?;
+        }
+        Ok(())
+    }
+
+    fn up(&self, services: &[String]) -> Result<()> {
         let mut up = self.compose(&["up", "--detach", "--no-build", "--quiet-pull"]);
-        up.args(self.services()?);
-        command::run(up)?;
-        patiently("the agent to be healthy", || {
-            let (id, _) = self.container("acceptd")?;
+        up.args(services);
+        command::run(up)
+    }
+
+    fn is_healthy(&self, service: &str) -> Result<()> {
+        patiently(&format!("{service} to be healthy"), || {
+            let id = self.id(service)?;
             let health =
                 capture(self.engine.docker(&["inspect", "--format", "{{.State.Health.Status}}", &id]))?;
             Ok((health == "healthy").then_some(()))
@@ -205,15 +228,19 @@ impl Up<'_> {
     }
 
     fn check(&self) -> Result<Vec<String>> {
-        self.hold_override()?;
-        self.start()?;
+        self.hold_files()?;
+        let began = Instant::now();
+        // Down at the start, and with --full not for ever.
+        self.start(&[LOKI.name])?;
         let mut seen = self.keeps(&VICTORIALOGS)?;
+        let waited = began.elapsed();
+        ensure!(waited < TWO_MINUTES, "the first record was found {waited:?} after `up`");
+        seen.push(format!("compose: {} s from `up` to that record", waited.as_secs()));
+        self.said(LOKI.told_by, &LOKI.is_away(), 1)?;
         if self.full {
-            let more = self.keeps(&LOKI)?;
-            seen.extend(more);
+            seen.push(self.comes_late(&LOKI)?);
+            seen.extend(self.keeps(&LOKI)?);
             self.counted()?;
-        } else {
-            self.said("backends", "Loki is away", 1)?;
         }
         seen.push(self.goes_away(if self.full { &LOKI } else { &VICTORIALOGS })?);
         Ok(seen)
@@ -223,7 +250,7 @@ impl Up<'_> {
     fn services(&self) -> Result<Vec<String>> {
         let all = capture(self.compose(&["config", "--services"]))?;
         for name in LEFT_TO_FULL {
-            ensure!(all.lines().any(|service| service == name), "{name} is no service of docker-compose.yml");
+            ensure!(all.lines().any(|service| service == name), "{name} is no service of {SHIPPED}");
         }
         let runs = |service: &&str| self.full || !LEFT_TO_FULL.contains(service);
         Ok(all.lines().filter(runs).map(str::to_owned).collect())
@@ -278,27 +305,52 @@ impl Up<'_> {
 
     /// The user is told that it is away and that it is back, and nothing of the time between is missing.
     fn goes_away(&self, store: &Store) -> Result<String> {
-        let Store { name, title, told_by, is_back, .. } = store;
-        let is_away = format!("{title} is away");
-        let (away, back) = (self.times(told_by, &is_away)?, self.times(told_by, is_back)?);
-        command::run(self.compose(&["stop", name]))?;
-        self.said(told_by, &is_away, away + 1)?;
+        let is_away = store.is_away();
+        let (away, back) = (self.times(store.told_by, &is_away)?, self.times(store.told_by, store.is_back)?);
+        command::run(self.compose(&["stop", store.name]))?;
+        self.said(store.told_by, &is_away, away + 1)?;
+        let missed = self.missed(store)?;
+        command::run(self.compose(&["start", store.name]))?;
+        self.said(store.told_by, store.is_back, back + 1)?;
+        self.has(store, &missed)?;
+        Ok(format!("compose: a record of the time in which {} was away is there", store.title))
+    }
+
+    /// Likewise of one that was not there at the start.
+    fn comes_late(&self, store: &Store) -> Result<String> {
+        let missed = self.missed(store)?;
+        self.up(&[store.name.to_owned()])?;
+        self.said(store.told_by, store.is_back, 1)?;
+        self.has(store, &missed)?;
+        Ok(format!("compose: {} was down at the start; a record of before it came is there", store.title))
+    }
+
+    /// A client of the slow server who comes while a store is away.
+    fn missed(&self, store: &Store) -> Result<String> {
         let before = self.accepted("slow")?.len();
-        let missed = patiently(&format!("a client while {title} is away"), || {
+        patiently(&format!("a client while {} is away", store.title), || {
             Ok(self.accepted("slow")?.get(before).cloned())
-        })?;
-        command::run(self.compose(&["start", name]))?;
-        self.said(told_by, is_back, back + 1)?;
+        })
+    }
+
+    /// Its record.
+    fn has(&self, store: &Store, missed: &str) -> Result<()> {
         let (_, pid) = self.container("slow")?;
-        patiently(&format!("the record of a client who came while {title} was away"), || {
-            self.row(name, store.port, &(store.query)(&missed), |row| row.get("process_pid") == Some(&pid))
-        })?;
-        Ok(format!("compose: a record of the time in which {title} was away is there"))
+        patiently(&format!("the record of a client who came while {} was away", store.title), || {
+            self.row(store.name, store.port, &(store.query)(missed), |row| {
+                row.get("process_pid") == Some(&pid)
+            })
+        })
+        .map(drop)
+    }
+
+    fn id(&self, service: &str) -> Result<String> {
+        capture(self.compose(&["ps", "--quiet", "--no-trunc", service]))
     }
 
     /// A service's container by the engine's own word, and its program's process by the kernel's: the child of the first.
     fn container(&self, service: &str) -> Result<(String, String)> {
-        let id = capture(self.compose(&["ps", "--quiet", "--no-trunc", service]))?;
+        let id = self.id(service)?;
         let init = capture(self.engine.docker(&["inspect", "--format", "{{.State.Pid}}", &id]))?;
         let children = format!("/proc/{init}/task/{init}/children");
         let child = std::fs::read_to_string(&children).with_context(|| format!("reading {children}"))?;
@@ -342,36 +394,49 @@ impl Up<'_> {
         })
     }
 
-    /// The override takes the list away and gives the older capabilities, and changes nothing else.
-    fn hold_override(&self) -> Result<()> {
-        let services = |files: &[&str]| -> Result<Value> {
-            let mut compose = Command::new(&self.compose);
-            compose.args(files.iter().flat_map(|file| ["--file", file]));
-            // Grafana and Kibana have a profile when they are left out, and Kibana has one anyway.
-            compose.args([
-                "--profile",
-                ELASTIC,
-                "--profile",
-                VICTORIALOGS.name,
-                "config",
-                "--format",
-                "json",
-            ]);
-            compose.current_dir(self.workspace.root()).envs(self.environment.all());
-            let all: Value = serde_json::from_str(&capture(compose)?).context("docker compose config")?;
-            Ok(all["services"].clone())
-        };
-        let mut shipped = services(&["docker-compose.yml"])?;
-        let here = services(&["docker-compose.yml", OVERRIDE])?;
+    /// The override takes the list away and gives the older capabilities, and changes nothing else; what users build is what runs here.
+    fn hold_files(&self) -> Result<()> {
+        let mut shipped = self.configured(&[SHIPPED])?;
+        for (service, target) in images::BUILT_BY {
+            let build = &shipped[service]["build"];
+            ensure!(
+                build["target"] == target
+                    && build["dockerfile"] == images::DOCKERFILE
+                    && build["args"]["BASE_IMAGE"] == self.environment.value("BASE_IMAGE")?,
+                "{SHIPPED} builds {service} in another way than the suite does: {build}"
+            );
+        }
+        let privileged = self.configured(&[SHIPPED, PRIVILEGED])?;
+        for name in OLDER_CAPABILITIES {
+            let service = &privileged[name];
+            ensure!(
+                service["privileged"] == true
+                    && service["cap_add"].is_null()
+                    && service["cap_drop"].is_null(),
+                "{PRIVILEGED} leaves {name} less than privileged: {service}"
+            );
+        }
+        let here = self.configured(&[SHIPPED, OVERRIDE])?;
         let all = shipped.as_object_mut().context("no services")?;
         for name in LEFT_OUT {
-            ensure!(all.remove(name).is_some(), "{name} is no service of docker-compose.yml");
+            ensure!(all.remove(name).is_some(), "{name} is no service of {SHIPPED}");
         }
         for name in OLDER_CAPABILITIES {
             all[name]["cap_add"] = here[name]["cap_add"].clone();
         }
         ensure!(shipped == here, "{OVERRIDE} changes more than it may");
         Ok(())
+    }
+
+    /// The services of these files, in any profile but that of those left out.
+    fn configured(&self, files: &[&str]) -> Result<Value> {
+        let mut compose = Command::new(&self.compose);
+        compose.args(files.iter().flat_map(|file| ["--file", file]));
+        compose.args([ELASTIC, VICTORIALOGS.name].iter().flat_map(|profile| ["--profile", profile]));
+        compose.args(["config", "--format", "json"]);
+        compose.current_dir(self.workspace.root()).envs(self.environment.all());
+        let mut all: Value = serde_json::from_str(&capture(compose)?).context("docker compose config")?;
+        Ok(all["services"].take())
     }
 
     /// Nothing is left: no container, volume or network.

@@ -11,6 +11,14 @@ use crate::docker::Engine;
 use crate::workspace::Workspace;
 use crate::{build, collector, command, jaeger, libraries};
 
+/// What users build their two of.
+pub(super) const DOCKERFILE: &str = "packaging/Dockerfile";
+/// Its targets, and a service of docker-compose.yml that builds each.
+pub(super) const BUILT_BY: [(&str, &str); 2] = [("check", "acceptd"), ("backends", "workload")];
+
+/// Whose own have a busybox, by which docker-compose.yml asks how they are.
+const WITH_BUSYBOX: [&str; 3] = ["JAEGER_IMAGE", "PROMETHEUS_IMAGE", "VICTORIALOGS_IMAGE"];
+
 /// An image of one program.
 struct Image {
     /// Of .env.
@@ -60,8 +68,7 @@ pub(super) fn make(
     for Image { variable, program, place } in &images {
         let root = folder.join(variable);
         with_libraries(program, &root, place)?;
-        if *variable == "PROMETHEUS_IMAGE" {
-            // Its own has a busybox, which docker-compose.yml asks how it is.
+        if WITH_BUSYBOX.contains(variable) {
             with_libraries(Path::new("/bin/busybox"), &root, "bin/wget")?;
         }
         engine.import(&root, &[format!("ENTRYPOINT [\"/{place}\"]")], environment.value(variable)?)?;
@@ -76,7 +83,7 @@ pub(super) fn make(
     of_users(workspace, engine, environment, folder, full)
 }
 
-/// The two that users build, by packaging/Dockerfile; on a base that has names of users, and what libraries the programs need.
+/// The two that users build, by [`DOCKERFILE`]; on a base that has names of users, and what libraries the programs need.
 fn of_users(
     workspace: &Workspace,
     engine: &Engine,
@@ -85,6 +92,9 @@ fn of_users(
     full: bool,
 ) -> Result<()> {
     let architecture = build::this()?.architecture;
+    // What is made here has another digest than the published one.
+    let (base_image, _) =
+        environment.value("BASE_IMAGE")?.split_once('@').context("BASE_IMAGE has no digest")?;
     let (base, mut context) = (folder.join("base"), workspace.root().to_path_buf());
     if full {
         build::dist(workspace, build::RELEASE, false)?;
@@ -100,11 +110,11 @@ fn of_users(
     fs::create_dir_all(base.join("etc")).context("making etc")?;
     fs::write(base.join("etc/passwd"), "root:x:0:0::/:/none\nnobody:x:65534:65534::/:/none\n")
         .context("writing passwd")?;
-    engine.import(&base, &[], environment.value("BASE_IMAGE")?)?;
+    engine.import(&base, &[], base_image)?;
     for (target, variable) in [("acceptd", "ACCEPTD_IMAGE"), ("workload", "WORKLOAD_IMAGE")] {
         let mut build = engine.docker(&["build", "--quiet", "--target", target]);
-        build.arg("--file").arg(workspace.path("packaging/Dockerfile"));
-        build.arg("--build-arg").arg(format!("BASE_IMAGE={}", environment.value("BASE_IMAGE")?));
+        build.arg("--file").arg(workspace.path(DOCKERFILE));
+        build.arg("--build-arg").arg(format!("BASE_IMAGE={base_image}"));
         // The builder of Debian's engine does not know by itself.
         build.arg("--build-arg").arg(format!("TARGETARCH={architecture}"));
         build.args(["--tag", environment.value(variable)?]).arg(&context).env("DOCKER_BUILDKIT", "0");

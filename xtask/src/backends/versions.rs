@@ -4,7 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 
 /// A variable of .env, a file that says the same version, and what is before it there.
-const SAME: [(&str, &str, &str); 14] = [
+const SAME: [(&str, &str, &str); 19] = [
+    ("ACCEPTD_IMAGE", "Cargo.toml", "\nversion = \""),
+    ("WORKLOAD_IMAGE", "Cargo.toml", "\nversion = \""),
+    ("ACCEPTD_IMAGE", "packaging/Dockerfile", "ARG VERSION="),
+    ("ACCEPTD_IMAGE", "packaging/kubernetes/base/kustomization.yaml", "- name: acceptd\n    newTag: "),
+    ("COLLECTOR_IMAGE", "packaging/kubernetes/base/kustomization.yaml", "was tried with.\n    newTag: "),
     ("COLLECTOR_IMAGE", "otel-config/minimal.yaml", "components takes it ("),
     ("COLLECTOR_IMAGE", "otel-config/demo.yaml", "(otelcol-contrib; "),
     ("COLLECTOR_IMAGE", "otel-config/victorialogs.yaml", "otelcol-contrib; "),
@@ -28,6 +33,11 @@ fn file(name: &str) -> String {
     fs::read_to_string(root.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+fn image<'a>(env: &'a str, variable: &str) -> &'a str {
+    let image = env.lines().find_map(|line| line.strip_prefix(variable)?.strip_prefix('='));
+    image.unwrap_or_else(|| panic!(".env has no {variable}"))
+}
+
 fn after<'a>(text: &'a str, words: &str) -> &'a str {
     let start = text.find(words).unwrap_or_else(|| panic!("no {words:?}")) + words.len();
     let rest = &text[start..];
@@ -41,9 +51,8 @@ fn after<'a>(text: &'a str, words: &str) -> &'a str {
 fn images_are_of_the_versions_that_are_tested() {
     let env = file(".env");
     for (variable, name, words) in SAME {
-        let line = env.lines().find_map(|line| line.strip_prefix(variable)?.strip_prefix('='));
         let (_, tag) =
-            line.and_then(|image| image.rsplit_once(':')).unwrap_or_else(|| panic!("{variable} has no tag"));
+            image(&env, variable).rsplit_once(':').unwrap_or_else(|| panic!("{variable} has no tag"));
         let (text, tag) = (file(name), tag.trim_start_matches('v'));
         let version = after(&text, words);
         // Comments have no third number.
@@ -52,4 +61,15 @@ fn images_are_of_the_versions_that_are_tested() {
             "{variable} is {tag}, {name} {version}"
         );
     }
+}
+
+#[test]
+fn every_image_is_pinned() {
+    let env = file(".env");
+    for line in env.lines().filter(|line| !line.starts_with('#') && line.contains("_IMAGE=")) {
+        let tag = line.rsplit_once(':').map(|(_, tag)| tag);
+        assert!(tag.is_some_and(|tag| tag.contains(|one: char| one.is_ascii_digit())), "{line}");
+    }
+    let default = format!("ARG BASE_IMAGE={}\n", image(&env, "BASE_IMAGE"));
+    assert!(file("packaging/Dockerfile").contains(&default), "packaging/Dockerfile has another default");
 }

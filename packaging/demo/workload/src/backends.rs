@@ -1,22 +1,23 @@
 //! Says where the backends are, which of them is away, and when it is back.
 
+use std::env;
 use std::fmt;
-use std::net::{TcpStream, ToSocketAddrs};
 use std::str::FromStr;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, ensure};
+use ureq::Agent;
 
 const INTERVAL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// `NAME=HOST:PORT[,URL]`.
+/// `NAME=HOST:PORT[/PATH][,URL]`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Backend {
     name: String,
-    /// Where it listens, as seen from here.
-    address: String,
+    /// What is asked, as seen from here.
+    asked: String,
     /// What a person opens.
     url: Option<String>,
 }
@@ -25,11 +26,13 @@ impl FromStr for Backend {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let (name, rest) = text.split_once('=').context("not NAME=HOST:PORT[,URL]")?;
-        let (address, url) = rest.split_once(',').map_or((rest, None), |(address, url)| (address, Some(url)));
+        let (name, rest) = text.split_once('=').context("not NAME=HOST:PORT[/PATH][,URL]")?;
+        let (asked, url) = rest.split_once(',').map_or((rest, None), |(asked, url)| (asked, Some(url)));
+        let (address, path) = asked.split_once('/').unwrap_or((asked, ""));
         let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         port.context("no port after HOST:")?;
-        Ok(Self { name: name.to_owned(), address: address.to_owned(), url: url.map(str::to_owned) })
+        let asked = format!("http://{address}/{path}");
+        Ok(Self { name: name.to_owned(), asked, url: url.map(str::to_owned) })
     }
 }
 
@@ -42,18 +45,29 @@ impl fmt::Display for Backend {
     }
 }
 
+/// A profile that is chosen in another way is not known to the Collector's configuration, so nothing would come.
+pub(crate) fn require(profile: Option<&str>) -> Result<()> {
+    let Some(profile) = profile else { return Ok(()) };
+    ensure!(
+        env::var("COMPOSE_PROFILES").as_deref() == Ok(profile),
+        "nothing reaches what the profile {profile} has: start with COMPOSE_PROFILES={profile} docker compose up, not with --profile"
+    );
+    Ok(())
+}
+
 /// Says so at the start, and with each change.
 pub(crate) fn watch(backends: &[Backend]) -> Result<()> {
+    let agent = Agent::config_builder().proxy(None).timeout_global(Some(PATIENCE)).build().new_agent();
     let mut known = vec![None; backends.len()];
     loop {
         for (backend, known) in backends.iter().zip(&mut known) {
-            let answer = answers(&backend.address);
+            let answer = agent.get(&backend.asked).call();
             let is_there = answer.is_ok();
             if known.replace(is_there) != Some(is_there) {
                 match answer {
-                    Ok(()) => println!("{backend}"),
+                    Ok(_) => println!("{backend}"),
                     Err(error) => {
-                        println!("{} is away: {}: {error:#}; trying again", backend.name, backend.address);
+                        println!("{} is away: {}: {error}; trying again", backend.name, backend.asked);
                     }
                 }
             }
@@ -62,27 +76,29 @@ pub(crate) fn watch(backends: &[Backend]) -> Result<()> {
     }
 }
 
-fn answers(address: &str) -> Result<()> {
-    let resolved = address.to_socket_addrs().context("its name has no address")?.next();
-    TcpStream::connect_timeout(&resolved.context("its name has no address")?, PATIENCE)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::Backend;
+    use super::{Backend, require};
 
     #[test]
     fn what_a_backend_is() {
-        let parsed = |text: &str| {
-            text.parse::<Backend>().map(|backend| (backend.address.clone(), backend.to_string()))
-        };
+        let parsed =
+            |text: &str| text.parse::<Backend>().map(|backend| (backend.asked.clone(), backend.to_string()));
         let full =
             parsed("Jaeger=jaeger:16686,http://localhost:16686").expect("a name, an address and a page");
-        assert_eq!(full, ("jaeger:16686".to_owned(), "Jaeger: http://localhost:16686".to_owned()));
-        assert_eq!(parsed("Loki=loki:3100").expect("no page").1, "Loki answers");
+        assert_eq!(full, ("http://jaeger:16686/".to_owned(), "Jaeger: http://localhost:16686".to_owned()));
+        let without = parsed("Loki=loki:3100/ready").expect("no page");
+        assert_eq!(without, ("http://loki:3100/ready".to_owned(), "Loki answers".to_owned()));
         for wrong in ["Loki", "Loki=loki", "Loki=loki:", "Loki=loki:http"] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_profile_must_be_in_the_environment() {
+        assert!(require(None).is_ok());
+        // Cargo sets no such variable.
+        let error = require(Some("elastic")).expect_err("another profile");
+        assert!(error.to_string().contains("COMPOSE_PROFILES=elastic docker compose up"), "{error}");
     }
 }

@@ -52,7 +52,10 @@ enum Role {
     Crowd(clients::Crowd),
     /// Says where backends are, which of them is away, and when it is back
     Backends {
-        /// NAME=HOST:PORT[,URL]
+        /// Which of Compose's profiles they are of; the environment has to have chosen it
+        #[arg(long)]
+        profile: Option<String>,
+        /// NAME=HOST:PORT[/PATH][,URL]; how it is, is asked by GET
         #[arg(required = true)]
         backends: Vec<backends::Backend>,
     },
@@ -70,7 +73,9 @@ fn main() -> ExitCode {
             Ok(())
         }
         Role::Crowd(crowd) => clients::crowd(&crowd),
-        Role::Backends { backends } => backends::watch(&backends),
+        Role::Backends { profile, backends } => {
+            backends::require(profile.as_deref()).and_then(|()| backends::watch(&backends))
+        }
         Role::Scanner { host, first, last } => clients::scan(&host, first..=last),
     };
     match ended {
