@@ -13,6 +13,7 @@ mod dashboards;
 mod elasticsearch;
 mod environment;
 mod expected;
+mod fact;
 mod gateways;
 mod images;
 mod kept;
@@ -21,6 +22,7 @@ mod load;
 mod loki;
 mod loss;
 mod made;
+mod panels;
 pub(crate) mod pictures;
 mod prometheus;
 mod queries;
@@ -44,7 +46,6 @@ use crate::workspace::Workspace;
 use crate::{Extent, agent, build, host, results};
 use load::Load;
 use loss::Loss;
-use queries::Query;
 use questions::Questions;
 use stack::Stack;
 use workload::Workload;
@@ -72,7 +73,7 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     let (mut workload, mut records) = start_workload(&mut stack, &programs, folder.path())?;
     let connection = stack.slow_connection(&mut workload, &mut records)?;
     let loss = Loss::start(&stack, &programs, folder.path())?;
-    let answers = questions.ask(&mut stack, &mut workload, &connection, &loss);
+    let answers = questions.ask(&mut stack, &mut workload, &connection, &loss)?;
     let seconds = started.elapsed().as_secs();
     println!("{} passed, {} failed, after {seconds} s", answers.passed, answers.failed);
     let shapes = shapes::of(workspace, &stack.behind)?;
@@ -99,7 +100,6 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     }
     let mut figures = vec![format!("configurations: {configurations}, each read by its Collector")];
     figures.extend(answers.figures.clone());
-    figures.extend(shapes);
     figures.push(told);
     figures.extend(under_load(
         workspace,
@@ -107,7 +107,7 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
         folder.path(),
         stack,
         &mut workload,
-        &questions.queries,
+        &questions,
         &of_loss,
     )?);
     questions.write(workspace, &answers)?;
@@ -133,19 +133,22 @@ fn under_load(
     folder: &Path,
     mut stack: Stack,
     workload: &mut Workload,
-    queries: &[Query],
+    questions: &Questions,
     others: &HashSet<String>,
 ) -> Result<Vec<String>> {
     let load = Load::run(&mut stack, &programs.join("workload"), folder)?;
-    let top_peers = load.top_peers(&mut stack, workload, queries)?;
+    let top_peers = load.top_peers(&mut stack, workload, questions)?;
+    let scanner = Load::scanner(&mut stack, workload, questions)?;
     let records = stack.records.clone();
     let (ledger, mut behind) = stack.stop_agent()?;
     ledger.check()?;
     let mut figures = vec![format!("records: {}", ledger.records()?)];
     figures.extend(load.compare(&mut behind, &ledger, &records, others)?);
-    figures.push(top_peers);
+    figures.extend([top_peers, scanner]);
     figures.push(late::run(&mut behind, &programs.join("acceptd"), &records, folder)?);
     figures.push(gateways::run(workspace, programs, folder, &mut behind)?);
+    // Again, with all that came.
+    figures.extend(shapes::of(workspace, &behind)?);
     behind.stop()?;
     Ok(figures)
 }

@@ -5,8 +5,17 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// One result: names without what the backend puts before them, with underscores for dots; values as text.
-pub(super) type Row = BTreeMap<String, String>;
+/// One result; values as text.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Row {
+    /// By names that are the same in each backend.
+    known: BTreeMap<String, String>,
+    /// By the backend's own.
+    told: BTreeMap<String, String>,
+}
+
+/// What Loki shows of a record.
+pub(super) const LINE: &str = "line";
 
 /// Names for the same thing: of metrics, of aggregations in docs/queries.md, and of Jaeger.
 const SAME: [(&str, &str); 10] = [
@@ -22,27 +31,67 @@ const SAME: [(&str, &str); 10] = [
     ("operationName", "name"),
 ];
 
-fn insert(row: &mut Row, key: &str, value: &Value) {
-    let key = key.strip_prefix("resource.").unwrap_or(key);
-    let key = key.strip_prefix("attributes.").unwrap_or(key).replace('.', "_");
-    let same = SAME.iter().find(|(name, _)| *name == key).map(|(_, same)| *same);
-    let value = match value {
-        Value::String(text) => text.clone(),
-        // Elasticsearch has all fields as lists.
-        Value::Array(one) if one.len() == 1 => return insert(row, &key, &one[0]),
-        other => other.to_string(),
-    };
-    match same {
-        Some(same) => drop(row.insert(same.to_owned(), value)),
-        // Whose metric it is goes before who sent it: the agent is a service, too.
-        None => drop(row.entry(key).or_insert(value)),
+/// What stands for a backend's name of something.
+pub(super) fn known_as(name: &str) -> String {
+    let plain = plain(name);
+    same(&plain).map_or(plain, str::to_owned)
+}
+
+/// Without what the backend puts before it, with underscores for dots.
+fn plain(name: &str) -> String {
+    let name = name.strip_prefix("resource.").unwrap_or(name);
+    name.strip_prefix("attributes.").unwrap_or(name).replace('.', "_")
+}
+
+fn same(name: &str) -> Option<&'static str> {
+    SAME.iter().find(|(other, _)| *other == name).map(|(_, same)| *same)
+}
+
+impl Row {
+    /// The value of what is known under this name.
+    pub(super) fn get(&self, name: &str) -> Option<&String> {
+        self.known.get(name)
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &String> {
+        self.known.values()
+    }
+
+    /// All of it, by the backend's own names.
+    pub(super) fn told(&self) -> &BTreeMap<String, String> {
+        &self.told
+    }
+
+    pub(super) fn insert(&mut self, name: &str, value: &Value) {
+        let value = match value {
+            Value::String(text) => text.clone(),
+            // Elasticsearch has all fields as lists.
+            Value::Array(one) if one.len() == 1 => return self.insert(name, &one[0]),
+            other => other.to_string(),
+        };
+        let plain = plain(name);
+        match same(&plain) {
+            Some(same) => drop(self.known.insert(same.to_owned(), value.clone())),
+            // Whose metric it is goes before who sent it: the agent is a service, too.
+            None => drop(self.known.entry(plain).or_insert_with(|| value.clone())),
+        }
+        self.told.entry(name.to_owned()).or_insert(value);
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(columns: &[(&str, &str)]) -> Self {
+        let mut row = Self::default();
+        for (name, value) in columns {
+            row.insert(name, &Value::from(*value));
+        }
+        row
     }
 }
 
 fn row(members: &Value) -> Row {
-    let mut all = Row::new();
-    for (key, value) in members.as_object().into_iter().flatten() {
-        insert(&mut all, key, value);
+    let mut all = Row::default();
+    for (name, value) in members.as_object().into_iter().flatten() {
+        all.insert(name, value);
     }
     all
 }
@@ -61,7 +110,7 @@ pub(super) fn series(answer: &Value) -> Result<Vec<Row>> {
         if let Some(stream) = result.get("stream") {
             for entry in list(&result["values"]) {
                 let mut one = row(stream);
-                insert(&mut one, "line", &entry[1]);
+                one.insert(LINE, &entry[1]);
                 rows.push(one);
             }
             continue;
@@ -73,7 +122,7 @@ pub(super) fn series(answer: &Value) -> Result<Vec<Row>> {
             Some(value) => &value[1],
             None => &result["histogram"][1]["count"],
         };
-        insert(&mut one, "value", value);
+        one.insert("value", value);
         rows.push(one);
     }
     Ok(rows)
@@ -85,15 +134,15 @@ pub(super) fn traces(answer: &Value) -> Result<Vec<Row>> {
     for trace in list(&answer["data"]) {
         for span in list(&trace["spans"]) {
             let process = &trace["processes"][span["processID"].as_str().context("a span of no process")?];
-            let mut one = Row::new();
-            insert(&mut one, "service.name", &process["serviceName"]);
+            let mut one = Row::default();
+            one.insert("service.name", &process["serviceName"]);
             for name in ["traceID", "spanID", "operationName"] {
-                insert(&mut one, name, &span[name]);
+                one.insert(name, &span[name]);
             }
             let microseconds = span["duration"].as_u64().context("a span without a duration")?;
-            insert(&mut one, "duration_ns", &(microseconds * 1000).into());
+            one.insert("duration_ns", &(microseconds * 1000).into());
             for tag in list(&process["tags"]).chain(list(&span["tags"])) {
-                insert(&mut one, tag["key"].as_str().unwrap_or_default(), &tag["value"]);
+                one.insert(tag["key"].as_str().unwrap_or_default(), &tag["value"]);
             }
             rows.push(one);
         }
@@ -106,20 +155,16 @@ pub(super) fn otlp(answer: &Value) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for resource in list(&answer["result"]["resourceSpans"]) {
         for span in list(&resource["scopeSpans"]).flat_map(|scope| list(&scope["spans"])) {
-            let mut one = Row::new();
+            let mut one = Row::default();
             let nanoseconds = |name: &str| span[name].as_str().and_then(|text| text.parse::<u64>().ok());
             let (start, end) = (nanoseconds("startTimeUnixNano"), nanoseconds("endTimeUnixNano"));
             let (start, end) = start.zip(end).context("a span without its times")?;
-            insert(&mut one, "duration_ns", &end.saturating_sub(start).into());
-            insert(&mut one, "traceID", &span["traceId"]);
-            insert(&mut one, "name", &span["name"]);
+            one.insert("duration_ns", &end.saturating_sub(start).into());
+            one.insert("traceID", &span["traceId"]);
+            one.insert("name", &span["name"]);
             for attribute in list(&resource["resource"]["attributes"]).chain(list(&span["attributes"])) {
                 let value = attribute["value"].as_object().and_then(|value| value.values().next());
-                insert(
-                    &mut one,
-                    attribute["key"].as_str().unwrap_or_default(),
-                    value.unwrap_or(&Value::Null),
-                );
+                one.insert(attribute["key"].as_str().unwrap_or_default(), value.unwrap_or(&Value::Null));
             }
             rows.push(one);
         }
@@ -139,17 +184,17 @@ pub(super) fn search(answer: &Value) -> Result<Vec<Row>> {
 }
 
 fn bucket(bucket: &Value) -> Row {
-    let mut one = if bucket["key"].is_object() { row(&bucket["key"]) } else { Row::new() };
+    let mut one = if bucket["key"].is_object() { row(&bucket["key"]) } else { Row::default() };
     for (name, value) in bucket.as_object().into_iter().flatten() {
         match name.as_str() {
             "key" if value.is_object() => {}
-            "key" | "doc_count" => insert(&mut one, name, value),
+            "key" | "doc_count" => one.insert(name, value),
             _ => {
                 for (of, value) in value["values"].as_object().into_iter().flatten() {
-                    insert(&mut one, &format!("{name}_{of}"), value);
+                    one.insert(&format!("{name}_{of}"), value);
                 }
                 if let Some(value) = value.get("value_as_string").or(value.get("value")) {
-                    insert(&mut one, name, value);
+                    one.insert(name, value);
                 }
             }
         }

@@ -56,6 +56,13 @@ pub(super) fn of_elasticsearch(port: u16, query: &Value) -> Result<Kept> {
     }
 }
 
+/// Documents that were sent again since the index is there, and refused by their ids.
+pub(super) fn refused_by_elasticsearch(port: u16) -> Result<u64> {
+    let stats = http::get_json(port, "/logs-acceptd.otel-default/_stats/indexing")?;
+    let refused = &stats["_all"]["primaries"]["indexing"]["index_failed"];
+    refused.as_u64().with_context(|| format!("index_failed is {refused}"))
+}
+
 /// Of Loki: what is not older than `since`.
 pub(super) fn of_loki(port: u16, since: Timestamp) -> Result<Kept> {
     let end = Timestamp::now();

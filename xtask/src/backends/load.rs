@@ -14,10 +14,11 @@ use serde_json::{Value, json};
 use super::answer::{self, Row};
 use super::ask;
 use super::crowd::{Crowd, Plan};
+use super::expected::LOOPBACK;
 use super::kept::{self, Kept};
 use super::made::{Accept, Made};
-use super::queries::{Query, Values};
-use super::questions::RANGE;
+use super::queries::Values;
+use super::questions::{Questions, RANGE};
 use super::stack::{Behind, Stack};
 use super::workload::{Server, Workload};
 use crate::ledger::Ledger;
@@ -37,6 +38,8 @@ const DELIVERED: Duration = Duration::from_mins(10);
 /// Several times what reading all of it takes.
 const PATIENCE: Duration = Duration::from_mins(5);
 const SERVICE: &str = "loaded";
+/// A panel.
+const MOST_LISTENERS: &str = "Most listeners for one peer";
 /// Who has log records.
 const LOGS: [&str; 3] = ["elasticsearch", "loki", "victorialogs"];
 
@@ -72,7 +75,7 @@ impl Load {
         &self,
         stack: &mut Stack,
         workload: &mut Workload,
-        queries: &[Query],
+        questions: &Questions,
     ) -> Result<String> {
         let mut counts = BTreeMap::<IpAddr, u32>::new();
         for peer in self.server.peers()? {
@@ -83,14 +86,12 @@ impl Load {
             counts.into_iter().map(|(address, count)| (count, address.to_string())).collect();
         by_count.sort_unstable();
         let wanted: BTreeSet<_> = by_count.into_iter().rev().take(TOP).map(|(_, address)| address).collect();
-        let address =
-            |row: &Row| row.get("network_peer_address").or(row.get("key")).cloned().unwrap_or_default();
         let mut asked = BTreeSet::new();
-        for query in queries.iter().filter(|query| query.question == "top-peers") {
+        for query in questions.queries.iter().filter(|query| query.question == "top-peers") {
             let values = Values::from([("service", SERVICE.to_owned()), ("range", RANGE.to_owned())]);
             let text = query.with(&values)?;
             stack.until_right(workload, &query.backend, |port, _| {
-                let found: BTreeSet<_> = ask::ask(&query.backend, port, &text)?.iter().map(address).collect();
+                let found: BTreeSet<_> = ask::ask(&query.backend, port, &text)?.iter().map(peer).collect();
                 ensure!(found == wanted, "{found:?} instead of {wanted:?}");
                 Ok(())
             })?;
@@ -98,6 +99,30 @@ impl Load {
         }
         ensure!(asked.is_superset(&LOGS.into()), "only {asked:?} were asked who connects most");
         Ok(format!("load: {} name the ten that connect most", Vec::from_iter(asked).join(", ")))
+    }
+
+    /// Among all of these the scanner still has the most listeners, in queries and on a dashboard.
+    pub(super) fn scanner(
+        stack: &mut Stack,
+        workload: &mut Workload,
+        Questions { queries, expressions, .. }: &Questions,
+    ) -> Result<String> {
+        let values = Values::from([("range", RANGE.to_owned())]);
+        let mut asked = Vec::new();
+        for query in queries.iter().filter(|query| query.question == "scanner") {
+            asked.push((&query.backend, query.with(&values)?));
+        }
+        let panels = expressions.iter().filter(|expression| expression.panel == MOST_LISTENERS);
+        asked.extend(panels.map(|panel| (&panel.backend, panel.text.clone())));
+        ensure!(asked.len() == LOGS.len() + 1, "only {asked:?} are asked who scans");
+        for (backend, text) in &asked {
+            stack.until_right(workload, backend, |port, _| {
+                let first = ask::ask(backend, port, text)?.first().map(peer);
+                ensure!(first.as_deref() == Some(LOOPBACK), "{first:?} has the most listeners");
+                Ok(())
+            })?;
+        }
+        Ok(format!("load: who scans is the first of {} in {} answers", PLAN.addresses, asked.len()))
     }
 
     /// Holds what is kept against what was made, by the agent and by others; all have ended. Returns a line for each backend.
@@ -133,6 +158,8 @@ impl Load {
         compare("elasticsearch", &|port| kept::of_elasticsearch(port, &json!({ "match_all": {} })))?;
         let since = self.began - jiff::SignedDuration::from_mins(30);
         compare("loki", &|port| kept::of_loki(port, since))?;
+        let refused = kept::refused_by_elasticsearch(behind.backends["elasticsearch"].port)?;
+        lines.push(format!("load: elasticsearch: {refused} came again and were refused by their uid"));
         lines.push(format!("load: jaeger: {}", spans(behind, ledger)?));
         // Of those that are still open Jaeger may have nothing yet.
         let traces = fastrand::choose_multiple(loaded, TRACES);
@@ -143,6 +170,11 @@ impl Load {
         lines.push(format!("load: jaeger: {TRACES} traces, chosen by chance, found by their ids"));
         Ok(lines)
     }
+}
+
+/// Whom a row is of.
+fn peer(row: &Row) -> String {
+    row.get("network_peer_address").or(row.get("key")).cloned().unwrap_or_default()
 }
 
 /// Records and spans that no backend has taken yet.

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::{Timestamp, ToSpan as _};
 
-use super::answer::Row;
 use super::ask;
 use super::dashboards::{self, Expression};
-use super::expected::{self, Connection, Truth};
+use super::expected::{self, Connection, Expected, Truth};
 use super::loss::Loss;
+use super::panels;
 use super::queries::{self, Query, Values};
 use super::stack::Stack;
 use super::workload::Workload;
@@ -63,7 +63,9 @@ impl Questions {
         workload: &mut Workload,
         connection: &Connection,
         loss: &Loss,
-    ) -> Answers {
+    ) -> Result<Answers> {
+        let unasked = unasked(&self.queries, &Truth::of(workload, connection, loss)?.expected());
+        ensure!(unasked.is_empty(), "{DOCUMENT} lacks {}", unasked.join(", "));
         let (mut answers, mut asked, mut backends, mut shown, mut failed) =
             (BTreeMap::new(), 0, BTreeSet::new(), 0, 0);
         for query in &self.queries {
@@ -73,9 +75,9 @@ impl Questions {
             asked += 1;
             backends.insert(&query.backend);
             match answer(stack, workload, query, connection, loss) {
-                Ok(row) => {
+                Ok(lines) => {
                     println!("answered: {}", query.id());
-                    answers.insert(query.id(), lines(&row));
+                    answers.insert(query.id(), lines.join("\n"));
                 }
                 Err(error) => {
                     failed += 1;
@@ -88,7 +90,7 @@ impl Questions {
                 continue;
             }
             shown += 1;
-            if let Err(error) = shows(stack, workload, expression, loss) {
+            if let Err(error) = shows(stack, workload, expression, connection, loss) {
                 failed += 1;
                 println!("NOT SHOWN: {}: {error:#}", expression.name);
             }
@@ -104,7 +106,7 @@ impl Questions {
             ),
             format!("panels: {shown} expressions, each shows what it should"),
         ];
-        Answers { rows: answers, passed: asked + shown - failed, failed, figures }
+        Ok(Answers { rows: answers, passed: asked + shown - failed, failed, figures })
     }
 
     /// Puts the answers into the document.
@@ -114,20 +116,20 @@ impl Questions {
     }
 }
 
-/// A row, a value a line.
-fn lines(row: &Row) -> String {
-    let lines: Vec<_> = row.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    lines.join("\n")
+/// Of what answers are known, and no query is there.
+fn unasked(queries: &[Query], known: &[Expected]) -> Vec<String> {
+    let asked: BTreeSet<_> = queries.iter().map(Query::id).collect();
+    known.iter().flat_map(Expected::ids).filter(|id| !asked.contains(id)).collect()
 }
 
-/// Asks until the answer is right, and returns the row that makes it so.
+/// Asks until the answer is right, and returns the row that makes it so, a line a column.
 fn answer(
     stack: &mut Stack,
     workload: &mut Workload,
     query: &Query,
     connection: &Connection,
     loss: &Loss,
-) -> Result<Row> {
+) -> Result<Vec<String>> {
     stack.until_right(workload, &query.backend, |port, workload| {
         let rows = ask::ask(&query.backend, port, &query.with(&values(query, workload, connection))?)?;
         let expected = Truth::of(workload, connection, loss)?.expected();
@@ -136,15 +138,21 @@ fn answer(
 }
 
 /// Asks until a panel shows what it should.
-fn shows(stack: &mut Stack, workload: &mut Workload, expression: &Expression, loss: &Loss) -> Result<()> {
-    stack.until_right(workload, &expression.backend, |port, _| {
+fn shows(
+    stack: &mut Stack,
+    workload: &mut Workload,
+    expression: &Expression,
+    connection: &Connection,
+    loss: &Loss,
+) -> Result<()> {
+    stack.until_right(workload, &expression.backend, |port, workload| {
         let ask = |text| ask::ask(&expression.backend, port, text);
-        if let Some(lost) = dashboards::lost(expression, loss.ring) {
+        if let Some(lost) = panels::lost(expression, loss.ring) {
             // Of what is more than an interval ago it shows nothing, or zero.
             ask(&expression.text)?;
-            return dashboards::check_lost(&lost, &ask(&expression.whole)?);
+            return panels::check_lost(&lost, &ask(&expression.whole)?);
         }
-        dashboards::check(expression, &ask(&expression.text)?)
+        panels::check(&Truth::of(workload, connection, loss)?, expression, &ask(&expression.text)?)
     })
 }
 
@@ -152,7 +160,7 @@ fn shows(stack: &mut Stack, workload: &mut Workload, expression: &Expression, lo
 fn values(query: &Query, workload: &Workload, connection: &Connection) -> Values {
     let server = if query.question == "backlog" { &workload.crowded } else { &workload.slow };
     let time = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let now = Timestamp::now();
+    let (start, end) = (Timestamp::now() - 30.minutes(), Timestamp::now() + 1.minute());
     Values::from([
         ("service", server.name.to_owned()),
         ("port", server.port.to_string()),
@@ -160,7 +168,9 @@ fn values(query: &Query, workload: &Workload, connection: &Connection) -> Values
         ("path", workload.unix.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()),
         ("trace_id", connection.trace_id.clone()),
         ("range", RANGE.to_owned()),
-        ("start", time(now - 30.minutes())),
-        ("end", time(now + 1.minute())),
+        ("start", time(start)),
+        ("end", time(end)),
+        ("start_us", start.as_microsecond().to_string()),
+        ("end_us", end.as_microsecond().to_string()),
     ])
 }

@@ -20,45 +20,58 @@ type Types = BTreeMap<String, String>;
 /// What there is to say of those that run.
 pub(super) fn of(workspace: &Workspace, behind: &Behind) -> Result<Vec<String>> {
     let keys = mapping(workspace, behind.backends["elasticsearch"].port)?;
-    let mut lines = vec![format!("types: {keys} fields of Elasticsearch, each as the registry says")];
+    let mut lines = vec![format!(
+        "types: by its _mapping all fields of Elasticsearch are as the registry says; {keys} of them arrived"
+    )];
     if let Some(loki) = behind.backends.get("loki") {
         lines.push(format!("streams: {} of Loki, one for each service of a host", streams(loki.port)?));
     }
     Ok(lines)
 }
 
-/// Every key that arrived has the type that the template gives it, and none was guessed; returns how many keys arrived.
+/// By Elasticsearch's own mapping every key of the template has its type, and any other attribute is one that a process chose itself;
+/// returns how many keys arrived.
 fn mapping(workspace: &Workspace, port: u16) -> Result<usize> {
     let mut count = 0;
     for signal in ["logs", "traces"] {
         let file = format!("otel-config/elastic/{signal}-acceptd.json");
         let template: Value =
             serde_json::from_str(&fs::read_to_string(workspace.path(&file)).with_context(|| file.clone())?)?;
-        let wanted = types(&template["template"]["mappings"]);
-        let path = format!(
-            "/{signal}-acceptd.otel-default/_field_caps?fields=*attributes.*&include_empty_fields=false"
-        );
-        let found = http::get_json(port, &path)?;
-        for (key, kinds) in found["fields"].as_object().context("no fields")? {
-            let kinds = kinds.as_object().context("no types")?;
-            if kinds.contains_key("object") || OTHERS.iter().any(|other| key.starts_with(other)) {
-                continue;
-            }
-            let kinds: Vec<&str> = kinds.keys().map(String::as_str).collect();
-            // An address is also a field of another type.
-            let known = match key.strip_suffix(".ip") {
-                Some(address) => wanted.get(address).map(|_| "ip"),
-                None => wanted.get(key).map(String::as_str),
-            };
-            ensure!(
-                known.is_some_and(|known| kinds == [known]),
-                "{signal}: {key} is {kinds:?}, by {file} {known:?}"
-            );
-            count += 1;
+        let stream = format!("/{signal}-acceptd.otel-default");
+        let found = http::get_json(port, &format!("{stream}/_mapping"))?;
+        let indices = found.as_object().context("no indices")?;
+        ensure!(!indices.is_empty(), "{stream} has no index");
+        for (index, found) in indices {
+            differ(&types(&template["template"]["mappings"]), &types(&found["mappings"]))
+                .with_context(|| format!("{index} is not as {file} says"))?;
         }
+        let arrived = http::get_json(
+            port,
+            &format!("{stream}/_field_caps?fields=*attributes.*&include_empty_fields=false"),
+        )?;
+        let keys = arrived["fields"].as_object().context("no fields")?;
+        let is_own = |(key, kinds): &(&String, &Value)| kinds.get("object").is_none() && !is_of_others(key);
+        let of_signal = keys.iter().filter(is_own).count();
+        ensure!(of_signal > 0, "no field of {stream} has a value");
+        count += of_signal;
     }
-    ensure!(count > 0, "no field has a value");
     Ok(count)
+}
+
+fn is_of_others(key: &str) -> bool {
+    OTHERS.iter().any(|other| key.starts_with(other))
+}
+
+/// Fails with the first field that has another type or is missing, or attribute that was guessed.
+fn differ(wanted: &Types, found: &Types) -> Result<()> {
+    for (key, kind) in wanted {
+        ensure!(found.get(key) == Some(kind), "{key} is {:?}, not {kind}", found.get(key));
+    }
+    // What the exporter puts around attributes is its own.
+    let is_ours = |key: &&String| key.contains("attributes.") && !is_of_others(key);
+    let guessed = found.keys().filter(is_ours).find(|key| !wanted.contains_key(*key));
+    ensure!(guessed.is_none(), "{guessed:?} was guessed");
+    Ok(())
 }
 
 /// Of each field; keys with dots and objects are the same to Elasticsearch.
@@ -73,6 +86,10 @@ fn collect(properties: &Value, before: &str, types: &mut Types) {
         let path = format!("{before}{name}");
         collect(&field["properties"], &format!("{path}."), types);
         if let Some(kind) = field["type"].as_str().filter(|_| field.get("properties").is_none()) {
+            // An address is also a field of another type.
+            for (more, field) in field["fields"].as_object().into_iter().flatten() {
+                types.insert(format!("{path}.{more}"), field["type"].as_str().unwrap_or_default().to_owned());
+            }
             types.insert(path, kind.to_owned());
         }
     }
@@ -101,7 +118,24 @@ fn streams(port: u16) -> Result<usize> {
 mod tests {
     use serde_json::json;
 
-    use super::types;
+    use super::{Types, differ, types};
+
+    #[test]
+    fn another_type_and_a_guess_are_found() {
+        let of = |pairs: &[(&str, &str)]| -> Types {
+            pairs.iter().map(|(key, kind)| ((*key).to_owned(), (*kind).to_owned())).collect()
+        };
+        let wanted = of(&[("attributes.a", "long")]);
+        assert!(
+            differ(&wanted, &of(&[("attributes.a", "long"), ("resource.attributes.service.x", "keyword")]))
+                .is_ok()
+        );
+        for wrong in
+            [&[("attributes.a", "keyword")][..], &[], &[("attributes.a", "long"), ("attributes.b", "long")]]
+        {
+            assert!(differ(&wanted, &of(wrong)).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn a_key_with_dots_is_objects() {
