@@ -51,6 +51,15 @@ impl Backend {
         self.process.require_alive()
     }
 
+    /// What it had resident at most, in MiB.
+    pub(super) fn peak_mebibytes(&self) -> Result<u64> {
+        let file = format!("/proc/{}/status", self.process.pid());
+        let text = std::fs::read_to_string(&file).with_context(|| format!("reading {file}"))?;
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        let kibibytes = peak.and_then(|peak| peak.parse::<u64>().ok());
+        Ok(kibibytes.with_context(|| format!("{file} has no VmHWM"))? / 1024)
+    }
+
     /// In good order: another exit code than 0 is an error.
     pub(super) fn stop(self) -> Result<()> {
         self.process.stop_with(STOP, self.code).map(drop)

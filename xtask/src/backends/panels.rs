@@ -54,8 +54,6 @@ fn facts(truth: &Truth<'_>, panel: &str, reference: &str) -> Option<Vec<Fact>> {
 
 fn listeners(truth: &Truth<'_>, panel: &str, reference: &str) -> Option<Vec<Fact>> {
     let workload = truth.workload;
-    // It keeps each client for 300 ms, and lets another wait for as long.
-    let slow = || vec![service("slow"), Within("value", 0.25, 1.0)];
     let facts = match (panel, reference) {
         ("Oldest wait now" | "Dropped, queue full" | "Failed accepts" | "Time in the accept queue", _) => {
             vec![some("value")]
@@ -70,7 +68,13 @@ fn listeners(truth: &Truth<'_>, panel: &str, reference: &str) -> Option<Vec<Fact
         ("Failed accepts by error", "A") => {
             vec![service("exhausted"), is("error_type", "EMFILE"), some("value")]
         }
-        ("Time in the accept queue, p50 and p99" | "Duration of connections, p50 and p99", _) => slow(),
+        ("Time in the accept queue, p50 and p99", _) => {
+            vec![service("slow"), Within("value", 0.25, 0.5)]
+        }
+        // It keeps its connections for eight seconds after the last that it had a descriptor for.
+        ("Duration of connections, p50 and p99", _) => {
+            vec![service("exhausted"), Within("value", 1.0, 60.0)]
+        }
         ("Dropped and abandoned connections", "dropped") => vec![service("crowded"), some("value")],
         ("Dropped and abandoned connections", "abandoned") | ("Open connections", _) => {
             vec![service("exhausted"), some("value")]
