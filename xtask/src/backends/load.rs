@@ -168,7 +168,7 @@ impl Load {
             behind.until_right("jaeger", |port| Ok(has_span(port, accept)))?;
         }
         lines.push(format!("load: jaeger: {TRACES} traces, chosen by chance, found by their ids"));
-        for name in ["jaeger", "loki", "elasticsearch"] {
+        for name in ["jaeger", "loki"] {
             let peak = behind.backends[name].peak_mebibytes()?;
             lines.push(format!("load: {name}: {peak} MiB resident at most"));
         }
