@@ -1,6 +1,9 @@
 //! docker-compose.yml, run by a real engine and the real Compose: what a user sees after `docker compose up`, and that nothing is left
 //! after `down`. The images are made here, and tests/compose/override.yml leaves out what cannot be.
 
+mod files;
+mod store;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +11,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
 
 use super::answer::Row;
 use super::environment::Environment;
@@ -19,6 +21,8 @@ use crate::docker::Engine;
 use crate::go::{self, Program};
 use crate::process::until_after;
 use crate::workspace::Workspace;
+use files::{OVERRIDE, SHIPPED};
+use store::{ELASTICSEARCH, LOKI, Store, VICTORIALOGS};
 
 const COMPOSE: Program<'_> = Program {
     title: "Docker Compose",
@@ -30,73 +34,10 @@ const COMPOSE: Program<'_> = Program {
     takes: "a minute",
 };
 
-const SHIPPED: &str = "docker-compose.yml";
-const PRIVILEGED: &str = "packaging/demo/privileged.yml";
-const OVERRIDE: &str = "tests/compose/override.yml";
-/// What it may leave out.
-const LEFT_OUT: [&str; 2] = ["grafana", "kibana"];
-/// Whom it may give other capabilities.
-const OLDER_CAPABILITIES: [&str; 2] = ["acceptd", "check"];
-
 /// What the quick suite does not run: it does not build them.
 const LEFT_TO_FULL: [&str; 3] = ["jaeger", "loki", "prometheus"];
 /// The profile of [`ELASTICSEARCH`]; that of [`VICTORIALOGS`] has its name.
 const ELASTIC: &str = "elastic";
-
-/// Who keeps log records.
-struct Store {
-    /// By which it is known to [`ask`], and the service.
-    name: &'static str,
-    title: &'static str,
-    /// The service that says whether it is away.
-    told_by: &'static str,
-    /// What that says when it is back.
-    is_back: &'static str,
-    /// A variable of .env.
-    port: &'static str,
-    /// What finds a client of the slow server, by its port.
-    query: fn(&str) -> String,
-}
-
-impl Store {
-    /// What is said then.
-    fn is_away(&self) -> String {
-        format!("{} is away", self.title)
-    }
-}
-
-const LOKI: Store = Store {
-    name: "loki",
-    title: "Loki",
-    told_by: "backends",
-    is_back: "Loki answers",
-    port: "LOKI_PORT",
-    query: |peer| format!("{{service_name=\"slow\"}} | network_peer_port=\"{peer}\""),
-};
-const VICTORIALOGS: Store = Store {
-    name: "victorialogs",
-    title: "VictoriaLogs",
-    told_by: "backends-victorialogs",
-    is_back: "VictoriaLogs: http://localhost:",
-    port: "VICTORIALOGS_PORT",
-    query: |peer| format!("_time:30m service.name:=slow network.peer.port:={peer}"),
-};
-const ELASTICSEARCH: Store = Store {
-    name: "elasticsearch",
-    title: "Elasticsearch",
-    told_by: "backends-elastic",
-    is_back: "Elasticsearch: http://localhost:",
-    port: "ELASTICSEARCH_PORT",
-    query: |peer| {
-        let filter = json!([
-            { "term": { "resource.attributes.service.name": "slow" } },
-            { "term": { "attributes.network.peer.port": peer } },
-        ]);
-        let body = json!({ "query": { "bool": { "filter": filter } }, "_source": false,
-            "fields": ["resource.attributes.*", "attributes.*", "trace_id"] });
-        format!("POST /logs-acceptd.otel-default/_search\n{body}")
-    },
-};
 
 /// What a user waits, by the README, for data to be there.
 const TWO_MINUTES: Duration = Duration::from_mins(2);
@@ -392,51 +333,6 @@ impl Up<'_> {
         patiently(&format!("{service} to say {words:?}"), || {
             Ok((self.times(service, words)? >= times).then_some(()))
         })
-    }
-
-    /// The override takes the list away and gives the older capabilities, and changes nothing else; what users build is what runs here.
-    fn hold_files(&self) -> Result<()> {
-        let mut shipped = self.configured(&[SHIPPED])?;
-        for (service, target) in images::BUILT_BY {
-            let build = &shipped[service]["build"];
-            ensure!(
-                build["target"] == target
-                    && build["dockerfile"] == images::DOCKERFILE
-                    && build["args"]["BASE_IMAGE"] == self.environment.value("BASE_IMAGE")?,
-                "{SHIPPED} builds {service} in another way than the suite does: {build}"
-            );
-        }
-        let privileged = self.configured(&[SHIPPED, PRIVILEGED])?;
-        for name in OLDER_CAPABILITIES {
-            let service = &privileged[name];
-            ensure!(
-                service["privileged"] == true
-                    && service["cap_add"].is_null()
-                    && service["cap_drop"].is_null(),
-                "{PRIVILEGED} leaves {name} less than privileged: {service}"
-            );
-        }
-        let here = self.configured(&[SHIPPED, OVERRIDE])?;
-        let all = shipped.as_object_mut().context("no services")?;
-        for name in LEFT_OUT {
-            ensure!(all.remove(name).is_some(), "{name} is no service of {SHIPPED}");
-        }
-        for name in OLDER_CAPABILITIES {
-            all[name]["cap_add"] = here[name]["cap_add"].clone();
-        }
-        ensure!(shipped == here, "{OVERRIDE} changes more than it may");
-        Ok(())
-    }
-
-    /// The services of these files, in any profile but that of those left out.
-    fn configured(&self, files: &[&str]) -> Result<Value> {
-        let mut compose = Command::new(&self.compose);
-        compose.args(files.iter().flat_map(|file| ["--file", file]));
-        compose.args([ELASTIC, VICTORIALOGS.name].iter().flat_map(|profile| ["--profile", profile]));
-        compose.args(["config", "--format", "json"]);
-        compose.current_dir(self.workspace.root()).envs(self.environment.all());
-        let mut all: Value = serde_json::from_str(&capture(compose)?).context("docker compose config")?;
-        Ok(all["services"].take())
     }
 
     /// Nothing is left: no container, volume or network.
