@@ -110,13 +110,14 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
         &questions,
         &of_loss,
     )?);
-    questions.write(workspace, &answers)?;
     // Its servers have the names of those in docker-compose.yml.
     drop(workload);
     let folder = tempfile::tempdir().context("no temporary folder")?;
     figures.extend(compose::run(workspace, folder.path(), true)?);
     println!("{}", figures.join("\n"));
-    results::write(workspace, "backends", "What backends show", &[], &figures.join("\n"))
+    results::write(workspace, "backends", "What backends show", &[], &figures.join("\n"))?;
+    // Its queries are a part of what was run, so after that.
+    questions.write(workspace, &answers)
 }
 
 /// Starts the workload once the agent captures; what it captured by then.

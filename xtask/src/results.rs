@@ -34,7 +34,7 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// The commit that was run; documents, which suites write, are no part of that.
+/// The commit that was run; what suites write here is no part of that.
 fn commit(workspace: &Workspace) -> Result<String> {
     let git = |arguments: &[&str]| {
         let mut git = Command::new("git");
@@ -42,6 +42,6 @@ fn commit(workspace: &Workspace) -> Result<String> {
         capture(git)
     };
     let commit = git(&["describe", "--always", "--abbrev=12"])?;
-    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/results"])?;
     Ok(if changed.is_empty() { commit } else { commit + "-dirty" })
 }

@@ -23,7 +23,9 @@ pub(super) struct Expression {
 }
 
 /// What stands in for the variables; longer names go before those that they begin with.
-const VALUES: [(&str, &str); 10] = [
+const VALUES: [(&str, &str); 11] = [
+    // So that it is not of the time before something was missing.
+    ("[5m:1m]", "[20s:2s]"),
     ("$__rate_interval", "30s"),
     (INTERVAL, "15s"),
     ("$__range", "30m"),

@@ -115,7 +115,7 @@ pub(super) fn run(
         process.stop(STOP)?;
     }
     Ok(format!(
-        "gateways: two agents, two gateways, each killed once: {} records made, all of them in Elasticsearch, none twice; {refused} came again and were refused by their uid",
+        "gateways: two agents, two gateways, each killed once: {} records made, all of them in Elasticsearch, none twice; {refused} were sent again and refused",
         made.len()
     ))
 }

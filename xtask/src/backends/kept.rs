@@ -56,7 +56,7 @@ pub(super) fn of_elasticsearch(port: u16, query: &Value) -> Result<Kept> {
     }
 }
 
-/// Documents that were sent again since the index is there, and refused by their ids.
+/// Documents that were refused since the index is there: those that were sent again, by their ids.
 pub(super) fn refused_by_elasticsearch(port: u16) -> Result<u64> {
     let stats = http::get_json(port, "/logs-acceptd.otel-default/_stats/indexing")?;
     let refused = &stats["_all"]["primaries"]["indexing"]["index_failed"];

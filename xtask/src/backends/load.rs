@@ -159,7 +159,7 @@ impl Load {
         let since = self.began - jiff::SignedDuration::from_mins(30);
         compare("loki", &|port| kept::of_loki(port, since))?;
         let refused = kept::refused_by_elasticsearch(behind.backends["elasticsearch"].port)?;
-        lines.push(format!("load: elasticsearch: {refused} came again and were refused by their uid"));
+        lines.push(format!("load: elasticsearch: {refused} were refused, of all that was sent"));
         lines.push(format!("load: jaeger: {}", spans(behind, ledger)?));
         // Of those that are still open Jaeger may have nothing yet.
         let traces = fastrand::choose_multiple(loaded, TRACES);

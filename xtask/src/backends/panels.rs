@@ -110,8 +110,9 @@ fn accepts(truth: &Truth<'_>, panel: &str) -> Option<Vec<Fact>> {
 
 fn agent(panel: &str, reference: &str) -> Option<Vec<Fact>> {
     let facts = match (panel, reference) {
-        ("Unaccounted for", _) => vec![is("value", "0")],
-        ("Program runs left out" | "On the way", _) => vec![Within("value", 0.0, 1e6)],
+        ("Unaccounted for" | "Program runs left out", _) => vec![is("value", "0")],
+        // A few seconds of records.
+        ("On the way", _) => vec![Within("value", 0.0, 500.0)],
         ("What the programs in the kernel made of each event", _) => {
             vec![is("acceptd_capture_outcome", "submitted"), some("value")]
         }

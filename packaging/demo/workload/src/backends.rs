@@ -1,6 +1,5 @@
 //! Says where the backends are, which of them is away, and when it is back.
 
-use std::env;
 use std::fmt;
 use std::str::FromStr;
 use std::thread::sleep;
@@ -9,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Error, Result, ensure};
 use ureq::Agent;
 
+/// What Compose reads.
+pub(crate) const PROFILES: &str = "COMPOSE_PROFILES";
 const INTERVAL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -46,11 +47,11 @@ impl fmt::Display for Backend {
 }
 
 /// A profile that is chosen in another way is not known to the Collector's configuration, so nothing would come.
-pub(crate) fn require(profile: Option<&str>) -> Result<()> {
+pub(crate) fn require(profile: Option<&str>, chosen: Option<&str>) -> Result<()> {
     let Some(profile) = profile else { return Ok(()) };
     ensure!(
-        env::var("COMPOSE_PROFILES").as_deref() == Ok(profile),
-        "nothing reaches what the profile {profile} has: start with COMPOSE_PROFILES={profile} docker compose up, not with --profile"
+        chosen == Some(profile),
+        "nothing reaches what the profile {profile} has: start with {PROFILES}={profile} docker compose up, not with --profile"
     );
     Ok(())
 }
@@ -67,12 +68,25 @@ pub(crate) fn watch(backends: &[Backend]) -> Result<()> {
                 match answer {
                     Ok(_) => println!("{backend}"),
                     Err(error) => {
-                        println!("{} is away: {}: {error}; trying again", backend.name, backend.asked);
+                        println!(
+                            "{} is away: {}: {}; trying again",
+                            backend.name,
+                            backend.asked,
+                            why(&error)
+                        );
                     }
                 }
             }
         }
         sleep(INTERVAL);
+    }
+}
+
+fn why(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Timeout(_) => format!("no answer within {} s", PATIENCE.as_secs()),
+        ureq::Error::StatusCode(status) => format!("it answers with {status}"),
+        other => other.to_string(),
     }
 }
 
@@ -96,9 +110,10 @@ mod tests {
 
     #[test]
     fn a_profile_must_be_in_the_environment() {
-        assert!(require(None).is_ok());
-        // Cargo sets no such variable.
-        let error = require(Some("elastic")).expect_err("another profile");
+        assert!(require(None, None).is_ok());
+        assert!(require(Some("elastic"), Some("elastic")).is_ok());
+        assert!(require(Some("elastic"), Some("victorialogs")).is_err());
+        let error = require(Some("elastic"), None).expect_err("no profile");
         assert!(error.to_string().contains("COMPOSE_PROFILES=elastic docker compose up"), "{error}");
     }
 }

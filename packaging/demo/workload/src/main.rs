@@ -6,6 +6,7 @@ mod backends;
 mod clients;
 mod servers;
 
+use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,7 +75,8 @@ fn main() -> ExitCode {
         }
         Role::Crowd(crowd) => clients::crowd(&crowd),
         Role::Backends { profile, backends } => {
-            backends::require(profile.as_deref()).and_then(|()| backends::watch(&backends))
+            backends::require(profile.as_deref(), env::var(backends::PROFILES).ok().as_deref())
+                .and_then(|()| backends::watch(&backends))
         }
         Role::Scanner { host, first, last } => clients::scan(&host, first..=last),
     };
