@@ -109,10 +109,11 @@ impl Questions {
         Ok(Answers { rows: answers, passed: asked + shown - failed, failed, figures })
     }
 
-    /// Puts the answers into the document.
+    /// Puts the answers into the document, without where this checkout is.
     pub(super) fn write(&self, workspace: &Workspace, answers: &Answers) -> Result<()> {
-        std::fs::write(workspace.path(DOCUMENT), queries::with_answers(&self.document, &answers.rows))
-            .with_context(|| format!("writing {DOCUMENT}"))
+        let here = format!("{}/", workspace.root().display());
+        let written = queries::with_answers(&self.document, &answers.rows).replace(&here, "");
+        std::fs::write(workspace.path(DOCUMENT), written).with_context(|| format!("writing {DOCUMENT}"))
     }
 }
 
