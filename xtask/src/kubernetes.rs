@@ -3,6 +3,7 @@
 
 mod overlay;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,7 +27,7 @@ const KUSTOMIZE: Program<'_> = Program {
 };
 
 /// What somebody applies.
-const APPLIED: [&str; 2] = ["packaging/kubernetes", "packaging/kubernetes/privileged"];
+const APPLIED: [&str; 2] = [overlay::BASE, "packaging/kubernetes/privileged"];
 
 /// Builds kustomize, while others are built.
 pub(crate) fn ahead(workspace: &Workspace) -> Result<()> {
@@ -36,22 +37,22 @@ pub(crate) fn ahead(workspace: &Workspace) -> Result<()> {
 /// Fails for the first fault, after it has shown all.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let kustomize = go::build(workspace, &KUSTOMIZE)?;
+    let rendered = |folder| Ok((folder, render(&kustomize, &workspace.path(folder))?));
+    let applied = APPLIED.into_iter().map(rendered).collect::<Result<BTreeMap<_, _>>>()?;
     let mut wrong = 0;
-    for folder in APPLIED {
-        let objects = render(&kustomize, &workspace.path(folder))?;
-        wrong += against_schemas(workspace, folder, &objects)?;
-        if let Err(error) = images(&objects) {
+    for (folder, objects) in &applied {
+        wrong += against_schemas(workspace, folder, objects)?;
+        if let Err(error) = images(objects) {
             println!("{folder}: {error:#}");
             wrong += 1;
         }
         println!("{folder}: {} objects", objects.len());
     }
-    let base = render(&kustomize, &workspace.path(overlay::BASE))?;
     for (title, block) in overlay::blocks(&overlay::readme(workspace)?)? {
         let own = Overlay::write(workspace, &block).context(title)?;
         let objects = render(&kustomize, &own.folder()).context(title)?;
         wrong += against_schemas(workspace, title, &objects)?;
-        if let Err(error) = own.changes(&base, &objects) {
+        if let Err(error) = own.changes(&applied[overlay::BASE], &objects) {
             println!("{title}: {error:#}");
             wrong += 1;
         }

@@ -13,8 +13,9 @@ use crate::{build, collector, command, jaeger, libraries};
 
 /// What users build their two of.
 pub(super) const DOCKERFILE: &str = "packaging/Dockerfile";
-/// Its targets, and a service of docker-compose.yml that builds each.
-pub(super) const BUILT_BY: [(&str, &str); 2] = [("check", "acceptd"), ("backends", "workload")];
+/// Its targets, the variable of .env that names what each becomes, and a service of docker-compose.yml that builds it.
+pub(super) const BUILT: [(&str, &str, &str); 2] =
+    [("acceptd", "ACCEPTD_IMAGE", "check"), ("workload", "WORKLOAD_IMAGE", "backends")];
 
 /// Whose own have a busybox, by which docker-compose.yml asks how they are.
 const WITH_BUSYBOX: [&str; 3] = ["JAEGER_IMAGE", "PROMETHEUS_IMAGE", "VICTORIALOGS_IMAGE"];
@@ -101,7 +102,8 @@ fn of_users(
     } else {
         let built = build::suites(workspace, build::QUICK)?;
         context = folder.join("context");
-        for program in ["acceptd", "workload"] {
+        // A target is of the program of its name.
+        for (program, ..) in BUILT {
             let place = format!("target/image/{architecture}/{program}");
             build::copy(&built.join(program), &context.join(place))?;
             libraries::copy(&built.join(program), &base)?;
@@ -111,7 +113,7 @@ fn of_users(
     fs::write(base.join("etc/passwd"), "root:x:0:0::/:/none\nnobody:x:65534:65534::/:/none\n")
         .context("writing passwd")?;
     engine.import(&base, &[], base_image)?;
-    for (target, variable) in [("acceptd", "ACCEPTD_IMAGE"), ("workload", "WORKLOAD_IMAGE")] {
+    for (target, variable, _) in BUILT {
         let mut build = engine.docker(&["build", "--quiet", "--target", target]);
         build.arg("--file").arg(workspace.path(DOCKERFILE));
         build.arg("--build-arg").arg(format!("BASE_IMAGE={base_image}"));

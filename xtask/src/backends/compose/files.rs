@@ -22,7 +22,7 @@ impl Up<'_> {
     /// The override takes the list away and gives the older capabilities, and changes nothing else; what users build is what runs here.
     pub(super) fn hold_files(&self) -> Result<()> {
         let mut shipped = self.configured(&[SHIPPED])?;
-        for (service, target) in images::BUILT_BY {
+        for (target, _, service) in images::BUILT {
             let build = &shipped[service]["build"];
             ensure!(
                 build["target"] == target

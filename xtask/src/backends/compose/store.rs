@@ -4,7 +4,7 @@ use serde_json::json;
 
 /// Who keeps log records.
 pub(super) struct Store {
-    /// By which it is known to [`ask`], and the service.
+    /// By which it is asked, and the service.
     pub(super) name: &'static str,
     pub(super) title: &'static str,
     /// The service that says whether it is away.
