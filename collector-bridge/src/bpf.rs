@@ -4,9 +4,11 @@ pub mod anchor;
 mod attach;
 pub mod attached;
 pub mod counters;
+pub mod decode;
 mod error;
 pub mod failures;
 pub mod figures;
+pub mod filter;
 pub mod hooks;
 pub mod lives;
 pub mod loader;
@@ -17,12 +19,11 @@ pub mod ring;
 mod settings;
 pub mod survey;
 
+use aya::maps::MapError;
 pub use error::{Capture, LoadError, Missing};
 pub use hooks::{Tier, Wanted};
 pub use loader::{Programs, load};
 pub use settings::{Settings, Traces};
-
-use aya::maps::MapError;
 
 /// What came of removing a key that may be gone already: a program, or another look, may have removed it.
 fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {

@@ -1,17 +1,20 @@
 //! The subcommands, one file each.
 
 pub mod check;
+pub mod cli;
 pub mod config;
 pub mod events;
+pub mod logging;
 pub mod receive;
 pub mod replay;
 pub mod run;
 pub mod shell;
 pub mod status;
+pub mod stop;
 
 use std::{fmt::Display, io::Write as _, process::ExitCode};
 
-use crate::cli::EXIT_USAGE;
+use crate::cmd::cli::EXIT_USAGE;
 
 /// Prints the version.
 pub fn version() -> ExitCode {

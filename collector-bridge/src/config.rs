@@ -28,14 +28,20 @@ mod table;
 mod tests;
 mod values;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
+use acceptd_otlp::Signal;
 pub use choice::{CaptureTier, LogLevel, OutputFormat, PeerAddress, Profile, Protocol, Sampler, Temporality};
 pub use endpoint::Endpoint;
+use env::Environment;
 pub use error::{ConfigError, Problem};
 pub use file::DEFAULT_PATH;
+use file::Source;
+use layer::Entry;
 pub use layer::Flag;
 pub use origin::Origin;
 pub use pairs::{Headers, resource_attributes};
@@ -48,11 +54,6 @@ pub use schema::{
 };
 pub use scope::Scope;
 pub use values::{Detail, Family};
-
-use acceptd_otlp::Signal;
-use env::Environment;
-use file::Source;
-use layer::Entry;
 
 /// A configuration with its history.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ pub mod cgroup;
 mod context;
 mod details;
 mod folder;
+pub mod host;
 pub mod passwd;
 pub mod process;
 mod published;
@@ -21,15 +22,15 @@ use std::{
 use acceptd_common::Task;
 use acceptd_otlp::{DISTRO_NAME, Details, EncodedResource, Process, Said, names};
 use foldhash::fast::RandomState;
+use process::Observer;
+use published::Published;
 use quick_cache::{
     UnitWeighter,
     unsync::{Cache, DefaultLifecycle},
 };
-
-use crate::{config::Detail, host::HostFacts};
-use process::Observer;
-use published::Published;
 use reader::{Answer, Question, Readers, Wanted};
+
+use crate::{config::Detail, identity::host::HostFacts};
 
 /// Processes whose Resource is kept: at some 2 KiB each, 8 MiB; at 24 KiB each, if every one makes as much of itself as it can and all
 /// of that is wanted (`resource.include`).
@@ -264,8 +265,12 @@ mod tests {
     /// As servers that listen as root and accept as somebody else.
     #[test]
     fn who_becomes_another_user_is_told_as_that_one() {
-        let (facts, _) =
-            crate::host::gather(Path::new("/"), Some("id"), Some("here"), Path::new("/nonexistent"));
+        let (facts, _) = crate::identity::host::gather(
+            Path::new("/"),
+            Some("id"),
+            Some("here"),
+            Path::new("/nonexistent"),
+        );
         let additions = Additions {
             every: Vec::new(),
             own: Vec::new(),

@@ -4,8 +4,10 @@
 use std::process::ExitCode;
 
 use acceptd::{
-    cli::{self, Command},
     cmd,
+    cmd::cli::{
+        Command, {self},
+    },
 };
 
 fn main() -> ExitCode {

@@ -2,7 +2,9 @@
 
 pub mod accept;
 pub mod agent;
+pub mod ids;
 pub mod listener;
+pub mod presence;
 pub mod related;
 pub mod span;
 
@@ -11,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use acceptd_common::{Listener, UnixName};
 use acceptd_otlp::{Endpoint, Transport};
 
-use crate::{clock::Clock, config::PeerAddress, identity::until_nul, ids::Ids};
+use crate::{clock::Clock, config::PeerAddress, identity::until_nul, mapping::ids::Ids};
 
 // include/linux/socket.h, include/uapi/linux/in.h, include/linux/net.h
 const AF_UNIX: u16 = 1;

@@ -8,9 +8,13 @@ use crate::{
     maps::{ENTERED, OWN_BY_TUPLE},
     offsets::*,
     open, peers,
-    pending::{self, Pending},
+    pending::{
+        Pending, {self},
+    },
     send::send,
-    sock::{self, AF_UNIX, Socket},
+    sock::{
+        AF_UNIX, Socket, {self},
+    },
     syscall::is_wanted,
     task,
 };

@@ -10,13 +10,19 @@ use aya_ebpf::helpers::{
 };
 
 use crate::{
-    accept::{self, Accept, EAGAIN, NO_FD, Returned},
+    accept::{
+        Accept, EAGAIN, NO_FD, Returned, {self},
+    },
     count,
     maps::CALLS,
     peers, pending, read,
     send::{Sample, send_kept, zero},
-    sock::{self, Socket},
-    syscall::{self, SystemCall, What},
+    sock::{
+        Socket, {self},
+    },
+    syscall::{
+        SystemCall, What, {self},
+    },
 };
 
 /// `BPF_LOCAL_STORAGE_GET_F_CREATE`, include/uapi/linux/bpf.h

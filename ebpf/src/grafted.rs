@@ -6,13 +6,19 @@ use acceptd_common::{Call, Counter};
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_boot_ns};
 
 use crate::{
-    accept::{self, Accept, NO_FD, Returned},
-    calls::{self, Ongoing},
+    accept::{
+        Accept, NO_FD, Returned, {self},
+    },
+    calls::{
+        Ongoing, {self},
+    },
     count,
     offsets::*,
     pending,
     read::typed,
-    sock::{self, Socket},
+    sock::{
+        Socket, {self},
+    },
 };
 
 /// How long somebody has to wait in accept for the backstop to keep what it knows.

@@ -3,11 +3,15 @@
 use acceptd_common::{Call, SocketCall};
 
 use crate::{
-    accept::{self, NO_FD, Returned},
+    accept::{
+        NO_FD, Returned, {self},
+    },
     offsets::*,
     read::{probed, probed_ptr},
     related,
-    sock::{self, ABSENT, Socket},
+    sock::{
+        ABSENT, Socket, {self},
+    },
     syscall::is_wanted,
 };
 

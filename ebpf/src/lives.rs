@@ -6,7 +6,9 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 
 use crate::{
     accept::Accept,
-    count::{self, add_to},
+    count::{
+        add_to, {self},
+    },
     maps::{LIVES, LIVING, NO_LIVES},
     offsets::*,
     open, pending,

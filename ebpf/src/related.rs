@@ -11,7 +11,9 @@ use crate::{
     maps::ENTERED,
     offsets::{RECORD_SELF, TIER},
     send::send,
-    sock::{self, AF_INET, AF_INET6, AF_UNIX, Socket},
+    sock::{
+        AF_INET, AF_INET6, AF_UNIX, Socket, {self},
+    },
     syscall::{SystemCall, What},
     task,
 };

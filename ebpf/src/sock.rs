@@ -8,7 +8,9 @@ use aya_ebpf::helpers::{
 
 use crate::{
     offsets::*,
-    read::{self, probed, probed_ptr, typed},
+    read::{
+        probed, probed_ptr, typed, {self},
+    },
 };
 
 pub const AF_UNIX: u16 = 1;

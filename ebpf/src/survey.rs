@@ -12,7 +12,9 @@ use crate::{
     open, pending,
     read::{probed, probed_ptr},
     send::zero,
-    sock::{self, AF_INET, AF_INET6, AF_UNIX, Socket, is_known, make_cookie},
+    sock::{
+        AF_INET, AF_INET6, AF_UNIX, Socket, is_known, make_cookie, {self},
+    },
     task,
 };
 

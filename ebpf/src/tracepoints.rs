@@ -4,11 +4,15 @@
 use aya_ebpf::{EbpfContext as _, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
-    accept::{self, Returned},
+    accept::{
+        Returned, {self},
+    },
     calls, io_uring,
     offsets::*,
     read, related, sock, state,
-    syscall::{self, What},
+    syscall::{
+        What, {self},
+    },
 };
 
 /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, include/trace/events/sock.h

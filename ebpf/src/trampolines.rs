@@ -4,13 +4,12 @@
 //! The return value is read from its slot, not with `bpf_get_func_ret`, which needs 5.17: all these functions have as many
 //! arguments on every kernel.
 
+use acceptd_common::SocketCall;
 use aya_ebpf::{
     EbpfContext as _,
     macros::{fentry, fexit, lsm},
     programs::{FEntryContext, FExitContext, LsmContext},
 };
-
-use acceptd_common::SocketCall;
 
 use crate::{calls, grafted, lives, open, pending, read::slot, related, sock, syscall::What};
 

@@ -5,18 +5,18 @@
 use std::{cell::RefCell, path::Path, time::Duration};
 
 use acceptd::{
+    bpf::filter::Filter,
     clock,
     config::Config,
-    filter::Filter,
-    host,
-    identity::{Additions, Identities, process::Observer},
-    ids::Ids,
-    listeners::Listeners,
-    output::Outputs,
-    overload::Overload,
-    recorder::{Parts, Recorder},
-    series::AllSeries,
-    spans::{Look, Spans},
+    identity::{Additions, Identities, host, process::Observer},
+    listener::{series::AllSeries, table::Listeners},
+    mapping::ids::Ids,
+    pipeline::{
+        outputs::Outputs,
+        overload::Overload,
+        recorder::{Parts, Recorder},
+        spans::{Look, Spans},
+    },
 };
 use acceptd_common::{ABI_VERSION, Header, Kind};
 use acceptd_otlp::{BatchBuilder, BatchLimits, Profile, Signal, SpanKind};
@@ -43,7 +43,11 @@ fn recorder() -> Recorder {
     events.failures = true;
     Recorder::new(Parts {
         ids: Ids::new("fuzz", &facts.boot_id),
-        identities: Identities::new(facts, Observer::new(Path::new("/"), Path::new("/sys/fs/cgroup")), additions()),
+        identities: Identities::new(
+            facts,
+            Observer::new(Path::new("/"), Path::new("/sys/fs/cgroup")),
+            additions(),
+        ),
         profile: Profile::new(true, &[], &[], true, 256).expect("nothing is named"),
         events,
         peers: Config::default().privacy.peer_address,

@@ -10,7 +10,9 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use rustix::{
     fs::{MemfdFlags, ftruncate, memfd_create},
-    ioctl::{self, opcode},
+    ioctl::{
+        opcode, {self},
+    },
     mm::{MapFlags, ProtFlags, UserfaultfdFlags, mmap, userfaultfd},
 };
 

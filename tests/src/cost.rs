@@ -5,13 +5,13 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
-use acceptd::{
-    bpf::{
-        self, LoadError, Programs, Settings, Tier, Traces, Wanted,
-        figures::{self, Figures},
-        offsets,
+use acceptd::bpf::{
+    LoadError, Programs, Settings, Tier, Traces, Wanted,
+    figures::{
+        Figures, {self},
     },
     filter::Filter,
+    offsets, {self},
 };
 
 /// One program.

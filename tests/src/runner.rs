@@ -5,7 +5,9 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     fmt,
-    panic::{self, PanicHookInfo},
+    panic::{
+        PanicHookInfo, {self},
+    },
     sync::{Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
@@ -211,9 +213,8 @@ mod tests {
         time::Duration,
     };
 
-    use crate::agent;
-
     use super::{Need, Outcome, Plan, Scenario, one_line};
+    use crate::agent;
 
     fn scenario(name: &'static str, needs: &'static [Need]) -> Scenario {
         Scenario { name, needs, run: || (), alone: false }

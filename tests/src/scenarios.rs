@@ -29,9 +29,8 @@ use std::{
 
 use acceptd::{
     bpf::Tier,
-    presence::{Case, differences},
+    mapping::presence::{Case, differences},
 };
-
 use rustix::thread::Pid;
 
 use crate::{record::Record, truth::Truth, wait};

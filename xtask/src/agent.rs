@@ -1,14 +1,18 @@
 //! Starting the agent for a suite, and knowing when it captures.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 
-use crate::process::{Running, until};
-use crate::records::{Record, Tail};
+use crate::{
+    process::{Running, until},
+    records::{Record, Tail},
+};
 
 /// Loading the programs takes under a second; a machine that builds beside us may need longer.
 const READY: Duration = Duration::from_secs(30);

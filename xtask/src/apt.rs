@@ -4,8 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command;
-use crate::host;
+use crate::{command, host};
 
 /// Installs packages, separated by spaces, unless the program of the first is there; says so first.
 pub(crate) fn require(program: &str, argument: &str, packages: &str) -> Result<()> {

@@ -35,20 +35,16 @@ mod versions;
 mod victoria_logs;
 mod workload;
 
-use std::collections::HashSet;
-use std::path::Path;
-use std::time::Instant;
+use std::{collections::HashSet, path::Path, time::Instant};
 
 use anyhow::{Context, Result, bail};
-
-use crate::records::Record;
-use crate::workspace::Workspace;
-use crate::{Extent, agent, build, host, results};
 use load::Load;
 use loss::Loss;
 use questions::Questions;
 use stack::Stack;
 use workload::Workload;
+
+use crate::{Extent, agent, build, host, records::Record, results, workspace::Workspace};
 
 /// Builds `VictoriaLogs` and Compose, while others are built.
 pub(crate) fn ahead(workspace: &Workspace) -> Result<()> {

@@ -4,8 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::workspace::Workspace;
-use crate::{Extent, build, command, host, results, vm};
+use crate::{Extent, build, command, host, results, vm, workspace::Workspace};
 
 /// Runs the benchmarks; with `--full` writes docs/results/bench.md, also when a figure misses its floor.
 pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {

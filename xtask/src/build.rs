@@ -1,14 +1,15 @@
 //! `cargo xtask build`: the agent's binary. collector-bridge/build.rs finds the tools of `setup` by itself.
 //! `cargo xtask dist`: static programs, which images are made of.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::Workspace;
-use crate::{apt, command, setup};
+use crate::{apt, command, setup, workspace::Workspace};
 
 /// What is shipped.
 pub(crate) const RELEASE: &str = "release";

@@ -1,15 +1,14 @@
 //! `cargo xtask ci`: what .ci/run calls on a clean clone.
 
-use std::process::Command;
-use std::thread;
-use std::time::Instant;
+use std::{process::Command, thread, time::Instant};
 
 use anyhow::{Result, bail};
 
-use crate::setup::{Tool, install_tool, toolchain};
-use crate::workspace::Workspace;
 use crate::{
-    Extent, backends, bench, codegen, collector, command, e2e, fuzz, kubernetes, setup, soak, test, vm,
+    Extent, backends, bench, codegen, collector, command, e2e, fuzz, kubernetes, setup,
+    setup::{Tool, install_tool, toolchain},
+    soak, test, vm,
+    workspace::Workspace,
 };
 
 const CARGO_DENY: Tool<'_> = Tool {

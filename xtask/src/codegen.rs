@@ -11,9 +11,9 @@ mod semconv;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use registry::Registry;
 
 use crate::workspace::Workspace;
-use registry::Registry;
 
 const NAMES: &str = "collector-bridge/otlp/src/names.rs";
 const REFERENCE: &str = "docs/attributes.md";

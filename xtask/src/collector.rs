@@ -1,16 +1,22 @@
 //! The real OpenTelemetry Collector of tests/collector, in each of its three ways.
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 
-use crate::go::{self, Program};
-use crate::process::{Running, until};
-use crate::workspace::Workspace;
-use crate::{host, http};
+use crate::{
+    go::{
+        Program, {self},
+    },
+    host, http,
+    process::{Running, until},
+    workspace::Workspace,
+};
 
 const READY: Duration = Duration::from_secs(30);
 

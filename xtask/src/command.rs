@@ -1,7 +1,11 @@
 //! Running other programs: shown before they start, and named in the error when they fail.
 
-use std::io::{self, BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::{
+    io::{
+        BufRead, BufReader, {self},
+    },
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
 

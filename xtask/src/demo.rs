@@ -2,18 +2,18 @@
 
 mod scene;
 
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
-
-use crate::ledger::Ledger;
-use crate::process::{Running, until};
-use crate::records::{Record, Tail};
-use crate::workspace::Workspace;
-use crate::{agent, build, host};
 use scene::Connection;
+
+use crate::{
+    agent, build, host,
+    ledger::Ledger,
+    process::{Running, until},
+    records::{Record, Tail},
+    workspace::Workspace,
+};
 
 /// How long a record may take from accept to receiver; the batch timeout is 0.2 s.
 const ARRIVAL: Duration = Duration::from_secs(20);

@@ -2,14 +2,20 @@
 
 mod firewall;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{self, capture};
-use crate::process::{Running, until};
+use crate::{
+    command::{
+        capture, {self},
+    },
+    process::{Running, until},
+};
 
 /// Where the host's own listens.
 const OTHER: &str = "/var/run/docker.sock";

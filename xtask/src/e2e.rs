@@ -11,22 +11,26 @@ mod nginx;
 mod report;
 mod servers;
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
-
-use crate::ledger::Ledger;
-use crate::process::{Running, until};
-use crate::records::{Record, Tail};
-use crate::workspace::Workspace;
-use crate::{Extent, agent, apt, build, collector, host};
 use hostile::Hostile;
 use mptcp::Accepts;
 use nginx::Nginx;
 use report::Figures;
+
+use crate::{
+    Extent, agent, apt, build, collector, host,
+    ledger::Ledger,
+    process::{Running, until},
+    records::{Record, Tail},
+    workspace::Workspace,
+};
 
 const QUICK: usize = 2_000;
 const FULL: usize = 20_000;

@@ -1,14 +1,15 @@
 //! `cargo xtask fuzz`: libFuzzer on every parser of what comes from outside. With --full, inputs that reach
 //! something new are kept in fuzz/corpus; those that break something are in fuzz/artifacts.
 
-use std::fs::File;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::workspace::Workspace;
-use crate::{Extent, apt, command, setup};
+use crate::{Extent, apt, command, setup, workspace::Workspace};
 
 /// Each target with the seconds that it runs for, with --quick and with --full; those of one row run beside each other.
 const TARGETS: [&[(&str, u32, u32)]; 3] = [

@@ -1,16 +1,22 @@
 //! Programs in Go that the suites run, built once and kept in the user's cache.
 
-use std::collections::hash_map::DefaultHasher;
-use std::fs::File;
-use std::hash::{Hash, Hasher};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+use std::{
+    collections::hash_map::DefaultHasher,
+    fs::File,
+    hash::{Hash, Hasher},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{self, capture};
-use crate::workspace::Workspace;
+use crate::{
+    command::{
+        capture, {self},
+    },
+    workspace::Workspace,
+};
 
 /// A program.
 pub(crate) struct Program<'a> {

@@ -1,8 +1,10 @@
 //! What the tasks need to know of the host: root, free ports, clocks and processes.
 
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, TcpListener},
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result, bail};
 use rustix::time::{ClockId, clock_gettime};

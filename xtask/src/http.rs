@@ -1,7 +1,6 @@
 //! Asking servers on 127.0.0.1.
 
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;

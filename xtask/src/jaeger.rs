@@ -1,16 +1,22 @@
 //! A real Jaeger, with otel-config/jaeger/jaeger.yaml.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::go::{self, Program};
-use crate::process::{Running, until};
-use crate::workspace::Workspace;
-use crate::{host, http};
+use crate::{
+    go::{
+        Program, {self},
+    },
+    host, http,
+    process::{Running, until},
+    workspace::Workspace,
+};
 
 const PROGRAM: Program<'_> = Program {
     title: "Jaeger",

@@ -3,18 +3,24 @@
 
 mod overlay;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail, ensure};
+use overlay::Overlay;
 use serde_json::Value;
 
-use crate::command;
-use crate::go::{self, Program};
-use crate::workspace::Workspace;
-use overlay::Overlay;
+use crate::{
+    command,
+    go::{
+        Program, {self},
+    },
+    workspace::Workspace,
+};
 
 const KUSTOMIZE: Program<'_> = Program {
     title: "kustomize",
@@ -141,8 +147,7 @@ fn images(objects: &[Value]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
+    use std::{fs, path::Path};
 
     use serde_json::{Value, json};
 

@@ -1,10 +1,12 @@
 //! Log records as a Collector's file exporter and `acceptd receive --output otlp-json` write them: one request of
 //! OTLP in JSON on each line.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufRead, Read, Seek, SeekFrom},
+    path::PathBuf,
+};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;

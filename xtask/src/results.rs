@@ -5,8 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use crate::command::capture;
-use crate::workspace::Workspace;
+use crate::{command::capture, workspace::Workspace};
 
 /// Writes the figures of one suite with the commit, kernel and date that they are of, and `facts` beside them.
 pub(crate) fn write(

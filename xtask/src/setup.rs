@@ -1,12 +1,15 @@
 //! `cargo xtask setup`: what a build needs beyond rustup, a C linker and the crates.
 
-use std::process::Command;
-use std::time::Instant;
+use std::{process::Command, time::Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{self, capture};
-use crate::workspace::Workspace;
+use crate::{
+    command::{
+        capture, {self},
+    },
+    workspace::Workspace,
+};
 
 /// The version that fits the nightly of `ebpf/rust-toolchain.toml`: both change together.
 const BPF_LINKER: &str = "0.10.3";

@@ -4,8 +4,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::workspace::Workspace;
-use crate::{Extent, build, collector, command, host, results};
+use crate::{Extent, build, collector, command, host, results, workspace::Workspace};
 
 /// Runs the suite; with `--full` writes docs/results/soak.md.
 pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {

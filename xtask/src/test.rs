@@ -2,8 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::workspace::Workspace;
-use crate::{command, host, setup};
+use crate::{command, host, setup, workspace::Workspace};
 
 /// The crate whose tests load eBPF programs.
 const SCENARIOS: &str = "acceptd-tests";

@@ -15,24 +15,25 @@ mod table;
 mod verdict;
 mod version;
 
-use std::collections::BTreeMap;
-use std::num::NonZero;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-use std::time::Instant;
+use std::{
+    collections::BTreeMap,
+    num::NonZero,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Instant,
+};
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
-
-use crate::apt;
-use crate::workspace::Workspace;
 use archive::{Archive, unpack};
+use clap::Args;
 use kept::Kept;
 use kernel::Unpacked;
 use matrix::{Arch, Kernel, Matrix, NotApplicable};
 use serial::Said;
 use table::Column;
+
+use crate::{apt, workspace::Workspace};
 
 /// The tiers of the agent.
 const TIERS: [u8; 2] = [1, 2];

@@ -1,6 +1,8 @@
 //! Compression of a request's bytes.
 
-use std::io::{self, Write as _};
+use std::io::{
+    Write as _, {self},
+};
 
 use bytes::Bytes;
 use flate2::{Compression as Level, write::GzEncoder};

@@ -9,7 +9,9 @@ use std::{
 use acceptd_spool::Losses;
 use tokio::{
     sync::watch,
-    time::{self, Instant},
+    time::{
+        Instant, {self},
+    },
 };
 
 use crate::{

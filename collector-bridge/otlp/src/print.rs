@@ -2,7 +2,9 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Write},
+    io::{
+        Write, {self},
+    },
 };
 
 use jiff::{Timestamp, tz::TimeZone};

@@ -3,7 +3,9 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead as _, BufReader, Read as _},
+    io::{
+        BufRead as _, BufReader, Read as _, {self},
+    },
     path::Path,
 };
 

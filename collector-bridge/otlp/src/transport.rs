@@ -8,11 +8,10 @@ mod http;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+pub use connect::{Tls, TlsError};
 use thiserror::Error;
 
 use crate::{batch::Batch, causes::causes, compression::Compression, retry::Verdict, signal::Signal};
-
-pub use connect::{Tls, TlsError};
 
 /// Larger answers are not read: an answer is a few bytes.
 const MAX_ANSWER_BYTES: usize = 4 << 20;

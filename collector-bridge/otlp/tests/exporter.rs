@@ -12,11 +12,10 @@ use acceptd_otlp::{DropReason, Exporter, ExporterConfig, Target};
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceResponse, logs_service_server::LogsServiceServer,
 };
+use shared::{Collector, batch, dropped, finish, listener, serve, until};
 use tokio::{io::AsyncReadExt as _, time::timeout};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
-
-use shared::{Collector, batch, dropped, finish, listener, serve, until};
 
 fn config(endpoint: impl std::fmt::Display) -> ExporterConfig {
     shared::config(Target::Grpc(endpoint.to_string()))

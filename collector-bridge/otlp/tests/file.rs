@@ -5,7 +5,9 @@
 mod shared;
 
 use std::{
-    fs::{self, File},
+    fs::{
+        File, {self},
+    },
     io,
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -15,7 +17,6 @@ use std::{
 use acceptd_otlp::{Exporter, ExporterConfig, Signal, Target, recorded};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message as _;
-
 use shared::{batch, finish, numbers, until};
 
 fn config(path: &Path) -> ExporterConfig {

@@ -15,9 +15,8 @@ use h2::{Reason, RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message as _;
-use tokio::net::{TcpListener, TcpStream};
-
 use shared::{batch, config, finish, numbers};
+use tokio::net::{TcpListener, TcpStream};
 
 /// How connections end.
 #[derive(Debug, Clone, Copy, PartialEq)]

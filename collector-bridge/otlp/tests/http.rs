@@ -17,13 +17,12 @@ use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
 use prost::Message as _;
+use shared::{batch, dropped, finish, numbers, until};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
     time::sleep,
 };
-
-use shared::{batch, dropped, finish, numbers, until};
 
 /// What the server does with one request.
 enum Answer {

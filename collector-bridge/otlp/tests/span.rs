@@ -9,7 +9,10 @@ use acceptd_otlp::{
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::any_value,
-    trace::v1::{self as proto, status::StatusCode},
+    trace::v1::{
+        status::StatusCode,
+        {self as proto},
+    },
 };
 use prost::Message as _;
 

@@ -14,9 +14,8 @@ use acceptd_otlp::{
     DropReason, Exporter, ExporterConfig, ExporterError, Order, SpoolConfig, SpoolError, SyncPolicy, Target,
 };
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
-use tonic::Status;
-
 use shared::{Collector, batch, dropped, finish, listener, until};
+use tonic::Status;
 
 fn config(endpoint: impl std::fmt::Display, folder: &Path) -> ExporterConfig {
     let spool = SpoolConfig {

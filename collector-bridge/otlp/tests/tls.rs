@@ -17,11 +17,10 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
+use shared::{batch, finish};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-
-use shared::{batch, finish};
 
 /// A certificate authority, and a folder for what it signs.
 struct Authority {

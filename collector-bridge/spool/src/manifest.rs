@@ -3,8 +3,12 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    fs::{
+        File, OpenOptions, {self},
+    },
+    io::{
+        Write as _, {self},
+    },
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{
+        DirBuilder, File, OpenOptions, {self},
+    },
     io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
@@ -11,7 +13,9 @@ use std::{
 use crate::{
     SpoolError,
     manifest::Manifest,
-    segment::{self, BEGIN, Found, Reader},
+    segment::{
+        BEGIN, Found, Reader, {self},
+    },
 };
 
 /// What was found at the start.

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs::{self, File},
+    fs::{
+        File, {self},
+    },
     io,
     time::Duration,
 };
@@ -11,8 +13,12 @@ use crate::{
     Order, SpoolConfig, SpoolError, SyncPolicy,
     frame::{Frame, HEAD},
     manifest::{Cursor, Manifest, Open},
-    recovery::{self, Recovery},
-    segment::{self, BEGIN, Found, Reader, Writer},
+    recovery::{
+        Recovery, {self},
+    },
+    segment::{
+        BEGIN, Found, Reader, Writer, {self},
+    },
     sync::SyncJob,
 };
 

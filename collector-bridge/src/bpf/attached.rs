@@ -14,7 +14,9 @@ use super::{
     figures::Figures,
     hooks::Hook,
     pins,
-    survey::{self, SurveyError},
+    survey::{
+        SurveyError, {self},
+    },
 };
 
 /// A program that runs over everything of a kind that the kernel has.

@@ -17,7 +17,9 @@ use super::{
     counters::Counters,
     error::{Capture, LoadError, Missing},
     failures::FailureCounts,
-    hooks::{self, Hook, Tier},
+    hooks::{
+        Hook, Tier, {self},
+    },
     lives::LivesCounts,
     offsets::Value,
     peers::Peers,
@@ -25,7 +27,7 @@ use super::{
     settings::Settings,
     survey,
 };
-use crate::{clock, filter::Filter};
+use crate::{bpf::filter::Filter, clock};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ACCEPTD_EBPF_OBJECT"));
 

@@ -3,10 +3,9 @@
 //! Each offset becomes a frozen constant of the programs (ebpf/src/offsets.rs). A member of another type than the programs
 //! read is refused here; of typed loads the verifier checks the offset, too.
 
+use Holds::{Array, AtLeast, Bytes, Pointer};
 use btf_rs::{Btf, Member, Struct, Type};
 use thiserror::Error;
-
-use Holds::{Array, AtLeast, Bytes, Pointer};
 
 /// The running kernel's own types.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";

@@ -1,7 +1,9 @@
 //! What outlives the agent: maps of open connections, pinned in the BPF file system.
 
 use std::{
-    fs::{self, File},
+    fs::{
+        File, {self},
+    },
     io,
     path::{Path, PathBuf},
 };

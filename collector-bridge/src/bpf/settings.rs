@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use acceptd_common::{SocketCall, trace};
 
 use super::hooks::{Hook, Tier, Wanted};
-use crate::filter::Filter;
+use crate::bpf::filter::Filter;
 
 /// What the agent decides about the programs before they are loaded.
 #[derive(Debug, Clone)]

@@ -3,8 +3,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{self, Read as _},
+    fs::{
+        File, {self},
+    },
+    io::{
+        Read as _, {self},
+    },
     os::fd::{AsFd as _, OwnedFd},
     thread,
 };

@@ -1,7 +1,9 @@
 //! `acceptd check`: what works on this host, what does not, why, and what to do.
 
 use std::{
-    io::{self, Write as _},
+    io::{
+        Write as _, {self},
+    },
     path::Path,
     process::ExitCode,
 };
@@ -9,7 +11,7 @@ use std::{
 use super::unusable;
 use crate::{
     bpf::offsets,
-    cli::CheckArgs,
+    cmd::cli::CheckArgs,
     preflight::{Report, gather},
 };
 

@@ -1,10 +1,18 @@
 //! `acceptd config default|validate|show`.
 
-use std::io::{self, Write};
-use std::process::ExitCode;
+use std::{
+    io::{
+        Write, {self},
+    },
+    process::ExitCode,
+};
 
-use crate::cli::{ConfigCommand, EXIT_USAGE, SettingsArgs};
-use crate::config::{self, Loaded};
+use crate::{
+    cmd::cli::{ConfigCommand, EXIT_USAGE, SettingsArgs},
+    config::{
+        Loaded, {self},
+    },
+};
 
 /// Runs one of the subcommands. Results go to standard output, warnings and errors to standard error; the exit
 /// code is 64 when the configuration cannot be used.

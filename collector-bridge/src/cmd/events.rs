@@ -1,16 +1,20 @@
 //! `acceptd events`: what can be sent, what switches it, and what it costs.
 
 use std::{
-    io::{self, Write as _},
+    io::{
+        Write as _, {self},
+    },
     process::ExitCode,
 };
 
-use acceptd_otlp::names::{self, EVENTS, EventName};
+use acceptd_otlp::names::{
+    EVENTS, EventName, {self},
+};
 use serde::Serialize;
 
 use crate::{
     config::{Config, Events},
-    presence,
+    mapping::presence,
 };
 
 /// What is known of an event beside its name and attributes.

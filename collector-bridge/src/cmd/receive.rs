@@ -2,7 +2,9 @@
 
 use std::{
     fs::File,
-    io::{self, IsTerminal as _, Write},
+    io::{
+        IsTerminal as _, Write, {self},
+    },
     net::TcpListener,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -12,7 +14,7 @@ use acceptd_otlp::{Printer, Received, receiver};
 use anyhow::Context as _;
 
 use super::failed;
-use crate::{cli::ReceiveArgs, stop::Stop};
+use crate::cmd::{cli::ReceiveArgs, stop::Stop};
 
 /// Runs the command until SIGINT or SIGTERM.
 pub fn run(arguments: &ReceiveArgs) -> ExitCode {

@@ -13,10 +13,9 @@ use anyhow::Context as _;
 
 use super::{complain, failed, unusable};
 use crate::{
-    cli::ReplayArgs,
+    cmd::{cli::ReplayArgs, logging, stop::Stop},
     config::{Loaded, Scope},
-    destination, logging,
-    stop::Stop,
+    pipeline::destination,
 };
 
 /// Between two looks whether there is room for more.

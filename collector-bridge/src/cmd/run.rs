@@ -1,12 +1,15 @@
 //! `acceptd run` and `acceptd watch`: the agent.
 
 mod delivery;
+mod lifetime;
 mod record;
 mod reload;
 mod start;
 
 use std::{
-    io::{self, Write as _},
+    io::{
+        Write as _, {self},
+    },
     process::ExitCode,
     sync::Arc,
     thread,
@@ -15,32 +18,33 @@ use std::{
 
 use acceptd_otlp::{Profile, Signal};
 use anyhow::{Context as _, anyhow};
+use delivery::Measured;
+use reload::{Load, Reloader};
 
 use super::{failed, unusable};
 use crate::{
-    admin,
-    bpf::Capture,
+    bpf::{Capture, filter::Filter},
     clock,
+    cmd::{
+        logging::{
+            Level, {self},
+        },
+        run::lifetime::{Heart, Lifetime},
+        stop::{Reload, Stop},
+    },
     config::{Config, ConfigError, Loaded},
-    destination,
-    drain::{Drain, STOCK_EVERY, Shared},
-    filter::Filter,
-    host,
-    ids::Ids,
-    lifetime::{Heart, Lifetime},
-    listeners::Listeners,
-    logging::{self, Level},
-    memory,
-    overload::Overload,
+    health::{admin, memory, snapshot::Vitals, summary::Summary},
+    identity::host,
+    listener::{series::AllSeries, table::Listeners},
+    mapping::ids::Ids,
+    pipeline::{
+        destination,
+        drain::{Drain, STOCK_EVERY, Shared},
+        overload::Overload,
+        recorder::{Parts, Recorder},
+    },
     preflight::gather,
-    recorder::{Parts, Recorder},
-    series::AllSeries,
-    stop::{Reload, Stop},
-    summary::Summary,
-    vitals::Vitals,
 };
-use delivery::Measured;
-use reload::{Load, Reloader};
 
 /// Runs the agent with this configuration until SIGINT or SIGTERM. In the end it prints its counts, `for_programs` also as
 /// one line of JSON.

@@ -1,7 +1,9 @@
 //! `acceptd completions` and `acceptd man`: made from the command line's own definition.
 
 use std::{
-    io::{self, Write as _},
+    io::{
+        Write as _, {self},
+    },
     path::Path,
     process::ExitCode,
 };
@@ -11,7 +13,7 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use super::failed;
-use crate::cli::Cli;
+use crate::cmd::cli::Cli;
 
 /// Prints what makes `shell` complete acceptd's arguments.
 pub fn completions(shell: Shell) -> ExitCode {

@@ -1,7 +1,9 @@
 //! `acceptd status`: asks the agent that runs on this host how it is.
 
 use std::{
-    io::{self, Write as _},
+    io::{
+        Write as _, {self},
+    },
     net::SocketAddr,
     process::ExitCode,
     time::Duration,
@@ -15,8 +17,8 @@ use tokio::{net::TcpStream, time};
 
 use super::{failed, unusable};
 use crate::{
-    cli::StatusArgs,
-    status::{State, Status},
+    cmd::cli::StatusArgs,
+    health::status::{State, Status},
 };
 
 /// Exit code for an agent that works in part.

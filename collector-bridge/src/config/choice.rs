@@ -2,8 +2,7 @@
 
 use acceptd_otlp::{Compression, Order, SpanKind, SyncPolicy};
 
-use super::kind::Kind;
-use super::raw::Raw;
+use super::{kind::Kind, raw::Raw};
 
 /// A set of values with names, in the order in which they are listed.
 pub(super) trait Named: Copy + PartialEq + 'static {

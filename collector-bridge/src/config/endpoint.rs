@@ -1,11 +1,12 @@
 //! Where requests go.
 
-use std::fmt;
-use std::net::Ipv6Addr;
+use std::{fmt, net::Ipv6Addr};
 
-use super::kind::Kind;
-use super::pairs::{REDACTED, percent_decode};
-use super::raw::Raw;
+use super::{
+    kind::Kind,
+    pairs::{REDACTED, percent_decode},
+    raw::Raw,
+};
 
 /// What stands for "no endpoint", where a lower layer has set one.
 pub(super) const NO_ENDPOINT: &str = "none";

@@ -1,15 +1,11 @@
 //! The variables of acceptd's own: `ACCEPTD_A_B` for the key `a.b`.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+};
 
-use super::Problem;
-use super::layer::Entry;
-use super::origin::Origin;
-use super::raw::Raw;
-use super::schema::KEYS;
-use super::scope::variables;
-use super::suggest;
+use super::{Problem, layer::Entry, origin::Origin, raw::Raw, schema::KEYS, scope::variables, suggest};
 
 /// The environment, sorted, so that messages come in the same order on every run.
 pub(super) type Environment = BTreeMap<OsString, OsString>;

@@ -1,9 +1,7 @@
 //! What can be wrong with a configuration. Every message names the place, the cause and the remedy, and none
 //! of them repeats a secret: whoever reads a value decides what of it may be quoted.
 
-use std::fmt;
-use std::io;
-use std::path::PathBuf;
+use std::{fmt, io, path::PathBuf};
 
 use super::origin::Origin;
 

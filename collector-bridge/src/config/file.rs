@@ -1,16 +1,22 @@
 //! The configuration file: TOML, with the line of every key.
 
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
-use super::Problem;
-use super::layer::{Entry, unknown_key};
-use super::origin::Origin;
-use super::raw::Raw;
-use super::scope::{is_group, locate};
+use super::{
+    Problem,
+    layer::{Entry, unknown_key},
+    origin::Origin,
+    raw::Raw,
+    scope::{is_group, locate},
+};
 
 /// The file that is read when none is named, if it exists.
 pub const DEFAULT_PATH: &str = "/etc/acceptd/acceptd.toml";

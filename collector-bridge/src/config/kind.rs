@@ -1,11 +1,13 @@
 //! The types a key can have: how a value of each is read, what is said when it cannot be, and how it is printed.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::quantity::{self, DURATIONS, SIZES};
-use super::raw::Raw;
+use super::{
+    quantity::{
+        DURATIONS, SIZES, {self},
+    },
+    raw::Raw,
+};
 
 /// A type of key. `T` is the type of the field in [`Config`](super::Config).
 pub(super) trait Kind<T> {

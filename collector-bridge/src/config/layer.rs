@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use super::Problem;
-use super::origin::Origin;
-use super::raw::Raw;
-use super::schema::KEYS;
-use super::scope::{Scope, locate};
-use super::suggest;
-use super::table::Key;
+use super::{
+    Problem,
+    origin::Origin,
+    raw::Raw,
+    schema::KEYS,
+    scope::{Scope, locate},
+    suggest,
+    table::Key,
+};
 
 /// One value for one key.
 #[derive(Clone)]

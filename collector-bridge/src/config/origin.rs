@@ -1,7 +1,6 @@
 //! Where a value comes from.
 
-use std::fmt;
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 /// The source of one value. Its `Display` is what `config show` and every message print.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,16 +2,17 @@
 //! used is a warning, never an error. Source: opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables
 //! and .../protocol/exporter.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::{collections::BTreeMap, ffi::OsStr};
 
-use super::endpoint::NO_ENDPOINT;
-use super::env::{Environment, NOT_TEXT};
-use super::layer::Entry;
-use super::origin::Origin;
-use super::pairs;
-use super::raw::Raw;
-use super::scope::locate;
+use super::{
+    endpoint::NO_ENDPOINT,
+    env::{Environment, NOT_TEXT},
+    layer::Entry,
+    origin::Origin,
+    pairs,
+    raw::Raw,
+    scope::locate,
+};
 
 /// The variable that names a file of OpenTelemetry's declarative configuration.
 pub(super) const CONFIG_FILE: &str = "OTEL_CONFIG_FILE";

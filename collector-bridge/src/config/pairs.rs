@@ -1,10 +1,8 @@
 //! Keys that hold names with values: request headers and attributes.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use super::kind::Kind;
-use super::raw::Raw;
+use super::{kind::Kind, raw::Raw};
 
 /// What is printed in the place of a secret.
 pub(super) const REDACTED: &str = "***";

@@ -1,11 +1,8 @@
 //! The configuration as text: the annotated default file, and every value with its origin.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
-use super::schema::KEYS;
-use super::table::Key;
-use super::{Config, Loaded, Origin, Scope};
+use super::{Config, Loaded, Origin, Scope, schema::KEYS, table::Key};
 
 const HEADER: &str = "\
 # Configuration of acceptd. Every key is here, commented out, with its default.

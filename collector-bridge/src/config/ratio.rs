@@ -1,7 +1,6 @@
 //! A part of a whole.
 
-use super::kind::Kind;
-use super::raw::Raw;
+use super::{kind::Kind, raw::Raw};
 
 /// From 0 to 1, kept in billionths so that equal ratios are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,8 +1,6 @@
 //! A changed configuration under a running agent: what takes effect at once, and what has to wait for the next start. Pure.
 
-use super::schema::KEYS;
-use super::table::Key;
-use super::{Loaded, Scope};
+use super::{Loaded, Scope, schema::KEYS, table::Key};
 
 /// Keys that take effect at once, by how they begin. The others are frozen into the programs, or own something that they would
 /// have to give up: a queue, a folder, a port.

@@ -1,26 +1,30 @@
 //! The one table of keys. The fields of [`Config`], their defaults, `config default`, the names of the variables
 //! and the check for unknown keys all come from it; to add a key is to add a row.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use acceptd_otlp::{Compression, Order, SpanKind, SyncPolicy};
 
-use super::choice::{
-    CaptureTier, Choice, LogLevel, OptionalOutput, OutputFormat, PeerAddress, Profile, Protocol,
-    ProtocolChoice, Sampler, Temporality,
+use super::{
+    choice::{
+        CaptureTier, Choice, LogLevel, OptionalOutput, OutputFormat, PeerAddress, Profile, Protocol,
+        ProtocolChoice, Sampler, Temporality,
+    },
+    endpoint::{Destination, Endpoint},
+    kind::{
+        AbsolutePath, Count, Kind, Names, OptionalAddress, OptionalPath, OptionalText, PathOrNone, Size,
+        Span, Toggle,
+    },
+    pairs::{Attributes, HeaderMap, Headers},
+    ratio::{Part, Ratio},
+    table::{Key, settings},
+    values::{Detail, Family, HookNames, Numbers, SomeOf, Texts},
 };
-use super::endpoint::{Destination, Endpoint};
-use super::kind::{
-    AbsolutePath, Count, Kind, Names, OptionalAddress, OptionalPath, OptionalText, PathOrNone, Size, Span,
-    Toggle,
-};
-use super::pairs::{Attributes, HeaderMap, Headers};
-use super::ratio::{Part, Ratio};
-use super::table::{Key, settings};
-use super::values::{Detail, Family, HookNames, Numbers, SomeOf, Texts};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;

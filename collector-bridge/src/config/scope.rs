@@ -5,9 +5,7 @@ use std::fmt;
 
 use acceptd_otlp::Signal;
 
-use super::layer;
-use super::schema::KEYS;
-use super::table::Key;
+use super::{layer, schema::KEYS, table::Key};
 
 /// Whose keys they are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +23,7 @@ const EXPORT: &str = "export.";
 const DESTINATIONS: &str = "destinations";
 
 /// The name that a destination cannot have: it is that of `export.*`.
-const DEFAULT: &str = crate::destination::DEFAULT;
+const DEFAULT: &str = crate::pipeline::destination::DEFAULT;
 
 const SIGNALS: [(&str, Signal); 3] =
     [("logs", Signal::Logs), ("metrics", Signal::Metrics), ("traces", Signal::Traces)];

@@ -1,7 +1,6 @@
 //! The macro behind the table of keys in [`schema`](super::schema), and the row that it makes of each key.
 
-use super::raw::Raw;
-use super::schema::Config;
+use super::{raw::Raw, schema::Config};
 
 /// One key: everything that is known about it besides its field in [`Config`].
 pub(super) struct Key {

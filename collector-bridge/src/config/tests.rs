@@ -1,11 +1,10 @@
 //! The configuration as a whole: which layer wins, what mistakes say, what is never shown.
 
-use std::path::Path;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use super::schema::KEYS;
-use super::*;
 use acceptd_otlp::Compression;
+
+use super::{schema::KEYS, *};
 
 mod any_input;
 mod mistakes;

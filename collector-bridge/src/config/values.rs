@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use acceptd_common::limits::FILTER_VALUES;
 use acceptd_otlp::names;
 
-use super::kind::{Kind, Names};
-use super::raw::Raw;
+use super::{
+    kind::{Kind, Names},
+    raw::Raw,
+};
 use crate::bpf::hooks;
 
 /// Numbers from `.0` to `.1`; in a variable or a flag separated by commas.

@@ -3,7 +3,9 @@
 
 use std::{
     fs::File,
-    io::{self, Read as _},
+    io::{
+        Read as _, {self},
+    },
     os::fd::OwnedFd,
     path::Path,
 };

@@ -18,7 +18,9 @@ use quick_cache::{
 use zerocopy::FromZeros as _;
 
 use super::{
-    cgroup::{self, Placement},
+    cgroup::{
+        Placement, {self},
+    },
     details,
     folder::{Folder, NANOS_PER_TICK, Namespaces},
     passwd::Users,

@@ -6,7 +6,9 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
-        mpsc::{self, Receiver, SyncSender, TrySendError},
+        mpsc::{
+            Receiver, SyncSender, TrySendError, {self},
+        },
     },
     thread,
     time::{Duration, Instant},
@@ -18,7 +20,9 @@ use super::{
     ProcessKey, details,
     folder::Folder,
     process::without_deleted,
-    published::{self, Published},
+    published::{
+        Published, {self},
+    },
 };
 use crate::config::Detail;
 

@@ -6,7 +6,7 @@ use acceptd_otlp::{Accept, Endpoint, Handshake, Syscall, Transport, network_type
 use super::{Context, endpoint, is_mptcp, listener_endpoint, non_zero, peer, transport, unix_endpoint};
 use crate::{
     identity::{Identity, until_nul},
-    ids::{Connection, Role},
+    mapping::ids::{Connection, Role},
 };
 
 /// The record of an accept on an internet or VSOCK socket.

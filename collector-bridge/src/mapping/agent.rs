@@ -8,7 +8,7 @@ use acceptd_otlp::{
 };
 
 use super::Context;
-use crate::{bpf::Capture, gaps::Gap};
+use crate::{accounting::gaps::Gap, bpf::Capture};
 
 /// The agent captures from now on; without the programs `missing`.
 #[must_use]

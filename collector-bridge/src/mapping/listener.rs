@@ -10,8 +10,10 @@ use acceptd_otlp::{
 use super::{Context, endpoint, listener_endpoint, non_zero, peer, transport};
 use crate::{
     identity::Identity,
-    listeners::{Finding, Known, What},
-    series::Labels,
+    listener::{
+        series::Labels,
+        table::{Finding, Known, What},
+    },
 };
 
 /// Whose event it is.

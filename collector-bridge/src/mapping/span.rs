@@ -8,8 +8,8 @@ use acceptd_otlp::{
 
 use super::{Context, endpoint, non_zero, peer, transport, unix_endpoint};
 use crate::{
-    ids::{Connection, Role},
-    spans::Look,
+    mapping::ids::{Connection, Role},
+    pipeline::spans::Look,
 };
 
 // include/net/tcp_states.h

@@ -14,9 +14,10 @@ use std::{
 use acceptd_common::{Call, Counter, InetAccept};
 
 use super::facts::Canary;
-use crate::{
-    bpf::{Programs, figures, ring},
-    event::{Event, decode},
+use crate::bpf::{
+    Programs,
+    decode::{Event, decode},
+    figures, ring,
 };
 
 /// How many there were.

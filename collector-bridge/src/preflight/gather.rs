@@ -18,11 +18,16 @@ use super::{
     heard,
 };
 use crate::{
-    bpf::{self, LoadError, Settings, Tier, Traces, Wanted},
+    bpf::{
+        LoadError, Settings, Tier, Traces, Wanted,
+        filter::Filter,
+        {self},
+    },
     config::{CaptureTier, Config, Loaded, View},
-    destination::{self, Destination},
-    filter::Filter,
     identity::process::proc_of_host,
+    pipeline::destination::{
+        Destination, {self},
+    },
 };
 
 /// Inode numbers of the host's first namespaces (`include/linux/proc_ns.h`).

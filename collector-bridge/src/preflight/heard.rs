@@ -1,10 +1,14 @@
 //! Programs that are not only attached, but heard to run.
 
 use super::{
-    facts::{self, Canary, Facts},
+    facts::{
+        Canary, Facts, {self},
+    },
     verdict::{Verdict, items},
 };
-use crate::bpf::{self, Capture, LoadError, Programs, Settings, Tier, offsets};
+use crate::bpf::{
+    Capture, LoadError, Programs, Settings, Tier, offsets, {self},
+};
 
 /// Loads the programs, lets `listen` find out whether they run, and adds both to the facts. A tier 1 that is deaf gives way to
 /// tier 2 where the configuration leaves the choice: a kernel can attach programs to functions and never run them

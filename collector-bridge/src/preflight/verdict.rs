@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::facts::{BtfError, Canary, Endpoint, EndpointError, Facts, Trial, VsockTypes};
 use crate::{
     bpf::{Tier, hooks},
-    destination::DEFAULT,
+    pipeline::destination::DEFAULT,
 };
 
 /// How one item stands.

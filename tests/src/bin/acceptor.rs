@@ -20,7 +20,9 @@
 )]
 
 use std::{
-    io::{self, Read, Write as _},
+    io::{
+        Read, Write as _, {self},
+    },
     net::{SocketAddr, TcpStream},
     os::{
         fd::OwnedFd,
@@ -30,13 +32,17 @@ use std::{
 };
 
 use acceptd_tests::{
-    context::{self, Wrong},
+    context::{
+        Wrong, {self},
+    },
     truth::Truth,
     wait,
 };
 use rustix::{
     io::read,
-    net::{self, AddressFamily, SocketType, accept, ipproto, socket},
+    net::{
+        AddressFamily, SocketType, accept, ipproto, socket, {self},
+    },
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 

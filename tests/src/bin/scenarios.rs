@@ -3,7 +3,9 @@
 
 use std::process::ExitCode;
 
-use acceptd_tests::runner::{self, Plan};
+use acceptd_tests::runner::{
+    Plan, {self},
+};
 
 fn main() -> ExitCode {
     match Plan::parse(std::env::args().skip(1)) {

@@ -1,15 +1,16 @@
 //! `acceptd check` where something is wrong: it names that one thing.
 
 use std::{
-    fs::{self, Permissions},
+    fs::{
+        Permissions, {self},
+    },
     net::TcpListener,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     process::Command,
 };
 
-use serde_json::Value as Json;
-
 use acceptd::bpf::{Tier, offsets::VMLINUX};
+use serde_json::Value as Json;
 
 use crate::agent::{Inbox, binary, tier, tier_setting};
 

@@ -2,7 +2,9 @@
 
 use std::{
     fs,
-    io::{self, BufRead as _, BufReader},
+    io::{
+        BufRead as _, BufReader, {self},
+    },
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     process::{Command, Stdio},
@@ -10,14 +12,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use acceptd::mapping::presence::Case;
 use rustix::{
     io::Errno,
     net::{accept, sockopt},
     process::{Pid, Resource, Signal, getrlimit, prlimit},
     thread::{CapabilitySet, capabilities, gettid, set_capabilities},
 };
-
-use acceptd::presence::Case;
 
 use super::{assert_fields, assert_tells_connection, listener, shown, until_in_accept};
 use crate::{

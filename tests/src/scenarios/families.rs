@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use acceptd::{bpf::Tier, mapping::presence::Case};
 use rustix::{
     fs::fstat,
     io::Errno,
@@ -20,8 +21,6 @@ use rustix::{
     },
     process::getpid,
 };
-
-use acceptd::{bpf::Tier, presence::Case};
 
 use super::{assert_fields, shown};
 use crate::{

@@ -2,8 +2,10 @@
 
 use std::{
     net::{TcpListener, TcpStream},
-    os::fd::OwnedFd,
-    os::unix::net::{UnixListener, UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     process::Stdio,
 };
 

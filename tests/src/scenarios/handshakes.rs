@@ -10,12 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use acceptd::{bpf::Tier, mapping::presence::Case};
 use rustix::{
     fs::fstat,
     net::{AddressFamily, SendFlags, SocketType, accept, getsockname, sendto, socket},
 };
-
-use acceptd::{bpf::Tier, presence::Case};
 
 use super::{assert_fields, assert_tells, shown};
 use crate::{

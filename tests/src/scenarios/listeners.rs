@@ -3,8 +3,10 @@
 use std::{
     fs,
     net::{SocketAddr, TcpStream},
-    os::fd::OwnedFd,
-    os::unix::net::{UnixListener, UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -19,13 +21,12 @@ use rustix::{
     process::{Pid, Signal, getpid, kill_process},
 };
 
+use super::shown;
 use crate::{
     agent::{ACCEPT, Agent, binary},
     record::Record,
     wait,
 };
-
-use super::shown;
 
 const FAILURES: &str = "acceptd.listener.failures";
 const OVERFLOW: &str = "acceptd.listener.overflow";

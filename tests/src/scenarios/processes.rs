@@ -2,7 +2,9 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, Permissions},
+    fs::{
+        Permissions, {self},
+    },
     io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpListener, TcpStream},
     os::{
@@ -14,14 +16,6 @@ use std::{
     thread,
 };
 
-use crate::{
-    agent::{Agent, binary},
-    mounted::Group,
-    raw,
-    record::Record,
-    truth::Truth,
-    wait,
-};
 use jiff::{SignedDuration, Timestamp};
 use rustix::{
     net::{AddressFamily, SocketType, bind, socket},
@@ -30,6 +24,14 @@ use rustix::{
 };
 
 use super::assert_tells;
+use crate::{
+    agent::{Agent, binary},
+    mounted::Group,
+    raw,
+    record::Record,
+    truth::Truth,
+    wait,
+};
 
 struct Acceptor {
     child: Child,

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use acceptd::bpf::Tier;
 use io_uring::{opcode, types};
 use rustix::{
     fs::fstat,
@@ -16,8 +17,6 @@ use rustix::{
     process::getpid,
     thread::gettid,
 };
-
-use acceptd::bpf::Tier;
 
 use super::until_in_accept;
 use crate::{

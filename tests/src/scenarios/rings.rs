@@ -10,18 +10,16 @@ use std::{
     thread,
 };
 
+use acceptd::{bpf::Tier, mapping::presence::Case};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
+use super::{assert_fields, assert_tells_connection, listener, shown};
 use crate::{
     agent::{ACCEPT, Agent, tier},
     record::Record,
     truth::Truth,
     uring, wait,
 };
-
-use acceptd::{bpf::Tier, presence::Case};
-
-use super::{assert_fields, assert_tells_connection, listener, shown};
 
 /// What every accept through a ring has, with the listener as its request knows it.
 fn assert_single(agent: &Agent, listener: &TcpListener, accepted: &OwnedFd, client: &TcpStream) {

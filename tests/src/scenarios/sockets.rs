@@ -7,11 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    agent::{Agent, tier},
-    truth::Truth,
-    wait,
-};
+use acceptd::mapping::presence::Case;
 use rustix::{
     io::Errno,
     net::{
@@ -20,9 +16,12 @@ use rustix::{
     },
 };
 
-use acceptd::presence::Case;
-
 use super::{assert_fields, assert_tells, shown};
+use crate::{
+    agent::{Agent, tier},
+    truth::Truth,
+    wait,
+};
 
 fn address(socket: &OwnedFd) -> SocketAddr {
     let name: SocketAddrAny = getsockname(socket).expect("a bound socket has a name");

@@ -3,8 +3,12 @@
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::answer::{self, Row};
-use crate::http::{self, encoded};
+use super::answer::{
+    Row, {self},
+};
+use crate::http::{
+    encoded, {self},
+};
 
 /// Asks the backend that answers on `port`.
 pub(super) fn ask(backend: &str, port: u16, query: &str) -> Result<Vec<Row>> {

@@ -1,13 +1,13 @@
 //! A backend that runs on 127.0.0.1, as a program of its own.
 
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 
-use crate::http;
-use crate::process::{Running, until};
+use crate::{
+    http,
+    process::{Running, until},
+};
 
 /// Elasticsearch on two busy CPUs takes half of this.
 const READY: Duration = Duration::from_mins(2);

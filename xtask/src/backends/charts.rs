@@ -1,17 +1,21 @@
 //! Charts of the dashboards' expressions, as Prometheus answers them, drawn by gnuplot.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::dashboards::Expression;
-use crate::http::{self, encoded};
+use crate::http::{
+    encoded, {self},
+};
 
 /// One of a panel's first expression.
 struct Chart {

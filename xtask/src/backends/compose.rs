@@ -4,25 +4,31 @@
 mod files;
 mod store;
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Command,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
-
-use super::answer::Row;
-use super::environment::Environment;
-use super::{ask, images, refusals};
-use crate::apt;
-use crate::command::{self, capture};
-use crate::docker::Engine;
-use crate::go::{self, Program};
-use crate::process::until_after;
-use crate::workspace::Workspace;
 use files::{OVERRIDE, SHIPPED};
 use store::{ELASTICSEARCH, LOKI, Store, VICTORIALOGS};
+
+use super::{answer::Row, ask, environment::Environment, images, refusals};
+use crate::{
+    apt,
+    command::{
+        capture, {self},
+    },
+    docker::Engine,
+    go::{
+        Program, {self},
+    },
+    process::until_after,
+    workspace::Workspace,
+};
 
 const COMPOSE: Program<'_> = Program {
     title: "Docker Compose",

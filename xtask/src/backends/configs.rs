@@ -1,12 +1,13 @@
 //! Every Collector configuration of otel-config/, read by the Collector that it is for.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 
-use crate::collector;
-use crate::workspace::Workspace;
+use crate::{collector, workspace::Workspace};
 
 /// For one machine; of several files each goes on top of the one before.
 const CORE: [&[&str]; 5] = [

@@ -1,7 +1,6 @@
 //! The dashboards' expressions, with values in place of Grafana's variables.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;

@@ -3,17 +3,18 @@
 
 pub(super) mod image;
 
-use std::fs;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::backend::Backend;
-use crate::workspace::Workspace;
-use crate::{apt, command, go, host, http};
+use crate::{apt, command, go, host, http, workspace::Workspace};
 
 const VERSION: &str = "8.19.21";
 const UNPACK: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unpack";

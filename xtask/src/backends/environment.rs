@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
-use crate::host;
-use crate::workspace::Workspace;
+use crate::{host, workspace::Workspace};
 
 /// Its variables, with free ports in place of the usual ones.
 pub(super) struct Environment(BTreeMap<String, String>);

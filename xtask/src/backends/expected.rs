@@ -3,11 +3,21 @@
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use super::answer::{self, Row};
-use super::fact::Fact::{self, Is, OneOf, Says, Within};
-use super::fact::find;
-use super::loss::{self, Loss};
-use super::workload::{PORTS, Workload};
+use super::{
+    answer::{
+        Row, {self},
+    },
+    fact::{
+        Fact::{
+            Is, OneOf, Says, Within, {self},
+        },
+        find,
+    },
+    loss::{
+        Loss, {self},
+    },
+    workload::{PORTS, Workload},
+};
 
 /// How long the slow server lets its clients wait, and how much more is still right.
 const SLOW_NS: f64 = 300e6;

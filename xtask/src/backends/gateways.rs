@@ -1,27 +1,35 @@
 //! The topology of otel-config/gateway: two agents, each of one network namespace; a Collector of each, with its queue on disk; two
 //! gateways, one after the other killed and started again on its volume; Elasticsearch. It has what the agents made, each once.
 
-use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    ffi::{OsStr, OsString},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::crowd::{Crowd, Plan};
-use super::kept;
-use super::made::Made;
-use super::stack::{self, Behind, STOP};
-use super::workload::Server;
-use crate::ledger::Ledger;
-use crate::process::{Running, until};
-use crate::workspace::Workspace;
-use crate::{agent, apt, collector, host, http};
+use super::{
+    crowd::{Crowd, Plan},
+    kept,
+    made::Made,
+    stack::{
+        Behind, STOP, {self},
+    },
+    workload::Server,
+};
+use crate::{
+    agent, apt, collector, host, http,
+    ledger::Ledger,
+    process::{Running, until},
+    workspace::Workspace,
+};
 
 const HOSTS: [&str; 2] = ["gateways-one", "gateways-two"];
 /// Each host's Collector sends to one of them, by a hash of both names: by these ports and addresses not to the same.

@@ -1,15 +1,14 @@
 //! The images that docker-compose.yml names, made of the programs that are built here: no registry is asked.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 
-use super::elasticsearch;
-use super::environment::Environment;
-use crate::docker::Engine;
-use crate::workspace::Workspace;
-use crate::{build, collector, command, jaeger, libraries};
+use super::{elasticsearch, environment::Environment};
+use crate::{build, collector, command, docker::Engine, jaeger, libraries, workspace::Workspace};
 
 /// What users build their two of.
 pub(super) const DOCKERFILE: &str = "packaging/Dockerfile";

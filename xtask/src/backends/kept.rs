@@ -6,7 +6,9 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::http::{self, encoded};
+use crate::http::{
+    encoded, {self},
+};
 
 /// How many are asked for at a time: as many as each backend gives without being told to give more.
 const PAGE: usize = 5000;

@@ -1,16 +1,24 @@
 //! What a spool sends after an outage: records three hours older than the newest of their streams, by `acceptd replay`.
 
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::Command;
+use std::{
+    fs::{
+        File, {self},
+    },
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::stack::Behind;
-use crate::command;
-use crate::http::{self, encoded};
+use crate::{
+    command,
+    http::{
+        encoded, {self},
+    },
+};
 
 const LATE_NS: u64 = 3 * 3600 * 1_000_000_000;
 const MINUTE_NS: u64 = 60 * 1_000_000_000;

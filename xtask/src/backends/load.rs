@@ -1,29 +1,35 @@
 //! A thousand events a second for five minutes, from 5,000 addresses, into all backends at once: what each keeps at the end, held against
 //! what the agent wrote into a file of its own, and says in its ledger.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::net::IpAddr;
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::answer::{self, Row};
-use super::ask;
-use super::crowd::{Crowd, Plan};
-use super::expected::LOOPBACK;
-use super::kept::{self, Kept};
-use super::made::{Accept, Made};
-use super::queries::Values;
-use super::questions::{Questions, RANGE};
-use super::stack::{Behind, Stack};
-use super::workload::{Server, Workload};
-use crate::ledger::Ledger;
-use crate::process::until_after;
-use crate::{host, http};
+use super::{
+    answer::{
+        Row, {self},
+    },
+    ask,
+    crowd::{Crowd, Plan},
+    expected::LOOPBACK,
+    kept::{
+        Kept, {self},
+    },
+    made::{Accept, Made},
+    queries::Values,
+    questions::{Questions, RANGE},
+    stack::{Behind, Stack},
+    workload::{Server, Workload},
+};
+use crate::{host, http, ledger::Ledger, process::until_after};
 
 /// Each connection is two events: the client binds its address, and the server accepts.
 const PLAN: Plan = Plan { rate: 500, seconds: 300, addresses: 5000 };

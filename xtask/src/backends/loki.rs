@@ -1,14 +1,20 @@
 //! Loki, as one process.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
 
 use super::backend::Backend;
-use crate::go::{self, Program};
-use crate::host;
-use crate::workspace::Workspace;
+use crate::{
+    go::{
+        Program, {self},
+    },
+    host,
+    workspace::Workspace,
+};
 
 const PROGRAM: Program<'_> = Program {
     title: "Loki",

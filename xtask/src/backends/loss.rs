@@ -1,18 +1,24 @@
 //! An agent that loses what it is made to lose, beside ours that loses nothing: its ring is small and nobody reads it for a while, and
 //! one of its destinations is not there. What docs/queries.md finds of that is held against what both wrote into files.
 
-use std::collections::HashSet;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
-use super::stack::{self, STOP, Stack};
-use crate::ledger::Ledger;
-use crate::process::{Running, until};
-use crate::records::{Record, Tail};
-use crate::{agent, host};
+use super::stack::{
+    STOP, Stack, {self},
+};
+use crate::{
+    agent, host,
+    ledger::Ledger,
+    process::{Running, until},
+    records::{Record, Tail},
+};
 
 /// Several times what the smallest ring holds.
 const CONNECTIONS: usize = 2000;

@@ -1,14 +1,10 @@
 //! What an agent made, as it wrote it into a file of its own.
 
-use std::collections::HashSet;
-use std::fs::File;
-use std::io::BufReader;
-use std::path::Path;
+use std::{collections::HashSet, fs::File, io::BufReader, path::Path};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::ledger::Ledger;
-use crate::records;
+use crate::{ledger::Ledger, records};
 
 pub(super) struct Made {
     pub(super) uids: HashSet<String>,

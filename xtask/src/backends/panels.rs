@@ -4,11 +4,17 @@ use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result, bail};
 
-use super::answer::{LINE, Row};
-use super::dashboards::Expression;
-use super::expected::{LOOPBACK, Truth, pid, port, service, some, waited_most};
-use super::fact::{self, Fact, Fact::Is, Fact::Within};
-use super::workload::PORTS;
+use super::{
+    answer::{LINE, Row},
+    dashboards::Expression,
+    expected::{LOOPBACK, Truth, pid, port, service, some, waited_most},
+    fact::{
+        Fact,
+        Fact::{Is, Within},
+        {self},
+    },
+    workload::PORTS,
+};
 
 /// Shown only while records wait for a destination that is away.
 const SPOOL: (&str, &str) = ("On the way", "spool");

@@ -1,22 +1,18 @@
 //! `cargo xtask pictures`: the README's, of what the demo's workload does: a terminal session, the page of `VictoriaLogs`, and charts of
 //! the dashboards' expressions.
 
-use std::ffi::OsString;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
-use super::questions::Questions;
-use super::stack::Stack;
-use super::workload::Workload;
-use super::{ask, charts, start_workload};
-use crate::http::encoded;
-use crate::process::until_after;
-use crate::workspace::Workspace;
-use crate::{apt, build, command, host};
+use super::{ask, charts, questions::Questions, stack::Stack, start_workload, workload::Workload};
+use crate::{apt, build, command, host, http::encoded, process::until_after, workspace::Workspace};
 
 const FOLDER: &str = "docs/pictures";
 /// What there is to be seen in a chart.

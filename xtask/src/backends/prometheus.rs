@@ -1,14 +1,20 @@
 //! Prometheus, which takes metrics over OTLP.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
 
 use super::backend::Backend;
-use crate::go::{self, Program};
-use crate::host;
-use crate::workspace::Workspace;
+use crate::{
+    go::{
+        Program, {self},
+    },
+    host,
+    workspace::Workspace,
+};
 
 /// Without its web page, which is not part of the module, and without what finds targets of clouds.
 const PROGRAM: Program<'_> = Program {

@@ -1,7 +1,6 @@
 //! docs/queries.md: the queries that people copy, each of which is asked.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use anyhow::{Context, Result, bail};
 

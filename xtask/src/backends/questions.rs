@@ -5,14 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, bail, ensure};
 use jiff::{Timestamp, ToSpan as _};
 
-use super::ask;
-use super::dashboards::{self, Expression};
-use super::expected::{self, Connection, Expected, Truth};
-use super::loss::Loss;
-use super::panels;
-use super::queries::{self, Query, Values};
-use super::stack::Stack;
-use super::workload::Workload;
+use super::{
+    ask,
+    dashboards::{
+        Expression, {self},
+    },
+    expected::{
+        Connection, Expected, Truth, {self},
+    },
+    loss::Loss,
+    panels,
+    queries::{
+        Query, Values, {self},
+    },
+    stack::Stack,
+    workload::Workload,
+};
 use crate::workspace::Workspace;
 
 const DOCUMENT: &str = "docs/queries.md";

@@ -1,7 +1,9 @@
 //! What docker-compose.yml says where it cannot work: the first lines name the cause.
 
-use std::net::{Ipv4Addr, TcpListener};
-use std::process::Command;
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 

@@ -1,15 +1,16 @@
 //! How the backends keep what they got: Elasticsearch each key with the type that the registry says, Loki no more streams than there
 //! are services.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::stack::Behind;
-use crate::http;
-use crate::workspace::Workspace;
+use crate::{http, workspace::Workspace};
 
 /// What a process may publish of itself, whatever it calls it.
 const OTHERS: [&str; 2] = ["resource.attributes.service.", "resource.attributes.deployment."];

@@ -1,23 +1,28 @@
 //! What the suite runs: backends, Collectors with the shipped configurations, and the agent.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 
-use super::backend::Backend;
-use super::expected::Connection;
-use super::workload::Workload;
-use super::{elasticsearch, loki, prometheus, victoria_logs};
-use crate::collector::Sink;
-use crate::jaeger::Jaeger;
-use crate::ledger::Ledger;
-use crate::process::{Running, until, until_after};
-use crate::records::{Record, Tail};
-use crate::workspace::Workspace;
-use crate::{agent, collector, host};
+use super::{
+    backend::Backend, elasticsearch, expected::Connection, loki, prometheus, victoria_logs,
+    workload::Workload,
+};
+use crate::{
+    agent, collector,
+    collector::Sink,
+    host,
+    jaeger::Jaeger,
+    ledger::Ledger,
+    process::{Running, until, until_after},
+    records::{Record, Tail},
+    workspace::Workspace,
+};
 
 /// The workload has to do what is asked for, and metrics come each few seconds.
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -1,7 +1,6 @@
 //! What docker-compose.yml runs is what the suite runs: the tags in .env are those of the programs that are built here.
 
-use std::fs;
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 /// A variable of .env, a file that says the same version, and what is before it there.
 const SAME: [(&str, &str, &str); 19] = [

@@ -1,14 +1,20 @@
 //! `VictoriaLogs`, with its web page.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
 
 use super::backend::Backend;
-use crate::go::{self, Program};
-use crate::host;
-use crate::workspace::Workspace;
+use crate::{
+    go::{
+        Program, {self},
+    },
+    host,
+    workspace::Workspace,
+};
 
 const PROGRAM: Program<'_> = Program {
     title: "VictoriaLogs",

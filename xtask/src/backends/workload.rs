@@ -1,16 +1,20 @@
 //! The demo's servers and clients on this host, and what the servers say that they accepted: the truth that answers are held against.
 
-use std::fs;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
-use crate::host;
-use crate::process::{Running, until};
+use crate::{
+    host,
+    process::{Running, until},
+};
 
 const READY: Duration = Duration::from_secs(10);
 /// A descriptor of each of its connections, its listener's, and the three that every process has.

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::registry::{Attribute, Group, GroupKind, Kind, Level, PlainLevel, Primitive, Registry};
-use super::semconv;
+use super::{
+    registry::{Attribute, Group, GroupKind, Kind, Level, PlainLevel, Primitive, Registry},
+    semconv,
+};
 
 const WIDTH: usize = 110;
 const HEAD: &str = "\

@@ -1,12 +1,14 @@
 //! docs/attributes.md: what people look up.
 
-use super::registry::{
-    Attribute, Definition, Group, GroupKind, Kind, Level, PlainLevel, Primitive, Reference, Registry,
-    Stability,
-};
 use std::fmt::Write as _;
 
-use super::semconv;
+use super::{
+    registry::{
+        Attribute, Definition, Group, GroupKind, Kind, Level, PlainLevel, Primitive, Reference, Registry,
+        Stability,
+    },
+    semconv,
+};
 
 const HEAD: &str = "\
 # Attributes

@@ -1,12 +1,9 @@
 //! The part of OpenTelemetry Weaver's registry format that acceptd uses, read and resolved.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::path::Path;
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::semconv;
 

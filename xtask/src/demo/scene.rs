@@ -1,15 +1,16 @@
 //! The connections that the demo makes. We are client and server: the kernel completes a handshake on loopback
 //! without the server's help, so no second thread is needed and the time in the queue is ours to choose.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::thread::sleep;
-use std::time::Duration;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    thread::sleep,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 
-use crate::host;
-use crate::records::Record;
+use crate::{host, records::Record};
 
 /// Long enough to stand out from the microseconds of the others.
 const IN_QUEUE: Duration = Duration::from_millis(250);

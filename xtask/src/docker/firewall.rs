@@ -5,9 +5,11 @@
 //!
 //! What was there before is put back as a whole: rules that somebody else adds meanwhile are gone then.
 
-use std::fs;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::{
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, ensure};
 

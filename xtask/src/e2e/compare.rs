@@ -1,14 +1,18 @@
 //! What arrived against what nginx and /proc say.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::nginx::{Accepted, USER};
-use crate::host::{ProcessFacts, process_facts};
-use crate::records::Record;
+use crate::{
+    host::{ProcessFacts, process_facts},
+    records::Record,
+};
 
 /// One tick of /proc's start time, and as much again for a slewed clock.
 const CLOCKS: Duration = Duration::from_millis(20);

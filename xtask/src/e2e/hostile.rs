@@ -1,17 +1,18 @@
 //! Names that would attack a terminal, or make a Collector reject a whole request: any bytes are legal in the name of
 //! an executable and of a thread.
 
-use std::ffi::OsStr;
-use std::fs;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::{
+    ffi::OsStr,
+    fs,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::first_line;
-use crate::records::Record;
+use crate::{process::first_line, records::Record};
 
 /// Raw bytes of an executable's name, and what must arrive of them.
 const EXECUTABLES: [(&[u8], &str); 4] = [

@@ -1,23 +1,27 @@
 //! A real Jaeger: the trace of one connection to a server that is slow to accept, as somebody looks for it there.
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{ARRIVAL, STOP};
-use crate::jaeger::Jaeger;
-use crate::ledger::Ledger;
-use crate::process::{first_line, until};
-use crate::records::{Record, Tail};
-use crate::workspace::Workspace;
-use crate::{agent, collector};
+use crate::{
+    agent, collector,
+    jaeger::Jaeger,
+    ledger::Ledger,
+    process::{first_line, until},
+    records::{Record, Tail},
+    workspace::Workspace,
+};
 
 /// How long the server lets its client wait, and how much more is still right.
 const SLOW: Duration = Duration::from_millis(300);

@@ -1,27 +1,28 @@
 //! otel-config/kubernetes.yaml in a real Collector: what Kubernetes calls a process, by what acceptd observed of it. Its API is one
 //! of ours, which knows pods with containers of Docker's engine, and one whose container it does not know yet.
 
-use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::servers::containers;
-use super::{ARRIVAL, STOP};
-use crate::agent;
-use crate::collector;
-use crate::command;
-use crate::docker::Engine;
-use crate::process::{first_line, until};
-use crate::records::{Record, Tail};
-use crate::workspace::Workspace;
+use super::{ARRIVAL, STOP, servers::containers};
+use crate::{
+    agent, collector, command,
+    docker::Engine,
+    process::{first_line, until},
+    records::{Record, Tail},
+    workspace::Workspace,
+};
 
 const NODE: &str = "node-1";
 /// Of the pod whose container the API does not know.

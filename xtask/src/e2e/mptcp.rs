@@ -1,15 +1,21 @@
 //! Multipath TCP as Go servers have it without asking: five such connections and five plain ones on one listener, with
 //! the agent and without.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::command::{self, capture};
-use crate::records::Record;
-use crate::workspace::Workspace;
+use crate::{
+    command::{
+        capture, {self},
+    },
+    records::Record,
+    workspace::Workspace,
+};
 
 /// What a run of tests/golistener says of its accepts.
 pub(crate) struct Accepts {

@@ -1,14 +1,18 @@
 //! nginx with some workers and everything of it in a temporary folder. Its log is the truth.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    str::FromStr,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::host;
-use crate::process::{Running, until};
+use crate::{
+    host,
+    process::{Running, until},
+};
 
 /// The user of the workers: Debian's own choice for them.
 pub(crate) const USER: &str = "www-data";

@@ -1,15 +1,14 @@
 //! What a run showed: on the terminal and, with `--full`, in docs/results/e2e.md.
 
-use std::fmt;
-use std::process::Command;
-use std::time::Duration;
+use std::{fmt, process::Command, time::Duration};
 
 use anyhow::{Context, Result};
 
-use super::jaeger::Times;
-use super::servers::{Accepted, Measured};
-use crate::workspace::Workspace;
-use crate::{collector, results};
+use super::{
+    jaeger::Times,
+    servers::{Accepted, Measured},
+};
+use crate::{collector, results, workspace::Workspace};
 
 /// The figures of a run in which everything was equal.
 pub(crate) struct Figures {

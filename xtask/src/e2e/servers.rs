@@ -11,25 +11,27 @@ mod node;
 mod postgres;
 mod redis;
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread;
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpStream},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use super::nginx::Nginx;
-use super::{ARRIVAL, STOP, compare, load};
-use crate::agent;
-use crate::collector;
-use crate::ledger::Ledger;
-use crate::process::{Running, until};
-use crate::records::{Record, Tail};
+use super::{ARRIVAL, STOP, compare, load, nginx::Nginx};
+use crate::{
+    agent, collector,
+    ledger::Ledger,
+    process::{Running, until},
+    records::{Record, Tail},
+};
 
 const READY: Duration = Duration::from_secs(30);
 const NGINX_WORKERS: usize = 4;

@@ -1,9 +1,6 @@
 //! The kustomization that packaging/kubernetes/README.md has a user write: it changes what it says, and nothing else.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;

@@ -1,8 +1,10 @@
 //! An apt of our own under target/vm: other suites and architectures than the host's, which stays as it is.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, Result, bail};
 

@@ -1,15 +1,15 @@
 //! Runs that came to their end: a matrix takes more than an hour, and need not begin anew for one machine or one scenario.
 
-use std::collections::hash_map::DefaultHasher;
-use std::fs;
-use std::hash::{Hash, Hasher};
-use std::path::Path;
+use std::{
+    collections::hash_map::DefaultHasher,
+    fs,
+    hash::{Hash, Hasher},
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 
-use super::kernel::Unpacked;
-use super::matrix::Kernel;
-use super::{Place, busybox, logs};
+use super::{Place, busybox, kernel::Unpacked, logs, matrix::Kernel};
 
 /// Everything that a run depends on, in one number. It protects nothing: it tells a run from another one.
 pub(super) struct Kept(u64);

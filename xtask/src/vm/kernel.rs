@@ -1,14 +1,18 @@
 //! A kernel of the archive, unpacked: its image, its config, and the modules that scenarios need.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
-use super::archive::{Archive, unpack};
-use super::matrix::{Arch, Kernel};
-use super::{modules, version};
+use super::{
+    archive::{Archive, unpack},
+    matrix::{Arch, Kernel},
+    modules, version,
+};
 use crate::command;
 
 /// What scenarios use beyond what is built in; what the package lacks is left out and is `not_applicable`.

@@ -1,8 +1,10 @@
 //! One boot: QEMU without KVM, which not every host has, with nothing but a serial line.
 
-use std::fs::File;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::{
+    fs::File,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result};
 

@@ -1,8 +1,10 @@
 //! Kernel modules: where they are in a package, and what each needs to be loaded before it. A module says so itself, in
 //! its section `.modinfo`, so that depmod is not needed.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 

@@ -1,7 +1,6 @@
 //! What a guest is told to do: a few lines of shell for its init.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// A guest's CPU is some twenty times slower than the host's.
 const PATIENCE: u32 = 10;

@@ -2,14 +2,15 @@
 //! Of the host's architecture they are those that were built for the other suites, with the libraries that they need.
 //! For arm64 they are static ones, built for nothing else.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
 
 use super::matrix::Arch;
-use crate::workspace::Workspace;
-use crate::{apt, build, command, libraries, setup};
+use crate::{apt, build, command, libraries, setup, workspace::Workspace};
 
 const AGENT: &str = "acceptd";
 const HARNESS: [&str; 3] = ["scenarios", "acceptor", "cost"];

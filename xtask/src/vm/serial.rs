@@ -1,7 +1,6 @@
 //! What a guest said on its serial line.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// How a scenario ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,12 +1,16 @@
 //! docs/kernels.md: what was run where. The same run gives the same text.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
-use super::kernel::Unpacked;
-use super::machine::CMDLINE;
-use super::matrix::{Because, Kernel, NotApplicable};
-use super::serial::Said;
+use super::{
+    kernel::Unpacked,
+    machine::CMDLINE,
+    matrix::{Because, Kernel, NotApplicable},
+    serial::Said,
+};
 
 /// One kernel of a run.
 pub(super) struct Column<'a> {
@@ -117,9 +121,11 @@ mod tests {
     use std::path::PathBuf;
 
     use super::{Column, render};
-    use crate::vm::kernel::{Facts, Unpacked};
-    use crate::vm::matrix::{Arch, Because, Kernel, NotApplicable};
-    use crate::vm::serial::read;
+    use crate::vm::{
+        kernel::{Facts, Unpacked},
+        matrix::{Arch, Because, Kernel, NotApplicable},
+        serial::read,
+    };
 
     #[test]
     fn a_row_for_each_scenario_and_a_column_for_each_kernel() {

@@ -1,9 +1,11 @@
 //! What was expected of a kernel, and what came of it: pure, so that each way to fail has a test.
 
-use super::kernel::Facts;
-use super::matrix::{Because, Kernel, NotApplicable};
-use super::serial::Said;
-use super::version::numbers;
+use super::{
+    kernel::Facts,
+    matrix::{Because, Kernel, NotApplicable},
+    serial::Said,
+    version::numbers,
+};
 
 /// Why a claim of tests/kernels.toml is false of this kernel; `None` when it is true.
 pub(super) fn refute(because: &Because, kernel: &Kernel, facts: &Facts) -> Option<String> {
@@ -95,8 +97,10 @@ pub(super) fn refusal(said: &Said, words: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::{Facts, compare, refusal, refute};
-    use crate::vm::matrix::{Arch, Because, Kernel, NotApplicable};
-    use crate::vm::serial::read;
+    use crate::vm::{
+        matrix::{Arch, Because, Kernel, NotApplicable},
+        serial::read,
+    };
 
     fn exception(scenario: &str) -> NotApplicable {
         NotApplicable {

@@ -2,7 +2,9 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader},
+    io::{
+        BufReader, {self},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,

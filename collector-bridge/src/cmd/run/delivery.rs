@@ -14,12 +14,18 @@ use tokio::time;
 use crate::{
     bpf::Capture,
     config::{Config, Loaded, Scope, Temporality},
-    destination::{self, Destination},
-    drain::Stock,
-    metrics::otel,
-    output::{Console, Outputs},
-    summary::Summary,
-    vitals::{Delivery, Outlet, Vitals},
+    health::{
+        metrics::otel,
+        snapshot::{Delivery, Outlet, Vitals},
+        summary::Summary,
+    },
+    pipeline::{
+        destination::{
+            Destination, {self},
+        },
+        drain::Stock,
+        outputs::{Console, Outputs},
+    },
 };
 
 /// How long the agent's last metrics may take at least.

@@ -8,14 +8,17 @@ use acceptd_otlp::{BatchBuilder, BatchLimits, Exporter, Profile, Signal};
 use crate::{
     bpf::Traces,
     config::{Config, Loaded, Sampler},
-    destination::{self, TRACES},
-    host::HostFacts,
-    identity::{Additions, Identities, process::Observer},
-    ids::Ids,
-    output::Outputs,
+    identity::{Additions, Identities, host::HostFacts, process::Observer},
+    mapping::ids::Ids,
+    pipeline::{
+        destination::{
+            TRACES, {self},
+        },
+        outputs::Outputs,
+        recorder::Live,
+        spans::{Look, Spans},
+    },
     preflight::gather,
-    recorder::Live,
-    spans::{Look, Spans},
 };
 
 /// Somebody who looks at a terminal does not want to wait for a batch to fill.

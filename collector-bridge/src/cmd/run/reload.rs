@@ -6,11 +6,10 @@ use acceptd_otlp::{Exporter, Prepared, Signal};
 
 use super::record;
 use crate::{
+    cmd::logging::Level,
     config::{ConfigError, Loaded, Reloaded, Scope, View},
-    destination,
-    drain::Shared,
-    logging::Level,
-    vitals::Outlet,
+    health::snapshot::Outlet,
+    pipeline::{destination, drain::Shared},
 };
 
 /// Reads the configuration: the file, the environment and the flags.

@@ -5,12 +5,13 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context as _, anyhow};
 
 use crate::{
-    bpf::{Programs, Settings, Traces, Wanted, offsets},
+    bpf::{Programs, Settings, Traces, Wanted, filter::Filter, offsets},
+    cmd::run::lifetime::{Lifetime, LifetimeError},
     config::{Config, Loaded},
-    destination,
-    filter::Filter,
-    lifetime::{Lifetime, LifetimeError},
-    preflight::{self, Facts, Item, Verdict, canary, gather, heard},
+    pipeline::destination,
+    preflight::{
+        Facts, Item, Verdict, canary, gather, heard, {self},
+    },
 };
 
 /// The agent's time in `state.directory`, and how long nobody captured before it, if the agent before was not stopped. Who

@@ -1,9 +1,6 @@
 //! Says where the backends are, which of them is away, and when it is back.
 
-use std::fmt;
-use std::str::FromStr;
-use std::thread::sleep;
-use std::time::Duration;
+use std::{fmt, str::FromStr, thread::sleep, time::Duration};
 
 use anyhow::{Context, Error, Result, ensure};
 use ureq::Agent;

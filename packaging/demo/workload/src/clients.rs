@@ -1,13 +1,17 @@
 //! The clients. A server that is not there, or does not answer, is what they are made for: they try again.
 
-use std::collections::VecDeque;
-use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, ToSocketAddrs};
-use std::ops::RangeInclusive;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::thread::{self, sleep};
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    io::Read,
+    net::{Ipv4Addr, SocketAddrV4, TcpStream, ToSocketAddrs},
+    ops::RangeInclusive,
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    thread::{
+        sleep, {self},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;

@@ -6,10 +6,7 @@ mod backends;
 mod clients;
 mod servers;
 
-use std::env;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::{env, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 

@@ -1,19 +1,26 @@
 //! The servers. Each accepts in its own way, and none ends by itself.
 
-use std::fmt::Display;
-use std::fs;
-use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
-use std::path::Path;
-use std::process;
-use std::thread::{self, sleep};
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Display,
+    fs,
+    io::{
+        ErrorKind, Write, {self},
+    },
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{fd::AsFd, unix::net::UnixListener},
+    path::Path,
+    process,
+    thread::{
+        sleep, {self},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::listen;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    net::listen,
+};
 
 /// How long the slow one lets a client wait, from when it could have accepted.
 const SLOW: Duration = Duration::from_millis(300);

@@ -1,11 +1,13 @@
 //! The roles as a demo runs them: what a server prints is what its clients know.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test says what it expected")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    process::{Child, ChildStdout, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 

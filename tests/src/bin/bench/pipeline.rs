@@ -14,17 +14,17 @@ use std::{
 };
 
 use acceptd::{
+    bpf::filter::Filter,
     clock,
     config::Config,
-    filter::Filter,
-    host,
-    identity::{Additions, Identities, process::Observer},
-    ids::Ids,
-    listeners::Listeners,
-    output::Outputs,
-    overload::Overload,
-    recorder::{Parts, Recorder},
-    series::AllSeries,
+    identity::{Additions, Identities, host, process::Observer},
+    listener::{series::AllSeries, table::Listeners},
+    mapping::ids::Ids,
+    pipeline::{
+        outputs::Outputs,
+        overload::Overload,
+        recorder::{Parts, Recorder},
+    },
 };
 use acceptd_otlp::{
     BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, Received, Settings, Signal, Target,

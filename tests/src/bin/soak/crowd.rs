@@ -20,7 +20,9 @@ use opentelemetry_proto::tonic::{
 use serde_json::{Value as Json, json};
 
 use crate::{
-    hostile::{self, EXECUTABLES},
+    hostile::{
+        EXECUTABLES, {self},
+    },
     sink,
 };
 

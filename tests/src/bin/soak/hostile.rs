@@ -3,7 +3,9 @@
 
 use std::{
     ffi::CString,
-    fs::{self, File},
+    fs::{
+        File, {self},
+    },
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::{fs::FileExt as _, process::CommandExt as _},

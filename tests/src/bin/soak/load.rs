@@ -1,7 +1,9 @@
 //! Servers that accept, each with a log of its own: the truth. They run in a process beside the checker.
 
 use std::{
-    fs::{self, File},
+    fs::{
+        File, {self},
+    },
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     path::{Path, PathBuf},

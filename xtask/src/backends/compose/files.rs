@@ -5,10 +5,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::store::VICTORIALOGS;
-use super::{ELASTIC, Up};
-use crate::backends::images;
-use crate::command::capture;
+use super::{ELASTIC, Up, store::VICTORIALOGS};
+use crate::{backends::images, command::capture};
 
 pub(super) const SHIPPED: &str = "docker-compose.yml";
 const PRIVILEGED: &str = "packaging/demo/privileged.yml";

@@ -1,10 +1,12 @@
 //! The image that Elastic publishes, as far as docker-compose.yml asks for it: the server with its Java, settings by variables, and a
 //! shell and curl for what asks it.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
-use std::process::Command;
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 

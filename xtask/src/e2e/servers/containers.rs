@@ -1,16 +1,14 @@
 //! Redis in containers of Docker's engine, which says itself which container and which process is which.
 
-use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
+use std::{
+    net::{Ipv4Addr, TcpStream},
+    path::Path,
+};
 
 use anyhow::{Result, ensure};
 
 use super::{READY, ask};
-use crate::command::capture;
-use crate::docker::Engine;
-use crate::process::until;
-use crate::records::Record;
-use crate::{apt, host};
+use crate::{apt, command::capture, docker::Engine, host, process::until, records::Record};
 
 /// Without anything: the host's programs are mounted into its containers.
 const IMAGE: &str = "acceptd-e2e-nothing";

@@ -1,17 +1,21 @@
 //! A server with `ulimit -n 64` and more clients than that: strace counts its EMFILE, and so do the agent's counts of
 //! failures.
 
-use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
-use std::process::Command;
+use std::{
+    net::{Ipv4Addr, TcpStream},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::READY;
-use crate::process::{Running, until};
-use crate::records::Record;
-use crate::{apt, host};
+use crate::{
+    apt, host,
+    process::{Running, until},
+    records::Record,
+};
 
 const LIMIT: usize = 64;
 const CLIENTS: usize = 100;

@@ -1,7 +1,6 @@
 //! Go: a program of ours, tests/golistener.
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::Result;
 

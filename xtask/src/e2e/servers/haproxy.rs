@@ -1,13 +1,11 @@
 //! HAProxy: its word is its log.
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
 use super::{Server, Word, connections, pid_in_log};
-use crate::process::Running;
-use crate::{apt, host};
+use crate::{apt, host, process::Running};
 
 pub(super) fn require() -> Result<()> {
     apt::require("haproxy", "-v", "haproxy")

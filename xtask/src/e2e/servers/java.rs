@@ -1,7 +1,6 @@
 //! Java: a program of ours.
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result};
 

@@ -1,7 +1,6 @@
 //! Node: a program of ours, which logs its `connection` events.
 
-use std::path::Path;
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::Result;
 

@@ -1,16 +1,23 @@
 //! PostgreSQL: its word are the lines that `log_connections` makes.
 
-use std::fs;
-use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::{
+    fs,
+    os::unix::fs::chown,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
 use super::{Server, Word, connections};
-use crate::command::{self, capture};
-use crate::process::Running;
-use crate::{apt, host};
+use crate::{
+    apt,
+    command::{
+        capture, {self},
+    },
+    host,
+    process::Running,
+};
 
 /// The user of Debian's package: the server refuses to run as root.
 const USER: &str = "postgres";

@@ -1,15 +1,16 @@
 //! Redis: its word is `total_connections_received`.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
-use std::process::Command;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, TcpStream},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 
 use super::{Server, Word};
-use crate::process::Running;
-use crate::{apt, host};
+use crate::{apt, host, process::Running};
 
 pub(super) fn require() -> Result<()> {
     apt::require("redis-server", "--version", "redis-server")

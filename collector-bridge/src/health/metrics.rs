@@ -1,7 +1,6 @@
 //! The metrics of the agent itself and of listeners ([`listener`]): tables, from which come those of OpenTelemetry ([`otel`]) and
 //! of Prometheus ([`prometheus`]). Pure.
 
-pub mod histogram;
 pub mod listener;
 pub mod otel;
 pub mod prometheus;
@@ -9,11 +8,15 @@ pub mod prometheus;
 use acceptd_common::Counter;
 use acceptd_otlp::{
     DropReason, LedgerSnapshot,
-    names::{self, MetricName},
+    names::{
+        MetricName, {self},
+    },
 };
 
-use crate::vitals::{Delivery, Reading};
-use histogram::Histogram;
+use crate::{
+    health::snapshot::{Delivery, Reading},
+    listener::histogram::Histogram,
+};
 
 /// How values of a metric add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

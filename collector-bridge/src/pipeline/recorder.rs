@@ -19,20 +19,25 @@ use acceptd_otlp::{
 use foldhash::{HashMap, HashMapExt as _};
 
 use crate::{
-    clock::{self, Clock},
+    accounting::{gaps::Gaps, ledger::DrainCounts},
+    bpf::{decode, filter::Filter},
+    clock::{
+        Clock, {self},
+    },
     config::{Events, PeerAddress},
-    event,
-    filter::Filter,
-    gaps::Gaps,
     identity::{Identities, Identity, PATIENCE},
-    ids::Ids,
-    ledger::DrainCounts,
-    listeners::Listeners,
-    mapping::{self, Context, listener::Owner},
-    output::{ConsoleCounts, Outputs},
-    overload::Overload,
-    series::AllSeries,
-    spans::{Look, Spans},
+    listener::{series::AllSeries, table::Listeners},
+    mapping::{
+        Context,
+        ids::Ids,
+        listener::Owner,
+        {self},
+    },
+    pipeline::{
+        outputs::{ConsoleCounts, Outputs},
+        overload::Overload,
+        spans::{Look, Spans},
+    },
 };
 
 /// How a recorder is made.
@@ -180,7 +185,7 @@ impl Recorder {
     /// Records one sample, or counts why not.
     pub fn record(&mut self, sample: &[u8]) {
         self.counts.read += 1;
-        let event = match event::decode(sample) {
+        let event = match decode::decode(sample) {
             Ok(event) => event,
             Err(malformed) => {
                 self.counts.malformed += 1;
@@ -190,16 +195,16 @@ impl Recorder {
         };
         self.counts.decoded += 1;
         match event {
-            event::Event::InetAccept(sample) => self.inet(sample),
-            event::Event::UnixAccept(sample) => self.unix(sample),
-            event::Event::SocketCall(sample) => self.related(sample),
-            event::Event::ListenerClosed(sample) => {
+            decode::Event::InetAccept(sample) => self.inet(sample),
+            decode::Event::UnixAccept(sample) => self.unix(sample),
+            decode::Event::SocketCall(sample) => self.related(sample),
+            decode::Event::ListenerClosed(sample) => {
                 self.counts.bookkeeping += 1;
                 self.parts.listeners.closed(sample);
                 self.tell_findings();
             }
-            event::Event::Abandoned(sample) => self.abandoned(sample),
-            event::Event::Closed(sample) => self.closed(sample),
+            decode::Event::Abandoned(sample) => self.abandoned(sample),
+            decode::Event::Closed(sample) => self.closed(sample),
         }
     }
 

@@ -6,9 +6,13 @@ use acceptd_otlp::{Event, RecordUid};
 
 use super::{Recorder, push_event};
 use crate::{
+    accounting::{
+        gaps::{
+            Gap, Total, {self},
+        },
+        ledger::CaptureLedger,
+    },
     bpf::Capture,
-    gaps::{self, Gap, Total},
-    ledger::CaptureLedger,
     mapping,
 };
 

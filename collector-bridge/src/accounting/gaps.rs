@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use acceptd_otlp::{DropReason, LedgerSnapshot};
 
-use crate::ledger::CaptureLedger;
+use crate::accounting::ledger::CaptureLedger;
 
 /// Shortest time between two gaps of one reason and destination.
 const EVERY: Duration = Duration::from_secs(10);
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn each_drop_is_of_its_destination_and_a_stop_is_not_told() {
         let kernel = crate::bpf::counters::KernelCounts::default();
-        let capture = CaptureLedger::new(&kernel, &crate::ledger::DrainCounts::default());
+        let capture = CaptureLedger::new(&kernel, &crate::accounting::ledger::DrainCounts::default());
         let mut ledger = LedgerSnapshot { rejected: 2, ..LedgerSnapshot::default() };
         ledger.dropped.extend([(DropReason::QueueFull, 3), (DropReason::Shutdown, 9)]);
         let totals = totals(&capture, &[("audit".to_owned(), ledger)]);

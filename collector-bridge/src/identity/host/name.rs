@@ -1,7 +1,9 @@
 //! The host's name, also for an agent in a container, which has a name of its own: a UTS namespace.
 
 use std::{
-    fs::{self, File},
+    fs::{
+        File, {self},
+    },
     os::fd::AsFd as _,
     path::Path,
     thread,

@@ -14,6 +14,10 @@ use acceptd_common::Counter;
 use aya::maps::{MapData, RingBuf};
 
 use crate::{
+    accounting::{
+        gaps::Total,
+        ledger::{CaptureLedger, DrainCounts},
+    },
     bpf::{
         Capture, Programs,
         anchor::Anchor,
@@ -25,11 +29,11 @@ use crate::{
         ring,
     },
     clock,
-    gaps::Total,
-    ledger::{CaptureLedger, DrainCounts},
-    output::ConsoleCounts,
-    recorder::{Live, Recorder},
-    series::Series,
+    listener::series::Series,
+    pipeline::{
+        outputs::ConsoleCounts,
+        recorder::{Live, Recorder},
+    },
 };
 
 /// Longest sleep: how late a stop or a batch that is due may be noticed.

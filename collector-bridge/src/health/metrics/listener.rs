@@ -1,11 +1,13 @@
 //! The metrics of listeners and their connections.
 
-use acceptd_otlp::names::{self, MetricName};
+use acceptd_otlp::names::{
+    MetricName, {self},
+};
 
 use super::{Amount, Attributes, Histogram, Instrument, Label, Metric, Observe};
 use crate::{
-    series::{Labels, Series},
-    vitals::Reading,
+    health::snapshot::Reading,
+    listener::series::{Labels, Series},
 };
 
 /// A metric of times.

@@ -1,6 +1,8 @@
 //! Where batches go: to Collectors, files, the standard output.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{
+    IsTerminal as _, Write as _, {self},
+};
 
 use acceptd_otlp::{Batch, Exporter, LedgerSnapshot, Output, Printer};
 use serde::Serialize;

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::Path};
 
 use acceptd_common::{FilterKey, Listener, Task, filter::FilterValue};
 
-use crate::config::{self, Family};
+use crate::config::{
+    Family, {self},
+};
 
 /// Which events are recorded: OR within a key, AND between keys, exclude wins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -14,7 +14,10 @@ use acceptd_otlp::{
 use opentelemetry::{InstrumentationScope, KeyValue, Value, metrics::MeterProvider as _};
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
-    metrics::v1::{self as proto, exponential_histogram_data_point::Buckets},
+    metrics::v1::{
+        exponential_histogram_data_point::Buckets,
+        {self as proto},
+    },
     resource::v1::Resource,
 };
 use opentelemetry_sdk::{
@@ -28,13 +31,17 @@ use prost::Message as _;
 
 use super::{
     Amount, Attributes, Instrument, Label, Metric, all,
-    histogram::{Exponential, Histogram},
-    listener::{self, TIMES, with_labels},
+    listener::{
+        TIMES, with_labels, {self},
+    },
 };
 use crate::{
     clock,
-    series::Labels,
-    vitals::{Reading, Vitals},
+    health::snapshot::{Reading, Vitals},
+    listener::{
+        histogram::{Exponential, Histogram},
+        series::Labels,
+    },
 };
 
 /// Points of one metric.

@@ -8,9 +8,11 @@ use zerocopy::FromZeros as _;
 use super::{Recorder, push_event};
 use crate::{
     clock,
-    listeners::What,
-    mapping::{self, listener::Owner},
-    series::Series,
+    listener::{series::Series, table::What},
+    mapping::{
+        listener::Owner,
+        {self},
+    },
 };
 
 /// Looks without a new failure after which a count is forgotten, to make room in the kernel's map.

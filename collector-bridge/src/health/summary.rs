@@ -6,8 +6,10 @@ use acceptd_otlp::LedgerSnapshot;
 use serde::Serialize;
 
 use crate::{
-    bpf::Capture, destination::DEFAULT, drain::Stock, ledger::CaptureLedger, output::ConsoleCounts,
-    vitals::Delivery,
+    accounting::ledger::CaptureLedger,
+    bpf::Capture,
+    health::snapshot::Delivery,
+    pipeline::{destination::DEFAULT, drain::Stock, outputs::ConsoleCounts},
 };
 
 /// Everything that was counted in one run.

@@ -9,7 +9,7 @@ use acceptd_common::Lives;
 use acceptd_otlp::errno;
 use foldhash::{HashMap, HashMapExt as _};
 
-use crate::metrics::histogram::Histogram;
+use crate::listener::histogram::Histogram;
 
 /// Series beside the one that others share.
 const MOST: usize = 500;

@@ -13,7 +13,7 @@ use super::{
     Amount, Attributes, Instrument, Label, Metric, all,
     listener::{TIMES, TimesMetric, with_labels},
 };
-use crate::vitals::Reading;
+use crate::health::snapshot::Reading;
 
 /// All metrics of this moment. Names and units are changed by the rules of OpenTelemetry's compatibility specification.
 #[must_use]

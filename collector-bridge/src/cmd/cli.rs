@@ -1,14 +1,15 @@
 //! The command line. It only says what was typed: values are checked with the rest of the configuration.
 
-use std::ffi::OsString;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
-use crate::config::{self, ConfigError, Flag, Loaded, OutputFormat, Profile, Protocol};
+use crate::config::{
+    ConfigError, Flag, Loaded, OutputFormat, Profile, Protocol, {self},
+};
 
 /// Exit code for a command line or a configuration that cannot be used (`EX_USAGE` of sysexits).
 pub const EXIT_USAGE: u8 = 64;

@@ -12,9 +12,13 @@ use acceptd_otlp::{Exporter, LedgerSnapshot, Target};
 
 use crate::{
     bpf::Capture,
-    cost::{self, Cost},
-    drain::{Shared, Stock},
-    summary::Summary,
+    health::{
+        cost::{
+            Cost, {self},
+        },
+        summary::Summary,
+    },
+    pipeline::drain::{Shared, Stock},
 };
 
 /// One destination of records.

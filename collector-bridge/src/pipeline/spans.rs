@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use acceptd_otlp::{BatchBuilder, BatchLimits, Profile, Push, Span, SpanKind, encode_span};
 
-use crate::{identity::Identity, output::Outputs};
+use crate::{identity::Identity, pipeline::outputs::Outputs};
 
 /// How spans look.
 #[derive(Debug, Clone, Copy)]

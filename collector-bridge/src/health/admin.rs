@@ -20,10 +20,12 @@ use tokio::{
     time,
 };
 
-use crate::{
+use crate::health::{
     metrics::prometheus,
-    status::{self, Status},
-    vitals::Vitals,
+    snapshot::Vitals,
+    status::{
+        Status, {self},
+    },
 };
 
 /// Connections at a time; more wait in the listener's queue.

@@ -1,6 +1,8 @@
 //! The agent's own messages.
 
-use std::io::{self, IsTerminal as _};
+use std::io::{
+    IsTerminal as _, {self},
+};
 
 use tracing_subscriber::{
     EnvFilter, Registry, layer::SubscriberExt as _, reload, reload::Handle, util::SubscriberInitExt as _,

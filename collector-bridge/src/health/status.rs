@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::vitals::Reading;
+use crate::health::snapshot::Reading;
 
 /// The drain thread moves several times a second; after this it is stuck.
 const STUCK: Duration = Duration::from_secs(10);
@@ -136,10 +136,10 @@ fn flatten(place: &str, json: &Json, to: &mut Vec<(String, u64)>) {
 mod tests {
     use super::*;
     use crate::{
+        accounting::gaps::Total,
         bpf::{Capture, Missing, Tier},
-        cost::Cost,
-        drain::Stock,
-        gaps::Total,
+        health::cost::Cost,
+        pipeline::drain::Stock,
     };
 
     fn reading() -> Reading {

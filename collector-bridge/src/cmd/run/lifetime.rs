@@ -3,12 +3,20 @@
 //! An agent that nobody stopped leaves a time in which nobody counted. The next one tells how long that was.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    fs::{
+        File, OpenOptions, {self},
+    },
+    io::{
+        Read as _, Write as _, {self},
+    },
     os::unix::fs::FileExt as _,
     path::Path,
-    sync::mpsc::{self, RecvTimeoutError, Sender},
-    thread::{self, JoinHandle},
+    sync::mpsc::{
+        RecvTimeoutError, Sender, {self},
+    },
+    thread::{
+        JoinHandle, {self},
+    },
     time::Duration,
 };
 
