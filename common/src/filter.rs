@@ -1,11 +1,12 @@
-//! What the filters compare. The agent fills a hash map of values; the programs look up each event's own.
+//! The keys and values of `filter.*`. The agent fills a hash map with the configured values, and the programs
+//! look up those of each event.
 
 use core::mem::size_of;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Which property of an event a filter is about. A number is a bit of the programs' `FILTER_INCLUDES` and
-/// `FILTER_EXCLUDES`.
+/// The property of an event that a filter compares. Its number is a bit position in the programs'
+/// `FILTER_INCLUDES` and `FILTER_EXCLUDES`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub enum FilterKey {
@@ -15,7 +16,7 @@ pub enum FilterKey {
     Family = 1,
     /// The process id in the host's pid namespace.
     Pid = 2,
-    /// The name (comm) of the process: that of its main thread.
+    /// The comm of the process: that of its main thread.
     Comm = 3,
     /// The cgroup v2 id.
     Cgroup = 4,
@@ -27,21 +28,21 @@ impl FilterKey {
     /// Every key.
     pub const ALL: [Self; 6] = [Self::Port, Self::Family, Self::Pid, Self::Comm, Self::Cgroup, Self::Netns];
 
-    /// The key's bit.
+    /// The bit of this key.
     #[must_use]
     pub const fn bit(self) -> u64 {
         1 << self as u32
     }
 }
 
-/// Key of the map of filters: one value of one property. The map's value has [`FilterValue::INCLUDE`] and
-/// [`FilterValue::EXCLUDE`].
+/// Key of the map `FILTER`: one value of one property. The map's value is a set of [`FilterValue::INCLUDE`]
+/// and [`FilterValue::EXCLUDE`].
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]
 #[repr(C)]
 pub struct FilterValue {
-    /// A number in host order in the first eight bytes and zeroes, or a comm with zeroes after it.
+    /// A number in host order in the first eight bytes, or a comm. The rest is zero.
     pub value: [u8; 16],
     /// A [`FilterKey`].
     pub key: u32,
@@ -50,10 +51,10 @@ pub struct FilterValue {
 impl FilterValue {
     /// Only events with this value (or another of the same key) pass.
     pub const INCLUDE: u8 = 1;
-    /// Events with this value do not pass.
+    /// Events with this value are excluded.
     pub const EXCLUDE: u8 = 2;
 
-    /// A number of `key`.
+    /// The value `number` of `key`.
     #[must_use]
     pub fn number(key: FilterKey, number: u64) -> Self {
         let mut value = [0; 16];

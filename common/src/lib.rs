@@ -1,9 +1,9 @@
-//! The wire format between acceptd's eBPF programs and its agent: what a ring-buffer sample holds, which
-//! counters the programs keep, and the limits both sides share.
+//! The wire format between acceptd's eBPF programs and its agent: the samples in the ring buffer, the keys
+//! and values of maps that both sides use, the counters, and the limits.
 //!
-//! Both sides are built from one source and loaded together, so the format carries a version
-//! ([`ABI_VERSION`]) to *detect* a mix of builds, not to translate between them. Integers are in host byte
-//! order, addresses and ports in network byte order, and every struct spells out its padding.
+//! Both sides are built from one source and loaded together. The version of the format ([`ABI_VERSION`])
+//! therefore only *detects* a mix of builds; there is no translation between versions. Integers are in host
+//! byte order, addresses and ports in network byte order, and every struct spells out its padding.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -17,9 +17,10 @@ pub mod trace;
 pub use counter::Counter;
 pub use filter::FilterKey;
 pub use sample::{
-    Abandoned, Call, Client, Closed, Connection, FailureKey, Failures, Handshake, Header, InetAccept, Kind,
-    Listener, ListenerState, Lives, Open, Peer, SocketCall, Task, Trace, UnixAccept, UnixName,
+    AcceptCall, ClientProcess, Connection, ConnectionAbandoned, ConnectionClosed, ConnectionStats,
+    FailureKey, FailureStats, Handshake, Header, InetAccept, Kind, Listener, ListenerState, PeerProcess,
+    SocketCall, Task, TraceDecision, TracedConnection, UnixAccept, UnixName,
 };
 
-/// Version of every layout in this crate. It grows with each change of a struct, a kind or a counter.
+/// Version of every layout in this crate. Increase it with each change of a struct, a kind or a counter.
 pub const ABI_VERSION: u16 = 5;

@@ -1,4 +1,5 @@
-//! The ring-buffer samples. Each begins with a [`Header`]; its kind and length say what follows.
+//! The samples in the ring buffer, and the values of the maps that the agent reads. Each sample begins with a
+//! [`Header`], whose kind and length say what follows.
 
 use core::mem::{offset_of, size_of};
 
@@ -9,7 +10,7 @@ use crate::{
     limits::{COMM_LEN, EXE_LEN, UNIX_NAME_LEN},
 };
 
-/// What a sample is. Later kinds are added at the end; a number is never used again.
+/// The kind of a sample. New kinds are added at the end; a number is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Kind {
@@ -17,14 +18,14 @@ pub enum Kind {
     InetAccept = 1,
     /// [`UnixAccept`]: an accept on an `AF_UNIX` socket.
     UnixAccept = 2,
-    /// [`SocketCall`]: a listen, bind, socket or attempted accept.
+    /// [`SocketCall`]: a listen, bind, socket, or an accept that starts.
     SocketCall = 3,
     /// [`ListenerState`]: a TCP listener closed.
     ListenerClosed = 4,
-    /// [`Abandoned`]: a connection closed that was never accepted.
-    Abandoned = 5,
-    /// [`Closed`]: an accepted connection with a trace ended.
-    Closed = 6,
+    /// [`ConnectionAbandoned`]: a connection closed before it was accepted.
+    ConnectionAbandoned = 5,
+    /// [`ConnectionClosed`]: a traced connection closed.
+    ConnectionClosed = 6,
 }
 
 impl Kind {
@@ -36,8 +37,8 @@ impl Kind {
             2 => Some(Self::UnixAccept),
             3 => Some(Self::SocketCall),
             4 => Some(Self::ListenerClosed),
-            5 => Some(Self::Abandoned),
-            6 => Some(Self::Closed),
+            5 => Some(Self::ConnectionAbandoned),
+            6 => Some(Self::ConnectionClosed),
             _ => None,
         }
     }
@@ -57,14 +58,14 @@ pub struct Header {
     pub cpu: u32,
     /// Always 0.
     pub reserved: u32,
-    /// Number of this event on its CPU since the programs were loaded, from 0. A gap is an event that found
-    /// the ring full.
+    /// Number of this event on its CPU since the programs were loaded, from 0. A gap stands for events that
+    /// found the ring full.
     pub sequence: u64,
     /// Nanoseconds on `CLOCK_BOOTTIME` when the event happened (`bpf_ktime_get_boot_ns`).
     pub boot_ns: u64,
 }
 
-/// The task that ran the call, and the process that it belongs to.
+/// A task, and the process that it belongs to.
 ///
 /// A process is identified by `tgid`, `leader_start_ns` and `exec_id` together: a pid is reused, threads have
 /// start times of their own, and exec changes neither pid nor start time.
@@ -75,7 +76,8 @@ pub struct Task {
     pub leader_start_ns: u64,
     /// cgroup v2 id of the task; 0 when it could not be read.
     pub cgroup_id: u64,
-    /// `mm->arg_start`: where its arguments are, which an exec moves (address space layout randomization); 0 of a kernel thread.
+    /// `mm->arg_start`, the address of its arguments, which differs after each exec (address space layout
+    /// randomization); 0 for a kernel thread.
     pub arg_start: u64,
     /// `self_exec_id`: grows with each exec of the process.
     pub exec_id: u32,
@@ -101,17 +103,17 @@ pub struct Task {
     pub exe: [u8; EXE_LEN],
 }
 
-/// A call of accept, in whatever way it was made.
+/// A call of accept: by system call, io_uring or the kernel itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Call {
-    /// Nanoseconds from ESTABLISHED to the return of accept; valid with [`Call::HAS_QUEUE_TIME`].
+pub struct AcceptCall {
+    /// Nanoseconds from ESTABLISHED to the return of accept; valid with [`AcceptCall::HAS_QUEUE_TIME`].
     pub queue_ns: u64,
-    /// Nanoseconds from the begin of the call to its return; valid with [`Call::HAS_BLOCKED_TIME`].
+    /// Nanoseconds from the entry of the call to its return; valid with [`AcceptCall::HAS_BLOCKED_TIME`].
     pub blocked_ns: u64,
-    /// What the call returned: the new descriptor, or a negative errno.
+    /// The return value: the new descriptor, or a negative errno.
     pub result: i32,
-    /// Descriptor of the listening socket; valid with [`Call::HAS_LISTENER_FD`].
+    /// Descriptor of the listening socket; valid with [`AcceptCall::HAS_LISTENER_FD`].
     pub listener_fd: i32,
     /// The `HAS_…` and other bits below.
     pub flags: u16,
@@ -123,14 +125,14 @@ pub struct Call {
     pub reserved: u32,
 }
 
-impl Call {
+impl AcceptCall {
     /// `syscall`: accept(2).
     pub const SYSCALL_ACCEPT: u8 = 1;
     /// `syscall`: accept4(2).
     pub const SYSCALL_ACCEPT4: u8 = 2;
     /// `syscall`: a request of io_uring.
     pub const SYSCALL_IO_URING: u8 = 3;
-    /// `syscall`: none, the kernel itself accepted (`kernel_accept`, net/socket.c).
+    /// `syscall`: no system call; the kernel itself accepted (`kernel_accept`, net/socket.c).
     pub const SYSCALL_KERNEL: u8 = 4;
 
     /// The accepted socket was found.
@@ -139,34 +141,36 @@ impl Call {
     pub const HAS_LISTENER: u16 = 1 << 1;
     /// `queue_ns` is valid.
     pub const HAS_QUEUE_TIME: u16 = 1 << 2;
-    /// The socket is surely the one that this call returned: tier 1 was given it by the kernel, and in tier 2 its cookie
-    /// was pending.
+    /// The socket is certainly the one that this call returned. Tier 1 gets it from the kernel; in tier 2 its
+    /// cookie was pending.
     pub const VERIFIED: u16 = 1 << 3;
-    /// Accepted by the agent, or a connection that the agent opened.
+    /// The agent accepted, or it opened the connection.
     pub const SELF_ACCEPT: u16 = 1 << 4;
     /// `blocked_ns` is valid.
     pub const HAS_BLOCKED_TIME: u16 = 1 << 5;
     /// `listener_fd` is valid.
     pub const HAS_LISTENER_FD: u16 = 1 << 6;
-    /// `result` is a descriptor, or an errno; not a slot of a ring's file table.
+    /// `result` is a descriptor or an errno, not a slot of the ring's file table.
     pub const HAS_FD: u16 = 1 << 7;
 }
 
-/// How a TCP connection was established, as its server's side measured it.
+/// The handshake of a TCP connection, as the server's kernel measured it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Handshake {
     /// Nanoseconds from the first SYN-ACK to the final ACK; 0 when unknown (SYN cookies, fast open).
     pub time_ns: u64,
-    /// Smoothed round-trip time at ESTABLISHED, nanoseconds (`tcp_sock.srtt_us`, an eighth of it); 0 when unknown.
+    /// Smoothed round-trip time at ESTABLISHED, nanoseconds (`tcp_sock.srtt_us`, an eighth of it); 0 when
+    /// unknown.
     pub rtt_ns: u64,
-    /// SYN-ACKs that were sent again; valid with `is_known`.
+    /// Retransmitted SYN-ACKs.
     pub synack_retransmits: u32,
-    /// 1 when the connection was seen to be established, else 0 and nothing here is valid.
+    /// 1 when the figures above are valid, else 0: the programs did not see the connection being established,
+    /// or it may have been established by a SYN cookie.
     pub is_known: u32,
 }
 
-/// A connected socket of an internet family or VSOCK, as its server's side sees it.
+/// A connected IPv4, IPv6 or VSOCK socket: the server's end of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Connection {
@@ -174,8 +178,8 @@ pub struct Connection {
     pub cookie: u64,
     /// Inode, the N of `socket:[N]`; 0 when unknown.
     pub inode: u64,
-    /// Local address, network order; an IPv4 address is in the first four bytes. Of a VSOCK socket the context
-    /// id and then the port, four bytes each in host order.
+    /// Local address, network order; an IPv4 address is in the first four bytes. For VSOCK, the context id
+    /// and then the port, four bytes each in host order.
     pub local_addr: [u8; 16],
     /// Peer's address, likewise.
     pub peer_addr: [u8; 16],
@@ -193,7 +197,7 @@ pub struct Connection {
     pub reserved: u32,
 }
 
-/// A socket that listens, or is about to.
+/// A socket that listens, or that is about to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Listener {
@@ -201,7 +205,7 @@ pub struct Listener {
     pub cookie: u64,
     /// Inode, the N of `socket:[N]`; 0 when unknown.
     pub inode: u64,
-    /// Address that it is bound to, as in [`Connection::local_addr`]; 0 for UNIX.
+    /// Address that the socket is bound to, as in [`Connection::local_addr`]; 0 for UNIX.
     pub addr: [u8; 16],
     /// Inode number of the network namespace; 0 when unknown.
     pub netns: u32,
@@ -209,9 +213,9 @@ pub struct Listener {
     pub backlog_length: u32,
     /// Limit of the accept queue.
     pub backlog_limit: u32,
-    /// Connections that were dropped since the socket was made (`sk_drops`).
+    /// Connections that were dropped since the socket was created (`sk_drops`).
     pub drops: u32,
-    /// Port that it is bound to, network order.
+    /// Port that the socket is bound to, network order.
     pub port: u16,
     /// Family; 0 when the socket is gone.
     pub family: u16,
@@ -221,7 +225,7 @@ pub struct Listener {
     pub socket_type: u16,
 }
 
-/// The name of a UNIX socket: a path, or NUL and an abstract name that may hold any bytes.
+/// The name of a UNIX socket: a path, or NUL and an abstract name of any bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct UnixName {
@@ -240,17 +244,17 @@ pub struct InetAccept {
     /// The accepting task.
     pub task: Task,
     /// The call.
-    pub call: Call,
-    /// The accepted socket; with [`Call::HAS_SOCKET`].
+    pub call: AcceptCall,
+    /// The accepted socket; with [`AcceptCall::HAS_SOCKET`].
     pub socket: Connection,
-    /// The listening socket, after the dequeue; with [`Call::HAS_LISTENER`].
+    /// The listening socket, after the dequeue; with [`AcceptCall::HAS_LISTENER`].
     pub listener: Listener,
-    /// How the connection came about.
+    /// How the connection was established.
     pub handshake: Handshake,
     /// Whether the connection has a trace.
-    pub trace: Trace,
-    /// Who connected, where that was on this host.
-    pub peer: Peer,
+    pub trace: TraceDecision,
+    /// The process that connected, if that was on this host.
+    pub peer: PeerProcess,
 }
 
 /// An accept on a UNIX socket.
@@ -262,28 +266,28 @@ pub struct UnixAccept {
     /// The accepting task.
     pub task: Task,
     /// The call.
-    pub call: Call,
-    /// The listening socket, after the dequeue; with [`Call::HAS_LISTENER`].
+    pub call: AcceptCall,
+    /// The listening socket, after the dequeue; with [`AcceptCall::HAS_LISTENER`].
     pub listener: Listener,
     /// Inode of the accepted socket, the N of `socket:[N]`; 0 when unknown.
     pub inode: u64,
-    /// Cookie of the accepted socket; 0 when it has none, as a rule.
+    /// Cookie of the accepted socket; 0 when it has none, which is the rule for UNIX sockets.
     pub cookie: u64,
     /// Inode number of the network namespace; 0 when unknown.
     pub netns: u32,
     /// Always 0.
     pub reserved: u32,
-    /// The name of the accepted socket, which is that of its listener; of the listener when the accept failed.
+    /// The name of the accepted socket, which is that of its listener; the listener's when the accept failed.
     pub local: UnixName,
     /// The peer's name.
     pub peer: UnixName,
     /// Whether the connection has a trace.
-    pub trace: Trace,
-    /// Who connected.
-    pub peer_process: Peer,
+    pub trace: TraceDecision,
+    /// The process that connected.
+    pub peer_process: PeerProcess,
 }
 
-/// A call that makes or uses a socket, other than a returned accept.
+/// A call on a socket other than an accept that returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SocketCall {
@@ -291,17 +295,17 @@ pub struct SocketCall {
     pub header: Header,
     /// The calling task.
     pub task: Task,
-    /// The socket after the call; its family is 0 when there is none.
+    /// The socket after the call; its family is 0 when the socket was not found.
     pub socket: Listener,
-    /// What the call returned: 0, the new descriptor, or a negative errno. 0 for an attempt.
+    /// The return value: 0, the new descriptor, or a negative errno. 0 for an attempt.
     pub result: i32,
-    /// The descriptor of the socket; negative when it is not known.
+    /// The descriptor of the socket; negative when unknown.
     pub fd: i32,
     /// The second argument of listen.
     pub backlog: i32,
-    /// Which call: one of the constants below.
+    /// The call: one of the constants below.
     pub operation: u8,
-    /// How an attempt was made: [`Call::SYSCALL_ACCEPT`] and so on; else 0.
+    /// For an attempt, how it was made: one of `AcceptCall::SYSCALL_…`; else 0.
     pub syscall: u8,
     /// Capture tier, 1 or 2.
     pub tier: u8,
@@ -318,25 +322,26 @@ impl SocketCall {
     pub const BIND: u8 = 2;
     /// `operation`: socket(2) returned.
     pub const CREATE: u8 = 3;
-    /// `operation`: accept began.
+    /// `operation`: an accept starts.
     pub const ATTEMPT: u8 = 4;
 }
 
-/// The state of one listener: when it closed, or as the survey found it.
+/// The state of one listener, when it closed or when the survey visited it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ListenerState {
     /// Kind [`Kind::ListenerClosed`].
     pub header: Header,
-    /// A process that has it open; all zero when it closed.
+    /// A process that has the listener open; all zero when it closed.
     pub owner: Task,
     /// The listener.
     pub listener: Listener,
-    /// Names the oldest connection in the queue as long as it is the oldest; 0 when the queue is empty.
+    /// An id of the oldest connection in the queue, to compare with that of another survey; 0 when the queue
+    /// is empty.
     pub oldest: u64,
     /// When the oldest connection was established, nanoseconds on `CLOCK_BOOTTIME`; 0 when unknown.
     pub oldest_since_ns: u64,
-    /// Its descriptor in the owner.
+    /// The listener's descriptor in the owner.
     pub fd: i32,
     /// Always 0.
     pub reserved: u32,
@@ -344,11 +349,11 @@ pub struct ListenerState {
     pub name: UnixName,
 }
 
-/// A connection that was established and closed without being accepted.
+/// A connection that was established, and closed before it was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Abandoned {
-    /// Kind [`Kind::Abandoned`].
+pub struct ConnectionAbandoned {
+    /// Kind [`Kind::ConnectionAbandoned`].
     pub header: Header,
     /// The connection.
     pub socket: Connection,
@@ -359,7 +364,7 @@ pub struct Abandoned {
 /// The process at the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Peer {
+pub struct PeerProcess {
     /// Process id in the host's pid namespace; 0 when it is not known.
     pub tgid: u32,
     /// Bytes used of `exe`; 0 when the executable could not be read.
@@ -368,88 +373,89 @@ pub struct Peer {
     pub exe: [u8; EXE_LEN],
 }
 
-impl Peer {
-    /// Nobody who is known.
+impl PeerProcess {
+    /// The process is not known.
     pub const NONE: Self = Self { tgid: 0, exe_len: 0, exe: [0; EXE_LEN] };
 }
 
-/// A process that connects within the host: value of a map.
+/// A process that connects within this host: value of the map `CLIENTS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Client {
-    /// Since when, nanoseconds on `CLOCK_BOOTTIME`.
+pub struct ClientProcess {
+    /// When it began to connect, nanoseconds on `CLOCK_BOOTTIME`.
     pub since_ns: u64,
-    /// 1 once the server's end is established, which then knows of this: it is the server who ends it.
-    pub is_servers: u64,
-    /// Who.
-    pub peer: Peer,
+    /// 1 once the server's end is established. From then on the server's side removes this entry.
+    pub server_established: u64,
+    /// The process.
+    pub peer: PeerProcess,
 }
 
-/// Whether a connection has a trace. It is decided once, at the accept.
+/// Whether a connection has a trace. The programs decide it once, at the accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Trace {
-    /// Nanoseconds since the Unix epoch at which `CLOCK_BOOTTIME` was 0, as it was known at the accept: the one anchor of all times
-    /// of the trace.
+pub struct TraceDecision {
+    /// Nanoseconds since the Unix epoch at which `CLOCK_BOOTTIME` was 0, as known at the accept. All times of
+    /// the trace use this anchor.
     pub anchor_ns: u64,
-    /// The threshold that its randomness was held against.
+    /// The threshold that the connection's randomness was compared with.
     pub threshold: u64,
-    /// The bits below; 0 when it has none.
+    /// The bits below; 0 when the connection has no trace.
     pub flags: u32,
     /// Always 0.
     pub reserved: u32,
 }
 
-impl Trace {
-    /// It has one, by its randomness.
+impl TraceDecision {
+    /// The connection has a trace because of its randomness.
     pub const BY_RATIO: u32 = 1;
-    /// It has one, because it waited long.
+    /// The connection has a trace because it waited long to be accepted.
     pub const SLOW: u32 = 1 << 1;
-    /// It was established before the programs were loaded.
+    /// The connection was established before the programs were loaded.
     pub const PREEXISTING: u32 = 1 << 2;
-    /// It is one of Multipath TCP, which the subflow that ends with it does not say.
+    /// The connection is one of Multipath TCP. The subflow whose close is reported does not show that.
     pub const MPTCP: u32 = 1 << 3;
-    /// Bits of which one is set where there is a trace.
+    /// The bits of which at least one is set when the connection has a trace.
     pub const SAMPLED: u32 = Self::BY_RATIO | Self::SLOW;
 }
 
-/// What is kept of a connection with a trace until it ends. Outlives the agent.
+/// An open connection that has a trace: value of the pinned maps, which outlive the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Open {
-    /// When it was accepted, nanoseconds on `CLOCK_BOOTTIME`; never 0.
+pub struct TracedConnection {
+    /// When it was accepted, nanoseconds on `CLOCK_BOOTTIME`; 0 while the entry is incomplete.
     pub accepted_ns: u64,
-    /// When it began: with the SYN-ACK, else when it was established, else at the accept.
+    /// When it began: when the SYN-ACK was sent, else when it was established, else when it was accepted.
     pub began_ns: u64,
-    /// See [`Trace`].
-    pub trace: Trace,
-    /// Who accepted it.
+    /// The decision to trace it.
+    pub trace: TraceDecision,
+    /// The task that accepted it.
     pub task: Task,
-    /// The load of the programs that saw it last.
+    /// When the programs were loaded that saw it last, nanoseconds on `CLOCK_BOOTTIME`.
     pub generation: u64,
 }
 
-/// An accepted connection with a trace ended.
+/// A connection with a trace closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Closed {
-    /// Kind [`Kind::Closed`].
+pub struct ConnectionClosed {
+    /// Kind [`Kind::ConnectionClosed`].
     pub header: Header,
-    /// What was kept of it.
-    pub open: Open,
-    /// The connection; all zero but cookie and family for a UNIX socket.
+    /// The connection as it was stored at the accept.
+    pub traced: TracedConnection,
+    /// The addresses of the connection; for a UNIX socket, all zero except cookie, network namespace and
+    /// family.
     pub socket: Connection,
-    /// Bytes of payload that arrived; valid with [`Closed::HAS_TCP`].
+    /// Bytes of payload that arrived; valid with [`ConnectionClosed::HAS_TCP`].
     pub received: u64,
-    /// Bytes of payload that were sent, each once; likewise.
+    /// Bytes of payload that were sent, without retransmissions; valid with [`ConnectionClosed::HAS_TCP`].
     pub sent: u64,
-    /// Smoothed round-trip time in the end, nanoseconds; 0 when unknown.
+    /// Smoothed round-trip time at the close, nanoseconds; 0 when unknown.
     pub rtt_ns: u64,
-    /// Segments that were sent again; valid with [`Closed::HAS_TCP`].
+    /// Retransmitted segments; valid with [`ConnectionClosed::HAS_TCP`].
     pub retransmits: u32,
-    /// Its error (`sk_err`); 0 when it had none.
+    /// The error of the socket (`sk_err`); 0 without one.
     pub error: u32,
-    /// State that it had before, `TCP_…`; 0 when unknown.
+    /// The state before the close, `TCP_…`; 0 when unknown.
     pub old_state: u8,
     /// The bits below.
     pub flags: u8,
@@ -461,46 +467,47 @@ pub struct Closed {
     pub peer: UnixName,
 }
 
-impl Closed {
-    /// The figures of TCP are valid.
+impl ConnectionClosed {
+    /// The TCP figures are valid.
     pub const HAS_TCP: u8 = 1;
 }
 
-/// Value of the map of lives: the connections of one listener that were accepted since the programs were loaded.
+/// The connections of one listener that were accepted since the programs were loaded: value of the map
+/// `CONNECTION_STATS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Lives {
-    /// How many.
+pub struct ConnectionStats {
+    /// Accepted connections.
     pub accepted: u64,
-    /// How many of them ended.
-    pub ended: u64,
-    /// How long those were open, together, in nanoseconds.
-    pub total_ns: u64,
-    /// How many of those were so long: see [`crate::histogram`].
+    /// Connections of these that closed.
+    pub closed: u64,
+    /// The sum of the times that the closed ones were open, in nanoseconds.
+    pub total_open_ns: u64,
+    /// The closed ones by the time that they were open; see [`crate::histogram`].
     pub buckets: [u64; BUCKETS],
 }
 
-/// Key of the map of failures.
+/// Key of the map `FAILURES`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FailureKey {
-    /// Inode of the listener; 0 when the descriptor is no socket.
+    /// Inode of the listener; 0 when the descriptor is not a socket.
     pub listener: u64,
     /// The process.
     pub tgid: u32,
-    /// Why accept failed.
+    /// The error of accept.
     pub errno: u32,
 }
 
-/// Value of the map of failures.
+/// Value of the map `FAILURES`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Failures {
-    /// How often since the programs were loaded.
+pub struct FailureStats {
+    /// Failures since the programs were loaded.
     pub count: u64,
-    /// The task of the first.
+    /// The task of the first failure.
     pub task: Task,
-    /// The listener at the first; its family is 0 when there is none.
+    /// The listener at the first failure; its family is 0 without a listener.
     pub socket: Listener,
 }
 
@@ -510,7 +517,7 @@ const _: () = {
     assert!(offset_of!(Header, sequence) == 16);
     assert!(size_of::<Task>() == 152);
     assert!(offset_of!(Task, comm) == 56);
-    assert!(size_of::<Call>() == 32);
+    assert!(size_of::<AcceptCall>() == 32);
     assert!(size_of::<Connection>() == 64);
     assert!(size_of::<Listener>() == 56);
     assert!(size_of::<UnixName>() == 112);
@@ -522,7 +529,7 @@ const _: () = {
     assert!(offset_of!(UnixAccept, local) == 296);
     assert!(size_of::<SocketCall>() == 368);
     assert!(size_of::<ListenerState>() == 376);
-    assert!(size_of::<Abandoned>() == 104);
-    assert!(size_of::<Open>() == 200);
-    assert!(size_of::<Closed>() == 560);
+    assert!(size_of::<ConnectionAbandoned>() == 104);
+    assert!(size_of::<TracedConnection>() == 200);
+    assert!(size_of::<ConnectionClosed>() == 560);
 };

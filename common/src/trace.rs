@@ -1,17 +1,18 @@
-//! Which connections have a trace. The programs decide, the agent makes the trace's id: both by the same number.
+//! The randomness of a connection: the programs decide by it whether the connection has a trace, and the
+//! agent makes the trace's id from it.
 
-/// Randomness has so many bits, as OpenTelemetry's sampling by probability wants it
+/// Bits of the randomness, as OpenTelemetry's probability sampling defines it
 /// (<https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/>).
 pub const BITS: u32 = 56;
 
-/// The threshold that no randomness reaches: nothing is sampled.
+/// A threshold above all randomness: no connection is sampled.
 pub const NEVER: u64 = 1 << BITS;
 
-/// The random part of the trace of the connection with this cookie, uniform below [`NEVER`]. `key` is the host's and the boot's:
-/// without it nobody can choose connections that are sampled.
+/// The random part of the trace id of the connection with this cookie, uniform below [`NEVER`]. `key` is of
+/// this host and boot, and secret: without it, a client cannot choose connections that are sampled.
 ///
-/// A multiplication and two shifts spread each bit over the lower and the upper half; two rounds, with the second half of the
-/// key between them.
+/// Each round spreads every bit over both halves of the word by multiplications and shifts. There are two
+/// rounds, with the second half of the key added between them.
 #[must_use]
 pub const fn randomness(key: [u64; 2], cookie: u64) -> u64 {
     mix(mix(cookie ^ key[0]).wrapping_add(key[1])) >> (u64::BITS - BITS)

@@ -1,149 +1,88 @@
-//! A return of accept: counted, left out with a reason, or made into one sample.
+//! Decides what becomes of an accept that returned: it is counted, excluded with a reason, or made into one
+//! sample.
 
-use acceptd_common::{Call, Counter, InetAccept, Trace, UnixAccept};
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
+use acceptd_common::{AcceptCall, Counter, InetAccept, UnixAccept};
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 
 use crate::{
-    count, failure, filter, lives,
-    maps::{ENTERED, OWN_BY_TUPLE},
+    connections, count,
+    event::{Accept, Returned},
+    failure, filter,
     offsets::*,
-    open, peers,
-    pending::{
-        Pending, {self},
-    },
+    own, peers,
+    pending::{self, Pending},
     send::send,
-    sock::{
-        AF_UNIX, Socket, {self},
-    },
-    syscall::is_wanted,
-    task,
+    sock::{FileSock, ProbedSock, is_recorded_family},
+    syscall, task, traced,
+    uapi::{EAGAIN, EINTR, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS},
 };
 
-// include/uapi/asm-generic/errno.h, include/linux/errno.h
-const EINTR: i32 = 4;
-pub const EAGAIN: i32 = 11;
-const ERESTARTSYS: i32 = 512;
-const ERESTARTNOINTR: i32 = 513;
-const ERESTARTNOHAND: i32 = 514;
-const ERESTART_RESTARTBLOCK: i32 = 516;
-
-/// A descriptor that is not known.
-pub const NO_FD: i32 = -1;
-
-/// A call of accept that returned.
-#[derive(Clone, Copy)]
-pub struct Returned {
-    /// One of `Call::SYSCALL_…`.
-    pub syscall: u8,
-    /// The new descriptor or slot, or a negative errno.
-    pub result: i32,
-    /// Whether a `result` that is no errno is a descriptor.
-    pub is_fd: bool,
-    /// Negative when it is not known. No `Option`, as with [`Pending::UNKNOWN`].
-    pub listener_fd: i32,
-}
-
-/// What a hook knows of one accept.
-#[derive(Clone, Copy)]
-pub struct Accept {
-    pub returned: Returned,
-    pub now: u64,
-    /// 0 when it is not known.
-    pub blocked_ns: u64,
-    pub accepted: Socket,
-    pub listener: Socket,
-    /// Whether `accepted` is surely the socket that the call returned.
-    pub verified: bool,
-    /// What is known of the socket from before it was accepted.
-    pub pending: Pending,
-    pub is_self: bool,
-    pub trace: Trace,
-}
-
-impl Accept {
-    /// One of which no socket is known yet.
-    #[inline(always)]
-    pub fn new(returned: Returned, now: u64, blocked_ns: u64) -> Self {
-        Self {
-            returned,
-            now,
-            blocked_ns,
-            accepted: Socket::NONE,
-            listener: Socket::NONE,
-            verified: false,
-            pending: Pending::UNKNOWN,
-            is_self: false,
-            trace: Trace { anchor_ns: 0, threshold: 0, flags: 0, reserved: 0 },
-        }
-    }
-
-    /// Whether the accept is to be told ([`passes`]); if so, what is kept of its connection begins.
-    #[inline(always)]
-    pub fn begins(&mut self) -> bool {
-        let passes = passes(self);
-        if passes {
-            open::begin(self);
-            lives::begin(self);
-        } else {
-            peers::done(self.pending.client);
-        }
-        passes
-    }
-}
-
-/// Tier 2: `listener` is only asked for when it is needed, half of all calls find an empty queue.
+/// Tier 2: a call of accept returned. `find_listener` is called only if the listener is needed, because half
+/// of all calls find an empty queue.
 #[inline(always)]
-pub fn returned(returned: Returned, listener: impl FnOnce() -> Socket) {
+pub fn returned(returned: Returned, find_listener: impl FnOnce() -> FileSock) {
     count::add(Counter::Seen);
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let blocked_ns = if is_wanted(acceptd_common::SocketCall::ATTEMPT) { take_entered(now) } else { 0 };
+    let blocked_ns = syscall::take_blocked_ns(now);
+    if count_retry(returned.result) {
+        return;
+    }
+    let listener = find_listener();
     if returned.result < 0 {
         failed(returned, now, blocked_ns, listener);
     } else {
-        let accepted = if returned.is_fd { sock::of_fd(returned.result) } else { Socket::NONE };
-        succeeded(returned, now, blocked_ns, accepted, listener());
+        let accepted = if returned.is_fd { FileSock::from_fd(returned.result) } else { FileSock::NONE };
+        succeeded(returned, now, blocked_ns, accepted, listener);
     }
 }
 
-/// Tier 2: a completion that does not say what it completes. It is an accept if its result is the descriptor of a pending
-/// connection.
+/// Tier 2: a request of io_uring completed, and the kernel does not say which. It was an accept if its result
+/// is the descriptor of a pending connection.
 #[inline(always)]
 pub fn may_have_returned(returned: Returned) {
-    let accepted = sock::of_fd(returned.result);
+    let accepted = FileSock::from_fd(returned.result);
     if !accepted.exists() {
         return;
     }
-    if !pending::is_known(accepted) {
+    if !pending::is_pending(accepted.sk) {
         return count::add(Counter::Unproven);
     }
     count::add(Counter::Seen);
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    succeeded(returned, now, 0, accepted, Socket::NONE);
+    succeeded(returned, now, 0, accepted, FileSock::NONE);
 }
 
-/// A call that returned an error: counted, left out, or a record within its listener's budget.
+/// Counts a result that only means "call accept again": the queue was empty, or a signal interrupted the
+/// call. `false` for every other result.
 #[inline(always)]
-pub fn failed(returned: Returned, now: u64, blocked_ns: u64, listener: impl FnOnce() -> Socket) {
-    match -returned.result {
-        EAGAIN => return count::add(Counter::Eagain),
+pub fn count_retry(result: i32) -> bool {
+    match -result {
+        EAGAIN => count::add(Counter::Eagain),
         EINTR | ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND | ERESTART_RESTARTBLOCK => {
-            return count::add(Counter::Interrupted);
+            count::add(Counter::Interrupted);
         }
-        _ => {}
+        _ => return false,
     }
-    let accept =
-        Accept { listener: listener(), is_self: by_agent(), ..Accept::new(returned, now, blocked_ns) };
-    if may_be_record(&accept) {
+    true
+}
+
+/// A call of accept returned an error other than those of [`count_retry`]. The error is counted, and is
+/// reported within the listener's budget.
+#[inline(always)]
+pub fn failed(returned: Returned, now: u64, blocked_ns: u64, listener: FileSock) {
+    let is_self = own::is_current_process();
+    let accept = Accept { listener, is_self, ..Accept::new(returned, now, blocked_ns) };
+    if is_failure_reported(&accept) {
         submit(&accept);
     }
 }
 
-/// Whether a failure may be a record; counts it either way.
+/// Whether a failure is reported. Counts the failure, and the reason if it is not reported.
 #[inline(never)]
-fn may_be_record(failed: &Accept) -> bool {
-    if failed.is_self && RECORD_SELF.load() == 0 {
+fn is_failure_reported(failed: &Accept) -> bool {
+    if failed.is_self && !own::are_reported() {
         count::add(Counter::SelfAccept);
         return false;
     }
@@ -154,135 +93,129 @@ fn may_be_record(failed: &Accept) -> bool {
             count::add(Counter::Filtered);
             return false;
         }
-        failure::count(errno, Socket::NONE);
+        failure::count(errno, FileSock::NONE);
         count::add(Counter::FailureNoListener);
         return false;
     }
-    if !sock::is_known(listener.family()) {
+    if !is_recorded_family(listener.sk.family()) {
         count::add(Counter::OtherFamily);
         return false;
     }
-    if !filter::passes(&listener) {
+    if !filter::passes(listener.sk) {
         count::add(Counter::Filtered);
         return false;
     }
     failure::count(errno, listener);
-    if !failure::in_budget(listener, failed.now) {
+    if !failure::take_budget(listener, failed.now) {
         count::add(Counter::FailureOverBudget);
         return false;
     }
     true
 }
 
-/// Tier 2: the pending connections say whether `accepted`, found by its descriptor, is what the call returned.
+/// Tier 2: a call of accept returned a connection. `accepted` was found by its descriptor; if the connection
+/// is pending, it is certainly the one that the call returned.
 #[inline(always)]
-fn succeeded(returned: Returned, now: u64, blocked_ns: u64, accepted: Socket, listener: Socket) {
-    let pending = if accepted.exists() { pending::take(accepted) } else { Pending::UNKNOWN };
-    let verified = pending.waits();
+fn succeeded(returned: Returned, now: u64, blocked_ns: u64, accepted: FileSock, listener: FileSock) {
+    let pending = if accepted.exists() {
+        pending::take_by_cookie(accepted.sk.identity_cookie())
+    } else {
+        Pending::UNKNOWN
+    };
+    let verified = pending.is_waiting();
     let mut accept =
         Accept { accepted, listener, verified, pending, ..Accept::new(returned, now, blocked_ns) };
-    if accept.begins() {
+    if begin_connection(&mut accept) {
         if !verified {
-            count::add(unverified_because(accepted));
+            count::add(unverified_reason(accepted));
         }
         submit(&accept);
     }
 }
 
-/// Whether an accept that brought a connection is to be told; if not, it is counted why.
+/// Whether the accept is reported ([`passes`]). If so, starts what is kept about its connection: its trace
+/// and its record among the open connections. The caller must report the accept.
+#[inline(always)]
+pub fn begin_connection(accept: &mut Accept) -> bool {
+    let passes = passes(accept);
+    if passes {
+        traced::begin(accept);
+        connections::count_accepted(accept);
+    } else {
+        peers::forget_client(accept.pending.client);
+    }
+    passes
+}
+
+/// Whether an accept that returned a connection is reported. Sets [`Accept::is_self`]. Counts the reason if
+/// the accept is not reported.
 #[inline(never)]
 pub fn passes(accept: &mut Accept) -> bool {
-    let either = accept.accepted.or(accept.listener);
-    if !either.exists() {
+    let sk = accept.either_socket();
+    if sk.is_null() {
         count::add(Counter::SocketsGone);
         return false;
     }
-    if !sock::is_known(either.family()) {
+    if !is_recorded_family(sk.family()) {
         count::add(Counter::OtherFamily);
         return false;
     }
-    accept.is_self = by_agent() || accept.accepted.exists() && opened_by_agent(accept.accepted);
-    if accept.is_self && RECORD_SELF.load() == 0 {
+    accept.is_self = own::is_current_process() || accept.accepted.exists() && own::opened(accept.accepted.sk);
+    if accept.is_self && !own::are_reported() {
         count::add(Counter::SelfAccept);
         return false;
     }
-    if !filter::passes(&either) {
+    if !filter::passes(sk) {
         count::add(Counter::Filtered);
         return false;
     }
     true
 }
 
-/// Whether an accept would be told; counts nothing. The agent's own are left to the hook that sees them return.
+/// Whether an accept would be reported; counts nothing. `false` for the agent's own, which the hook at the
+/// return of accept counts.
 #[inline(never)]
-pub fn passes_silently(accepted: Socket) -> bool {
-    sock::is_known(accepted.family())
-        && !by_agent()
-        && !opened_by_agent(accepted)
-        && filter::passes(&accepted)
-}
-
-/// How long the current thread was in the call; 0 if its begin was not seen.
-#[inline(always)]
-fn take_entered(now: u64) -> u64 {
-    let thread = bpf_get_current_pid_tgid();
-    let Some(entered) = ENTERED.get_ptr(&thread) else { return 0 };
-    // SAFETY: a non-null map value.
-    let blocked_ns = now.saturating_sub(unsafe { *entered });
-    let _ = ENTERED.remove(&thread);
-    blocked_ns
+pub fn would_pass(accepted: ProbedSock) -> bool {
+    is_recorded_family(accepted.family())
+        && !own::is_current_process()
+        && !own::opened(accepted)
+        && filter::passes(accepted)
 }
 
 #[inline(always)]
-fn unverified_because(accepted: Socket) -> Counter {
+fn unverified_reason(accepted: FileSock) -> Counter {
     if !accepted.exists() {
         Counter::FdGone
-    } else if accepted.cookie() == 0 {
+    } else if accepted.sk.identity_cookie() == 0 {
         Counter::NoCookie
     } else {
         Counter::NotPending
     }
 }
 
-#[inline(always)]
-pub fn by_agent() -> bool {
-    bpf_get_current_pid_tgid() >> 32 == AGENT_TGID.load()
-}
-
-#[inline(always)]
-pub fn opened_by_agent(accepted: Socket) -> bool {
-    OWN_BY_TUPLE.get_ptr(&accepted.accepted_tuple()).is_some()
-}
-
-impl Accept {
-    #[inline(always)]
-    pub fn is_unix(&self) -> bool {
-        self.accepted.or(self.listener).family() == AF_UNIX
-    }
-}
-
+/// Sends the sample of an accept, and forgets its client.
 #[inline(always)]
 pub fn submit(accept: &Accept) {
-    // The verifier wants a subprogram to return a number; without a use of it LLVM would leave a pointer there.
-    core::hint::black_box(submit_once(accept));
-    peers::done(accept.pending.client);
+    // See `traced::begin`.
+    core::hint::black_box(send_sample(accept));
+    peers::forget_client(accept.pending.client);
 }
 
-/// A function of its own, since programs come here from several places: the verifier's time grows with the square of a
+/// Not inlined, since programs come here from several places: the verifier's time grows with the square of a
 /// program's length (10,000 instructions took it half a second, 5,000 a tenth of that).
 #[inline(never)]
-fn submit_once(accept: &Accept) -> u32 {
+fn send_sample(accept: &Accept) -> u32 {
     if accept.is_unix() {
         send(
             accept.now,
             #[inline(always)]
-            |out| unix(out, accept),
+            |out| fill_unix(out, accept),
         );
     } else {
         send(
             accept.now,
             #[inline(always)]
-            |out| inet(out, accept),
+            |out| fill_inet(out, accept),
         );
     }
     0
@@ -290,76 +223,77 @@ fn submit_once(accept: &Accept) -> u32 {
 
 /// Fills a sample, which is zero.
 #[inline(always)]
-pub fn inet(out: &mut InetAccept, accept: &Accept) {
-    task::current(&mut out.task);
-    call(&mut out.call, accept);
-    if accept.accepted.exists() {
-        accept.accepted.describe_connection(&mut out.socket);
+pub fn fill_inet(out: &mut InetAccept, accept: &Accept) {
+    let Accept { accepted, listener, .. } = *accept;
+    task::describe_current(&mut out.task);
+    fill_call(&mut out.call, accept);
+    if accepted.exists() {
+        accepted.sk.describe_connection(accepted.inode, &mut out.socket);
     }
-    if accept.listener.exists() {
-        accept.listener.describe_listener(&mut out.listener);
+    if listener.exists() {
+        listener.sk.describe_listener(listener.inode, &mut out.listener);
     }
-    accept.pending.describe_handshake(accept.listener, &mut out.handshake);
+    accept.pending.describe_handshake(listener.sk, &mut out.handshake);
     out.trace = accept.trace;
-    peers::describe(accept.pending.client, &mut out.peer);
+    peers::describe_client(accept.pending.client, &mut out.peer);
 }
 
 /// Fills a sample, which is zero.
 #[inline(always)]
-pub fn unix(out: &mut UnixAccept, accept: &Accept) {
-    task::current(&mut out.task);
-    call(&mut out.call, accept);
-    let socket = accept.accepted;
-    if socket.exists() {
-        out.inode = socket.inode;
-        out.cookie = socket.cookie();
-        out.netns = socket.netns();
-        socket.unix_peer_name(&mut out.peer);
+pub fn fill_unix(out: &mut UnixAccept, accept: &Accept) {
+    let Accept { accepted, listener, .. } = *accept;
+    task::describe_current(&mut out.task);
+    fill_call(&mut out.call, accept);
+    if accepted.exists() {
+        out.inode = accepted.inode;
+        out.cookie = accepted.sk.identity_cookie();
+        out.netns = accepted.sk.netns();
+        accepted.sk.unix_peer_name(&mut out.peer);
     }
-    if accept.listener.exists() {
-        accept.listener.describe_listener(&mut out.listener);
+    if listener.exists() {
+        listener.sk.describe_listener(listener.inode, &mut out.listener);
     }
     // The accepted socket has its listener's name.
-    accept.accepted.or(accept.listener).unix_name(&mut out.local);
+    accept.either_socket().unix_name(&mut out.local);
     out.trace = accept.trace;
-    if accept.accepted.exists() {
-        peers::of_unix(accept.accepted, &mut out.peer_process);
+    if accepted.exists() {
+        peers::describe_unix_client(accepted.sk, &mut out.peer_process);
     }
 }
 
 #[inline(always)]
-fn call(out: &mut Call, accept: &Accept) {
+fn fill_call(out: &mut AcceptCall, accept: &Accept) {
     let Returned { syscall, result, is_fd, listener_fd } = accept.returned;
     out.syscall = syscall;
     out.tier = TIER.load() as u8;
     out.result = result;
     let mut flags = 0;
     if is_fd {
-        flags |= Call::HAS_FD;
+        flags |= AcceptCall::HAS_FD;
     }
     if listener_fd >= 0 {
-        flags |= Call::HAS_LISTENER_FD;
+        flags |= AcceptCall::HAS_LISTENER_FD;
         out.listener_fd = listener_fd;
     }
     if accept.is_self {
-        flags |= Call::SELF_ACCEPT;
+        flags |= AcceptCall::SELF_ACCEPT;
     }
     if accept.blocked_ns != 0 {
-        flags |= Call::HAS_BLOCKED_TIME;
+        flags |= AcceptCall::HAS_BLOCKED_TIME;
         out.blocked_ns = accept.blocked_ns;
     }
     if accept.verified {
-        flags |= Call::VERIFIED;
+        flags |= AcceptCall::VERIFIED;
     }
     if accept.pending.established_ns != 0 {
-        flags |= Call::HAS_QUEUE_TIME;
+        flags |= AcceptCall::HAS_QUEUE_TIME;
         out.queue_ns = accept.now.saturating_sub(accept.pending.established_ns);
     }
     if accept.accepted.exists() {
-        flags |= Call::HAS_SOCKET;
+        flags |= AcceptCall::HAS_SOCKET;
     }
     if accept.listener.exists() {
-        flags |= Call::HAS_LISTENER;
+        flags |= AcceptCall::HAS_LISTENER;
     }
     out.flags = flags;
 }

@@ -1,34 +1,42 @@
-//! `filter.*`: OR within a key, AND between keys, exclude wins. A key without values costs nothing: the verifier
-//! removes its branch.
+//! `filter.*`: values of one key are alternatives, all keys must pass, and exclude wins over include. A key
+//! without values costs nothing, because the verifier removes its branch.
 
-use acceptd_common::{FilterKey, filter::FilterValue};
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_current_cgroup_id};
+use acceptd_common::{FilterKey, filter::FilterValue, limits::FILTER_VALUES};
+use aya_ebpf::{helpers::generated::bpf_get_current_cgroup_id, macros::map, maps::HashMap};
 
-use crate::{maps::FILTER, offsets::*, sock::Socket, task};
+use crate::{offsets::*, sock::ProbedSock, task};
 
-/// Whether an event of the current process on `socket` passes.
+/// The values of all keys → [`FilterValue::INCLUDE`] and [`FilterValue::EXCLUDE`]. The agent fills the map
+/// before it attaches the programs.
+#[map]
+static FILTER: HashMap<FilterValue, u8> =
+    HashMap::with_max_entries(2 * FilterKey::ALL.len() as u32 * FILTER_VALUES, 0);
+
+/// Whether an event of the current process on `sk` passes.
 #[inline(never)]
-pub fn passes(socket: &Socket) -> bool {
-    passes_socket(*socket) && passes_process()
+pub fn passes(sk: ProbedSock) -> bool {
+    passes_socket(sk) && passes_process()
 }
 
-/// Whether an event that no process is known of passes as far as its socket goes. The agent compares the owner.
+/// Whether an event on `sk` passes as far as the socket is concerned. For events without a process: the agent
+/// compares the owner of the listener.
 #[inline(always)]
-pub fn passes_socket(socket: Socket) -> bool {
-    passes_number(FilterKey::Port, || u64::from(u16::from_be(socket.local_port())))
-        && passes_family(socket.family())
-        && passes_number(FilterKey::Netns, || u64::from(socket.netns()))
+pub fn passes_socket(sk: ProbedSock) -> bool {
+    passes_number(FilterKey::Port, || u64::from(u16::from_be(sk.local_port())))
+        && passes_family(sk.family())
+        && passes_number(FilterKey::Netns, || u64::from(sk.netns()))
 }
 
+/// Whether an event on a socket of this family passes as far as the family is concerned.
 #[inline(always)]
 pub fn passes_family(family: u16) -> bool {
     passes_number(FilterKey::Family, || u64::from(family))
 }
 
-/// Whether an event of the current process passes as far as the process goes.
+/// Whether an event of the current process passes as far as the process is concerned.
 #[inline(always)]
 pub fn passes_process() -> bool {
-    passes_number(FilterKey::Pid, || bpf_get_current_pid_tgid() >> 32)
+    passes_number(FilterKey::Pid, || u64::from(task::current_tgid()))
         // SAFETY: the helper has no arguments.
         && passes_number(FilterKey::Cgroup, || unsafe { bpf_get_current_cgroup_id() })
         && passes_value(FilterKey::Comm, || FilterValue {

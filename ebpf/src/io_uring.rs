@@ -1,97 +1,99 @@
-//! Accepts, listens, binds and sockets that a process asks io_uring for.
+//! Tier 2: accepts, and the calls related to them, that a process requests through io_uring.
 
-use acceptd_common::{Call, SocketCall};
+use acceptd_common::{AcceptCall, SocketCall};
 
 use crate::{
-    accept::{
-        NO_FD, Returned, {self},
-    },
+    accept,
+    event::{NO_FD, Returned},
     offsets::*,
-    read::{probed, probed_ptr},
+    read::{Other, Probed},
     related,
-    sock::{
-        ABSENT, Socket, {self},
+    sock::FileSock,
+    syscall::is_captured,
+    uapi::{
+        IORING_CQE_F_BUFFER, IORING_CQE_F_MORE, IORING_OP_ACCEPT, IORING_OP_BIND, IORING_OP_LISTEN,
+        REQ_F_FIXED_FILE,
     },
-    syscall::is_wanted,
 };
 
-// `enum io_uring_op`, include/uapi/linux/io_uring.h
-const ACCEPT: u8 = 13;
-const BIND: u8 = 56;
-const LISTEN: u8 = 57;
+/// A `struct io_kiocb`.
+pub type Request = Probed<Other>;
 
-// include/uapi/linux/io_uring.h
-const CQE_F_BUFFER: u32 = 1;
-const CQE_F_MORE: u32 = 2;
-/// The flags of a submission are the lowest of a request's (include/linux/io_uring_types.h).
-const REQ_F_FIXED_FILE: u64 = 1;
-
-/// A request was submitted.
+/// A request was submitted: if it is an accept, reports the attempt.
 #[inline(always)]
-pub fn submitted(request: *const u8) {
-    if probed::<u8>(request, &IO_OPCODE) != ACCEPT {
+pub fn request_submitted(request: Request) {
+    if request.load::<u8>(&IO_OPCODE) != IORING_OP_ACCEPT {
         return;
     }
-    // Of a file in the ring's own table the request has the slot by now, not the file.
-    if IO_FD.load() == ABSENT || probed::<u64>(request, &IO_FLAGS) & REQ_F_FIXED_FILE != 0 {
+    // For a file in the ring's own table, the request has a slot by now and no file yet.
+    if IO_FD.load() == ABSENT || request.load::<u64>(&IO_FLAGS) & REQ_F_FIXED_FILE != 0 {
         return;
     }
-    let fd: i32 = probed(request, &IO_FD);
-    let socket = sock::of_fd(fd);
+    let fd: i32 = request.load(&IO_FD);
+    let socket = FileSock::from_fd(fd);
     if socket.exists() {
-        related::attempted(socket, fd, Call::SYSCALL_IO_URING);
+        related::report_attempt(socket, fd, AcceptCall::SYSCALL_IO_URING);
     }
 }
 
 /// A request is complete.
 #[inline(always)]
-pub fn completed(request: *const u8, result: i32) {
-    match probed::<u8>(request, &IO_OPCODE) {
-        ACCEPT => {
-            // A slot of the ring's own table of files, or 0 for a descriptor (`struct io_accept`, io_uring/net.c).
+pub fn request_completed(request: Request, result: i32) {
+    match request.load::<u8>(&IO_OPCODE) {
+        IORING_OP_ACCEPT => {
+            // A slot of the ring's own table of files, or 0 for a descriptor (`struct io_accept`,
+            // io_uring/net.c).
             let slot: u32 =
-                if IO_ACCEPT_FILE_SLOT.load() == ABSENT { 0 } else { probed(request, &IO_ACCEPT_FILE_SLOT) };
-            accept::returned(returned(result, slot == 0), || listener(request));
+                if IO_ACCEPT_FILE_SLOT.load() == ABSENT { 0 } else { request.load(&IO_ACCEPT_FILE_SLOT) };
+            accept::returned(
+                returned(result, slot == 0),
+                #[inline(always)]
+                || request_socket(request),
+            );
         }
-        BIND if is_wanted(SocketCall::BIND) => related_call(request, SocketCall::BIND, result),
-        LISTEN if is_wanted(SocketCall::LISTEN) => related_call(request, SocketCall::LISTEN, result),
+        IORING_OP_BIND if is_captured(SocketCall::BIND) => {
+            related_completed(request, SocketCall::BIND, result);
+        }
+        IORING_OP_LISTEN if is_captured(SocketCall::LISTEN) => {
+            related_completed(request, SocketCall::LISTEN, result);
+        }
         _ => {}
     }
 }
 
-/// A completion that does not say which request it is of: of a multishot request, as long as more will follow.
+/// A multishot request posted a completion, and will post more. The kernel does not say which request it is.
 #[inline(always)]
-pub fn completed_one_of_many(result: i32, flags: u32) {
-    // What carries a buffer is data that was received.
-    if result >= 0 && flags & CQE_F_MORE != 0 && flags & CQE_F_BUFFER == 0 {
+pub fn multishot_completed(result: i32, flags: u32) {
+    // A completion with a buffer carries received data.
+    if result >= 0 && flags & IORING_CQE_F_MORE != 0 && flags & IORING_CQE_F_BUFFER == 0 {
         accept::may_have_returned(returned(result, true));
     }
 }
 
-/// A completion for which the completion queue had no room; of which request is not said either.
+/// The completion queue had no room for a completion. The kernel does not say which request it is.
 #[inline(always)]
-pub fn overflowed(result: i32, flags: u32) {
-    if result >= 0 && flags & CQE_F_BUFFER == 0 {
+pub fn completion_overflowed(result: i32, flags: u32) {
+    if result >= 0 && flags & IORING_CQE_F_BUFFER == 0 {
         accept::may_have_returned(returned(result, true));
     }
 }
 
 #[inline(always)]
 fn returned(result: i32, is_fd: bool) -> Returned {
-    // The descriptor of the listener is not kept in the request.
-    Returned { syscall: Call::SYSCALL_IO_URING, result, is_fd, listener_fd: NO_FD }
+    // The request does not keep the descriptor of the listener.
+    Returned { syscall: AcceptCall::SYSCALL_IO_URING, result, is_fd, listener_fd: NO_FD }
 }
 
 #[inline(always)]
-fn related_call(request: *const u8, operation: u8, result: i32) {
-    let socket = listener(request);
+fn related_completed(request: Request, operation: u8, result: i32) {
+    let socket = request_socket(request);
     if socket.exists() {
-        related::completed(operation, socket, result);
+        related::request_completed(operation, socket, result);
     }
 }
 
-/// The socket that the request is on.
+/// The socket that the request operates on.
 #[inline(always)]
-fn listener(request: *const u8) -> Socket {
-    sock::of_file(probed_ptr(request, &IO_FILE))
+fn request_socket(request: Request) -> FileSock {
+    FileSock::from_file(request.follow(&IO_FILE))
 }

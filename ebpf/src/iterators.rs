@@ -1,20 +1,26 @@
-//! The entry points of iterators. Both tiers use them, `iter/task` only tier 1.
+//! The entry points of BPF iterators. Both tiers use them, except for `iter/task`, which is for tier 1.
 
 use core::ffi::c_void;
 
-use crate::{calls, offsets::*, read, survey};
+use crate::{
+    in_flight,
+    offsets::ITER_SEQ,
+    read::{Arguments, File, Other, Task, Typed},
+    sock::TypedSock,
+    survey,
+};
 
-/// `struct bpf_iter__task_file`: meta, task, fd, file; the last three are null at the end. kernel/bpf/task_iter.c
+/// `struct bpf_iter__task_file`: meta, task, fd, file; task and file are null at the end.
+/// kernel/bpf/task_iter.c
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 pub extern "C" fn survey_listeners(ctx: *mut c_void) -> i32 {
-    let args = ctx.cast::<u64>();
-    // SAFETY: the iterator has four arguments, each in a slot of eight bytes; the verifier checks it.
-    let (meta, task, fd, file) =
-        unsafe { (read::slot(args, 0), read::slot(args, 1), read::slot(args, 2), read::slot(args, 3)) };
-    if task != 0 && file != 0 {
-        let seq: *const u8 = read::typed(meta as *const u8, &ITER_SEQ);
-        survey::open_file(seq, task as *const u8, fd as u32, file as *const u8);
+    let args = Arguments::from_raw(ctx);
+    // SAFETY: the four arguments of the iterator.
+    let (meta, task, fd, file): (Typed<Other>, Typed<Task>, _, Typed<File>) =
+        unsafe { (args.typed(0), args.typed(1), args.word(2), args.typed(3)) };
+    if !task.is_null() && !file.is_null() {
+        survey::visit_file(meta.follow(&ITER_SEQ), task, fd as u32, file);
     }
     0
 }
@@ -23,37 +29,39 @@ pub extern "C" fn survey_listeners(ctx: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 pub extern "C" fn remember_queued(ctx: *mut c_void) -> i32 {
-    // SAFETY: the iterator has these arguments, each in a slot of eight bytes; the verifier checks it.
-    let skc = unsafe { read::slot(ctx.cast(), 1) };
-    if skc != 0 {
-        survey::tcp_socket(skc as *const u8);
+    // SAFETY: the second argument of the iterator.
+    let skc: TypedSock = unsafe { Arguments::from_raw(ctx).typed(1) };
+    if !skc.is_null() {
+        survey::visit_tcp_socket(skc);
     }
     0
 }
 
-/// Nobody is on the way out of accept for so long.
-const LONG_AGO_NS: u64 = 5_000_000_000;
+/// An accept that got its connection this long ago has left the kernel: its exit was missed.
+const MISSED_EXIT_AGE_NS: u64 = 5_000_000_000;
 
-/// `struct bpf_iter__task`: meta, task; task is null at the end. kernel/bpf/task_iter.c
+/// Reports the accepts whose exit was missed. `struct bpf_iter__task`: meta, task; task is null at the end.
+/// kernel/bpf/task_iter.c
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
-pub extern "C" fn find_unended(ctx: *mut c_void) -> i32 {
-    look_at(ctx, LONG_AGO_NS)
+pub extern "C" fn sweep_in_flight(ctx: *mut c_void) -> i32 {
+    sweep(ctx, MISSED_EXIT_AGE_NS)
 }
 
-/// The same when the programs are detached, and no end will be seen any more.
+/// Reports all accepts whose exit was not seen, for the end of the agent: the programs are detached, and will
+/// see no further exit.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
-pub extern "C" fn find_all_unended(ctx: *mut c_void) -> i32 {
-    look_at(ctx, 0)
+pub extern "C" fn sweep_all_in_flight(ctx: *mut c_void) -> i32 {
+    sweep(ctx, 0)
 }
 
 #[inline(always)]
-fn look_at(ctx: *mut c_void, least_ns: u64) -> i32 {
-    // SAFETY: the iterator has these arguments, each in a slot of eight bytes; the verifier checks it.
-    let task = unsafe { read::slot(ctx.cast(), 1) };
-    if task != 0 {
-        calls::look_at(task as *const u8, least_ns);
+fn sweep(ctx: *mut c_void, min_age_ns: u64) -> i32 {
+    // SAFETY: the second argument of the iterator.
+    let task: Typed<Task> = unsafe { Arguments::from_raw(ctx).typed(1) };
+    if !task.is_null() {
+        in_flight::sweep(task, min_age_ns);
     }
     0
 }

@@ -1,11 +1,19 @@
 //! acceptd's eBPF programs.
 //!
-//! The entry points are in [`trampolines`] (tier 1), [`tracepoints`] (tier 2, and what both need) and [`iterators`];
-//! their names are the agent's hook table. `inet_sock_set_state` remembers each connection that reaches its listener's
-//! accept queue ([`state`], [`pending`]). In tier 1 `do_accept` hands the kernel's own result to [`calls`]; in tier 2
-//! `sys_exit` recognises the returns of accept ([`syscall`]) and `io_uring_complete` those that a ring was asked for
-//! ([`io_uring`]). Either way [`accept`] decides, and [`send`] makes one sample of it. The iterators look at what is there
-//! already ([`survey`]).
+//! The entry points are in [`trampolines`] (tier 1), [`tracepoints`] (tier 2, and what both tiers need) and
+//! [`iterators`]; their names are the agent's hook table (collector-bridge/src/bpf/hooks.rs).
+//!
+//! `inet_sock_set_state` remembers each connection that reaches its listener's accept queue ([`state`],
+//! [`pending`]). In tier 1, `do_accept` hands the kernel's own result to [`in_flight`]. In tier 2, `sys_exit`
+//! recognises the returns of accept ([`syscall`]), and `io_uring_complete` the completions of accept requests
+//! ([`io_uring`]). In either tier, [`accept`] decides on the facts of an [`event`], and [`send`] makes one
+//! sample of it. The iterators [`survey`] what exists already.
+//!
+//! Functions are inlined unless their comment says otherwise; a closure that is called needs
+//! `#[inline(always)]` for that. LLVM must not make a function of its own that returns more than one
+//! register: the verifier knows only R0.
+//!
+//! Each map is private to the file that owns it. ARCHITECTURE.md lists all maps with their sizes.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics, stmt_expr_attributes)]
@@ -13,30 +21,34 @@
 
 mod accept;
 mod budget;
-mod calls;
+mod connections;
 mod count;
+mod event;
 mod failure;
+mod file;
 mod filter;
-mod grafted;
+mod in_flight;
 mod io_uring;
 mod iterators;
-mod lives;
-mod maps;
 mod offsets;
-mod open;
+mod own;
 mod peers;
 mod pending;
 mod read;
 mod related;
 mod send;
 mod sock;
+mod sock_graft;
 mod state;
 mod storage;
 mod survey;
 mod syscall;
 mod task;
+mod traced;
 mod tracepoints;
 mod trampolines;
+mod tuple;
+mod uapi;
 
 #[cfg(not(test))]
 #[panic_handler]
@@ -45,7 +57,8 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-// The helpers that this object calls are for GPL-compatible programs only; the source is also Apache-2.0 OR MIT.
+// The kernel lets only GPL-compatible programs call some of the helpers. The source is also Apache-2.0 OR
+// MIT.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,9 +1,13 @@
-//! What the agent finds out before it loads the programs. aya freezes these, so the verifier sees constants.
+//! Constants that the agent sets before it loads the programs: its settings, and offsets into kernel structs.
+//! aya freezes them, so that the verifier sees constants and removes branches that are never taken.
 //!
-//! The names are the keys of the agent's table (collector-bridge/src/bpf/offsets.rs), which finds each offset in
-//! the kernel's BTF.
+//! The agent looks them up by name: settings in collector-bridge/src/bpf/loader.rs, offsets in the table of
+//! collector-bridge/src/bpf/offsets.rs, which finds each in the kernel's BTF.
 
 use aya_ebpf::Global;
+
+/// The value of an offset on a kernel that does not have the member.
+pub const ABSENT: u64 = u64::MAX;
 
 macro_rules! globals {
     ($($(#[$doc:meta])* $name:ident;)*) => {
@@ -12,50 +16,54 @@ macro_rules! globals {
 }
 
 globals! {
-    /// 1: the programs of trampolines capture accepts; 2: those of tracepoints do.
+    /// 1: the programs of `trampolines` capture accepts; 2: those of `tracepoints` do.
     TIER;
     /// Process id of the agent, in the host's pid namespace.
     AGENT_TGID;
-    /// 1: accepts of the agent's own are records too.
+    /// 1: the agent's own accepts and connections are reported, too.
     RECORD_SELF;
     /// Which related calls are captured: bit N for operation N of `SocketCall`.
     RELATED;
-    /// Failure records for each listener and second.
+    /// Reported failures for each listener and second.
     FAILURE_BUDGET;
-    /// 1 if the open connections of each listener are counted, and how long they were.
-    COUNTS_LIVES;
-    /// 1 if any connection can have a trace.
-    TRACES;
-    /// 1 if UNIX sockets are seen to end.
-    UNIX_ENDS;
-    /// Connections of at least this randomness have a trace, and those that waited so long.
+    /// 1: the open connections of each listener are counted, and how long they were open.
+    COUNT_CONNECTIONS;
+    /// 1: connections can have a trace.
+    TRACES_ENABLED;
+    /// 1: `unix_release` is attached, so that the close of UNIX connections is seen.
+    UNIX_RELEASE_SEEN;
+    /// Connections whose randomness is at least this have a trace.
     TRACE_THRESHOLD;
+    /// Connections that waited at least this long to be accepted have a trace, too; nanoseconds.
     TRACE_SLOW_NS;
-    /// The key of the randomness.
+    /// The key of the randomness (`acceptd_common::trace::randomness`).
     TRACE_KEY_0;
     TRACE_KEY_1;
     /// When the programs were loaded, nanoseconds on `CLOCK_BOOTTIME`.
     GENERATION;
-    /// Bits of the filter keys that have values to include, and to exclude.
+    /// Bits of the filter keys that have values to include.
     FILTER_INCLUDES;
+    /// Bits of the filter keys that have values to exclude.
     FILTER_EXCLUDES;
+
     /// System call numbers in the native ABI.
     NR_ACCEPT;
     NR_ACCEPT4;
     NR_LISTEN;
     NR_BIND;
     NR_SOCKET;
-    /// Number of accept in the compatibility ABI, or `u64::MAX` (i386 has none).
+    /// System call numbers in the compatibility ABI; [`ABSENT`] for a call that it lacks (i386 has no
+    /// accept).
     NR_COMPAT_ACCEPT;
     NR_COMPAT_ACCEPT4;
     NR_COMPAT_LISTEN;
     NR_COMPAT_BIND;
     NR_COMPAT_SOCKET;
-    /// Number of socketcall in the compatibility ABI, or `u64::MAX` (arm has none).
+    /// [`ABSENT`] where the compatibility ABI has no socketcall (arm).
     NR_COMPAT_SOCKETCALL;
-    /// Bits of `COMPAT_FLAGS` that say "this system call came through the compatibility ABI".
+    /// Bits of the word at `TASK_COMPAT_FLAGS` that are set during a system call of the compatibility ABI.
     COMPAT_MASK;
-    /// `task_struct.thread_info`, and in it the word that has those bits.
+    /// The word of `task_struct.thread_info` that has these bits.
     TASK_COMPAT_FLAGS;
 
     PT_REGS_NR;
@@ -125,7 +133,7 @@ globals! {
     TCP_BYTES_SENT;
     TCP_BYTES_RETRANS;
     TCP_REQUEST_SNT_SYNACK;
-    /// `tcp_sock.rx_opt.ts_recent_stamp`: of a listener, when it last had to send SYN cookies.
+    /// `tcp_sock.rx_opt.ts_recent_stamp`: for a listener, when it last answered with SYN cookies.
     TCP_OVERFLOW_STAMP;
     SK_REUSEPORT;
     REUSEPORT_OVERFLOW_STAMP;
@@ -141,28 +149,29 @@ globals! {
     UNIX_ADDRESS_LEN;
     /// `unix_address.name.sun_path`
     UNIX_ADDRESS_PATH;
-    /// Context id and port of both ends of a `vsock_sock`, or `u64::MAX` on a kernel without VSOCK, or with it as a
-    /// module.
+    /// Context id and port of both ends of a `vsock_sock`; [`ABSENT`] on a kernel without VSOCK, or with
+    /// VSOCK as a module.
     VSOCK_LOCAL_CID;
     VSOCK_LOCAL_PORT;
     VSOCK_REMOTE_CID;
     VSOCK_REMOTE_PORT;
-    /// `io_kiocb.opcode` and `.file`, `io_accept.file_slot`, or `u64::MAX` on a kernel without io_uring.
+    /// Members of `io_kiocb` and `io_accept`; [`ABSENT`] on a kernel without io_uring.
     IO_OPCODE;
-    /// `io_kiocb.cqe.fd`, which is the descriptor until the request is issued.
+    /// `io_kiocb.cqe.fd`: the descriptor, until the request is issued.
     IO_FD;
     IO_FLAGS;
     IO_FILE;
     IO_ACCEPT_FILE_SLOT;
     IO_CQE_RES;
     IO_CQE_FLAGS;
-    /// 1: the tracepoint io_uring_complete has the completion as one argument, not its parts.
+    /// 1: the tracepoint io_uring_complete has the completion as one argument; else it has the parts.
     IO_COMPLETE_BY_CQE;
     /// `seq_file *` of `struct bpf_iter_meta`
     ITER_SEQ;
-    /// `mptcp_sock.first`, or `u64::MAX` on a kernel without MPTCP.
+    /// `mptcp_sock.first`; [`ABSENT`] on a kernel without MPTCP.
     MPTCP_FIRST;
-    /// The byte of `tcp_sock.is_mptcp`, or `u64::MAX`, and its bits.
+    /// The byte of `tcp_sock.is_mptcp`; [`ABSENT`] on a kernel without MPTCP.
     TCP_IS_MPTCP;
+    /// The bits of `is_mptcp` in this byte.
     TCP_IS_MPTCP_MASK;
 }

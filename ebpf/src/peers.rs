@@ -1,129 +1,142 @@
-//! Who is at the other end, where that is on this host: of a TCP connection over the loopback the process that connected, of a
-//! UNIX connection what the kernel keeps as its peer's credentials.
+//! The client process of a connection within this host. For TCP over the loopback, the client is remembered
+//! when it connects, and found again by the addresses of the connection; for UNIX sockets the kernel keeps
+//! its pid.
 
-use acceptd_common::{Client, Counter, Peer};
-use aya_ebpf::helpers::{
-    bpf_get_current_pid_tgid, bpf_probe_read_kernel_str_bytes,
-    generated::{bpf_get_current_task_btf, bpf_ktime_get_boot_ns},
+use acceptd_common::{ClientProcess, Counter, PeerProcess, limits::CLIENTS as MAX_CLIENTS};
+use aya_ebpf::{
+    helpers::{bpf_probe_read_kernel_str_bytes, generated::bpf_ktime_get_boot_ns},
+    macros::map,
+    maps::HashMap,
 };
 
 use crate::{
     count,
-    maps::{CONNECTING, PEERS},
     offsets::*,
-    read::{at, probed, probed_ptr, typed},
-    sock::{Socket, make_cookie},
+    read::{Other, Probed, Task, load_at},
+    sock::{ProbedSock, TypedSock},
     task,
+    tuple::Tuple,
+    uapi::{BPF_ANY, BPF_F_NO_PREALLOC, PIDTYPE_TGID},
 };
 
-/// `PIDTYPE_TGID`, include/linux/pid_types.h
-const TGID: usize = 1;
+/// Cookie of a client's socket → its process, for connections within this host. An entry is removed by the
+/// accept, or when either end closes before; the agent sweeps entries whose close the programs missed. If the
+/// map is full, `Counter::ClientsFull` counts the connection.
+#[map]
+static CLIENTS: HashMap<u64, ClientProcess> = HashMap::with_max_entries(MAX_CLIENTS, BPF_F_NO_PREALLOC);
 
-/// A socket of the current task begins to connect. The verifier knows `sk` as a socket.
+/// Addresses of the same connections → that cookie, until the server's end is established.
+#[map]
+static CLIENT_COOKIES: HashMap<Tuple, u64> = HashMap::with_max_entries(MAX_CLIENTS, BPF_F_NO_PREALLOC);
+
+/// The current process begins to connect `sk`.
 #[inline(always)]
-pub fn connecting(sk: *const u8) {
-    let cookie = make_cookie(sk);
-    // The main socket of Multipath TCP has none, and no addresses: its subflows connect.
-    if cookie == 0 || !(Socket { sk, inode: 0 }).connected_tuple().is_local() {
+pub fn client_connecting(sk: TypedSock) {
+    let cookie = sk.make_cookie();
+    // The main socket of Multipath TCP has neither cookie nor addresses: its subflows connect.
+    if cookie == 0 || !Tuple::from_client(sk.probed()).is_local() {
         return;
     }
-    let mut peer = Peer::NONE;
-    peer.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    // SAFETY: the helper has no arguments and always returns the current task.
-    peer.exe_len = task::executable_of(unsafe { bpf_get_current_task_btf() } as *const u8, &mut peer.exe);
-    // The port is not chosen yet: the addresses follow at ESTABLISHED.
+    let mut peer = PeerProcess::NONE;
+    peer.tgid = task::current_tgid();
+    peer.exe_len = task::copy_exe_name(task::current(), &mut peer.exe);
+    // The port is not chosen yet: `client_established` adds the addresses.
     // SAFETY: the helper has no arguments.
-    let client = Client { since_ns: unsafe { bpf_ktime_get_boot_ns() }, is_servers: 0, peer };
-    if CONNECTING.insert(&cookie, &client, 0).is_err() {
-        count::add(Counter::PeersFull);
+    let client = ClientProcess { since_ns: unsafe { bpf_ktime_get_boot_ns() }, server_established: 0, peer };
+    if CLIENTS.insert(&cookie, &client, BPF_ANY).is_err() {
+        count::add(Counter::ClientsFull);
     }
 }
 
-/// The client's end is established: before the server's, which finds it by its addresses.
+/// The client's end is established. This comes before the server's end, which finds the client by these
+/// addresses.
 #[inline(always)]
-pub fn established(sk: *const u8) {
-    let cookie: u64 = typed(sk, &SK_COOKIE);
+pub fn client_established(sk: TypedSock) {
+    let cookie = sk.cookie();
     if cookie != 0
-        && CONNECTING.get_ptr(&cookie).is_some()
-        && PEERS.insert(&Socket { sk, inode: 0 }.connected_tuple(), &cookie, 0).is_err()
+        && CLIENTS.get_ptr(&cookie).is_some()
+        && CLIENT_COOKIES.insert(&Tuple::from_client(sk.probed()), &cookie, BPF_ANY).is_err()
     {
-        count::add(Counter::PeersFull);
+        count::add(Counter::ClientsFull);
     }
 }
 
-/// The server's end is established. Returns the cookie of the client's socket; 0 when that is not known. From now on who has the
-/// cookie says when the client is [`done`]: it may be gone when its connection is accepted. A function of its own: its caller
-/// has no stack left for addresses.
+/// The server's end is established. Returns the cookie of the client's socket; 0 if it is not known. From now
+/// on the holder of this cookie must call [`forget_client`]: the client's socket may be gone when its
+/// connection is accepted. Not inlined: its caller has no room on the stack for the addresses.
 #[inline(never)]
-pub fn reached(server: Socket) -> u64 {
-    let tuple = server.accepted_tuple();
+pub fn server_established(server: ProbedSock) -> u64 {
+    let tuple = Tuple::from_server(server);
     if !tuple.is_local() {
         return 0;
     }
-    let Some(cookie) = PEERS.get_ptr(&tuple) else { return 0 };
+    let Some(cookie) = CLIENT_COOKIES.get_ptr(&tuple) else { return 0 };
     // SAFETY: a non-null map value.
     let cookie = unsafe { *cookie };
-    let _ = PEERS.remove(&tuple);
-    if let Some(client) = CONNECTING.get_ptr_mut(&cookie) {
+    let _ = CLIENT_COOKIES.remove(&tuple);
+    if let Some(client) = CLIENTS.get_ptr_mut(&cookie) {
         // SAFETY: a non-null map value.
-        unsafe { (*client).is_servers = 1 };
+        unsafe { (*client).server_established = 1 };
     }
     cookie
 }
 
-/// The client's end closed.
+/// The client's end closed. Once the server's end is established, the server's side forgets the client.
 #[inline(always)]
-pub fn closed(sk: *const u8) {
-    let cookie: u64 = typed(sk, &SK_COOKIE);
+pub fn client_closed(sk: TypedSock) {
+    let cookie = sk.cookie();
     if cookie == 0 {
         return;
     }
-    let Some(client) = CONNECTING.get_ptr(&cookie) else { return };
+    let Some(client) = CLIENTS.get_ptr(&cookie) else { return };
     // SAFETY: a non-null map value.
-    if unsafe { (*client).is_servers } == 0 {
-        let _ = PEERS.remove(&Socket { sk, inode: 0 }.connected_tuple());
-        let _ = CONNECTING.remove(&cookie);
+    if unsafe { (*client).server_established } == 0 {
+        let _ = CLIENT_COOKIES.remove(&Tuple::from_client(sk.probed()));
+        let _ = CLIENTS.remove(&cookie);
     }
 }
 
-/// Fills `out`, which is zero, with what is known of the client whose cookie this is.
+/// Describes the client whose socket has this cookie; `out` is zero, and stays so if the client is not known.
 #[inline(always)]
-pub fn describe(cookie: u64, out: &mut Peer) {
+pub fn describe_client(cookie: u64, out: &mut PeerProcess) {
     if cookie != 0
-        && let Some(client) = CONNECTING.get_ptr(&cookie)
+        && let Some(client) = CLIENTS.get_ptr(&cookie)
     {
         // SAFETY: a non-null map value.
         *out = unsafe { (*client).peer };
     }
 }
 
-/// The accept that took this client's connection was told, or is not to be.
+/// Removes a client whose connection was reported, or will not be.
 #[inline(always)]
-pub fn done(cookie: u64) {
+pub fn forget_client(cookie: u64) {
     if cookie != 0 {
-        let _ = CONNECTING.remove(&cookie);
+        let _ = CLIENTS.remove(&cookie);
     }
 }
 
-/// Fills `out`, which is zero, with who connected to an accepted UNIX socket (`init_peercred`, net/unix/af_unix.c). A process
-/// that is gone has a number, and no executable any more.
+/// Describes the client of an accepted UNIX socket (`init_peercred`, net/unix/af_unix.c); `out` is zero. A
+/// process that is gone still has its pid here, but no executable.
 #[inline(always)]
-pub fn of_unix(accepted: Socket, out: &mut Peer) {
-    let pid = probed_ptr(accepted.sk, &SK_PEER_PID);
+pub fn describe_unix_client(accepted: ProbedSock, out: &mut PeerProcess) {
+    let pid: Probed<Other> = accepted.follow(&SK_PEER_PID);
     if pid.is_null() {
         return;
     }
-    // In the first namespace, the host's.
-    out.tgid = probed(pid, &PID_NUMBER);
-    let node = at(pid.wrapping_add(PID_TASKS.load() as usize + TGID * 8).cast::<u64>()) as *const u8;
+    // In the first pid namespace, the host's.
+    out.tgid = pid.load(&PID_NUMBER);
+    // The first task of the thread group, by the list node in `task_struct.pid_links`.
+    let first = pid.member(&PID_TASKS).wrapping_add(PIDTYPE_TGID * size_of::<u64>());
+    let node = load_at(first.cast::<u64>()) as *const u8;
     if node.is_null() {
         return;
     }
-    let peer = node.wrapping_sub(TASK_PID_LINKS.load() as usize + TGID * 16);
-    let file = probed_ptr(probed_ptr(peer, &TASK_MM), &MM_EXE_FILE);
-    let name = probed_ptr(probed_ptr(file, &FILE_DENTRY), &DENTRY_NAME);
+    // A `struct hlist_node` is two pointers.
+    let task = node.wrapping_sub(TASK_PID_LINKS.load() as usize + PIDTYPE_TGID * 2 * size_of::<u64>());
+    let file: Probed<Other> = Probed::<Task>::new(task).follow::<Other>(&TASK_MM).follow(&MM_EXE_FILE);
+    let name: Probed<Other> = file.follow::<Other>(&FILE_DENTRY).follow(&DENTRY_NAME);
     // SAFETY: the helper takes any address, and fails on one that cannot be read.
-    if let Ok(bytes) = unsafe { bpf_probe_read_kernel_str_bytes(name, &mut out.exe) } {
+    if let Ok(bytes) = unsafe { bpf_probe_read_kernel_str_bytes(name.as_ptr(), &mut out.exe) } {
         out.exe_len = bytes.len() as u32;
     }
 }

@@ -1,119 +1,144 @@
-//! Connections that are established and wait to be accepted, and since when. Tier 1 keeps that in the sockets themselves,
-//! where it dies with them. A bounded hash keyed by cookie has it where the verifier does not know the type of the socket
-//! that an accept finds: all of tier 2's, and the first subflow of a Multipath TCP connection.
+//! Connections that are established and wait to be accepted: since when, and how their handshake went.
+//!
+//! Tier 1 keeps this in the storage of the socket, which the kernel frees with the socket. A bounded hash
+//! keyed by cookie has it where the accept finds a socket without storage access: in all of tier 2, and for
+//! the first subflow of a Multipath TCP connection.
 
-use acceptd_common::{Counter, Handshake};
-use aya_ebpf::helpers::generated::{
-    bpf_ktime_get_boot_ns, bpf_ktime_get_ns, bpf_sk_storage_get, bpf_skc_to_tcp_sock,
+use acceptd_common::{Counter, Handshake, limits::PENDING_CONNECTIONS};
+use aya_ebpf::{
+    btf_maps::SkStorage,
+    helpers::generated::{bpf_ktime_get_boot_ns, bpf_ktime_get_ns},
+    macros::{btf_map, map},
+    maps::HashMap,
 };
 
 use crate::{
     count,
-    lives::Life,
-    maps::{PENDING, WAITING},
     offsets::*,
     peers,
-    read::{probed, probed_ptr, typed},
-    sock::{IPPROTO_TCP, Socket},
+    read::{Other, Typed},
+    sock::{ProbedSock, TypedSock},
+    storage::get_from_socket,
+    uapi::{BPF_ANY, BPF_LOCAL_STORAGE_GET_F_CREATE, BPF_NOEXIST, IPPROTO_TCP},
 };
 
-/// `BPF_SK_STORAGE_GET_F_CREATE`, include/uapi/linux/bpf.h
-const CREATE: u64 = 1;
-/// `BPF_NOEXIST`, include/uapi/linux/bpf.h
-const NEW: u64 = 1;
+/// Tier 1: the state of each connection. Created at SYN_RECV→ESTABLISHED, at a UNIX connect, and by the
+/// survey of what existed before; after the accept it holds the [`ConnectionRecord`]. Freed with the socket.
+#[btf_map]
+static SOCKET_STATE: SkStorage<SocketState> = SkStorage::new();
 
-/// One connection.
+/// Cookie → the same, in tier 2; in tier 1 for subflows of Multipath TCP, and for connections that a failed
+/// accept put back. An entry is removed by the accept or when the socket is destroyed, so it cannot leak. If
+/// the map is full, `Counter::PendingFull` counts the connection.
+#[map]
+static PENDING_BY_COOKIE: HashMap<u64, Pending> = HashMap::with_max_entries(PENDING_CONNECTIONS, 0);
+
+/// A connection that waits to be accepted.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Pending {
     /// Boot time of ESTABLISHED; 0 when that was before the programs were loaded.
     pub established_ns: u64,
-    /// Microseconds, the unit of the kernel's clock for it; 0 when unknown. See [`Handshake`].
+    /// Microseconds, the unit in which the kernel keeps the time of the SYN-ACK; 0 when unknown. See
+    /// [`Handshake`].
     handshake_us: u32,
     /// Eighths of a microsecond, as in `tcp_sock.srtt_us`; 0 when unknown.
     rtt: u32,
     synack_retransmits: u32,
     /// One of the constants below.
     state: u32,
-    /// Cookie of the client's socket, see [`peers::reached`].
+    /// Cookie of the client's socket, from [`peers::server_established`]; 0 when unknown.
     pub client: u64,
 }
 
-/// What a socket keeps.
+/// An accepted connection that [`crate::connections`] counts.
+#[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Kept {
+pub struct ConnectionRecord {
+    pub accepted_ns: u64,
+    /// Inode of its listener; 0 in [`Self::NONE`].
+    pub listener: u64,
+}
+
+impl ConnectionRecord {
+    /// The connection is not counted. Not an `Option`; see [`crate::sock::FileSock::NONE`].
+    pub const NONE: Self = Self { accepted_ns: 0, listener: 0 };
+}
+
+/// The storage of a socket.
+#[repr(C)]
+struct SocketState {
     pending: Pending,
-    /// Of one that was accepted and is counted; else its listener is 0.
-    life: Life,
+    record: ConnectionRecord,
 }
 
 impl Pending {
-    /// It does not wait; at most its handshake is known.
-    const NO: u32 = 0;
-    /// It waits.
-    const WAITS: u32 = 1;
-    /// It was accepted, and told of by the backstop.
-    const TOLD: u32 = 2;
-    /// It is being accepted.
-    const GRAFTED: u32 = 3;
+    /// The connection is not waiting; at most its handshake is known.
+    const NOT_WAITING: u32 = 0;
+    const WAITING: u32 = 1;
+    /// The connection was accepted, and `sock_graft` reported it.
+    const REPORTED: u32 = 2;
+    /// The connection is being accepted.
+    const ACCEPTING: u32 = 3;
 
-    /// What is known of a connection that is not known to wait. No `Option`: LLVM would leave the rest of a `None`
-    /// uninitialised, and copy it, which the verifier refuses.
+    /// A connection that is not known to wait. Not an `Option`; see [`crate::sock::FileSock::NONE`].
     pub const UNKNOWN: Self = Self {
         established_ns: 0,
         handshake_us: 0,
         rtt: 0,
         synack_retransmits: 0,
-        state: Self::NO,
+        state: Self::NOT_WAITING,
         client: 0,
     };
 
-    const fn since(established_ns: u64) -> Self {
-        Self { established_ns, state: Self::WAITS, ..Self::UNKNOWN }
+    const fn waiting_since(established_ns: u64) -> Self {
+        Self { established_ns, state: Self::WAITING, ..Self::UNKNOWN }
     }
 
-    /// Whether it was waiting to be accepted.
     #[inline(always)]
-    pub fn waits(&self) -> bool {
-        self.state == Self::WAITS
+    pub fn is_waiting(&self) -> bool {
+        self.state == Self::WAITING
     }
 
-    /// Whether it was established before the programs were loaded.
+    /// Whether the connection was established before the programs were loaded.
     #[inline(always)]
     pub fn is_preexisting(&self) -> bool {
-        self.waits() && self.established_ns == 0
+        self.is_waiting() && self.established_ns == 0
     }
 
-    /// When it began: with the SYN-ACK, where that is known.
+    /// When the server sent its SYN-ACK, or when the connection was established if the handshake is not
+    /// known.
     #[inline(always)]
-    pub fn began_ns(&self, listener: Socket) -> Option<u64> {
+    pub fn began_ns(&self, listener: ProbedSock) -> Option<u64> {
         if self.established_ns == 0 {
             return None;
         }
-        let handshake_us = if self.knows_handshake(listener) { self.handshake_us } else { 0 };
+        let handshake_us = if self.has_handshake(listener) { self.handshake_us } else { 0 };
         Some(self.established_ns.saturating_sub(u64::from(handshake_us) * 1000))
     }
 
-    /// Whether the backstop told that it was accepted.
+    /// Whether `sock_graft` already reported the accept of this connection.
     #[inline(always)]
-    pub fn is_told(&self) -> bool {
-        self.state == Self::TOLD
+    pub fn is_reported(&self) -> bool {
+        self.state == Self::REPORTED
     }
 
-    /// Whether its handshake is known. Of what was not seen to be established nothing is. Of a connection by SYN cookies the kernel has a round-trip time from a time stamp that has options in its low bits (`cookie_init_timestamp`,
-    /// net/ipv4/syncookies.c): only a handshake that tier 1 saw proves that it is none.
+    /// Whether the handshake figures are valid. That needs ESTABLISHED to have been seen. With SYN cookies
+    /// the kernel computes the round-trip time from a time stamp whose low bits hold TCP options
+    /// (`cookie_init_timestamp`, net/ipv4/syncookies.c), so the figure is wrong. Only a handshake that tier 1
+    /// timed itself proves that the connection did not use a SYN cookie.
     #[inline(always)]
-    fn knows_handshake(&self, listener: Socket) -> bool {
-        let is_seen = TIER.load() == 1 && self.handshake_us != 0;
-        // What was sent twice has no round-trip time.
+    fn has_handshake(&self, listener: ProbedSock) -> bool {
+        let is_timed = TIER.load() == 1 && self.handshake_us != 0;
+        // After a retransmitted SYN-ACK the kernel has no round-trip time.
         let is_known = self.established_ns != 0 && (self.rtt != 0 || self.synack_retransmits != 0);
-        is_known && (is_seen || listener.exists() && !listener.sent_cookies())
+        is_known && (is_timed || !listener.is_null() && !listener.sent_syn_cookies())
     }
 
     /// Fills `out`, which is zero.
     #[inline(always)]
-    pub fn describe_handshake(&self, listener: Socket, out: &mut Handshake) {
-        if self.knows_handshake(listener) {
+    pub fn describe_handshake(&self, listener: ProbedSock, out: &mut Handshake) {
+        if self.has_handshake(listener) {
             out.time_ns = u64::from(self.handshake_us) * 1000;
             out.rtt_ns = u64::from(self.rtt) * 125;
             out.synack_retransmits = self.synack_retransmits;
@@ -122,273 +147,268 @@ impl Pending {
     }
 }
 
-/// Whether the socket itself keeps it. The verifier must know the socket, or it is not in tier 1.
+/// Whether the state of this connection is in the storage of its socket; else it is in maps keyed by cookie.
+/// Every caller with `true` is in tier 1.
 #[inline(always)]
-pub fn is_kept_in(socket: Socket) -> bool {
-    TIER.load() == 1 && !socket.is_mptcp() && !socket.is_subflow()
-}
-
-/// What a socket keeps; the verifier knows `sk` as one.
-#[inline(always)]
-fn of_socket(sk: *const u8, flags: u64) -> Option<&'static mut Pending> {
-    Some(&mut kept_by(sk, flags)?.pending)
+pub fn is_in_socket_storage(sk: ProbedSock) -> bool {
+    TIER.load() == 1 && !sk.is_mptcp() && !sk.is_mptcp_subflow()
 }
 
 #[inline(always)]
-fn kept_by(sk: *const u8, flags: u64) -> Option<&'static mut Kept> {
-    let map = (&raw const WAITING).cast_mut().cast();
-    // SAFETY: the map is one of socket storage, and `sk` a socket.
-    let kept: *mut Kept =
-        unsafe { bpf_sk_storage_get(map, sk as *mut _, core::ptr::null_mut(), flags) }.cast();
-    // SAFETY: a storage that is not null stays while the program runs. A connection is established and accepted once,
-    // one after the other.
-    unsafe { kept.as_mut() }
+fn stored_pending(sk: TypedSock, flags: u64) -> Option<&'static mut Pending> {
+    Some(&mut socket_state(sk, flags)?.pending)
 }
 
-/// `child` is about to be established by the final ACK to `request` (`inet_csk_complete_hashdance`). Tier 1 only.
 #[inline(always)]
-pub fn handshake(child: *const u8, request: *const u8) {
-    // Not by bpf_skc_to_tcp_request_sock, which does not know the requests of Multipath TCP (their `sk_prot` is another).
-    if (Socket { sk: child, inode: 0 }).protocol() != IPPROTO_TCP {
+fn socket_state(sk: TypedSock, flags: u64) -> Option<&'static mut SocketState> {
+    // SAFETY: storage that is not null stays while the program runs. A connection is established and accepted
+    // once, one after the other.
+    unsafe { get_from_socket(&SOCKET_STATE, sk, flags).as_mut() }
+}
+
+/// Tier 1: the final ACK to `request` is about to establish `child` (`inet_csk_complete_hashdance`).
+#[inline(always)]
+pub fn record_handshake(child: TypedSock, request: Typed<Other>) {
+    // Not `bpf_skc_to_tcp_request_sock`: that helper refuses the requests of Multipath TCP, whose `sk_prot`
+    // is another.
+    if child.probed().protocol() != IPPROTO_TCP {
         return;
     }
     // Microseconds on CLOCK_MONOTONIC.
-    let sent: u64 = probed(request, &TCP_REQUEST_SNT_SYNACK);
+    let sent: u64 = request.probed().load(&TCP_REQUEST_SNT_SYNACK);
     if sent == 0 {
         return;
     }
-    if let Some(kept) = of_socket(child, CREATE) {
+    if let Some(pending) = stored_pending(child, BPF_LOCAL_STORAGE_GET_F_CREATE) {
         // SAFETY: the helper has no arguments.
         let now = unsafe { bpf_ktime_get_ns() } / 1000;
-        // Within one tick of the clock it took less than that, and is not unknown.
-        kept.handshake_us = (now.saturating_sub(sent) as u32).max(1);
+        // A handshake within one tick of the clock is known, too, so it must not be 0.
+        pending.handshake_us = (now.saturating_sub(sent) as u32).max(1);
     }
 }
 
-/// `sk` reached its listener's queue; `client` is the cookie of its client's socket, or 0.
+/// `sk` reached its listener's accept queue. `client` is the cookie of its client's socket, or 0.
 #[inline(always)]
-pub fn established(sk: *const u8, cookie: u64, client: u64) {
+pub fn record_established(sk: TypedSock, cookie: u64, client: u64) {
     // A connection of TCP fast open can be accepted before it is established.
-    if is_accepted(sk) || !remember(sk, cookie, client) {
-        return peers::done(client);
+    if sk.probed().is_accepted() || !store(sk, cookie, client) {
+        return peers::forget_client(client);
     }
-    // Meanwhile, perhaps before it was remembered.
-    if is_accepted(sk) && take(Socket { sk, inode: 0 }).waits() {
-        peers::done(client);
+    // It may have been accepted since, and the accept may have come before the entry.
+    if sk.probed().is_accepted() && take(sk).is_waiting() {
+        peers::forget_client(client);
     }
 }
 
+/// Stores that `sk` waits from now on. Returns `false` if there was no memory for it, which is counted.
 #[inline(always)]
-fn is_accepted(sk: *const u8) -> bool {
-    !probed_ptr(sk, &SK_SOCKET).is_null()
-}
-
-/// Whether there is memory for it, which else is counted.
-#[inline(always)]
-fn remember(sk: *const u8, cookie: u64, client: u64) -> bool {
-    let connection = Socket { sk, inode: 0 };
+fn store(sk: TypedSock, cookie: u64, client: u64) -> bool {
     // SAFETY: the helper has no arguments.
-    let mut pending = Pending { client, ..Pending::since(unsafe { bpf_ktime_get_boot_ns() }) };
-    // SAFETY: the verifier knows `sk` as a socket.
-    let tcp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as *const u8;
+    let mut pending = Pending { client, ..Pending::waiting_since(unsafe { bpf_ktime_get_boot_ns() }) };
+    let tcp = sk.tcp();
     if !tcp.is_null() {
-        pending.rtt = typed(tcp, &TCP_SRTT_US);
-        // Begins as the count of the request's (`tcp_create_openreq_child`, net/ipv4/tcp_minisocks.c).
-        pending.synack_retransmits = typed(tcp, &TCP_TOTAL_RETRANS);
+        pending.rtt = tcp.load(&TCP_SRTT_US);
+        // Starts as the count of the request (`tcp_create_openreq_child`, net/ipv4/tcp_minisocks.c).
+        pending.synack_retransmits = tcp.load(&TCP_TOTAL_RETRANS);
     }
     if TIER.load() == 1 {
-        // Also of a subflow, whose handshake was kept there.
-        let Some(kept) = of_socket(sk, CREATE) else {
+        // For a subflow, too: `record_handshake` stored its handshake here.
+        let Some(stored) = stored_pending(sk, BPF_LOCAL_STORAGE_GET_F_CREATE) else {
             count::add(Counter::PendingFull);
             return false;
         };
-        pending.handshake_us = kept.handshake_us;
-        if is_kept_in(connection) {
-            *kept = pending;
+        pending.handshake_us = stored.handshake_us;
+        if is_in_socket_storage(sk.probed()) {
+            *stored = pending;
             return true;
         }
     } else if pending.synack_retransmits == 0 {
-        // Without a retransmission the first sample of the round-trip time is that of SYN-ACK and ACK.
+        // Without a retransmission, the first sample of the round-trip time is that of SYN-ACK and ACK.
         pending.handshake_us = pending.rtt.div_ceil(8);
     }
     if cookie == 0 {
         return false;
     }
-    let is_kept = PENDING.insert(&cookie, &pending, 0).is_ok();
-    if !is_kept {
+    let is_stored = PENDING_BY_COOKIE.insert(&cookie, &pending, BPF_ANY).is_ok();
+    if !is_stored {
         count::add(Counter::PendingFull);
     }
-    is_kept
+    is_stored
 }
 
-/// A UNIX client connects, and `sk` will be the server's end. Tier 1 only.
+/// Tier 1: a UNIX client connects, and `sk` will be the server's end.
 #[inline(always)]
-pub fn connected_unix(sk: *const u8) {
-    match of_socket(sk, CREATE) {
+pub fn record_unix_connect(sk: TypedSock) {
+    match stored_pending(sk, BPF_LOCAL_STORAGE_GET_F_CREATE) {
         // SAFETY: the helper has no arguments.
-        Some(kept) => *kept = Pending::since(unsafe { bpf_ktime_get_boot_ns() }),
+        Some(pending) => *pending = Pending::waiting_since(unsafe { bpf_ktime_get_boot_ns() }),
         None => count::add(Counter::PendingFull),
     }
 }
 
-/// `sk` waits since before the programs were loaded.
+/// `sk` has been waiting since before the programs were loaded.
 #[inline(always)]
-pub fn existed(sk: *const u8, cookie: u64) {
-    // On the stack: of a constant in `.rodata` the map got the value of another one (seen).
-    let unknown = core::hint::black_box(Pending::since(0));
-    if !is_kept_in(Socket { sk, inode: 0 }) {
-        let _ = PENDING.insert(&cookie, &unknown, NEW);
-    } else if let Some(kept) = of_socket(sk, CREATE)
-        && kept.state == Pending::NO
+pub fn record_preexisting(sk: TypedSock, cookie: u64) {
+    // On the stack: from a constant in `.rodata`, the map got the value of another constant (seen).
+    let waiting = core::hint::black_box(Pending::waiting_since(0));
+    if !is_in_socket_storage(sk.probed()) {
+        let _ = PENDING_BY_COOKIE.insert(&cookie, &waiting, BPF_NOEXIST);
+    } else if let Some(pending) = stored_pending(sk, BPF_LOCAL_STORAGE_GET_F_CREATE)
+        && pending.state == Pending::NOT_WAITING
     {
-        *kept = unknown;
+        *pending = waiting;
     }
 }
 
-/// Forgets a connection, and says what was known of it. In tier 1 the verifier knows `socket`.
+/// Removes a connection from those that wait, and returns what was known about it.
 #[inline(always)]
-pub fn take(socket: Socket) -> Pending {
-    if !is_kept_in(socket) {
-        return take_by_cookie(socket.cookie());
+pub fn take(sk: TypedSock) -> Pending {
+    if !is_in_socket_storage(sk.probed()) {
+        return take_by_cookie(sk.probed().identity_cookie());
     }
-    let Some(kept) = of_socket(socket.sk, 0) else { return Pending::UNKNOWN };
-    let pending = *kept;
-    if pending.waits() || pending.state == Pending::GRAFTED {
-        // Its memory goes with the socket: to give it back now would cost more.
-        kept.state = Pending::NO;
+    let Some(stored) = stored_pending(sk, 0) else { return Pending::UNKNOWN };
+    let pending = *stored;
+    if pending.is_waiting() || pending.state == Pending::ACCEPTING {
+        // The kernel frees the storage with the socket. To delete it here would cost more.
+        stored.state = Pending::NOT_WAITING;
     }
     pending
 }
 
-/// A connection that the socket itself keeps was accepted, and is counted.
+/// [`take`] for a connection whose state is not in the storage of its socket: all of tier 2's. 0 is no
+/// cookie.
 #[inline(always)]
-pub fn lives(sk: *const u8, life: Life) -> bool {
-    let Some(kept) = kept_by(sk, CREATE) else { return false };
-    kept.life = life;
-    true
-}
-
-/// Tier 1: a connection that is counted ends.
-#[inline(always)]
-pub fn take_life(sk: *const u8) -> Option<Life> {
-    if TIER.load() != 1 {
-        return None;
-    }
-    let kept = kept_by(sk, 0)?;
-    let life = kept.life;
-    kept.life = Life::NONE;
-    if life.listener == 0 { None } else { Some(life) }
-}
-
-#[inline(always)]
-fn take_by_cookie(cookie: u64) -> Pending {
-    // Of what was not seen to be established.
+pub fn take_by_cookie(cookie: u64) -> Pending {
+    // Without a cookie, the connection was not seen to be established.
     if cookie == 0 {
         return Pending::UNKNOWN;
     }
-    let Some(pending) = PENDING.get_ptr(&cookie) else { return Pending::UNKNOWN };
+    let Some(pending) = PENDING_BY_COOKIE.get_ptr(&cookie) else { return Pending::UNKNOWN };
     // SAFETY: a non-null map value.
     let pending = unsafe { *pending };
-    let _ = PENDING.remove(&cookie);
+    let _ = PENDING_BY_COOKIE.remove(&cookie);
     pending
 }
 
-/// `accepted` is being accepted, and is not abandoned whatever happens; what is known of it stays. Tier 1 only.
+/// Keeps the record of an accepted connection in the storage of its socket. Returns `false` if there was no
+/// memory.
 #[inline(always)]
-pub fn graft(accepted: Socket) -> Pending {
-    let kept = if is_kept_in(accepted) {
-        match of_socket(accepted.sk, 0) {
-            Some(kept) => kept,
+pub fn store_connection_record(sk: TypedSock, record: ConnectionRecord) -> bool {
+    let Some(state) = socket_state(sk, BPF_LOCAL_STORAGE_GET_F_CREATE) else { return false };
+    state.record = record;
+    true
+}
+
+/// Takes the record of a connection out of the storage of its socket, if it is there.
+#[inline(always)]
+pub fn take_connection_record(sk: TypedSock) -> Option<ConnectionRecord> {
+    if TIER.load() != 1 {
+        return None;
+    }
+    let state = socket_state(sk, 0)?;
+    let record = state.record;
+    state.record = ConnectionRecord::NONE;
+    if record.listener == 0 { None } else { Some(record) }
+}
+
+/// Tier 1: marks a connection that is being accepted, so that it does not count as abandoned whatever happens
+/// next. Returns what is known about it, which stays.
+#[inline(always)]
+pub fn mark_accepting(accepted: TypedSock) -> Pending {
+    let stored = if is_in_socket_storage(accepted.probed()) {
+        match stored_pending(accepted, 0) {
+            Some(stored) => stored,
             None => return Pending::UNKNOWN,
         }
     } else {
-        match PENDING.get_ptr_mut(&accepted.cookie()) {
+        match PENDING_BY_COOKIE.get_ptr_mut(&accepted.probed().identity_cookie()) {
             // SAFETY: a non-null map value.
-            Some(kept) => unsafe { &mut *kept },
+            Some(stored) => unsafe { &mut *stored },
             None => return Pending::UNKNOWN,
         }
     };
-    let pending = *kept;
-    kept.state = Pending::GRAFTED;
+    let pending = *stored;
+    stored.state = Pending::ACCEPTING;
     pending
 }
 
-/// The accept that took a connection failed after all. Tier 1 only, where its socket can no longer be asked for: it is about to
-/// be closed.
+/// Tier 1: the accept that took a connection failed after all, and the kernel is about to close the
+/// connection. By cookie, because no hook has the socket any more.
 #[inline(always)]
-pub fn give_back(cookie: u64, established_ns: u64) {
-    if let Some(kept) = PENDING.get_ptr_mut(&cookie) {
+pub fn put_back(cookie: u64, established_ns: u64) {
+    if let Some(stored) = PENDING_BY_COOKIE.get_ptr_mut(&cookie) {
         // SAFETY: a non-null map value.
-        unsafe { (*kept).state = Pending::WAITS };
+        unsafe { (*stored).state = Pending::WAITING };
         return;
     }
-    // On the stack, as above.
-    let waits = core::hint::black_box(Pending::since(established_ns));
-    if PENDING.insert(&cookie, &waits, 0).is_err() {
+    // On the stack, as in `record_preexisting`.
+    let waiting = core::hint::black_box(Pending::waiting_since(established_ns));
+    if PENDING_BY_COOKIE.insert(&cookie, &waiting, BPF_ANY).is_err() {
         count::add(Counter::PendingFull);
     }
 }
 
-/// Forgets a connection that ends, and says what was known of it.
+/// [`take`] for a connection that closes.
 #[inline(always)]
-pub fn take_ended(socket: Socket) -> Pending {
-    let pending = take(socket);
-    if pending.state != Pending::GRAFTED {
+pub fn take_closed(sk: TypedSock) -> Pending {
+    let pending = take(sk);
+    if pending.state != Pending::ACCEPTING {
         return pending;
     }
-    // Its accept was told without its end, or failed and gave it back.
-    let back = take_by_cookie(socket.cookie());
-    if back.waits() {
-        return Pending { client: pending.client, ..back };
+    // Either its accept was reported although its return was not seen, or the accept failed and put it back.
+    let put_back = take_by_cookie(sk.probed().identity_cookie());
+    if put_back.is_waiting() {
+        return Pending { client: pending.client, ..put_back };
     }
-    peers::done(pending.client);
-    back
+    peers::forget_client(pending.client);
+    put_back
 }
 
-/// The backstop tells of `accepted`. Tier 1 only.
+/// Tier 1: marks a connection whose accept `sock_graft` reports, so that `do_accept` does not report it
+/// again.
 #[inline(always)]
-pub fn tell(accepted: Socket) {
-    // On the stack, as above.
-    let told = core::hint::black_box(Pending { state: Pending::TOLD, ..Pending::UNKNOWN });
-    if !is_kept_in(accepted) {
-        let cookie = accepted.cookie();
+pub fn mark_reported(accepted: TypedSock) {
+    // On the stack, as in `record_preexisting`.
+    let reported = core::hint::black_box(Pending { state: Pending::REPORTED, ..Pending::UNKNOWN });
+    if !is_in_socket_storage(accepted.probed()) {
+        let cookie = accepted.probed().identity_cookie();
         if cookie != 0 {
-            let _ = PENDING.insert(&cookie, &told, 0);
+            let _ = PENDING_BY_COOKIE.insert(&cookie, &reported, BPF_ANY);
         }
-    } else if let Some(kept) = of_socket(accepted.sk, CREATE) {
-        *kept = told;
+    } else if let Some(stored) = stored_pending(accepted, BPF_LOCAL_STORAGE_GET_F_CREATE) {
+        *stored = reported;
     }
 }
 
-/// Whether a connection is known to wait, without forgetting it. Tier 2 only.
+/// Tier 2: whether a connection is known to wait.
 #[inline(always)]
-pub fn is_known(accepted: Socket) -> bool {
-    PENDING.get_ptr(&accepted.cookie()).is_some()
+pub fn is_pending(accepted: ProbedSock) -> bool {
+    PENDING_BY_COOKIE.get_ptr(&accepted.identity_cookie()).is_some()
 }
 
-/// Since when the connection waits that the next accept on `listener` takes; nothing when that is not known. In tier 1
-/// the verifier knows `listener`.
+/// When the oldest connection in the accept queue of `listener` was established; `None` if that is not known.
+/// `oldest` is this connection as the caller found it.
 #[inline(always)]
-pub fn oldest_since(listener: Socket, oldest: Socket) -> Option<u64> {
-    if !is_kept_in(listener) {
-        let pending = PENDING.get_ptr(&oldest.cookie())?;
+pub fn oldest_established_ns(listener: TypedSock, oldest: ProbedSock) -> Option<u64> {
+    if !is_in_socket_storage(listener.probed()) {
+        let pending = PENDING_BY_COOKIE.get_ptr(&oldest.identity_cookie())?;
         // SAFETY: a non-null map value.
         return Some(unsafe { (*pending).established_ns });
     }
-    // The same way once more, with types. It may be accepted or closed meanwhile; its memory stays that of a TCP socket
-    // as long as this program runs (`SLAB_TYPESAFE_BY_RCU`, `tcp_prot`).
-    // SAFETY: the verifier knows the listener as a socket.
-    let tcp = unsafe { bpf_skc_to_tcp_sock(listener.sk as *mut _) } as *const u8;
+    // The same way to the connection once more, now with types, since its storage is wanted. The connection
+    // may be accepted or closed meanwhile; its memory stays that of a TCP socket as long as this program runs
+    // (`SLAB_TYPESAFE_BY_RCU`, `tcp_prot`).
+    let tcp = listener.tcp();
     if tcp.is_null() {
         return None;
     }
-    let request: *const u8 = typed(tcp, &ACCEPT_QUEUE_HEAD);
+    let request: Typed<Other> = tcp.follow(&ACCEPT_QUEUE_HEAD);
     if request.is_null() {
         return None;
     }
-    let connection: *const u8 = typed(request, &REQUEST_SK);
+    let connection: TypedSock = request.follow(&REQUEST_SK);
     if connection.is_null() {
         return None;
     }
-    Some(of_socket(connection, 0)?.established_ns)
+    Some(stored_pending(connection, 0)?.established_ns)
 }

@@ -1,16 +1,20 @@
-//! From an event that was decided on to a sample in the ring.
+//! Samples into the ring buffer, each with its header and sequence number.
 
 use core::mem::size_of;
 
 use acceptd_common::{ABI_VERSION, Counter, Header, Kind};
-use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use aya_ebpf::{helpers::bpf_get_smp_processor_id, macros::map, maps::RingBuf};
 
-use crate::{count, maps::EVENTS};
+use crate::count;
 
-/// A sample: begins with a [`Header`], and all-zero bytes are a valid one.
+/// Samples on their way to the agent, which sets the size (`capture.ring_bytes`) when it loads the programs.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+/// A sample.
 ///
 /// # Safety
-/// Both must be true.
+/// The type begins with a [`Header`], and all-zero bytes are a valid value of it.
 pub unsafe trait Sample: 'static {
     const KIND: Kind;
 }
@@ -32,25 +36,26 @@ unsafe impl Sample for acceptd_common::ListenerState {
     const KIND: Kind = Kind::ListenerClosed;
 }
 // SAFETY: likewise.
-unsafe impl Sample for acceptd_common::Closed {
-    const KIND: Kind = Kind::Closed;
+unsafe impl Sample for acceptd_common::ConnectionClosed {
+    const KIND: Kind = Kind::ConnectionClosed;
 }
 // SAFETY: likewise.
-unsafe impl Sample for acceptd_common::Abandoned {
-    const KIND: Kind = Kind::Abandoned;
+unsafe impl Sample for acceptd_common::ConnectionAbandoned {
+    const KIND: Kind = Kind::ConnectionAbandoned;
 }
 
-/// Sends one sample that `fill` fills; it is zero but for its header. Counts what became of it.
+/// Sends a sample of the event at `now` (boot clock, ns). `fill` gets it zeroed, and its header is written
+/// afterwards. Counts the sample as submitted, or as lost if the ring is full.
 #[inline(always)]
 pub fn send<S: Sample>(now: u64, fill: impl FnOnce(&mut S)) {
-    // Before the reservation, so that an event without room leaves a gap.
+    // Before the reservation, so that a lost sample leaves a gap in the sequence.
     let sequence = count::next_sequence();
     let Some(mut entry) = EVENTS.reserve::<S>(0) else {
         return count::add(Counter::LostRing);
     };
     let sample = entry.as_mut_ptr();
-    // SAFETY: the reservation has the size and alignment of a sample, of which all-zero bytes are a valid one that
-    // begins with a header.
+    // SAFETY: the reservation has the size and alignment of a sample, of which all-zero bytes are a valid one
+    // that begins with a header.
     let (header, out) = unsafe {
         zero(sample);
         (sample.cast::<Header>(), &mut *sample)
@@ -58,40 +63,42 @@ pub fn send<S: Sample>(now: u64, fill: impl FnOnce(&mut S)) {
     fill(out);
     // SAFETY: as above; `out` is not used any more.
     let header = unsafe { &mut *header };
-    describe::<S>(header, sequence);
+    write_header::<S>(header, sequence);
     header.boot_ns = now;
     entry.submit(0);
     count::add(Counter::Submitted);
 }
 
-/// Sends a sample that was filled before, but for its header's other fields than the time. Counts what became of it.
+/// Sends a sample that was filled before. The time in its header is set already; the rest of the header is
+/// written here. Counts the sample as submitted, or as lost if the ring is full.
 #[inline(always)]
-pub fn send_kept<S: Sample>(sample: &mut S) {
+pub fn send_filled<S: Sample>(sample: &mut S) {
     let sequence = count::next_sequence();
     // SAFETY: every sample begins with a header.
     let header = unsafe { &mut *(&raw mut *sample).cast::<Header>() };
-    describe::<S>(header, sequence);
+    write_header::<S>(header, sequence);
     match EVENTS.output::<S>(&*sample, 0) {
         Ok(()) => count::add(Counter::Submitted),
         Err(_) => count::add(Counter::LostRing),
     }
 }
 
-/// Fills a value with zeros, word by word: of anything else LLVM makes a loop over bytes.
+/// Fills a value with zeros, word by word. From anything else LLVM makes a loop over bytes.
 ///
 /// # Safety
-/// There is memory for one at `value`.
+/// `value` points to writable memory for a `T`.
 #[inline(always)]
 pub unsafe fn zero<T>(value: *mut T) {
     const { assert!(size_of::<T>() % 8 == 0 && align_of::<T>() == 8) };
     for word in 0..size_of::<T>() / 8 {
-        // SAFETY: within the value, which is aligned to words. Volatile, so that it stays what it is.
+        // SAFETY: within the value, which is aligned to words. Volatile, so that LLVM does not merge the
+        // stores.
         unsafe { core::ptr::write_volatile(value.cast::<u64>().add(word), 0) };
     }
 }
 
 #[inline(always)]
-fn describe<S: Sample>(header: &mut Header, sequence: u64) {
+fn write_header<S: Sample>(header: &mut Header, sequence: u64) {
     header.abi = ABI_VERSION;
     header.kind = S::KIND as u16;
     header.length = size_of::<S>() as u32;

@@ -1,266 +1,184 @@
-//! Reading sockets: from a descriptor to its socket, and what a socket says about itself.
+//! `struct sock`: the fields of a socket, its cookie, and how it is described in a sample.
 
 use acceptd_common::{Connection, Listener, UnixName, limits::UNIX_NAME_LEN};
-use aya_ebpf::helpers::{
-    bpf_probe_read_kernel_buf,
-    generated::{bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_sock_from_file},
+use aya_ebpf::{
+    Global,
+    helpers::{
+        bpf_probe_read_kernel_buf,
+        generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock},
+    },
 };
 
 use crate::{
     offsets::*,
-    read::{
-        probed, probed_ptr, typed, {self},
+    read::{Other, Probed, Sock, Socket, Typed},
+    uapi::{
+        AF_INET, AF_INET6, AF_UNIX, AF_VSOCK, IPPROTO_MPTCP, IPPROTO_TCP, SOCK_SEQPACKET, SOCK_STREAM,
+        TCP_LISTEN,
     },
 };
 
-pub const AF_UNIX: u16 = 1;
-pub const AF_INET: u16 = 2;
-pub const AF_INET6: u16 = 10;
-pub const AF_VSOCK: u16 = 40;
-// include/uapi/linux/in.h
-pub const IPPROTO_TCP: u16 = 6;
-pub const IPPROTO_MPTCP: u16 = 262;
-// include/linux/net.h
-const SOCK_STREAM: u16 = 1;
-const SOCK_SEQPACKET: u16 = 5;
-/// `TCP_LISTEN`, include/net/tcp_states.h; UNIX and VSOCK sockets use it too.
-const LISTEN: u8 = 10;
+/// A `struct sock` whose type the verifier knows. Only such a socket has storage, can be given a cookie, and
+/// can be loaded from without a helper.
+pub type TypedSock = Typed<Sock>;
 
-pub const ABSENT: u64 = u64::MAX;
+/// A `struct sock` of which only the address is known: found through a file descriptor, or copied from a
+/// [`TypedSock`] for code that serves both. Null means that there is no socket.
+pub type ProbedSock = Probed<Sock>;
+
 /// An IPv6 address as four words; an IPv4 address is the first.
 pub type Address = [u32; 4];
 
-/// A connection, named from the side that opened it. IPv4-mapped addresses are kept as IPv4, so that both ends
-/// have one name for it.
+/// A socket with the inode of its file.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Tuple {
-    pub client: Address,
-    pub server: Address,
-    /// Network order.
-    pub client_port: u16,
-    /// Network order.
-    pub server_port: u16,
-    pub netns: u32,
-}
-
-/// A `struct sock` and the inode of its file. Whether the verifier knows the type depends on where it is from: of sockets
-/// found by descriptor it does not.
-#[derive(Clone, Copy)]
-pub struct Socket {
-    pub sk: *const u8,
+pub struct FileSock {
+    pub sk: ProbedSock,
+    /// The N of `socket:[N]`; 0 when it has no file.
     pub inode: u64,
 }
 
-/// The socket behind a descriptor of the current process; [`Socket::NONE`] if it is none. A sibling thread may have closed or
-/// replaced the descriptor since: only the pending cookie proves that this is the socket that accept returned.
-#[inline(always)]
-pub fn of_fd(fd: i32) -> Socket {
-    // SAFETY: the helper has no arguments and always returns the current task.
-    let task = unsafe { bpf_get_current_task_btf() } as *const u8;
-    let files: *const u8 = typed(task, &TASK_FILES);
-    let table: *const u8 = typed(files, &FILES_FDT);
-    // A negative descriptor is beyond every table.
-    if fd as u32 >= typed::<u32>(table, &FDT_MAX_FDS) {
-        return Socket::NONE;
-    }
-    let array: u64 = typed(table, &FDT_FD);
-    let slot = (array as *const u64).wrapping_add(fd as usize);
-    of_file(read::at(slot) as *const u8)
-}
-
-/// The socket behind a file, if it is one.
-#[inline(always)]
-pub fn of_file(file: *const u8) -> Socket {
-    if file.is_null() {
-        return Socket::NONE;
-    }
-    let socket = probed_ptr(file, &FILE_PRIVATE_DATA);
-    let sk = probed_ptr(socket, &SOCKET_SK);
-    // Every file has private_data. It is a socket only if all three point back at each other.
-    let is_socket =
-        !sk.is_null() && probed_ptr(socket, &SOCKET_FILE) == file && probed_ptr(sk, &SK_SOCKET) == socket;
-    if !is_socket {
-        return Socket::NONE;
-    }
-    Socket { sk, inode: inode_of(file) }
-}
-
-/// The socket behind a file that the verifier knows as one, if it is one. The verifier then knows the socket, too.
-#[inline(always)]
-pub fn of_typed_file(file: *const u8) -> Socket {
-    // SAFETY: the verifier knows `file` as a struct file.
-    let socket = unsafe { bpf_sock_from_file(file as *mut _) } as *const u8;
-    if socket.is_null() {
-        return Socket::NONE;
-    }
-    let sk: *const u8 = typed(socket, &SOCKET_SK);
-    if sk.is_null() { Socket::NONE } else { Socket { sk, inode: inode_of(file) } }
-}
-
-/// The socket that the verifier knows as a struct socket, if it has one of a family yet.
-#[inline(always)]
-pub fn of_typed_socket(socket: *const u8) -> Socket {
-    let sk: *const u8 = typed(socket, &SOCKET_SK);
-    if sk.is_null() { Socket::NONE } else { Socket { sk, inode: inode_of_socket(socket) } }
-}
-
-/// The inode of a struct socket. What the kernel uses by itself has no file, and none that anybody can see.
-#[inline(always)]
-pub fn inode_of_socket(socket: *const u8) -> u64 {
-    let file = probed_ptr(socket, &SOCKET_FILE);
-    if file.is_null() { 0 } else { inode_of(file) }
-}
-
-#[inline(always)]
-fn inode_of(file: *const u8) -> u64 {
-    probed(probed_ptr(file, &FILE_INODE), &INODE_NUMBER)
-}
-
-/// The socket's cookie, made if it has none; the verifier knows `sk` as a socket. Never for an MPTCP main socket: the
-/// sockets that it accepts would inherit the cookie, and applications would see that.
-#[inline(always)]
-pub fn make_cookie(sk: *const u8) -> u64 {
-    if typed::<u16>(sk, &SK_PROTOCOL) == IPPROTO_MPTCP {
-        return 0;
-    }
-    // SAFETY: the verifier knows `sk` as a struct sock.
-    unsafe { bpf_get_socket_cookie(sk as *mut _) }
-}
-
-/// A family whose connections acceptd knows to describe.
-#[inline(always)]
-pub fn is_known(family: u16) -> bool {
-    matches!(family, AF_UNIX | AF_INET | AF_INET6 | AF_VSOCK)
-}
-
-/// A type of socket that can be accepted on.
-#[inline(always)]
-pub fn can_listen(socket_type: u16) -> bool {
-    matches!(socket_type, SOCK_STREAM | SOCK_SEQPACKET)
-}
-
-impl Tuple {
-    /// Not known yet.
-    pub const NONE: Self = Self { client: [0; 4], server: [0; 4], client_port: 0, server_port: 0, netns: 0 };
-
-    /// Whether both ends are on this host: at addresses of the loopback, or at one address.
-    #[inline(always)]
-    pub fn is_local(&self) -> bool {
-        let [first, second, third, last] = self.server;
-        let rest = second | third;
-        let is_127 = rest | last == 0 && first.to_ne_bytes()[0] == 127;
-        is_127 || first | rest == 0 && last == 1_u32.to_be() || self.client == self.server
-    }
-}
-
-/// [`Socket::accepted_tuple`] of a `struct sock`. A global function, which the verifier looks at once and not on every path
-/// that leads to it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn describe_tuple(sk: u64, out: *mut Tuple) -> i32 {
-    // SAFETY: the verifier gives a pointer to a tuple, or null.
-    let Some(out) = (unsafe { out.as_mut() }) else { return 0 };
-    let socket = Socket { sk: sk as *const u8, inode: 0 };
-    let family = socket.family();
-    out.client = unmapped(family, socket.peer_address());
-    out.server = unmapped(family, socket.local_address());
-    out.client_port = socket.peer_port();
-    out.server_port = socket.local_port();
-    out.netns = socket.netns();
-    0
-}
-
-impl Socket {
-    /// No socket. What a struct on the stack holds is no `Option`: LLVM would leave the rest of a `None` uninitialised, and
-    /// copy it, which the verifier refuses.
-    pub const NONE: Self = Self { sk: core::ptr::null(), inode: 0 };
+impl FileSock {
+    /// No socket. Structs on the stack have no `Option` fields: LLVM leaves the rest of a `None`
+    /// uninitialised and copies it all the same, which the verifier of 6.1 refuses.
+    pub const NONE: Self = Self { sk: ProbedSock::NULL, inode: 0 };
 
     #[inline(always)]
     pub fn exists(self) -> bool {
         !self.sk.is_null()
     }
+}
 
-    /// This, or if it is none, the other.
+/// Whether acceptd records connections of this address family.
+#[inline(always)]
+pub fn is_recorded_family(family: u16) -> bool {
+    matches!(family, AF_UNIX | AF_INET | AF_INET6 | AF_VSOCK)
+}
+
+/// Whether sockets of this type can be accepted on.
+#[inline(always)]
+pub fn can_listen(socket_type: u16) -> bool {
+    matches!(socket_type, SOCK_STREAM | SOCK_SEQPACKET)
+}
+
+impl TypedSock {
+    /// The socket of a `struct socket`; null if it has none.
+    #[inline(always)]
+    pub fn from_socket(socket: Typed<Socket>) -> Self {
+        socket.follow(&SOCKET_SK)
+    }
+
+    /// The cookie that the socket already has, or 0. That of an MPTCP main socket is its listener's; see
+    /// [`ProbedSock::identity`].
+    #[inline(always)]
+    pub fn cookie(self) -> u64 {
+        self.load(&SK_COOKIE)
+    }
+
+    /// The socket's cookie, which is made if it has none. 0 for an MPTCP main socket, which is never given
+    /// one: the sockets that it accepts would inherit the cookie, and applications would see that.
+    #[inline(always)]
+    pub fn make_cookie(self) -> u64 {
+        if self.load::<u16>(&SK_PROTOCOL) == IPPROTO_MPTCP {
+            return 0;
+        }
+        // SAFETY: `self` is typed.
+        unsafe { bpf_get_socket_cookie(self.as_ptr()) }
+    }
+
+    /// The same socket as a `struct tcp_sock`; null if it is not one of TCP, or only a request or in
+    /// TIME_WAIT.
+    #[inline(always)]
+    pub fn tcp(self) -> Self {
+        // SAFETY: `self` is typed, and the helper returns a `struct tcp_sock *` or null.
+        unsafe { Self::new(bpf_skc_to_tcp_sock(self.as_ptr()) as *const u8) }
+    }
+}
+
+impl ProbedSock {
+    /// This socket, or `other` if this is null.
     #[inline(always)]
     pub fn or(self, other: Self) -> Self {
-        if self.exists() { self } else { other }
+        if self.is_null() { other } else { self }
     }
 
     #[inline(always)]
     pub fn family(self) -> u16 {
-        probed(self.sk, &SK_FAMILY)
+        self.load(&SK_FAMILY)
     }
 
     #[inline(always)]
     pub fn protocol(self) -> u16 {
-        probed(self.sk, &SK_PROTOCOL)
+        self.load(&SK_PROTOCOL)
     }
 
     #[inline(always)]
     pub fn socket_type(self) -> u16 {
-        probed(self.sk, &SK_TYPE)
+        self.load(&SK_TYPE)
     }
 
     #[inline(always)]
-    pub fn listens(self) -> bool {
-        probed::<u8>(self.sk, &SK_STATE) == LISTEN
+    pub fn is_listening(self) -> bool {
+        self.load::<u8>(&SK_STATE) == TCP_LISTEN
     }
 
-    /// The socket whose cookie and queue count: itself, or the first subflow of an MPTCP socket. The main socket
-    /// of an accepted MPTCP connection inherits its listener's cookie, and would not be unique.
+    /// Whether the socket waits in a listener's accept queue, or has not got there yet: accept gives it its
+    /// `struct socket` (`sock_graft`).
     #[inline(always)]
-    pub fn identity(self) -> *const u8 {
-        if self.protocol() == IPPROTO_MPTCP && MPTCP_FIRST.load() != ABSENT {
-            probed_ptr(self.sk, &MPTCP_FIRST)
-        } else {
-            self.sk
-        }
+    pub fn is_accepted(self) -> bool {
+        !self.follow::<Socket>(&SK_SOCKET).is_null()
     }
 
-    /// Whether this listener, or its group, ever had to answer with SYN cookies: then any of its connections may be one of those
-    /// (`tcp_synq_overflow`, include/net/tcp.h). When that was is known in jiffies only. A function of its own: its caller has no
-    /// stack left for what it reads.
+    /// The socket whose cookie and accept queue count: the first subflow of an MPTCP main socket, else the
+    /// socket itself. An accepted MPTCP main socket inherits its listener's cookie, which is not unique.
+    #[inline(always)]
+    pub fn identity(self) -> Self {
+        if self.is_mptcp() && MPTCP_FIRST.load() != ABSENT { self.follow(&MPTCP_FIRST) } else { self }
+    }
+
+    /// Whether this listener, or its `SO_REUSEPORT` group, ever answered with SYN cookies; then any of its
+    /// connections may have been established with one (`tcp_synq_overflow`, include/net/tcp.h). The kernel
+    /// keeps the time only in jiffies. Not inlined: its caller has no room on the stack for these loads.
     #[inline(never)]
-    pub fn sent_cookies(self) -> bool {
+    pub fn sent_syn_cookies(self) -> bool {
         let tcp = self.identity();
-        let group = probed_ptr(tcp, &SK_REUSEPORT);
+        let group: Probed<Other> = tcp.follow(&SK_REUSEPORT);
         let stamp: u32 = if group.is_null() {
-            probed(tcp, &TCP_OVERFLOW_STAMP)
+            tcp.load(&TCP_OVERFLOW_STAMP)
         } else {
-            probed(group, &REUSEPORT_OVERFLOW_STAMP)
+            group.load(&REUSEPORT_OVERFLOW_STAMP)
         };
         stamp != 0
     }
 
-    /// Whether it is Multipath TCP's main socket.
+    /// Whether this is the main socket of a Multipath TCP connection.
     #[inline(always)]
     pub fn is_mptcp(self) -> bool {
         self.protocol() == IPPROTO_MPTCP
     }
 
-    /// Whether it is a TCP socket that belongs to a Multipath TCP connection.
+    /// Whether this is a TCP socket that belongs to a Multipath TCP connection.
     #[inline(always)]
-    pub fn is_subflow(self) -> bool {
+    pub fn is_mptcp_subflow(self) -> bool {
         TCP_IS_MPTCP.load() != ABSENT
             && self.protocol() == IPPROTO_TCP
             && matches!(self.family(), AF_INET | AF_INET6)
-            && probed::<u8>(self.sk, &TCP_IS_MPTCP) & TCP_IS_MPTCP_MASK.load() as u8 != 0
+            && self.load::<u8>(&TCP_IS_MPTCP) & TCP_IS_MPTCP_MASK.load() as u8 != 0
     }
 
-    /// The cookie that the socket already has, or 0. Read, never asked for: the helper would give one to sockets
-    /// whose owner then sees it.
+    /// The cookie that the socket already has, or 0. It is never made here: the application that owns the
+    /// socket would see it.
     #[inline(always)]
-    pub fn cookie(self) -> u64 {
-        probed(self.identity(), &SK_COOKIE)
+    pub fn identity_cookie(self) -> u64 {
+        self.identity().load(&SK_COOKIE)
     }
 
     #[inline(always)]
     pub fn local_address(self) -> Address {
         match self.family() {
             AF_UNIX => [0; 4],
-            AF_VSOCK => self.vsock(&VSOCK_LOCAL_CID, &VSOCK_LOCAL_PORT),
-            family => address(self.sk, family, &SK_RCV_SADDR, &SK_V6_RCV_SADDR),
+            AF_VSOCK => self.vsock_address(&VSOCK_LOCAL_CID, &VSOCK_LOCAL_PORT),
+            family => self.inet_address(family, &SK_RCV_SADDR, &SK_V6_RCV_SADDR),
         }
     }
 
@@ -268,76 +186,60 @@ impl Socket {
     pub fn peer_address(self) -> Address {
         match self.family() {
             AF_UNIX => [0; 4],
-            AF_VSOCK => self.vsock(&VSOCK_REMOTE_CID, &VSOCK_REMOTE_PORT),
-            family => address(self.sk, family, &SK_DADDR, &SK_V6_DADDR),
+            AF_VSOCK => self.vsock_address(&VSOCK_REMOTE_CID, &VSOCK_REMOTE_PORT),
+            family => self.inet_address(family, &SK_DADDR, &SK_V6_DADDR),
         }
     }
 
     #[inline(always)]
-    fn vsock(self, cid: &aya_ebpf::Global<u64>, port: &aya_ebpf::Global<u64>) -> Address {
-        if cid.load() == ABSENT {
-            // VMADDR_CID_ANY and VMADDR_PORT_ANY: not known.
-            return [u32::MAX, u32::MAX, 0, 0];
-        }
-        [probed(self.sk, cid), probed(self.sk, port), 0, 0]
+    fn inet_address(self, family: u16, v4: &Global<u64>, v6: &Global<u64>) -> Address {
+        if family == AF_INET6 { self.load(v6) } else { [self.load(v4), 0, 0, 0] }
     }
 
-    /// `inet_sport`, network order. Not `skc_num`: that is 0 once the peer reset the connection.
+    #[inline(always)]
+    fn vsock_address(self, cid: &Global<u64>, port: &Global<u64>) -> Address {
+        if cid.load() == ABSENT {
+            // VMADDR_CID_ANY and VMADDR_PORT_ANY stand for unknown.
+            return [u32::MAX, u32::MAX, 0, 0];
+        }
+        [self.load(cid), self.load(port), 0, 0]
+    }
+
+    /// The local port, network order: `inet_sport`, since `skc_num` is 0 once the peer reset the connection.
     #[inline(always)]
     pub fn local_port(self) -> u16 {
         match self.family() {
-            AF_INET | AF_INET6 => probed(self.sk, &INET_SPORT),
+            AF_INET | AF_INET6 => self.load(&INET_SPORT),
             _ => 0,
         }
     }
 
+    /// The peer's port, network order.
     #[inline(always)]
     pub fn peer_port(self) -> u16 {
         match self.family() {
-            AF_INET | AF_INET6 => probed(self.sk, &SK_DPORT),
+            AF_INET | AF_INET6 => self.load(&SK_DPORT),
             _ => 0,
         }
     }
 
+    /// The inode number of the network namespace.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        probed(probed_ptr(self.sk, &SK_NET), &NET_INUM)
+        self.follow::<Other>(&SK_NET).load(&NET_INUM)
     }
 
-    /// Connections in the accept queue, and its limit. UNIX sockets queue what they accept like data.
+    /// Connections in the accept queue, and its limit. UNIX listeners queue connections as they queue data.
     #[inline(always)]
     fn backlog(self) -> (u32, u32) {
         let identity = self.identity();
         let length = if self.family() == AF_UNIX { &SK_RECEIVE_LENGTH } else { &SK_ACK_BACKLOG };
-        (probed(identity, length), probed(identity, &SK_MAX_ACK_BACKLOG))
+        (identity.load(length), identity.load(&SK_MAX_ACK_BACKLOG))
     }
 
-    /// The connection that this accepted socket is the server's end of.
+    /// Whether an accept on `listener` can have returned this socket.
     #[inline(always)]
-    pub fn accepted_tuple(self) -> Tuple {
-        // The verifier wants memory that was written to, and LLVM may not find out that it need not be.
-        let mut tuple = core::hint::black_box(Tuple::NONE);
-        // What the verifier knows as a socket is no number to it: read as memory, it is.
-        describe_tuple(read::at((&raw const self.sk).cast::<u64>()), &mut tuple);
-        tuple
-    }
-
-    /// The connection that this connected socket is the client's end of.
-    #[inline(always)]
-    pub fn connected_tuple(self) -> Tuple {
-        let accepted = self.accepted_tuple();
-        Tuple {
-            client: accepted.server,
-            server: accepted.client,
-            client_port: accepted.server_port,
-            server_port: accepted.client_port,
-            netns: accepted.netns,
-        }
-    }
-
-    /// Whether an accept on `listener` can have brought this socket.
-    #[inline(always)]
-    pub fn may_be_of(self, listener: Self) -> bool {
+    pub fn may_come_from(self, listener: Self) -> bool {
         self.family() == listener.family()
             && self.protocol() == listener.protocol()
             && self.local_port() == listener.local_port()
@@ -346,13 +248,13 @@ impl Socket {
 
     /// Describes the socket as a listener.
     #[inline(always)]
-    pub fn describe_listener(self, out: &mut Listener) {
-        out.cookie = self.cookie();
-        out.inode = self.inode;
-        out.addr = bytes(self.local_address());
+    pub fn describe_listener(self, inode: u64, out: &mut Listener) {
+        out.cookie = self.identity_cookie();
+        out.inode = inode;
+        out.addr = address_bytes(self.local_address());
         out.netns = self.netns();
         (out.backlog_length, out.backlog_limit) = self.backlog();
-        out.drops = probed(self.identity(), &SK_DROPS);
+        out.drops = self.identity().load(&SK_DROPS);
         out.port = self.local_port();
         out.family = self.family();
         out.protocol = self.protocol();
@@ -361,11 +263,11 @@ impl Socket {
 
     /// Describes the socket as a connection.
     #[inline(always)]
-    pub fn describe_connection(self, out: &mut Connection) {
-        out.cookie = self.cookie();
-        out.inode = self.inode;
-        out.local_addr = bytes(self.local_address());
-        out.peer_addr = bytes(self.peer_address());
+    pub fn describe_connection(self, inode: u64, out: &mut Connection) {
+        out.cookie = self.identity_cookie();
+        out.inode = inode;
+        out.local_addr = address_bytes(self.local_address());
+        out.peer_addr = address_bytes(self.peer_address());
         out.netns = self.netns();
         out.local_port = self.local_port();
         out.peer_port = self.peer_port();
@@ -373,39 +275,33 @@ impl Socket {
         out.protocol = self.protocol();
     }
 
-    /// The name of a UNIX socket; `out` is zero.
+    /// Copies the name of a UNIX socket; `out` is zero. The name has a length, and may begin with NUL and
+    /// contain others (`unix_mkname_bsd`, net/unix/af_unix.c).
     #[inline(always)]
     pub fn unix_name(self, out: &mut UnixName) {
-        unix_name(self.sk, out);
+        let address: Probed<Other> = self.follow(&UNIX_ADDR);
+        if address.is_null() {
+            return;
+        }
+        // The kernel's length includes the family.
+        let length = address.load::<u32>(&UNIX_ADDRESS_LEN).saturating_sub(2);
+        copy_name(length, out, |to| {
+            // SAFETY: the helper takes any address, and fails on one that cannot be read.
+            unsafe { bpf_probe_read_kernel_buf(address.member(&UNIX_ADDRESS_PATH), to) }.is_ok()
+        });
     }
 
-    /// The name of the UNIX socket at the other end; `out` is zero.
+    /// Copies the name of the UNIX socket at the other end; `out` is zero.
     #[inline(always)]
     pub fn unix_peer_name(self, out: &mut UnixName) {
-        let peer = probed_ptr(self.sk, &UNIX_PEER);
+        let peer: Self = self.follow(&UNIX_PEER);
         if !peer.is_null() {
-            unix_name(peer, out);
+            peer.unix_name(out);
         }
     }
 }
 
-/// The name has a length, and may begin with NUL and hold others (`unix_mkname_bsd`, net/unix/af_unix.c).
-#[inline(always)]
-fn unix_name(sk: *const u8, out: &mut UnixName) {
-    let address = probed_ptr(sk, &UNIX_ADDR);
-    if address.is_null() {
-        return;
-    }
-    // The length counts the family, too.
-    let length = probed::<u32>(address, &UNIX_ADDRESS_LEN).saturating_sub(2);
-    let path = address.wrapping_add(UNIX_ADDRESS_PATH.load() as usize);
-    copy_name(length, out, |to| {
-        // SAFETY: the helper takes any address, and fails on one that cannot be read.
-        unsafe { bpf_probe_read_kernel_buf(path, to) }.is_ok()
-    });
-}
-
-/// Fills a name of `length` bytes with what `read` reads.
+/// Lets `read` fill a name of `length` bytes. A length that no name has leaves `out` as it is.
 #[inline(always)]
 pub fn copy_name(length: u32, out: &mut UnixName, read: impl FnOnce(&mut [u8]) -> bool) {
     if length == 0 || length > UNIX_NAME_LEN as u32 {
@@ -416,9 +312,9 @@ pub fn copy_name(length: u32, out: &mut UnixName, read: impl FnOnce(&mut [u8]) -
     }
 }
 
-/// The address as it is in memory: of the internet families network order.
+/// The bytes of an address as they are in memory: network order for IPv4 and IPv6.
 #[inline(always)]
-pub fn bytes(address: Address) -> [u8; 16] {
+pub fn address_bytes(address: Address) -> [u8; 16] {
     let mut out = [0; 16];
     let [a, b, c, d] = address.map(u32::to_ne_bytes);
     out[..4].copy_from_slice(&a);
@@ -426,17 +322,4 @@ pub fn bytes(address: Address) -> [u8; 16] {
     out[8..12].copy_from_slice(&c);
     out[12..].copy_from_slice(&d);
     out
-}
-
-#[inline(always)]
-fn address(sk: *const u8, family: u16, v4: &aya_ebpf::Global<u64>, v6: &aya_ebpf::Global<u64>) -> Address {
-    if family == AF_INET6 { probed(sk, v6) } else { [probed(sk, v4), 0, 0, 0] }
-}
-
-/// An IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) as the IPv4 address that it stands for.
-#[inline(always)]
-fn unmapped(family: u16, address: Address) -> Address {
-    let [first, second, third, last] = address;
-    let is_mapped = family == AF_INET6 && first == 0 && second == 0 && third == 0xffff_u32.to_be();
-    if is_mapped { [last, 0, 0, 0] } else { address }
 }

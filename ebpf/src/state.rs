@@ -1,92 +1,64 @@
-//! `inet_sock_set_state` and `tcp_destroy_sock`: connections that wait to be accepted, those that nobody accepted,
-//! listeners, and the agent's own connections.
+//! The life of TCP sockets, from `inet_sock_set_state` and `tcp_destroy_sock`: connections that reach an
+//! accept queue, connections that close, listeners that close, and connects by processes of this host.
 //!
-//! They run in softirq or in the client: the current task says nothing about the server. The one exception is
-//! CLOSE→SYN_SENT, where it is the process that connects.
+//! These hooks run in softirq or in the client's process, so that the current task says nothing about the
+//! server. Only at CLOSE→SYN_SENT is it known: the process that connects.
 
-use acceptd_common::{Abandoned, Counter, ListenerState};
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
+use acceptd_common::{ConnectionAbandoned, Counter, ListenerState};
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 
 use crate::{
-    accept::opened_by_agent,
-    count, filter, lives,
-    maps::{OWN_BY_COOKIE, OWN_BY_TUPLE},
+    connections, count, filter,
     offsets::*,
-    open, peers, pending,
-    read::typed,
+    own, peers, pending,
     send::send,
-    sock::{IPPROTO_MPTCP, Socket, Tuple, make_cookie},
+    sock::TypedSock,
+    traced,
+    uapi::{IPPROTO_MPTCP, TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT},
 };
 
-// include/net/tcp_states.h
-const ESTABLISHED: u8 = 1;
-const SYN_SENT: u8 = 2;
-const SYN_RECV: u8 = 3;
-const CLOSE: u8 = 7;
-const LISTEN: u8 = 10;
-
+/// `sk` goes from TCP state `old` to `new`.
 #[inline(always)]
-pub fn changed(sk: *const u8, old: u8, new: u8) {
+pub fn changed(sk: TypedSock, old: u8, new: u8) {
     match new {
-        ESTABLISHED if old == SYN_RECV => {
-            let cookie = make_cookie(sk);
-            pending::established(sk, cookie, peers::reached(Socket { sk, inode: 0 }));
+        TCP_ESTABLISHED if old == TCP_SYN_RECV => {
+            let cookie = sk.make_cookie();
+            pending::record_established(sk, cookie, peers::server_established(sk.probed()));
         }
-        ESTABLISHED if old == SYN_SENT => {
-            own_established(sk);
-            peers::established(sk);
+        TCP_ESTABLISHED if old == TCP_SYN_SENT => {
+            own::established(sk);
+            peers::client_established(sk);
         }
-        SYN_SENT => connecting(sk),
-        LISTEN => {
-            // Gives the listener its cookie, which accept can then read.
-            make_cookie(sk);
+        TCP_SYN_SENT => connecting(sk),
+        TCP_LISTEN => {
+            // Accept can then read the listener's cookie.
+            sk.make_cookie();
         }
-        CLOSE if old == LISTEN => listener_closed(sk),
-        CLOSE => {
-            closed(sk);
-            peers::closed(sk);
-            open::ended(sk, old);
-            lives::ended(sk);
+        TCP_CLOSE if old == TCP_LISTEN => listener_closed(sk),
+        TCP_CLOSE => {
+            connection_closed(sk);
+            peers::client_closed(sk);
+            traced::closed(sk, old);
+            connections::count_closed(sk);
         }
         _ => {}
     }
 }
 
 #[inline(always)]
-fn connecting(sk: *const u8) {
-    if bpf_get_current_pid_tgid() >> 32 != AGENT_TGID.load() {
-        return peers::connecting(sk);
-    }
-    let cookie = make_cookie(sk);
-    // The port is not chosen yet: the addresses follow at ESTABLISHED.
-    let unknown = Tuple::NONE;
-    if OWN_BY_COOKIE.insert(&cookie, &unknown, 0).is_err() {
-        count::add(Counter::OwnFull);
-    }
+fn connecting(sk: TypedSock) {
+    if own::is_current_process() { own::connecting(sk) } else { peers::client_connecting(sk) }
 }
 
+/// Reports the final state of a listener, with the number of connections that it dropped. The main socket of
+/// an MPTCP listener reports nothing, since its first subflow does.
 #[inline(always)]
-fn own_established(sk: *const u8) {
-    let cookie: u64 = typed(sk, &SK_COOKIE);
-    let Some(tuple) = OWN_BY_COOKIE.get_ptr_mut(&cookie) else { return };
-    let own = Socket { sk, inode: 0 }.connected_tuple();
-    // SAFETY: a non-null map value.
-    unsafe { *tuple = own };
-    if OWN_BY_TUPLE.insert(&own, &1, 0).is_err() {
-        count::add(Counter::OwnFull);
-    }
-}
-
-/// The last word of a listener: how many connections it dropped. The main socket of an MPTCP listener is silent, its
-/// first subflow speaks for it.
-#[inline(always)]
-fn listener_closed(sk: *const u8) {
-    if typed::<u16>(sk, &SK_PROTOCOL) == IPPROTO_MPTCP {
+fn listener_closed(sk: TypedSock) {
+    if sk.load::<u16>(&SK_PROTOCOL) == IPPROTO_MPTCP {
         return;
     }
-    let listener = Socket { sk, inode: 0 };
     count::add(Counter::Other);
-    if !filter::passes_socket(listener) {
+    if !filter::passes_socket(sk.probed()) {
         return count::add(Counter::Filtered);
     }
     // SAFETY: the helper has no arguments.
@@ -94,55 +66,48 @@ fn listener_closed(sk: *const u8) {
     send(
         now,
         #[inline(always)]
-        |out: &mut ListenerState| listener.describe_listener(&mut out.listener),
+        |out: &mut ListenerState| sk.probed().describe_listener(0, &mut out.listener),
     );
 }
 
 #[inline(always)]
-fn closed(sk: *const u8) {
-    let cookie: u64 = typed(sk, &SK_COOKIE);
-    if cookie == 0 {
+fn connection_closed(sk: TypedSock) {
+    let cookie = sk.cookie();
+    if cookie == 0 || own::closed(cookie) {
         return;
     }
-    if let Some(tuple) = OWN_BY_COOKIE.get_ptr(&cookie) {
-        // SAFETY: a non-null map value.
-        let own = unsafe { *tuple };
-        let _ = OWN_BY_TUPLE.remove(&own);
-        let _ = OWN_BY_COOKIE.remove(&cookie);
-        return;
-    }
-    // A connection with an error (reset by the peer, timed out) stays in the queue, and accept returns it. Without
-    // one it is the queue that ends, with its listener (`inet_csk_listen_stop`, net/ipv4/inet_connection_sock.c).
-    if typed::<i32>(sk, &SK_ERR) == 0 {
-        never_accepted(sk);
+    // A connection with an error (reset by the peer, timed out) stays in the queue, and accept returns it.
+    // Without an error the queue itself closes, with its listener (`inet_csk_listen_stop`,
+    // net/ipv4/inet_connection_sock.c).
+    if sk.load::<i32>(&SK_ERR) == 0 {
+        report_if_abandoned(sk);
     }
 }
 
-/// The socket is gone for good.
+/// The kernel frees the socket.
 #[inline(always)]
-pub fn destroyed(sk: *const u8) {
-    // What was ever pending has a cookie.
-    if typed::<u64>(sk, &SK_COOKIE) != 0 {
-        never_accepted(sk);
-        open::ended(sk, 0);
-        lives::ended(sk);
+pub fn destroyed(sk: TypedSock) {
+    // A connection that was ever pending has a cookie.
+    if sk.cookie() != 0 {
+        report_if_abandoned(sk);
+        traced::closed(sk, 0);
+        connections::count_closed(sk);
     }
 }
 
-/// Tells of a connection if it is still pending.
+/// Reports a connection that closes while it still waits to be accepted.
 #[inline(always)]
-fn never_accepted(sk: *const u8) {
-    let connection = Socket { sk, inode: 0 };
-    let pending = pending::take_ended(connection);
-    if !pending.waits() {
+fn report_if_abandoned(sk: TypedSock) {
+    let pending = pending::take_closed(sk);
+    if !pending.is_waiting() {
         return;
     }
-    peers::done(pending.client);
+    peers::forget_client(pending.client);
     count::add(Counter::Other);
-    if opened_by_agent(connection) && RECORD_SELF.load() == 0 {
+    if own::opened(sk.probed()) && !own::are_reported() {
         return count::add(Counter::SelfAccept);
     }
-    if !filter::passes_socket(connection) {
+    if !filter::passes_socket(sk.probed()) {
         return count::add(Counter::Filtered);
     }
     // SAFETY: the helper has no arguments.
@@ -150,8 +115,8 @@ fn never_accepted(sk: *const u8) {
     send(
         now,
         #[inline(always)]
-        |out: &mut Abandoned| {
-            connection.describe_connection(&mut out.socket);
+        |out: &mut ConnectionAbandoned| {
+            sk.probed().describe_connection(0, &mut out.socket);
             let since = pending.established_ns;
             out.queue_ns = if since == 0 { 0 } else { now.saturating_sub(since) };
         },

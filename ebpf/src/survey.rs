@@ -1,105 +1,107 @@
-//! Passes over what is there: every open listener with its owner, and the connections that were queued before the
-//! programs were attached.
+//! Surveys what exists already: every open listener with its owner, and the connections that were queued
+//! before the programs were attached.
 
 use core::mem::size_of;
 
 use acceptd_common::ListenerState;
-use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_skc_to_tcp_sock};
+use aya_ebpf::{helpers::generated::bpf_seq_write, macros::map, maps::Array};
 
 use crate::{
-    maps::ROW,
     offsets::*,
-    open, pending,
-    read::{probed, probed_ptr},
+    pending,
+    read::{File, Other, Probed, Task, Typed},
     send::zero,
-    sock::{
-        AF_INET, AF_INET6, AF_UNIX, Socket, is_known, make_cookie, {self},
-    },
-    task,
+    sock::{ProbedSock, TypedSock, is_recorded_family},
+    task, traced,
+    uapi::{AF_INET, AF_INET6, AF_UNIX, TCP_CLOSE_WAIT, TCP_ESTABLISHED},
 };
 
-// include/net/tcp_states.h
-const ESTABLISHED: u8 = 1;
-const CLOSE_WAIT: u8 = 8;
+/// The row that the survey fills, which is too large for the stack. The agent runs one survey at a time.
+#[map]
+static SURVEY_ROW: Array<ListenerState> = Array::with_max_entries(1, 0);
 
-/// One open file of one process. Of a listener, a row is written to `seq`.
+/// Visits one open file of one process. If it is a listener, writes a row to `seq` (`struct seq_file`).
 #[inline(always)]
-pub fn open_file(seq: *const u8, task: *const u8, fd: u32, file: *const u8) {
-    let listener = sock::of_typed_file(file);
-    if !listener.exists() || !listener.listens() || !is_known(listener.family()) {
+pub fn visit_file(seq: Typed<Other>, task: Typed<Task>, fd: u32, file: Typed<File>) {
+    let sk = TypedSock::from_file(file);
+    if sk.is_null() {
+        return;
+    }
+    let listener = sk.probed();
+    if !listener.is_listening() || !is_recorded_family(listener.family()) {
         return;
     }
     let is_inet = matches!(listener.family(), AF_INET | AF_INET6);
     if is_inet {
-        // So that accept can read it.
-        make_cookie(listener.sk);
+        // Accept can then read the cookie.
+        sk.make_cookie();
     }
-    let Some(row) = ROW.get_ptr_mut(0) else { return };
+    let Some(row) = SURVEY_ROW.get_ptr_mut(0) else { return };
     // SAFETY: a non-null map value, of which all-zero bytes are a valid one. One survey runs at a time.
     let out = unsafe {
         zero(row);
         &mut *row
     };
-    task::other(task, &mut out.owner);
-    listener.describe_listener(&mut out.listener);
+    task::describe_other(task, &mut out.owner);
+    listener.describe_listener(file.probed().inode(), &mut out.listener);
     out.fd = fd as i32;
     if listener.family() == AF_UNIX {
         listener.unix_name(&mut out.name);
-        oldest_of_unix(listener, out);
+        describe_oldest_unix(listener, out);
     } else if is_inet {
-        oldest_of_inet(listener, out);
+        describe_oldest_inet(sk, out);
     }
-    // A full buffer is made larger by the kernel, which then visits this file again.
-    // SAFETY: the verifier knows `seq`; the row is of this size.
-    unsafe { bpf_seq_write(seq as *mut _, row.cast(), size_of::<ListenerState>() as u32) };
+    // If the buffer is full, the kernel enlarges it and visits this file again.
+    // SAFETY: `seq` is typed, and the row has this size.
+    unsafe { bpf_seq_write(seq.as_ptr(), row.cast(), size_of::<ListenerState>() as u32) };
 }
 
 /// The connection that the next accept takes, and since when it waits (`reqsk_queue_remove`,
 /// include/net/request_sock.h).
 #[inline(always)]
-fn oldest_of_inet(listener: Socket, out: &mut ListenerState) {
-    let request = probed_ptr(listener.identity(), &ACCEPT_QUEUE_HEAD);
+fn describe_oldest_inet(listener: TypedSock, out: &mut ListenerState) {
+    let request: Probed<Other> = listener.probed().identity().follow(&ACCEPT_QUEUE_HEAD);
     if request.is_null() {
         return;
     }
-    let connection = Socket { sk: probed_ptr(request, &REQUEST_SK), inode: 0 };
-    out.oldest = connection.sk as u64;
-    out.oldest_since_ns = pending::oldest_since(listener, connection).unwrap_or_default();
+    let connection: ProbedSock = request.follow(&REQUEST_SK);
+    out.oldest = connection.as_ptr() as u64;
+    out.oldest_since_ns = pending::oldest_established_ns(listener, connection).unwrap_or_default();
 }
 
-/// What waits is a packet in the receive queue, whose end is the queue itself (`unix_accept`, net/unix/af_unix.c).
-/// The kernel does not know since when.
+/// A UNIX connection waits as a packet in the listener's receive queue, whose end is the queue itself
+/// (`unix_accept`, net/unix/af_unix.c). The kernel does not keep since when it waits.
 #[inline(always)]
-fn oldest_of_unix(listener: Socket, out: &mut ListenerState) {
-    let queue = listener.sk.wrapping_add(SK_RECEIVE_NEXT.load() as usize);
-    let first = probed_ptr(listener.sk, &SK_RECEIVE_NEXT);
-    if first != queue {
-        out.oldest = first as u64;
+fn describe_oldest_unix(listener: ProbedSock, out: &mut ListenerState) {
+    let queue = listener.member(&SK_RECEIVE_NEXT);
+    let first: Probed<Other> = listener.follow(&SK_RECEIVE_NEXT);
+    if first.as_ptr() != queue {
+        out.oldest = first.as_ptr() as u64;
     }
 }
 
-/// One socket of the TCP hash tables. A connection that no file has yet is queued: its cookie is made, and
-/// remembered without a time.
+/// Visits one socket of the TCP hash tables. A connection without a file is queued: it gets a cookie, and is
+/// remembered as waiting since an unknown time.
 #[inline(always)]
-pub fn tcp_socket(skc: *const u8) {
-    // SAFETY: the verifier knows `skc` as a struct sock_common; null for what is no whole socket.
-    let sk = unsafe { bpf_skc_to_tcp_sock(skc as *mut _) } as *const u8;
+pub fn visit_tcp_socket(skc: TypedSock) {
+    // Null for requests and sockets in TIME_WAIT.
+    let sk = skc.tcp();
     if sk.is_null() {
         return;
     }
-    if !is_queued(sk) {
-        return open::is_there(Socket { sk, inode: 0 }.cookie());
+    if !is_queued(sk.probed()) {
+        return traced::mark_alive(sk.probed().identity_cookie());
     }
-    let cookie = make_cookie(sk);
-    pending::existed(sk, cookie);
-    if !is_queued(sk) {
-        // Accepted meanwhile, perhaps before it was remembered.
-        let _ = pending::take(Socket { sk, inode: 0 });
+    let cookie = sk.make_cookie();
+    pending::record_preexisting(sk, cookie);
+    if !is_queued(sk.probed()) {
+        // It was accepted meanwhile, perhaps before it was remembered.
+        let _ = pending::take(sk);
     }
 }
 
 #[inline(always)]
-fn is_queued(sk: *const u8) -> bool {
-    let state: u8 = probed(sk, &SK_STATE);
-    matches!(state, ESTABLISHED | CLOSE_WAIT) && probed_ptr(sk, &SK_SOCKET).is_null()
+fn is_queued(sk: ProbedSock) -> bool {
+    let state: u8 = sk.load(&SK_STATE);
+    matches!(state, TCP_ESTABLISHED | TCP_CLOSE_WAIT) && !sk.is_accepted()
 }

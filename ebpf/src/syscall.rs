@@ -1,48 +1,74 @@
-//! Which system call it is: decided by ABI first, because the numbers of one ABI mean something else in the
-//! other (43 is accept on x86_64 and times on i386; 288 is accept4 and keyctl).
+//! Which system call a thread is in. The ABI is decided first, because a number means different calls in
+//! different ABIs (43 is accept on x86_64 and times on i386; 288 is accept4 and keyctl).
 
-use acceptd_common::{Call, SocketCall};
+use acceptd_common::{AcceptCall, Counter, SocketCall, limits::BLOCKED_THREADS};
 use aya_ebpf::{
     Global,
-    helpers::{bpf_probe_read_user, generated::bpf_get_current_task_btf},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_probe_read_user,
+        generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    },
+    macros::map,
+    maps::HashMap,
 };
 
-use crate::{offsets::*, read::typed};
+use crate::{
+    count,
+    offsets::*,
+    read::{Other, Typed},
+    task,
+    uapi::{BPF_ANY, SYS_ACCEPT, SYS_ACCEPT4, SYS_BIND, SYS_LISTEN, SYS_SOCKET},
+};
 
-// include/uapi/linux/net.h
-const SYS_SOCKET: u64 = 1;
-const SYS_BIND: u64 = 2;
-const SYS_LISTEN: u64 = 4;
-const SYS_ACCEPT: u64 = 5;
-const SYS_ACCEPT4: u64 = 18;
+/// Tier 2: thread → boot time at which it entered accept. Used only when attempts are captured.
+#[map]
+static ACCEPT_ENTRIES: HashMap<u64, u64> = HashMap::with_max_entries(BLOCKED_THREADS, 0);
 
-/// A system call that acceptd looks at.
+/// A system call that acceptd captures.
 #[derive(Clone, Copy)]
 pub struct SystemCall {
-    pub what: What,
+    pub kind: CallKind,
     pub arguments: [u64; 3],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum What {
-    /// With [`Call::SYSCALL_ACCEPT`] or [`Call::SYSCALL_ACCEPT4`].
+pub enum CallKind {
+    /// With [`AcceptCall::SYSCALL_ACCEPT`] or [`AcceptCall::SYSCALL_ACCEPT4`].
     Accept(u8),
     /// With an operation of [`SocketCall`].
     Related(u8),
 }
 
-/// Whether the agent wants to know of this operation.
+/// Whether the configuration asks for this operation of [`SocketCall`].
 #[inline(always)]
-pub fn is_wanted(operation: u8) -> bool {
+pub fn is_captured(operation: u8) -> bool {
     RELATED.load() >> operation & 1 == 1
 }
 
-/// The call that `regs` (struct pt_regs) describes, if it is one of those.
+/// The system call that the current thread is in, if acceptd captures it.
 #[inline(always)]
-pub fn of(regs: *const u8) -> Option<SystemCall> {
+pub fn current() -> Option<SystemCall> {
+    // SAFETY: the helpers take the current task, and return its `struct pt_regs *` at the entry of the
+    // kernel.
+    from_registers(unsafe { Typed::new(bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8) })
+}
+
+/// If the current thread is in accept or accept4: which of them (`AcceptCall::SYSCALL_…`), and the descriptor
+/// that it accepts on.
+#[inline(always)]
+pub fn current_accept() -> Option<(u8, i32)> {
+    match current()? {
+        SystemCall { kind: CallKind::Accept(syscall), arguments } => Some((syscall, arguments[0] as i32)),
+        SystemCall { kind: CallKind::Related(_), .. } => None,
+    }
+}
+
+/// The system call that `regs` (`struct pt_regs`) describes, if acceptd captures it.
+#[inline(always)]
+pub fn from_registers(regs: Typed<Other>) -> Option<SystemCall> {
     // `int` on arm64, `unsigned long` on x86_64: the lower half of both.
-    let number = u64::from(typed::<u32>(regs, &PT_REGS_NR));
-    // Cheap refusal of nearly every system call of the host, before anything else is read.
+    let number = u64::from(regs.load::<u32>(&PT_REGS_NR));
+    // Nearly every system call of the host leaves here, before anything else is read.
     let native = by_number(number, &NR_ACCEPT, &NR_ACCEPT4, &NR_LISTEN, &NR_BIND, &NR_SOCKET);
     let compat = by_number(
         number,
@@ -55,21 +81,19 @@ pub fn of(regs: *const u8) -> Option<SystemCall> {
     if native.is_none() && compat.is_none() && number != NR_COMPAT_SOCKETCALL.load() {
         return None;
     }
-    // SAFETY: the helper has no arguments and always returns the current task.
-    let task = unsafe { bpf_get_current_task_btf() } as *const u8;
-    let in_compat = u64::from(typed::<u32>(task, &TASK_COMPAT_FLAGS)) & COMPAT_MASK.load() != 0;
+    let in_compat = u64::from(task::current().load::<u32>(&TASK_COMPAT_FLAGS)) & COMPAT_MASK.load() != 0;
     if !in_compat {
-        let arguments = [typed(regs, &PT_REGS_ARG0), typed(regs, &PT_REGS_ARG1), typed(regs, &PT_REGS_ARG2)];
-        return native.map(|what| SystemCall { what, arguments });
+        let arguments = [regs.load(&PT_REGS_ARG0), regs.load(&PT_REGS_ARG1), regs.load(&PT_REGS_ARG2)];
+        return native.map(|kind| SystemCall { kind, arguments });
     }
     let arguments = [
-        lower(typed(regs, &PT_REGS_COMPAT_ARG0)),
-        lower(typed(regs, &PT_REGS_COMPAT_ARG1)),
-        lower(typed(regs, &PT_REGS_COMPAT_ARG2)),
+        lower_half(regs.load(&PT_REGS_COMPAT_ARG0)),
+        lower_half(regs.load(&PT_REGS_COMPAT_ARG1)),
+        lower_half(regs.load(&PT_REGS_COMPAT_ARG2)),
     ];
     match compat {
-        Some(what) => Some(SystemCall { what, arguments }),
-        None if number == NR_COMPAT_SOCKETCALL.load() => socketcall(arguments),
+        Some(kind) => Some(SystemCall { kind, arguments }),
+        None if number == NR_COMPAT_SOCKETCALL.load() => from_socketcall(arguments),
         None => None,
     }
 }
@@ -82,18 +106,18 @@ fn by_number(
     listen: &Global<u64>,
     bind: &Global<u64>,
     socket: &Global<u64>,
-) -> Option<What> {
+) -> Option<CallKind> {
     if number == accept4.load() {
-        return Some(What::Accept(Call::SYSCALL_ACCEPT4));
+        return Some(CallKind::Accept(AcceptCall::SYSCALL_ACCEPT4));
     }
     if number == accept.load() {
-        return Some(What::Accept(Call::SYSCALL_ACCEPT));
+        return Some(CallKind::Accept(AcceptCall::SYSCALL_ACCEPT));
     }
     for (operation, related) in
         [(SocketCall::LISTEN, listen), (SocketCall::BIND, bind), (SocketCall::CREATE, socket)]
     {
-        if is_wanted(operation) && number == related.load() {
-            return Some(What::Related(operation));
+        if is_captured(operation) && number == related.load() {
+            return Some(CallKind::Related(operation));
         }
     }
     None
@@ -101,27 +125,51 @@ fn by_number(
 
 /// `socketcall(call, arguments)`: the arguments are 32-bit words in user memory.
 #[inline(always)]
-fn socketcall([call, at, _]: [u64; 3]) -> Option<SystemCall> {
-    let what = match call {
-        SYS_ACCEPT => What::Accept(Call::SYSCALL_ACCEPT),
-        SYS_ACCEPT4 => What::Accept(Call::SYSCALL_ACCEPT4),
-        SYS_LISTEN if is_wanted(SocketCall::LISTEN) => What::Related(SocketCall::LISTEN),
-        SYS_BIND if is_wanted(SocketCall::BIND) => What::Related(SocketCall::BIND),
-        SYS_SOCKET if is_wanted(SocketCall::CREATE) => What::Related(SocketCall::CREATE),
+fn from_socketcall([call, arguments, _]: [u64; 3]) -> Option<SystemCall> {
+    let kind = match call {
+        SYS_ACCEPT => CallKind::Accept(AcceptCall::SYSCALL_ACCEPT),
+        SYS_ACCEPT4 => CallKind::Accept(AcceptCall::SYSCALL_ACCEPT4),
+        SYS_LISTEN if is_captured(SocketCall::LISTEN) => CallKind::Related(SocketCall::LISTEN),
+        SYS_BIND if is_captured(SocketCall::BIND) => CallKind::Related(SocketCall::BIND),
+        SYS_SOCKET if is_captured(SocketCall::CREATE) => CallKind::Related(SocketCall::CREATE),
         _ => return None,
     };
-    // Each has two arguments at least; a third that cannot be read is not there.
-    Some(SystemCall { what, arguments: [word(at), word(at + 4), word(at + 8)] })
+    // Each of these calls has at least two arguments. If the third cannot be read, the call has none.
+    let arguments = [user_word(arguments), user_word(arguments + 4), user_word(arguments + 8)];
+    Some(SystemCall { kind, arguments })
 }
 
 #[inline(always)]
-fn word(at: u64) -> u64 {
+fn user_word(address: u64) -> u64 {
     // SAFETY: the helper takes any address, and fails on one that cannot be read.
-    u64::from(unsafe { bpf_probe_read_user(at as *const u32) }.unwrap_or(u32::MAX))
+    u64::from(unsafe { bpf_probe_read_user(address as *const u32) }.unwrap_or(u32::MAX))
 }
 
 /// The half of a register that a 32-bit process has.
 #[inline(always)]
-fn lower(register: u64) -> u64 {
+fn lower_half(register: u64) -> u64 {
     u64::from(register as u32)
+}
+
+/// Tier 2: the current thread entered accept at `now` (boot clock, ns).
+#[inline(always)]
+pub fn remember_accept_entry(now: u64) {
+    if ACCEPT_ENTRIES.insert(&bpf_get_current_pid_tgid(), &now, BPF_ANY).is_err() {
+        count::add(Counter::BlockedTimesFull);
+    }
+}
+
+/// Tier 2: how long the current thread was in accept, in nanoseconds; 0 if its entry was not seen, or if
+/// attempts are not captured.
+#[inline(always)]
+pub fn take_blocked_ns(now: u64) -> u64 {
+    if !is_captured(SocketCall::ATTEMPT) {
+        return 0;
+    }
+    let thread = bpf_get_current_pid_tgid();
+    let Some(entered) = ACCEPT_ENTRIES.get_ptr(&thread) else { return 0 };
+    // SAFETY: a non-null map value.
+    let blocked_ns = now.saturating_sub(unsafe { *entered });
+    let _ = ACCEPT_ENTRIES.remove(&thread);
+    blocked_ns
 }

@@ -1,61 +1,64 @@
-//! The entry points at tracepoints. `inet_sock_set_state` and `tcp_destroy_sock` serve both tiers, `sched_process_exit` tier
-//! 1; the others are tier 2's way to see accepts.
+//! The entry points at tracepoints. `inet_sock_set_state` and `tcp_destroy_sock` serve both tiers,
+//! `sched_process_exit` only tier 1. The others capture accepts in tier 2.
 
-use aya_ebpf::{EbpfContext as _, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
-    accept::{
-        Returned, {self},
-    },
-    calls, io_uring,
+    accept,
+    event::Returned,
+    in_flight, io_uring,
     offsets::*,
-    read, related, sock, state,
-    syscall::{
-        What, {self},
-    },
+    read::{Arguments, Other, Probed, Typed},
+    related,
+    sock::{FileSock, TypedSock},
+    state,
+    syscall::{self, CallKind},
 };
 
 /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, include/trace/events/sock.h
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    let args = ctx.as_ptr().cast::<u64>();
-    // SAFETY: the tracepoint has three arguments, each in a slot of eight bytes; the verifier checks it.
-    let (sk, old, new) = unsafe { (read::slot(args, 0), read::slot(args, 1), read::slot(args, 2)) };
-    state::changed(sk as *const u8, old as u8, new as u8);
+    let args = Arguments::from_context(&ctx);
+    // SAFETY: the arguments of the tracepoint.
+    let (sk, old, new): (TypedSock, _, _) = unsafe { (args.typed(0), args.word(1), args.word(2)) };
+    state::changed(sk, old as u8, new as u8);
     0
 }
 
 /// `TP_PROTO(struct sock *sk)`, include/trace/events/tcp.h
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: the tracepoint has one argument; the verifier checks it.
-    let sk = unsafe { read::slot(ctx.as_ptr().cast(), 0) };
-    state::destroyed(sk as *const u8);
+    // SAFETY: the argument of the tracepoint.
+    state::destroyed(unsafe { Arguments::from_context(&ctx).typed(0) });
     0
 }
 
 /// `TP_PROTO(struct task_struct *p)`, include/trace/events/sched.h; tier 1 only.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn sched_process_exit(_: BtfTracePointContext) -> i32 {
-    calls::exited();
+    in_flight::thread_exit();
     0
 }
 
 /// `TP_PROTO(struct pt_regs *regs, long ret)`, include/trace/events/syscalls.h
 #[btf_tracepoint(function = "sys_exit")]
 pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
-    let args = ctx.as_ptr().cast::<u64>();
-    // SAFETY: the tracepoint has two arguments, each in a slot of eight bytes; the verifier checks it.
-    let (regs, result) = unsafe { (read::slot(args, 0), read::slot(args, 1)) };
-    let Some(call) = syscall::of(regs as *const u8) else { return 0 };
+    let args = Arguments::from_context(&ctx);
+    // SAFETY: the arguments of the tracepoint.
+    let (regs, result) = unsafe { (args.typed(0), args.word(1)) };
+    let Some(call) = syscall::from_registers(regs) else { return 0 };
     let result = result as i32;
-    match call.what {
-        What::Accept(syscall) => {
+    match call.kind {
+        CallKind::Accept(syscall) => {
             let fd = call.arguments[0] as i32;
             let returned = Returned { syscall, result, is_fd: true, listener_fd: fd };
-            accept::returned(returned, || sock::of_fd(fd));
+            accept::returned(
+                returned,
+                #[inline(always)]
+                || FileSock::from_fd(fd),
+            );
         }
-        What::Related(operation) => related::returned(&call, operation, result),
+        CallKind::Related(operation) => related::syscall_returned(&call, operation, result),
     }
     0
 }
@@ -63,10 +66,10 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
 /// `TP_PROTO(struct pt_regs *regs, long id)`, include/trace/events/syscalls.h; attached only for attempts.
 #[btf_tracepoint(function = "sys_enter")]
 pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: the tracepoint has two arguments, each in a slot of eight bytes; the verifier checks it.
-    let regs = unsafe { read::slot(ctx.as_ptr().cast(), 0) };
-    if let Some(call) = syscall::of(regs as *const u8) {
-        related::entered(&call);
+    // SAFETY: the first argument of the tracepoint.
+    let regs = unsafe { Arguments::from_context(&ctx).typed(0) };
+    if let Some(call) = syscall::from_registers(regs) {
+        related::accept_entered(&call);
     }
     0
 }
@@ -74,9 +77,9 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
 /// `TP_PROTO(struct io_kiocb *req)`, include/trace/events/io_uring.h; attached only for attempts.
 #[btf_tracepoint(function = "io_uring_submit_req")]
 pub fn io_uring_submit_req(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: the tracepoint has one argument; the verifier checks it.
-    let request = unsafe { read::slot(ctx.as_ptr().cast(), 0) };
-    io_uring::submitted(request as *const u8);
+    // SAFETY: the argument of the tracepoint.
+    let request: Typed<Other> = unsafe { Arguments::from_context(&ctx).typed(0) };
+    io_uring::request_submitted(request.probed());
     0
 }
 
@@ -85,22 +88,21 @@ pub fn io_uring_submit_req(ctx: BtfTracePointContext) -> i32 {
 /// include/trace/events/io_uring.h
 #[btf_tracepoint(function = "io_uring_complete")]
 pub fn io_uring_complete(ctx: BtfTracePointContext) -> i32 {
-    let args = ctx.as_ptr().cast::<u64>();
-    // SAFETY: the tracepoint has these arguments, each in a slot of eight bytes; the verifier checks it, and removes
-    // the branch of the other kernels.
+    let args = Arguments::from_context(&ctx);
+    // SAFETY: the arguments of the tracepoint. The verifier removes the branch of the other kernels.
     let (request, result, flags) = unsafe {
-        let request = read::slot(args, 1) as *const u8;
+        let request: io_uring::Request = Probed::new(args.word(1) as *const u8);
         if IO_COMPLETE_BY_CQE.load() == 1 {
-            let cqe = read::slot(args, 2) as *const u8;
-            (request, read::typed(cqe, &IO_CQE_RES), read::typed(cqe, &IO_CQE_FLAGS))
+            let cqe: Typed<Other> = args.typed(2);
+            (request, cqe.load(&IO_CQE_RES), cqe.load(&IO_CQE_FLAGS))
         } else {
-            (request, read::slot(args, 3) as i32, read::slot(args, 4) as u32)
+            (request, args.word(3) as i32, args.word(4) as u32)
         }
     };
     if request.is_null() {
-        io_uring::completed_one_of_many(result, flags);
+        io_uring::multishot_completed(result, flags);
     } else {
-        io_uring::completed(request, result);
+        io_uring::request_completed(request, result);
     }
     0
 }
@@ -109,9 +111,9 @@ pub fn io_uring_complete(ctx: BtfTracePointContext) -> i32 {
 /// include/trace/events/io_uring.h
 #[btf_tracepoint(function = "io_uring_cqe_overflow")]
 pub fn io_uring_cqe_overflow(ctx: BtfTracePointContext) -> i32 {
-    let args = ctx.as_ptr().cast::<u64>();
-    // SAFETY: the tracepoint has these arguments, each in a slot of eight bytes; the verifier checks it.
-    let (result, flags) = unsafe { (read::slot(args, 2) as i32, read::slot(args, 3) as u32) };
-    io_uring::overflowed(result, flags);
+    let args = Arguments::from_context(&ctx);
+    // SAFETY: arguments of the tracepoint.
+    let (result, flags) = unsafe { (args.word(2) as i32, args.word(3) as u32) };
+    io_uring::completion_overflowed(result, flags);
     0
 }

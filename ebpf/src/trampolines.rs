@@ -1,88 +1,95 @@
-//! Tier 1's entry points: at the begin (fentry) and the end (fexit) of kernel functions. The context is the function's
-//! arguments, eight bytes each, and at the end its return value behind them.
+//! Tier 1's entry points: at the entry (fentry) and the exit (fexit) of kernel functions.
 //!
-//! The return value is read from its slot, not with `bpf_get_func_ret`, which needs 5.17: all these functions have as many
-//! arguments on every kernel.
+//! The return value is read from its place behind the arguments. `bpf_get_func_ret` would need 5.17, and all
+//! these functions have the same number of arguments on every kernel.
 
 use acceptd_common::SocketCall;
 use aya_ebpf::{
-    EbpfContext as _,
     macros::{fentry, fexit, lsm},
     programs::{FEntryContext, FExitContext, LsmContext},
 };
 
-use crate::{calls, grafted, lives, open, pending, read::slot, related, sock, syscall::What};
+use crate::{
+    connections, in_flight, pending,
+    read::Arguments,
+    related,
+    sock::TypedSock,
+    sock_graft as graft,
+    syscall::{self, CallKind},
+    traced,
+};
 
 /// `struct file *do_accept(struct file *file, …4 more)`, net/socket.c
 #[fexit(function = "do_accept")]
 pub fn do_accept_exit(ctx: FExitContext) -> i32 {
-    let args = ctx.as_ptr().cast::<u64>();
-    // SAFETY: five arguments and the result; the verifier checks it.
-    let (file, result) = unsafe { (slot(args, 0), slot(args, 5)) };
-    calls::left(file as *const u8, result);
+    let args = Arguments::from_context(&ctx);
+    // SAFETY: the first of five arguments, and the result.
+    let (file, result) = unsafe { (args.typed(0), args.typed(5)) };
+    in_flight::do_accept_exit(file, result);
     0
 }
 
 /// `int __sys_accept4(int fd, …3 more)`, net/socket.c
 #[fexit(function = "__sys_accept4")]
 pub fn accept4_exit(ctx: FExitContext) -> i32 {
-    // SAFETY: four arguments and the result; the verifier checks it.
-    calls::ended(unsafe { slot(ctx.as_ptr().cast(), 4) } as i32);
+    // SAFETY: the result behind four arguments.
+    in_flight::sys_accept_exit(unsafe { Arguments::from_context(&ctx).word(4) } as i32);
     0
 }
 
 #[fentry(function = "do_accept")]
 pub fn do_accept_entry(_: FEntryContext) -> i32 {
-    calls::entered();
+    in_flight::do_accept_entry();
     0
 }
 
 #[fentry(function = "__sys_accept4")]
 pub fn accept4_entry(ctx: FEntryContext) -> i32 {
-    // SAFETY: the first of four arguments; the verifier checks it.
-    calls::began(unsafe { slot(ctx.as_ptr().cast(), 0) } as i32);
+    // SAFETY: the first of four arguments.
+    in_flight::sys_accept_entry(unsafe { Arguments::from_context(&ctx).word(0) } as i32);
     0
 }
 
 /// `void security_sock_graft(struct sock *sk, struct socket *parent)`, security/security.c
 #[fentry(function = "security_sock_graft")]
 pub fn sock_graft(ctx: FEntryContext) -> i32 {
-    let args = ctx.as_ptr().cast::<u64>();
-    // SAFETY: two arguments; the verifier checks it.
-    let (sk, socket) = unsafe { (slot(args, 0), slot(args, 1)) };
-    grafted::grafted(sk as *const u8, socket as *const u8);
+    let args = Arguments::from_context(&ctx);
+    // SAFETY: both arguments.
+    let (sk, socket) = unsafe { (args.typed(0), args.typed(1)) };
+    graft::grafted(sk, socket);
     0
 }
 
-/// `struct sock *inet_csk_complete_hashdance(struct sock *sk, struct sock *child, struct request_sock *req, bool own_req)`,
-/// net/ipv4/inet_connection_sock.c
+/// `struct sock *inet_csk_complete_hashdance(struct sock *sk, struct sock *child, struct request_sock *req,
+/// bool own_req)`, net/ipv4/inet_connection_sock.c
 #[fentry(function = "inet_csk_complete_hashdance")]
 pub fn complete_hashdance(ctx: FEntryContext) -> i32 {
-    let args = ctx.as_ptr().cast::<u64>();
-    // SAFETY: four arguments; the verifier checks it.
-    let (child, request, own) = unsafe { (slot(args, 1), slot(args, 2), slot(args, 3)) };
+    let args = Arguments::from_context(&ctx);
+    // SAFETY: three of four arguments.
+    let (child, request, own) = unsafe { (args.typed(1), args.typed(2), args.word(3)) };
     if own as u8 != 0 {
-        pending::handshake(child as *const u8, request as *const u8);
+        pending::record_handshake(child, request);
     }
     0
 }
 
-/// `int security_unix_stream_connect(struct sock *sock, struct sock *other, struct sock *newsk)`, security/security.c
+/// `int security_unix_stream_connect(struct sock *sock, struct sock *other, struct sock *newsk)`,
+/// security/security.c
 #[fentry(function = "security_unix_stream_connect")]
 pub fn unix_stream_connect(ctx: FEntryContext) -> i32 {
-    // SAFETY: the last of three arguments; the verifier checks it.
-    pending::connected_unix(unsafe { slot(ctx.as_ptr().cast(), 2) } as *const u8);
+    // SAFETY: the last of three arguments.
+    pending::record_unix_connect(unsafe { Arguments::from_context(&ctx).typed(2) });
     0
 }
 
 /// `int unix_release(struct socket *sock)`, net/unix/af_unix.c
 #[fentry(function = "unix_release")]
 pub fn unix_release(ctx: FEntryContext) -> i32 {
-    // SAFETY: the only argument; the verifier checks it.
-    let socket = sock::of_typed_socket(unsafe { slot(ctx.as_ptr().cast(), 0) } as *const u8);
-    if socket.exists() {
-        open::ended(socket.sk, 0);
-        lives::ended(socket.sk);
+    // SAFETY: the only argument.
+    let sk = TypedSock::from_socket(unsafe { Arguments::from_context(&ctx).typed(0) });
+    if !sk.is_null() {
+        traced::closed(sk, 0);
+        connections::count_closed(sk);
     }
     0
 }
@@ -90,48 +97,48 @@ pub fn unix_release(ctx: FEntryContext) -> i32 {
 /// `int security_socket_accept(struct socket *sock, struct socket *newsock)`, security/security.c
 #[fentry(function = "security_socket_accept")]
 pub fn socket_accept(ctx: FEntryContext) -> i32 {
-    // SAFETY: the first of two arguments; the verifier checks it.
-    related::accept_begins(unsafe { slot(ctx.as_ptr().cast(), 0) } as *const u8);
+    // SAFETY: the first of two arguments.
+    related::accept_attempted(unsafe { Arguments::from_context(&ctx).typed(0) });
     0
 }
 
-/// The same as a program of the BPF security module: attached only where the entry above cannot be, and where that module
-/// is active. It allows everything.
+/// The same as an LSM program, which allows everything. It is attached where the kernel refuses the program
+/// above and the BPF security module is active.
 #[lsm(hook = "socket_accept")]
 pub fn socket_accept_lsm(ctx: LsmContext) -> i32 {
-    // SAFETY: the first of two arguments; the verifier checks it.
-    related::accept_begins(unsafe { slot(ctx.as_ptr().cast(), 0) } as *const u8);
+    // SAFETY: the first of two arguments.
+    related::accept_attempted(unsafe { Arguments::from_context(&ctx).typed(0) });
     0
 }
 
 /// `int __sys_listen(int fd, int backlog)`, net/socket.c
 #[fexit(function = "__sys_listen")]
 pub fn listen_exit(ctx: FExitContext) -> i32 {
-    // SAFETY: the result after two arguments; the verifier checks it.
-    returned(unsafe { slot(ctx.as_ptr().cast(), 2) } as i32)
+    // SAFETY: the result behind two arguments.
+    syscall_returned(unsafe { Arguments::from_context(&ctx).word(2) } as i32)
 }
 
 /// `int __sys_bind(int fd, struct sockaddr *umyaddr, int addrlen)`, net/socket.c
 #[fexit(function = "__sys_bind")]
 pub fn bind_exit(ctx: FExitContext) -> i32 {
-    // SAFETY: the result after three arguments; the verifier checks it.
-    returned(unsafe { slot(ctx.as_ptr().cast(), 3) } as i32)
+    // SAFETY: the result behind three arguments.
+    syscall_returned(unsafe { Arguments::from_context(&ctx).word(3) } as i32)
 }
 
 /// `int __sys_socket(int family, int type, int protocol)`, net/socket.c
 #[fexit(function = "__sys_socket")]
 pub fn socket_exit(ctx: FExitContext) -> i32 {
-    // SAFETY: the result after three arguments; the verifier checks it.
-    returned(unsafe { slot(ctx.as_ptr().cast(), 3) } as i32)
+    // SAFETY: the result behind three arguments.
+    syscall_returned(unsafe { Arguments::from_context(&ctx).word(3) } as i32)
 }
 
-/// The system call that the current thread is in has `result`.
+/// The system call that the current thread is in returned `result`.
 #[inline(always)]
-fn returned(result: i32) -> i32 {
-    if let Some(call) = calls::current()
-        && let What::Related(operation) = call.what
+fn syscall_returned(result: i32) -> i32 {
+    if let Some(call) = syscall::current()
+        && let CallKind::Related(operation) = call.kind
     {
-        related::returned(&call, operation, result);
+        related::syscall_returned(&call, operation, result);
     }
     0
 }
@@ -139,19 +146,20 @@ fn returned(result: i32) -> i32 {
 /// `int __sys_listen_socket(struct socket *sock, int backlog)`, net/socket.c, since 6.11
 #[fexit(function = "__sys_listen_socket")]
 pub fn listen_socket_exit(ctx: FExitContext) -> i32 {
-    let args = ctx.as_ptr().cast::<u64>();
-    // SAFETY: two arguments and the result; the verifier checks it.
-    let (socket, result) = unsafe { (slot(args, 0), slot(args, 2)) };
-    related::happened(SocketCall::LISTEN, socket as *const u8, result as i32);
+    let args = Arguments::from_context(&ctx);
+    // SAFETY: the first of two arguments, and the result.
+    let (socket, result) = unsafe { (args.typed(0), args.word(2)) };
+    related::function_returned(SocketCall::LISTEN, socket, result as i32);
     0
 }
 
-/// `int __sys_bind_socket(struct socket *sock, struct sockaddr_storage *address, int addrlen)`, net/socket.c, since 6.11
+/// `int __sys_bind_socket(struct socket *sock, struct sockaddr_storage *address, int addrlen)`, net/socket.c,
+/// since 6.11
 #[fexit(function = "__sys_bind_socket")]
 pub fn bind_socket_exit(ctx: FExitContext) -> i32 {
-    let args = ctx.as_ptr().cast::<u64>();
-    // SAFETY: three arguments and the result; the verifier checks it.
-    let (socket, result) = unsafe { (slot(args, 0), slot(args, 3)) };
-    related::happened(SocketCall::BIND, socket as *const u8, result as i32);
+    let args = Arguments::from_context(&ctx);
+    // SAFETY: the first of three arguments, and the result.
+    let (socket, result) = unsafe { (args.typed(0), args.word(3)) };
+    related::function_returned(SocketCall::BIND, socket, result as i32);
     0
 }

@@ -1,0 +1,95 @@
+//! Tier 1's fallback hook: an accepted socket gets its `struct socket` (`security_sock_graft`, which the
+//! accept of every family calls). Only here are seen accepts by the kernel itself, and by threads that were
+//! already in accept when the programs were attached.
+
+use acceptd_common::{AcceptCall, Counter};
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+
+use crate::{
+    accept, count,
+    event::{Accept, NO_FD, Returned},
+    in_flight::{self, InFlightAccept},
+    offsets::*,
+    pending,
+    read::{Socket, Typed},
+    sock::{FileSock, TypedSock},
+    syscall, task,
+    uapi::PF_IO_WORKER,
+};
+
+/// How long a thread must have waited in accept for [`store_early`] to store its sample.
+const LONG_WAIT_NS: u64 = 1_000_000;
+
+/// `sk` becomes the socket of `socket`.
+#[inline(always)]
+pub fn grafted(sk: TypedSock, socket: Typed<Socket>) {
+    // The socket may not have a file yet, or never get one.
+    let accepted = FileSock { sk: sk.probed(), inode: socket.probed().inode() };
+    // The exit of `do_accept` reports this accept, and knows more.
+    if let Some(in_flight) = in_flight::grafted() {
+        return store_early(in_flight, sk, accepted);
+    }
+    count::add(Counter::Seen);
+    sk.make_cookie();
+    // SAFETY: the helper has no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let (syscall, fd) = match syscall::current_accept() {
+        Some(call) => call,
+        None if is_io_worker() => (AcceptCall::SYSCALL_IO_URING, NO_FD),
+        None => (AcceptCall::SYSCALL_KERNEL, NO_FD),
+    };
+    let (listener, listener_fd) = match listener_for(accepted, fd) {
+        listener if listener.exists() => (listener, fd),
+        _ => (FileSock::NONE, NO_FD),
+    };
+    let pending = pending::take(sk);
+    if syscall != AcceptCall::SYSCALL_KERNEL {
+        // While the programs are being attached, the exit of a call may be seen whose entry was not.
+        pending::mark_reported(sk);
+        in_flight::mark_current_reported();
+    }
+    let returned = Returned { syscall, result: 0, is_fd: false, listener_fd };
+    let mut accept = Accept { accepted, listener, verified: true, pending, ..Accept::new(returned, now, 0) };
+    if accept::begin_connection(&mut accept) {
+        accept::submit(&accept);
+    }
+}
+
+/// Stores the sample of an accept before its exit, if the thread waited long: its exit may be missed (see
+/// `in_flight::finish_previous`). At a busy server no thread waits that long, so that this costs nothing
+/// there. A call that is inside for a shorter time is seldom hit; if it is, it is counted as lost.
+#[inline(always)]
+fn store_early(in_flight: &mut InFlightAccept, sk: TypedSock, accepted: FileSock) {
+    // SAFETY: the helper has no arguments.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    in_flight.grafted_ns = now;
+    let waited_ns = now.saturating_sub(in_flight.entered_ns);
+    if waited_ns < LONG_WAIT_NS {
+        return;
+    }
+    if !accept::would_pass(accepted.sk) {
+        return in_flight.exclude();
+    }
+    sk.make_cookie();
+    let listener_fd = in_flight.listener_fd;
+    let listener = listener_for(accepted, listener_fd);
+    let returned = Returned { syscall: in_flight.syscall, result: 0, is_fd: false, listener_fd };
+    let pending = pending::mark_accepting(sk);
+    let accept =
+        Accept { accepted, listener, verified: true, pending, ..Accept::new(returned, now, waited_ns) };
+    in_flight::store_sample(in_flight, &accept);
+}
+
+/// The socket behind the descriptor that the thread accepts on, unless it cannot be the listener of
+/// `accepted`: the descriptor may have been replaced since the thread entered accept.
+#[inline(always)]
+fn listener_for(accepted: FileSock, fd: i32) -> FileSock {
+    let listener = FileSock::from_fd(fd);
+    if !listener.exists() || !accepted.sk.may_come_from(listener.sk) { FileSock::NONE } else { listener }
+}
+
+/// Whether the current task is a worker of io_uring, which may have been blocked in accept, too.
+#[inline(always)]
+fn is_io_worker() -> bool {
+    task::current().load::<u32>(&TASK_FLAGS) & PF_IO_WORKER != 0
+}
