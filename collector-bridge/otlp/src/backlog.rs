@@ -1,4 +1,5 @@
-//! Batches that wait for the network: in a spool if there is one, else in memory. Filled by a thread, emptied by tasks.
+//! Batches that wait for the network: in the spool if there is one, otherwise in memory. The drain thread
+//! pushes; the worker tasks pop.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::{batch::Batch, signal::Signal};
 
-/// The backlog of one destination.
+/// The waiting batches of one destination.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     memory: Mutex<Memory>,
@@ -28,24 +29,24 @@ struct Memory {
     closed: bool,
 }
 
-/// Where a batch was kept, and is until it is [done](Backlog::done).
+/// Where a batch is stored until it is [released](Backlog::release).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
-    InMemory,
-    InSpool(Ticket),
+pub(crate) enum StoredIn {
+    Memory,
+    Spool(Ticket),
 }
 
-/// A batch on its way out.
+/// A batch that a worker took from the backlog.
 #[derive(Debug)]
 pub(crate) struct Popped {
-    pub(crate) kept: Kept,
+    pub(crate) stored_in: StoredIn,
     pub(crate) records: u32,
-    /// None of a frame that only a newer version understands.
+    /// `None` if the frame is of a kind that only a newer version of acceptd knows.
     pub(crate) batch: Option<Batch>,
 }
 
 impl Backlog {
-    /// At most `max_bytes` of memory for what no spool takes.
+    /// `max_bytes` bounds the memory of the batches that are not in a spool.
     pub(crate) fn new(max_bytes: usize, spool: Option<Spool>) -> Self {
         Self { memory: Mutex::default(), spool: Mutex::new(spool), changed: Notify::new(), max_bytes }
     }
@@ -57,19 +58,20 @@ impl Backlog {
     /// Appends a batch to the spool.
     ///
     /// # Errors
-    /// Why it is not in there.
+    /// The write failed or the spool is closed: the batch is not in the spool.
     pub(crate) fn append(&self, batch: &Batch) -> io::Result<()> {
         let frame =
             Frame { kind: batch.signal.number(), records: batch.records, body: batch.request.clone() };
         match &mut *lock(&self.spool) {
             Some(spool) => spool.append(&frame, now_ms())?,
-            None => return Err(io::Error::other("it was closed")),
+            None => return Err(io::Error::other("the spool is closed")),
         }
         self.changed.notify_one();
         Ok(())
     }
 
-    /// Adds a batch to memory. The oldest ones that have to make room for it are returned: they are the caller's to count.
+    /// Adds a batch to memory, and removes the oldest ones until `max_bytes` is kept. The removed batches are
+    /// returned; the caller counts them as dropped.
     pub(crate) fn push(&self, batch: Batch) -> Vec<Batch> {
         let mut memory = lock(&self.memory);
         memory.bytes += batch.request.len();
@@ -85,18 +87,19 @@ impl Backlog {
         dropped
     }
 
-    /// The next batch, as soon as there is one; `None` once the backlog is closed and empty. What is in memory although there is
-    /// a spool could not be kept there, and goes first.
+    /// Waits for the next batch. Returns `None` once the backlog is closed and empty. Batches in memory go
+    /// first, also if there is a spool: they are there because the spool could not be written.
     pub(crate) async fn pop(&self) -> Option<io::Result<Popped>> {
         loop {
             let changed = self.changed.notified();
             if let Some(found) = self.try_pop() {
-                // Two pushes between two looks leave only one permit: wake the next task for the rest.
+                // Two pushes between two calls of `try_pop` leave only one permit: wake the next worker for
+                // the rest.
                 self.changed.notify_one();
                 return Some(found);
             }
             if lock(&self.memory).closed {
-                // Every other task that waits must see it too.
+                // Wake the next waiting worker, so that every worker sees that the backlog is closed.
                 self.changed.notify_one();
                 return None;
             }
@@ -109,30 +112,31 @@ impl Backlog {
             let mut memory = lock(&self.memory);
             if let Some(batch) = memory.batches.pop_front() {
                 memory.bytes -= batch.request.len();
-                return Some(Ok(Popped { kept: Kept::InMemory, records: batch.records, batch: Some(batch) }));
+                let records = batch.records;
+                return Some(Ok(Popped { stored_in: StoredIn::Memory, records, batch: Some(batch) }));
             }
         }
         let next = lock(&self.spool).as_mut()?.next(now_ms());
         Some(next.transpose()?.map(|(ticket, Frame { kind, records, body })| {
             let signal = Signal::from_number(kind);
             let batch = signal.map(|signal| Batch { signal, request: body, records });
-            Popped { kept: Kept::InSpool(ticket), records, batch }
+            Popped { stored_in: StoredIn::Spool(ticket), records, batch }
         }))
     }
 
-    /// A batch is done with, whatever became of it.
-    pub(crate) fn done(&self, kept: Kept) {
-        if let (Kept::InSpool(ticket), Some(spool)) = (kept, &mut *lock(&self.spool)) {
-            spool.done(ticket);
+    /// Releases a batch whose records are all settled: the spool need not keep it any longer.
+    pub(crate) fn release(&self, stored_in: StoredIn) {
+        if let (StoredIn::Spool(ticket), Some(spool)) = (stored_in, &mut *lock(&self.spool)) {
+            spool.release(ticket);
         }
     }
 
-    /// What the spool lost since the last call.
+    /// The records that the spool lost since the last call.
     pub(crate) fn take_losses(&self) -> Losses {
         lock(&self.spool).as_mut().map(Spool::take_losses).unwrap_or_default()
     }
 
-    /// What the spool has to have written through by now.
+    /// The spool's changes that are not synced to the disk yet; `None` if there are none, or no spool.
     ///
     /// # Errors
     /// No file descriptor was free.
@@ -140,28 +144,28 @@ impl Backlog {
         lock(&self.spool).as_mut().map_or(Ok(None), Spool::sync_job)
     }
 
-    /// A job could not be done: the next one does it again.
+    /// Gives back a job that failed: the next job repeats it.
     pub(crate) fn sync_failed(&self, job: SyncJob) {
         if let Some(spool) = &mut *lock(&self.spool) {
             spool.sync_failed(job);
         }
     }
 
-    /// Lets [`Backlog::pop`] end when there is nothing more.
+    /// Makes [`Backlog::pop`] return `None` as soon as the backlog is empty.
     pub(crate) fn close(&self) {
         lock(&self.memory).closed = true;
         self.changed.notify_one();
     }
 
-    /// Records that are still in memory, which nobody will fetch any more.
-    pub(crate) fn abandon(&self) -> u64 {
+    /// Discards the batches in memory, after the workers have stopped. Returns the number of their records.
+    pub(crate) fn discard_memory(&self) -> u64 {
         lock(&self.memory).batches.drain(..).map(|batch| u64::from(batch.records)).sum()
     }
 
-    /// Ends the spool: the next start has little to read then.
+    /// Closes the spool, so that the next start has little to read.
     ///
     /// # Errors
-    /// The file system's.
+    /// A write to the file system failed.
     pub(crate) fn close_spool(&self) -> io::Result<()> {
         lock(&self.spool).take().map_or(Ok(()), Spool::close)
     }
@@ -172,13 +176,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NO_BATCHES: [Batch; 0] = [];
 
     fn batch(records: u32, bytes: usize) -> Batch {
         Batch { signal: Signal::Logs, request: vec![0; bytes].into(), records }
@@ -189,19 +195,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_make_room() {
+    async fn the_oldest_batches_are_dropped_when_memory_is_full() {
         let backlog = Backlog::new(100, None);
-        assert!(backlog.push(batch(1, 50)).is_empty());
-        assert!(backlog.push(batch(2, 50)).is_empty());
+        assert_eq!(backlog.push(batch(1, 50)), NO_BATCHES);
+        assert_eq!(backlog.push(batch(2, 50)), NO_BATCHES);
         assert_eq!(backlog.push(batch(3, 60)), [batch(1, 50), batch(2, 50)]);
         assert_eq!(popped(&backlog).await, Some(batch(3, 60)));
-        assert_eq!(backlog.push(batch(4, 101)), [batch(4, 101)], "what never fits is dropped itself");
+        assert_eq!(
+            backlog.push(batch(4, 101)),
+            [batch(4, 101)],
+            "a batch that alone exceeds the bound is dropped itself"
+        );
     }
 
     #[tokio::test]
-    async fn a_closed_backlog_is_emptied_first_and_ends_every_task() {
+    async fn a_closed_backlog_is_emptied_first_and_then_every_pop_returns_none() {
         let backlog = Backlog::new(100, None);
-        assert!(backlog.push(batch(1, 1)).is_empty());
+        assert_eq!(backlog.push(batch(1, 1)), NO_BATCHES);
         backlog.close();
         assert_eq!(popped(&backlog).await, Some(batch(1, 1)));
         let (first, second) = tokio::join!(popped(&backlog), popped(&backlog));

@@ -1,4 +1,5 @@
-//! Records gathered into requests: one `ResourceLogs` for each process. Spans likewise: `ResourceSpans` has the same shape.
+//! Gathers encoded records into requests with one `ResourceLogs` per process. Spans work the same way,
+//! because `ResourceSpans` has the same shape.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -6,28 +7,29 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 
 use crate::{
-    DISTRO_NAME, VERSION,
+    buffer_pool::BufferPool,
+    distro::{DISTRO_NAME, VERSION},
     names::SCHEMA_URL,
-    recycle::Recycler,
     resource::EncodedResource,
     signal::Signal,
     split::halves,
     wire::{bytes, header, nested, varint_len},
 };
 
-/// A request that is ready to be sent: what is queued, retried and replayed.
+/// An encoded request: the unit that is queued, spooled, sent, retried and replayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// What it holds.
+    /// The signal of the request.
     pub signal: Signal,
-    /// The request, uncompressed.
+    /// The encoded request, uncompressed.
     pub request: Bytes,
-    /// Records in it.
+    /// The number of records, spans or metrics in the request.
     pub records: u32,
 }
 
 impl Batch {
-    /// Two requests of half the records each. `None` when there is nothing to halve.
+    /// Splits the request into two with half of the records each. `None` if there are fewer than two records,
+    /// or the request cannot be decoded.
     #[must_use]
     pub fn split(&self) -> Option<(Self, Self)> {
         let [first, second] = halves(self.request.clone())?;
@@ -36,62 +38,68 @@ impl Batch {
     }
 }
 
-/// When a batch is full.
+/// The limits at which a batch is full.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchLimits {
-    /// Most records.
+    /// Upper bound of the records.
     pub max_records: u32,
-    /// Most bytes before compression.
+    /// Upper bound of the bytes before compression.
     pub max_bytes: usize,
 }
 
-/// What became of a record.
+/// The result of [`BatchBuilder::push`].
 #[derive(Debug)]
 #[must_use]
 pub enum Push {
-    /// It is in the batch under construction.
+    /// The record was added to the batch under construction.
     Added,
-    /// It is in a new batch, because this one is full.
+    /// The batch was full: here it is, and the record was added to a new one.
     Sealed(Batch),
-    /// It alone exceeds the limit, and is nowhere.
+    /// The record alone exceeds `max_bytes`. It was not added; the caller counts it as dropped.
     TooLarge,
 }
 
-/// The batch under construction. Memory is reused from one batch to the next.
+/// Builds one batch after the other, and reuses its memory.
 #[derive(Debug)]
 pub struct BatchBuilder {
     signal: Signal,
     limits: BatchLimits,
-    /// Resource number → index in `groups`
-    known: HashMap<u64, usize, RandomState>,
+    /// Process key → index in `groups`.
+    group_of_key: HashMap<u64, usize, RandomState>,
     groups: Vec<Group>,
-    /// `ScopeLogs.log_records` fields, or `ScopeSpans.spans`, in order of arrival, each encoded in its place.
+    /// The encoded `ScopeLogs.log_records` or `ScopeSpans.spans` fields, in order of arrival.
     encoded: Vec<u8>,
     records: Vec<Record>,
+    /// The encoded `ScopeLogs.scope` field, the same for every group.
     scope: Vec<u8>,
+    /// Upper bound of the length of the request.
     bytes: usize,
-    recycler: Recycler,
+    pool: BufferPool,
 }
 
-/// The records of one Resource: a list through [`BatchBuilder::records`].
+/// The records of one Resource: a linked list through [`BatchBuilder::records`].
 #[derive(Debug)]
 struct Group {
     resource: EncodedResource,
+    /// Index of the first record.
     first: usize,
+    /// Index of the last record.
     last: usize,
+    /// Length of the encoded records.
     bytes: usize,
 }
 
-/// Where one record is in [`BatchBuilder::encoded`].
+/// One record.
 #[derive(Debug)]
 struct Record {
+    /// Its bytes in [`BatchBuilder::encoded`].
     at: Range<usize>,
-    /// Of the same Resource.
+    /// Index of the next record of the same Resource.
     next: Option<usize>,
 }
 
 impl BatchBuilder {
-    /// An empty builder of requests with logs, or with traces.
+    /// An empty builder of requests with logs or with traces.
     #[must_use]
     pub fn new(signal: Signal, limits: BatchLimits) -> Self {
         let mut scope = Vec::new();
@@ -103,23 +111,23 @@ impl BatchBuilder {
         Self {
             signal,
             limits,
-            known: HashMap::default(),
+            group_of_key: HashMap::default(),
             groups: Vec::new(),
             encoded: Vec::new(),
             records: Vec::new(),
             scope,
             bytes: 0,
-            recycler: Recycler::default(),
+            pool: BufferPool::default(),
         }
     }
 
-    /// Other limits, from the next batch on.
-    pub fn limit(&mut self, limits: BatchLimits) {
+    /// Replaces the limits. They apply to the batch under construction, too, from the next record on.
+    pub fn set_limits(&mut self, limits: BatchLimits) {
         self.limits = limits;
     }
 
-    /// Adds the record that `encode` appends, under `resource`. `key` is the process's number: the same for the same
-    /// process, another for another.
+    /// Adds the record that `encode` appends, under `resource`. `key` identifies the process: all records
+    /// with the same key share the Resource of the first one.
     pub fn push(&mut self, key: u64, resource: &EncodedResource, encode: impl FnOnce(&mut Vec<u8>)) -> Push {
         let start = self.encoded.len();
         // ScopeLogs.log_records
@@ -130,7 +138,7 @@ impl BatchBuilder {
             self.encoded.truncate(start);
             return Push::TooLarge;
         }
-        let new = if self.known.contains_key(&key) { 0 } else { envelope };
+        let new = if self.group_of_key.contains_key(&key) { 0 } else { envelope };
         let full = self.records.len() >= self.limits.max_records as usize
             || self.bytes + new + length > self.limits.max_bytes;
         let sealed = if full { self.seal_until(start) } else { None };
@@ -138,9 +146,13 @@ impl BatchBuilder {
         sealed.map_or(Push::Added, Push::Sealed)
     }
 
-    /// Gives the records of a process another Resource, if it has records in the batch under construction, and there is room for it.
-    pub fn complete(&mut self, key: u64, resource: &EncodedResource) {
-        let Some(group) = self.known.get(&key).and_then(|index| self.groups.get_mut(*index)) else { return };
+    /// Replaces the Resource of the process `key` in the batch under construction, for facts about the
+    /// process that became known later. Does nothing if the process has no records there, or if the new
+    /// Resource would exceed `max_bytes`.
+    pub fn update_resource(&mut self, key: u64, resource: &EncodedResource) {
+        let Some(group) = self.group_of_key.get(&key).and_then(|index| self.groups.get_mut(*index)) else {
+            return;
+        };
         let without = self.bytes - group.resource.as_bytes().len();
         let bytes = without + resource.as_bytes().len();
         if bytes <= self.limits.max_bytes {
@@ -149,10 +161,10 @@ impl BatchBuilder {
         }
     }
 
-    /// Adds the last `length` bytes of `encoded`, which no record is of yet.
+    /// Adds the record whose bytes are the last `length` bytes of `encoded`.
     fn add(&mut self, key: u64, resource: &EncodedResource, length: usize, envelope: usize) {
         let number = self.records.len();
-        let index = *self.known.entry(key).or_insert_with(|| {
+        let index = *self.group_of_key.entry(key).or_insert_with(|| {
             self.bytes += envelope;
             self.groups.push(Group { resource: resource.clone(), first: number, last: number, bytes: 0 });
             self.groups.len() - 1
@@ -168,20 +180,21 @@ impl BatchBuilder {
         self.bytes += length;
     }
 
-    /// An upper bound of what a Resource adds to a request beside its records.
+    /// An upper bound of the bytes that a Resource adds to a request, without its records.
     fn envelope_len(&self, resource: &EncodedResource) -> usize {
         resource.as_bytes().len() + self.scope.len() + OVERHEAD
     }
 
-    /// The batch, if it has a record.
+    /// Ends the batch under construction. `None` if it has no records.
     pub fn seal(&mut self) -> Option<Batch> {
         self.seal_until(self.encoded.len())
     }
 
-    /// The batch of the records before `end` in `encoded`; what is behind it moves to the start.
+    /// Ends the batch of the records before `end` in `encoded`, and moves the bytes from `end` on to the
+    /// start.
     fn seal_until(&mut self, end: usize) -> Option<Batch> {
         let records = u32::try_from(self.records.len()).ok().filter(|&records| records > 0)?;
-        let mut request = self.recycler.buffer(self.bytes);
+        let mut request = self.pool.take(self.bytes);
         for group in &self.groups {
             self.resource_logs(&mut request, group);
         }
@@ -190,12 +203,12 @@ impl BatchBuilder {
         self.encoded.shrink_to(4 * end);
         self.records.clear();
         self.groups.clear();
-        self.known.clear();
+        self.group_of_key.clear();
         self.bytes = 0;
-        Some(Batch { signal: self.signal, request: self.recycler.lend(request), records })
+        Some(Batch { signal: self.signal, request: self.pool.share(request), records })
     }
 
-    /// `ExportLogsServiceRequest.resource_logs`, one
+    /// Appends one `ExportLogsServiceRequest.resource_logs` field.
     fn resource_logs(&self, out: &mut Vec<u8>, group: &Group) {
         let schema = field_len(SCHEMA_URL.len());
         let scope_logs = self.scope.len() + group.bytes + schema;
@@ -213,8 +226,8 @@ impl BatchBuilder {
     }
 }
 
-/// Bytes of tags and lengths around a Resource and its records, at most: five fields whose lengths take up to five
-/// bytes each, and two schema URLs.
+/// Upper bound of the tags and lengths around a Resource and its records: five fields with a tag of one byte
+/// and a length of up to five bytes each, and two schema URLs.
 const OVERHEAD: usize = 5 * 6 + 2 * (2 + SCHEMA_URL.len());
 
 const fn field_len(length: usize) -> usize {

@@ -1,9 +1,10 @@
-//! Names and severities of the errors that accept(2), bind(2), listen(2) and socket(2) return,
-//! and of those that connections end with.
+//! The names and severities of the errors of accept(2), bind(2), listen(2) and socket(2), and of those with
+//! which connections end.
 
 use crate::severity::{ERROR, INFO, WARN};
 
-/// The symbol of an errno, for `error.type`; `_OTHER` for one that none of them is known to return.
+/// The symbol of an errno, for `error.type`; `_OTHER` for an errno that none of these calls is known to
+/// return.
 #[must_use]
 pub const fn symbol(errno: i32) -> &'static str {
     match errno {
@@ -52,7 +53,8 @@ pub const fn symbol(errno: i32) -> &'static str {
     }
 }
 
-/// `severity_number` of a call: what makes a listener stop serving, or loses a connection, is an error.
+/// `severity_number` of a call with this result: ERROR if the listener stops serving or a connection is lost,
+/// WARN for any other failure, INFO for success.
 #[must_use]
 pub const fn severity(errno: Option<i32>) -> u8 {
     match errno {

@@ -1,4 +1,4 @@
-//! What became of every record that a destination was given.
+//! The accounting of one exporter: how many records had which outcome.
 
 use std::{
     collections::BTreeMap,
@@ -11,21 +11,21 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(into = "&'static str")]
 pub enum DropReason {
-    /// The queue was full and these were the oldest.
+    /// The queue in memory was full, and these were the oldest records.
     QueueFull,
-    /// Retried for the whole of `export.retry_window`.
+    /// The request was retried for the whole `export.retry_window`.
     RetryExpired,
-    /// Refused with an answer that forbids a retry.
+    /// The destination refused the request with an answer that forbids a retry.
     NonRetryable,
-    /// Refused as too large down to one record.
+    /// The destination refused the request as too large, even with a single record.
     TooLarge,
-    /// Not delivered when the time for stopping was over.
+    /// The records were not delivered before the deadline of the shutdown.
     Shutdown,
-    /// The spool was full and these were the oldest.
+    /// The spool was full, and these were the oldest records.
     SpoolFull,
-    /// Longer in the spool than `spool.max_age`.
+    /// The records were in the spool for longer than `spool.max_age`.
     SpoolExpired,
-    /// Not any more what was written to the spool.
+    /// The records were damaged in the spool, or a newer version of acceptd wrote them.
     SpoolCorrupt,
 }
 
@@ -36,7 +36,7 @@ impl From<DropReason> for &'static str {
 }
 
 impl DropReason {
-    /// Its name, as in the ledger.
+    /// The name of the reason in the JSON of the ledger and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -52,30 +52,32 @@ impl DropReason {
     }
 }
 
-/// The ledger of one destination, counts of records unless said otherwise. Every term is counted where it happens.
+/// The ledger of one exporter at one moment. The counts are records, unless the field says otherwise. Every
+/// count is kept on its own, and none is computed from the others, so that [`LedgerSnapshot::balanced`] is a
+/// real check.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct LedgerSnapshot {
-    /// Given to the destination.
+    /// Records that were pushed to the exporter.
     pub records: u64,
-    /// Found in the spool, of an earlier run.
+    /// Records of an earlier run that were found in the spool.
     pub recovered: u64,
-    /// Accepted by the Collector.
+    /// Records that the destination accepted.
     pub acknowledged: u64,
-    /// Refused by the Collector within a request that it accepted (`partial_success`).
+    /// Records that the destination rejected within a request that it accepted (`partial_success`).
     pub rejected: u64,
-    /// Dropped, by reason.
+    /// Dropped records, by reason.
     pub dropped: BTreeMap<DropReason, u64>,
-    /// In the spool, and not under way.
+    /// Records in the spool that are not in flight.
     pub spooled: u64,
-    /// In the queue in memory.
+    /// Records in the queue in memory.
     pub queued: u64,
-    /// In requests that wait for their answer or their next attempt.
+    /// Records in requests that wait for their answer or for their next attempt.
     pub in_flight: u64,
-    /// Requests that were answered with success.
+    /// Requests that were accepted.
     pub requests: u64,
-    /// Attempts that failed and were repeated.
+    /// Attempts that failed and were retried.
     pub retries: u64,
-    /// Requests that were halved.
+    /// Requests that were split in two.
     pub splits: u64,
 }
 
@@ -92,30 +94,32 @@ impl LedgerSnapshot {
         }
     }
 
-    /// The ledger's equation, which holds at every moment.
+    /// Checks the equation of the ledger, which holds at every moment: every record that came in has exactly
+    /// one outcome.
     ///
     /// # Errors
-    /// The equation with its numbers, when it does not hold.
+    /// The equation does not hold. The message has its numbers.
     pub fn balanced(&self) -> Result<(), String> {
         let dropped = self.dropped_total();
-        let parts = [self.acknowledged, self.rejected, dropped, self.spooled, self.queued, self.in_flight];
-        if self.records + self.recovered == parts.iter().sum::<u64>() {
+        let terms = [self.acknowledged, self.rejected, dropped, self.spooled, self.queued, self.in_flight];
+        if self.records + self.recovered == terms.iter().sum::<u64>() {
             Ok(())
         } else {
             Err(format!(
-                "records + recovered = acknowledged + rejected + dropped + spooled + queued + in_flight does not hold: {} + {} and {parts:?}",
+                "records + recovered = acknowledged + rejected + dropped + spooled + queued + in_flight does not hold: {} + {} and {terms:?}",
                 self.records, self.recovered
             ))
         }
     }
 }
 
-/// The ledger itself: a few updates for each request, none for a record.
+/// The live ledger. It is updated a few times per request, and never per record.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger(Mutex<LedgerSnapshot>);
 
 impl Ledger {
-    /// Changes the ledger; everything that belongs together in one change, so that every snapshot is balanced.
+    /// Changes the ledger. Counts that belong together have to change in one call, so that every snapshot is
+    /// balanced.
     pub(crate) fn change(&self, change: impl FnOnce(&mut LedgerSnapshot)) {
         change(&mut self.lock());
     }

@@ -1,10 +1,8 @@
-//! What arrived, for people and for programs: columns, flat JSON, or OTLP JSON lines.
+//! Prints requests for people and for programs: as columns, as flat JSON, or as OTLP JSON lines.
 
 use std::{
     fmt::Write as _,
-    io::{
-        Write, {self},
-    },
+    io::{self, Write},
 };
 
 use jiff::{Timestamp, tz::TimeZone};
@@ -21,48 +19,48 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use serde_json::{Map, Value as Json, json};
 
-use crate::{Batch, Received, Signal, names};
+use crate::{batch::Batch, names, receiver::Received, signal::Signal};
 
-/// Characters of one value in a column.
-const MAX_SHOWN: usize = 256;
+/// Upper bound of the characters of one value in a column.
+const MAX_VALUE_CHARS: usize = 256;
 
-/// A format.
+/// The format of printed records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    /// One line a record, with the columns of bcc's tcpaccept.
+pub enum PrintFormat {
+    /// One line per record, with the columns of bcc's tcpaccept.
     Columns,
-    /// One flat JSON object a record, with the attributes' names as keys.
+    /// One flat JSON object per record, with the names of the attributes as keys.
     Json,
-    /// One `LogsData` (`TracesData`, `MetricsData`) a request and line: the OTLP file format.
+    /// One line per request, with its `LogsData`, `TracesData` or `MetricsData`: the OTLP file format.
     OtlpJson,
 }
 
-/// Writes records in one format.
+/// Prints requests in one format.
 #[derive(Debug)]
 pub struct Printer {
-    format: Output,
+    format: PrintFormat,
     header_due: bool,
 }
 
 impl Printer {
-    /// A printer; `header` asks for the names of the columns before the first record.
+    /// A printer. `header` prints the names of the columns before the first record; other formats ignore it.
     #[must_use]
-    pub fn new(format: Output, header: bool) -> Self {
-        Self { format, header_due: header && format == Output::Columns }
+    pub fn new(format: PrintFormat, header: bool) -> Self {
+        Self { format, header_due: header && format == PrintFormat::Columns }
     }
 
-    /// Prints a batch that was not sent yet.
+    /// Decodes and prints a batch of this agent.
     ///
     /// # Errors
-    /// When `out` fails.
+    /// The batch cannot be decoded, or `out` cannot be written.
     pub fn print_batch(&mut self, out: &mut impl Write, batch: &Batch) -> io::Result<()> {
-        self.print(out, &received(batch)?)
+        self.print(out, &decode(batch)?)
     }
 
-    /// Prints a request that arrived.
+    /// Prints a received request.
     ///
     /// # Errors
-    /// When `out` fails.
+    /// `out` cannot be written.
     pub fn print(&mut self, out: &mut impl Write, received: &Received) -> io::Result<()> {
         if std::mem::take(&mut self.header_due) {
             columns(
@@ -71,9 +69,11 @@ impl Printer {
             )?;
         }
         match (self.format, received) {
-            (Output::OtlpJson, _) => otlp_json(out, received),
+            (PrintFormat::OtlpJson, _) => otlp_json(out, received),
             (_, Received::Logs(logs)) => for_each_record(logs, |resource, record| match self.format {
-                Output::Json => writeln!(out, "{}", harmless_json(flat_json(resource, record).to_string())),
+                PrintFormat::Json => {
+                    writeln!(out, "{}", sanitize_json(flat_json(resource, record).to_string()))
+                }
                 _ => column_line(out, resource, record),
             }),
             (_, Received::Traces(_)) => other_signal(out, "spans", received),
@@ -82,7 +82,7 @@ impl Printer {
     }
 }
 
-fn received(batch: &Batch) -> io::Result<Received> {
+fn decode(batch: &Batch) -> io::Result<Received> {
     let request = batch.request.clone();
     let received = match batch.signal {
         Signal::Logs => ExportLogsServiceRequest::decode(request).map(Received::Logs),
@@ -92,18 +92,18 @@ fn received(batch: &Batch) -> io::Result<Received> {
     received.map_err(io::Error::other)
 }
 
-fn other_signal(out: &mut impl Write, what: &str, received: &Received) -> io::Result<()> {
-    writeln!(out, "# {} {what} (--output otlp-json shows them)", received.records())
+fn other_signal(out: &mut impl Write, items: &str, received: &Received) -> io::Result<()> {
+    writeln!(out, "# {} {items} (--output otlp-json shows them)", received.records())
 }
 
 fn for_each_record(
     logs: &ExportLogsServiceRequest,
-    mut each: impl FnMut(&[KeyValue], &LogRecord) -> io::Result<()>,
+    mut print: impl FnMut(&[KeyValue], &LogRecord) -> io::Result<()>,
 ) -> io::Result<()> {
     for resource_logs in &logs.resource_logs {
         let resource = resource_logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
         for record in resource_logs.scope_logs.iter().flat_map(|scope| &scope.log_records) {
-            each(resource, record)?;
+            print(resource, record)?;
         }
     }
     Ok(())
@@ -121,7 +121,7 @@ fn otlp_json(out: &mut impl Write, received: &Received) -> io::Result<()> {
             serde_json::to_string(&MetricsData { resource_metrics: metrics.resource_metrics.clone() })
         }
     };
-    writeln!(out, "{}", harmless_json(json.map_err(io::Error::other)?))
+    writeln!(out, "{}", sanitize_json(json.map_err(io::Error::other)?))
 }
 
 fn flat_json(resource: &[KeyValue], record: &LogRecord) -> Json {
@@ -132,45 +132,46 @@ fn flat_json(resource: &[KeyValue], record: &LogRecord) -> Json {
     );
     flat.insert("event_name".to_owned(), json!(record.event_name));
     flat.insert("severity_number".to_owned(), json!(record.severity_number));
-    flat.insert("body".to_owned(), record.body.as_ref().map_or(Json::Null, json_of));
+    flat.insert("body".to_owned(), record.body.as_ref().map_or(Json::Null, to_json));
     if !record.trace_id.is_empty() {
         flat.insert("trace_id".to_owned(), json!(hex(&record.trace_id)));
         flat.insert("span_id".to_owned(), json!(hex(&record.span_id)));
     }
     for attribute in resource.iter().chain(&record.attributes) {
-        flat.insert(attribute.key.clone(), attribute.value.as_ref().map_or(Json::Null, json_of));
+        flat.insert(attribute.key.clone(), attribute.value.as_ref().map_or(Json::Null, to_json));
     }
     Json::Object(flat)
 }
 
-fn json_of(value: &AnyValue) -> Json {
+fn to_json(value: &AnyValue) -> Json {
     match &value.value {
         Some(Value::StringValue(text)) => json!(text),
         Some(Value::BoolValue(value)) => json!(value),
         Some(Value::IntValue(value)) => json!(value),
         Some(Value::DoubleValue(value)) => json!(value),
         Some(Value::BytesValue(bytes)) => json!(hex(bytes)),
-        Some(Value::ArrayValue(array)) => array.values.iter().map(json_of).collect(),
+        Some(Value::ArrayValue(array)) => array.values.iter().map(to_json).collect(),
         Some(Value::KvlistValue(list)) => {
             let entry =
-                |entry: &KeyValue| (entry.key.clone(), entry.value.as_ref().map_or(Json::Null, json_of));
+                |entry: &KeyValue| (entry.key.clone(), entry.value.as_ref().map_or(Json::Null, to_json));
             list.values.iter().map(entry).collect()
         }
         _ => Json::Null,
     }
 }
 
-/// Text without what drives a terminal. Backslashes stay: what acceptd itself sent is escaped already.
-fn harmless(text: &str) -> String {
+/// Escapes control characters, so that the text cannot control a terminal. Backslashes stay as they are,
+/// because acceptd has escaped its own texts already.
+fn sanitize(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for character in text.chars().take(MAX_SHOWN) {
+    for character in text.chars().take(MAX_VALUE_CHARS) {
         if character.is_control() { shown.extend(character.escape_unicode()) } else { shown.push(character) }
     }
     shown
 }
 
-/// The same for JSON: it escapes C0 itself, but not DEL and C1. Those are only within strings.
-fn harmless_json(json: String) -> String {
+/// The same for JSON. `serde_json` escapes C0 itself, but not DEL and C1; those only occur within strings.
+fn sanitize_json(json: String) -> String {
     if !json.contains(char::is_control) {
         return json;
     }
@@ -188,24 +189,24 @@ fn harmless_json(json: String) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string does not fail.
+        // Writing to a `String` does not fail.
         _ = write!(text, "{byte:02x}");
         text
     })
 }
 
 fn column_line(out: &mut impl Write, resource: &[KeyValue], record: &LogRecord) -> io::Result<()> {
-    let of = |attributes: &[KeyValue], key: &str| {
+    let find = |attributes: &[KeyValue], key: &str| {
         let found = attributes.iter().find(|attribute| attribute.key == key);
-        found.and_then(|attribute| attribute.value.as_ref()).map(json_of)
+        found.and_then(|attribute| attribute.value.as_ref()).map(to_json)
     };
-    // Any sender may have sent it: what is printed must not be able to drive the terminal.
+    // The sender is not trusted: a value must not be able to control the terminal.
     let shown = |value: Option<Json>| match value {
-        Some(Json::String(text)) => harmless(&text),
+        Some(Json::String(text)) => sanitize(&text),
         Some(value) => value.to_string(),
         None => "-".to_owned(),
     };
-    let record_value = |key| of(&record.attributes, key);
+    let record_value = |key| find(&record.attributes, key);
     let version = match record_value(names::NETWORK_TYPE).as_ref().and_then(Json::as_str) {
         Some("ipv4") => "4",
         Some("ipv6") => "6",
@@ -221,8 +222,8 @@ fn column_line(out: &mut impl Write, resource: &[KeyValue], record: &LogRecord) 
         out,
         [
             &time(record.time_unix_nano, &TimeZone::system(), "%H:%M:%S.%3f"),
-            &shown(of(resource, names::PROCESS_PID)),
-            &shown(of(resource, names::PROCESS_EXECUTABLE_NAME)),
+            &shown(find(resource, names::PROCESS_PID)),
+            &shown(find(resource, names::PROCESS_EXECUTABLE_NAME)),
             version,
             &shown(record_value(names::NETWORK_PEER_ADDRESS)),
             &shown(record_value(names::NETWORK_PEER_PORT)),
@@ -243,13 +244,14 @@ fn column_line(out: &mut impl Write, resource: &[KeyValue], record: &LogRecord) 
     )
 }
 
-/// What an accept returned; of another event its name, and its error if it has one.
+/// The last column: the file descriptor or the error of an accept; the name, and the error if there is one,
+/// of any other event.
 fn result(event: &str, error: Option<String>, fd: String) -> String {
     match (event, error) {
         (names::EVENT_ACCEPTD_SOCKET_ACCEPT, None) => fd,
         (names::EVENT_ACCEPTD_SOCKET_ACCEPT, Some(error)) => format!("-{error}"),
         (other, error) => {
-            let name = harmless(other.rsplit('.').next().unwrap_or(other));
+            let name = sanitize(other.rsplit('.').next().unwrap_or(other));
             error.map_or_else(|| name.clone(), |error| format!("{name} -{error}"))
         }
     }
@@ -267,5 +269,5 @@ fn columns(
 
 fn time(unix_nanos: u64, zone: &TimeZone, format: &str) -> String {
     let time = Timestamp::from_nanosecond(i128::from(unix_nanos)).unwrap_or_default();
-    time.to_zoned(zone.clone()).strftime(format).to_string()
+    time.to_zoned_datetime(zone.clone()).strftime(format).to_string()
 }

@@ -1,4 +1,4 @@
-//! An OTLP/gRPC receiver: good enough to debug a pipeline with, and what the tests receive with.
+//! An OTLP/gRPC receiver, for `acceptd receive` and for tests.
 
 use std::{future::Future, io, net::TcpListener, sync::Arc};
 
@@ -19,22 +19,22 @@ use opentelemetry_proto::tonic::collector::{
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, codec::CompressionEncoding::Gzip, transport::Server};
 
-/// The specification's default bound for a request, before compression.
+/// The default bound of a request in the specification, in bytes before compression.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
 
-/// Something that arrived.
+/// A request that was received.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Received {
-    /// Log records.
+    /// A request of log records.
     Logs(ExportLogsServiceRequest),
-    /// Spans.
+    /// A request of spans.
     Traces(ExportTraceServiceRequest),
-    /// Metrics.
+    /// A request of metrics.
     Metrics(ExportMetricsServiceRequest),
 }
 
 impl Received {
-    /// Log records, spans or metrics in it.
+    /// The number of log records, spans or metrics in the request.
     #[must_use]
     pub fn records(&self) -> u64 {
         let count: usize = match self {
@@ -55,19 +55,19 @@ impl Received {
     }
 }
 
-/// Serves logs, traces and metrics on `listener` until `stop` completes. Each request is given to `take`; if that fails,
-/// the sender is told to send it again.
+/// Serves logs, traces and metrics on `listener` until `stop` completes. Each request is passed to `handler`.
+/// If the handler fails, the sender gets `UNAVAILABLE` and sends the request again.
 ///
 /// # Errors
-/// When the listener cannot be served.
+/// The listener cannot be served.
 pub async fn serve(
     listener: TcpListener,
-    take: impl Fn(Received) -> io::Result<()> + Send + Sync + 'static,
+    handler: impl Fn(Received) -> io::Result<()> + Send + Sync + 'static,
     stop: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(listener)?);
-    let sink = Sink(Arc::new(take));
+    let sink = Sink(Arc::new(handler));
     Server::builder()
         .add_service(
             LogsServiceServer::new(sink.clone())
@@ -89,16 +89,18 @@ pub async fn serve(
         .map_err(io::Error::other)
 }
 
-type Take = dyn Fn(Received) -> io::Result<()> + Send + Sync;
+type Handler = dyn Fn(Received) -> io::Result<()> + Send + Sync;
 
 #[derive(Clone)]
-struct Sink(Arc<Take>);
+struct Sink(Arc<Handler>);
 
 impl Sink {
-    fn take<T: Default>(&self, received: Received) -> Result<Response<T>, Status> {
+    fn handle<T: Default>(&self, received: Received) -> Result<Response<T>, Status> {
         match (self.0)(received) {
             Ok(()) => Ok(Response::new(T::default())),
-            Err(error) => Err(Status::unavailable(format!("the receiver cannot write: {error}"))),
+            Err(error) => {
+                Err(Status::unavailable(format!("the receiver cannot process the request: {error}")))
+            }
         }
     }
 }
@@ -109,7 +111,7 @@ impl LogsService for Sink {
         &self,
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        self.take(Received::Logs(request.into_inner()))
+        self.handle(Received::Logs(request.into_inner()))
     }
 }
 
@@ -119,7 +121,7 @@ impl TraceService for Sink {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.take(Received::Traces(request.into_inner()))
+        self.handle(Received::Traces(request.into_inner()))
     }
 }
 
@@ -129,6 +131,6 @@ impl MetricsService for Sink {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        self.take(Received::Metrics(request.into_inner()))
+        self.handle(Received::Metrics(request.into_inner()))
     }
 }

@@ -1,11 +1,9 @@
-//! Requests as files have them: OTLP JSON lines, as `acceptd receive` and the Collector's file exporter write them, or a segment
-//! of a spool.
+//! Reads recorded requests for `acceptd replay`: from a file of OTLP JSON lines, as `acceptd receive` and the
+//! Collector's file exporter write them, or from a segment of a spool.
 
 use std::{
     fs::File,
-    io::{
-        BufRead as _, BufReader, Read as _, {self},
-    },
+    io::{self, BufRead as _, BufReader, Read as _},
     path::Path,
 };
 
@@ -19,58 +17,61 @@ use prost::Message;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-use crate::{Batch, Received, Signal};
+use crate::{batch::Batch, receiver::Received, signal::Signal};
 
-/// Longer lines are not read: no receiver would take them.
-const LONGEST_LINE: u64 = 256 << 20;
+/// Upper bound of a line in bytes. A longer line is cut there and is not valid JSON then; no receiver would
+/// accept it.
+const MAX_LINE_BYTES: u64 = 256 << 20;
 
-/// The requests of a file, one by one; of each that cannot be read, where it is and why.
+/// The requests of a file. For each one that cannot be read, a message with its place and the cause.
 pub type Requests = Box<dyn Iterator<Item = Result<Batch, String>>>;
 
-/// Opens a file of either form.
+/// Opens a file of either format; the first bytes decide which.
 ///
 /// # Errors
-/// The file system's.
+/// The file cannot be read.
 pub fn open(path: &Path) -> io::Result<Requests> {
-    match acceptd_spool::frames_of(path) {
-        Ok(frames) => Ok(Box::new(frames.map(|frame| of_frame(frame.map_err(|error| error.to_string())?)))),
-        // Not a segment.
+    match acceptd_spool::read_segment(path) {
+        Ok(frames) => {
+            Ok(Box::new(frames.map(|frame| batch_from_frame(frame.map_err(|error| error.to_string())?))))
+        }
+        // Not a segment of a spool: read it as JSON lines.
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
-            Ok(Box::new(of_lines(BufReader::new(File::open(path)?))))
+            Ok(Box::new(batches_from_lines(BufReader::new(File::open(path)?))))
         }
         Err(error) => Err(error),
     }
 }
 
-fn of_frame(frame: Frame) -> Result<Batch, String> {
+fn batch_from_frame(frame: Frame) -> Result<Batch, String> {
     let Frame { kind, records, body } = frame;
     let signal = Signal::from_number(kind)
-        .ok_or_else(|| format!("a request of kind {kind}, which only a newer acceptd knows"))?;
+        .ok_or_else(|| format!("a request of kind {kind}, which only a newer version of acceptd can read"))?;
     Ok(Batch { signal, request: body, records })
 }
 
-fn of_lines(mut file: BufReader<File>) -> impl Iterator<Item = Result<Batch, String>> {
+fn batches_from_lines(mut file: BufReader<File>) -> impl Iterator<Item = Result<Batch, String>> {
     let mut number = 0_u64;
     let mut line = Vec::new();
     std::iter::from_fn(move || {
         loop {
             number += 1;
             line.clear();
-            match file.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
+            match file.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
                 Ok(0) => return None,
                 Ok(_) if line.trim_ascii().is_empty() => {}
-                Ok(_) => return Some(of_line(&line).map_err(|cause| format!("line {number}: {cause}"))),
+                Ok(_) => return Some(parse_line(&line).map_err(|cause| format!("line {number}: {cause}"))),
                 Err(error) => return Some(Err(format!("line {number}: {error}"))),
             }
         }
     })
 }
 
-/// Reads one line of OTLP JSON.
+/// Parses one line of OTLP JSON.
 ///
 /// # Errors
-/// What is wrong with it.
-pub fn of_line(line: &[u8]) -> Result<Batch, String> {
+/// The line is not JSON, or not an OTLP request. The message has the cause.
+pub fn parse_line(line: &[u8]) -> Result<Batch, String> {
     let json: Json = serde_json::from_slice(line).map_err(|error| format!("not JSON: {error}"))?;
     if json.get("resourceLogs").is_some() {
         message::<ExportLogsServiceRequest>(json, Signal::Logs, Received::Logs)

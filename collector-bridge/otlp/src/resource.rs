@@ -1,4 +1,4 @@
-//! The Resource of a process: encoded once, shared by all of its records.
+//! The OTLP Resource of a process. It is encoded once, and shared by all records of the process.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,60 +8,68 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message as _;
 
-use crate::{DISTRO_NAME, VERSION, names, text::escape};
+use crate::{
+    distro::{DISTRO_NAME, VERSION},
+    names,
+    text::escape,
+};
 
-/// Most bytes of an encoded Resource: it is in every request that has a record of its process.
+/// Upper bound of an encoded Resource, in bytes. The Resource is in every request with a record of its
+/// process.
 pub const MAX_RESOURCE_BYTES: usize = 8 << 10;
 
-/// Most bytes of a text that is never left out to keep a Resource within its bound.
+/// Upper bound, in bytes, of a text that identifies an entity: such a text is never removed to keep the
+/// Resource within its bound.
 const MAX_IDENTITY_BYTES: usize = 1024;
 
-/// What every Resource says of the host.
+/// The host, as in every Resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// `host.id`
     pub id: Option<String>,
     /// `host.name`
     pub name: String,
-    /// `host.arch`, in the words of the semantic conventions.
+    /// `host.arch`, one of the values of the semantic conventions.
     pub arch: &'static str,
 }
 
-/// What is known of one process. Texts are raw bytes; they are escaped here.
+/// The facts about one process. `Vec<u8>` fields are raw bytes; [`EncodedResource::for_process`] escapes
+/// them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// `process.pid`
     pub pid: u32,
     /// `process.creation.time`, RFC 3339 with milliseconds.
     pub creation_time: Option<String>,
-    /// `process.executable.name`; of a kernel thread, which has none, its name in brackets.
+    /// `process.executable.name`. A kernel thread has no executable: here is its name in brackets.
     pub executable_name: Vec<u8>,
     /// `process.executable.path`
     pub executable_path: Option<Vec<u8>>,
-    /// `process.user.id`: the effective user.
+    /// `process.user.id`, the effective user id.
     pub user_id: u32,
-    /// `process.real_user.id`, where it is another one.
+    /// `process.real_user.id`, if it differs from `user_id`.
     pub real_user_id: Option<u32>,
     /// `process.owner`
     pub owner: Option<String>,
-    /// A kernel thread has no executable.
+    /// Whether this is a kernel thread. A kernel thread has no executable.
     pub kernel_thread: bool,
     /// `container.id`
     pub container_id: Option<String>,
     /// `k8s.pod.uid`
     pub pod_uid: Option<String>,
-    /// The systemd service, by its name without `.service`: the service's name when the process does not say one.
+    /// The name of the systemd service without `.service`. It is the `service.name` of a process that does
+    /// not declare one.
     pub unit: Option<String>,
-    /// What is only told when the operator wants it.
-    pub details: Details,
+    /// Details that are only sent if the operator configured them.
+    pub details: ProcessDetails,
 }
 
-/// What a Resource has of a process only when that is wanted. Raw bytes, as for [`Process`].
+/// Details of a process that are only sent if the operator configured them. Raw bytes, as in [`Process`].
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Details {
+pub struct ProcessDetails {
     /// `process.command`
     pub command: Option<Vec<u8>>,
-    /// `process.command_args`; empty when they are not wanted, or not known.
+    /// `process.command_args`; empty if they are not configured, or not known.
     pub command_args: Vec<Vec<u8>>,
     /// `process.args_count`
     pub args_count: Option<u32>,
@@ -69,7 +77,7 @@ pub struct Details {
     pub parent_pid: Option<u32>,
 }
 
-impl Details {
+impl ProcessDetails {
     fn encode(&self, attributes: &mut Vec<KeyValue>, value_length: usize) {
         let command = self.command.as_ref().map(|command| escape(command, value_length));
         push_text(attributes, names::PROCESS_COMMAND, command.as_deref());
@@ -84,32 +92,35 @@ impl Details {
 }
 
 impl Process {
-    /// `service.name`, also where nobody knows it.
+    /// `service.name`: the declared one, or that of the systemd service, or `unknown_service:` and the
+    /// executable.
     #[must_use]
-    pub fn service_name(&self, said: Said<'_>, value_length: usize) -> String {
-        self.known_service(said).map_or_else(
+    pub fn service_name(&self, declared: DeclaredAttributes<'_>, value_length: usize) -> String {
+        self.known_service(declared).map_or_else(
             || format!("unknown_service:{}", identity(&self.executable_name, value_length)),
             |name| identity(name.as_bytes(), value_length),
         )
     }
 
-    fn known_service<'a>(&'a self, said: Said<'a>) -> Option<&'a String> {
-        said.by_itself.get(names::SERVICE_NAME).or(self.unit.as_ref())
+    fn known_service<'a>(&'a self, declared: DeclaredAttributes<'a>) -> Option<&'a String> {
+        declared.by_process.get(names::SERVICE_NAME).or(self.unit.as_ref())
     }
 }
 
-/// A text that is never left out.
+/// Escapes a text that is never removed from a Resource.
 fn identity(raw: &[u8], value_length: usize) -> String {
     escape(raw, value_length.min(MAX_IDENTITY_BYTES))
 }
 
-/// What nobody observed: it never contradicts what was.
+/// Attributes that were declared, not observed. They never override an observed attribute.
 #[derive(Debug, Clone, Copy)]
-pub struct Said<'a> {
-    /// What the process says of itself, by attribute. It goes before what the operator says, and the operator's has room before it.
-    pub by_itself: &'a BTreeMap<String, String>,
-    /// What the operator says of every process.
-    pub by_the_operator: &'a [(String, String)],
+pub struct DeclaredAttributes<'a> {
+    /// Attributes that the process declares about itself (`OTEL_RESOURCE_ATTRIBUTES` and the like). For the
+    /// same key they take precedence over the operator's; where the Resource's bound is reached, the
+    /// operator's are kept first.
+    pub by_process: &'a BTreeMap<String, String>,
+    /// Attributes that the operator configured for every process.
+    pub by_operator: &'a [(String, String)],
 }
 
 /// A `Resource` message with its entity references, at most [`MAX_RESOURCE_BYTES`] long.
@@ -117,9 +128,14 @@ pub struct Said<'a> {
 pub struct EncodedResource(Arc<[u8]>);
 
 impl EncodedResource {
-    /// The Resource of a process. Texts are cut at `value_length` bytes.
+    /// Encodes the Resource of a process. Texts are cut at `value_length` bytes.
     #[must_use]
-    pub fn of_process(host: &Host, process: &Process, said: Said<'_>, value_length: usize) -> Self {
+    pub fn for_process(
+        host: &Host,
+        process: &Process,
+        declared: DeclaredAttributes<'_>,
+        value_length: usize,
+    ) -> Self {
         let name = escape(&process.executable_name, value_length);
         let mut attributes = vec![int(names::PROCESS_PID, process.pid)];
         push_text(&mut attributes, names::PROCESS_CREATION_TIME, process.creation_time.as_deref());
@@ -135,7 +151,7 @@ impl EncodedResource {
         process.details.encode(&mut attributes, value_length);
         push_text(&mut attributes, names::CONTAINER_ID, process.container_id.as_deref());
         push_text(&mut attributes, names::K8S_POD_UID, process.pod_uid.as_deref());
-        attributes.push(text(names::SERVICE_NAME, process.service_name(said, value_length)));
+        attributes.push(text(names::SERVICE_NAME, process.service_name(declared, value_length)));
         let host_id = host.id.as_ref().map(|id| identity(id.as_bytes(), value_length));
         push_text(&mut attributes, names::HOST_ID, host_id.as_deref());
         attributes.push(text(names::HOST_NAME, escape(host.name.as_bytes(), value_length)));
@@ -154,20 +170,21 @@ impl EncodedResource {
         if process.container_id.is_some() {
             entity_refs.push(entity("container", &[names::CONTAINER_ID]));
         }
-        if process.known_service(said).is_some_and(|name| !name.is_empty()) {
+        if process.known_service(declared).is_some_and(|name| !name.is_empty()) {
             entity_refs.push(entity("service", &[names::SERVICE_NAME]));
         }
         let resource = Resource { attributes, dropped_attributes_count: 0, entity_refs };
-        Self::bounded(resource, said, value_length)
+        Self::bounded(resource, declared, value_length)
     }
 
-    /// Adds what of `said` is new and fits.
-    fn bounded(mut resource: Resource, said: Said<'_>, value_length: usize) -> Self {
-        let operators = said.by_the_operator.iter().map(|(key, value)| (key, value));
-        let operators = operators.filter(|(key, _)| !said.by_itself.contains_key(*key));
-        // The operator's once more, for what the process says and there was no room for.
-        let again = said.by_the_operator.iter().map(|(key, value)| (key, value));
-        for (key, value) in operators.chain(said.by_itself).chain(again) {
+    /// Adds the declared attributes whose key is new and that fit into [`MAX_RESOURCE_BYTES`], and encodes
+    /// the Resource.
+    fn bounded(mut resource: Resource, declared: DeclaredAttributes<'_>, value_length: usize) -> Self {
+        let by_operator = declared.by_operator.iter().map(|(key, value)| (key, value));
+        let first = by_operator.clone().filter(|(key, _)| !declared.by_process.contains_key(*key));
+        // The operator's attributes a second time, for keys that the process declares too, but for whose
+        // value there was no room.
+        for (key, value) in first.chain(declared.by_process).chain(by_operator) {
             let key = escape(key.as_bytes(), value_length);
             if key.is_empty() || resource.attributes.iter().any(|attribute| attribute.key == key) {
                 continue;
@@ -178,7 +195,8 @@ impl EncodedResource {
                 resource.dropped_attributes_count += 1;
             }
         }
-        // Long names of one's own can still be too much together: the longest text goes first, never an identity.
+        // The observed texts alone may exceed the bound. Remove the longest one first, but never one that
+        // identifies an entity.
         while resource.encoded_len() > MAX_RESOURCE_BYTES {
             let Some(longest) = longest_text(&resource) else { break };
             resource.attributes.remove(longest);
@@ -187,7 +205,7 @@ impl EncodedResource {
         Self(resource.encode_to_vec().into())
     }
 
-    /// The message's bytes.
+    /// The bytes of the encoded message.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

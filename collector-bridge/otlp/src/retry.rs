@@ -1,43 +1,45 @@
-//! What to do with an answer, and how long to wait. Pure.
+//! Classifies the answers of servers, and computes the pauses between retries. Pure functions.
 //!
-//! <https://opentelemetry.io/docs/specs/otlp/#failures>
+//! The rules are those of <https://opentelemetry.io/docs/specs/otlp/#failures>.
 
 use std::time::{Duration, SystemTime};
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// A request of more bytes than this, refused as too much, is worth halving.
-const WORTH_HALVING: usize = 1 << 20;
+/// A request of more bytes than this is split when the server refuses it for lack of resources.
+const SPLIT_ABOVE_BYTES: usize = 1 << 20;
 
-/// What tonic says, on either side, of a message beyond its limit; elsewhere `OUT_OF_RANGE` is to be retried.
+/// tonic's message, as client and as server, for a message above its size limit. Its code is `OUT_OF_RANGE`,
+/// which is otherwise retried.
 const TONIC_LIMIT: &str = "message length too large";
 
-/// What becomes of a request that was refused.
+/// How to go on with a request that was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Send it again, after a back-off.
+pub enum Disposition {
+    /// Send it again after a backoff pause.
     Retry,
-    /// Send it again, not before this time is over: the server's own wish.
+    /// Send it again after the pause that the server asked for.
     RetryAfter(Duration),
-    /// Send its halves.
+    /// Split it, and send the two halves.
     Split,
-    /// It would be refused again: drop it.
+    /// Drop it: a retry would be refused again.
     Drop,
 }
 
-/// Judges a gRPC status that answered a request of `request_bytes`.
+/// Classifies the gRPC status that answered a request of `request_bytes`.
 #[must_use]
-pub fn judge(status: &Status, request_bytes: usize) -> Verdict {
-    // Only this side gives a status a source: the connection failed, whatever code that was made into
-    // (tonic has UNKNOWN and INTERNAL for a reset).
+pub fn classify_grpc(status: &Status, request_bytes: usize) -> Disposition {
+    // Only the client side of tonic sets the source of a status: the connection failed. tonic chooses the
+    // code of such a status itself (UNKNOWN and INTERNAL for a reset), so that the code is ignored.
     if std::error::Error::source(status).is_some() {
-        return Verdict::Retry;
+        return Disposition::Retry;
     }
     if status.code() == Code::OutOfRange && status.message().contains(TONIC_LIMIT) {
-        // The receiver's words for our request, which it did not read, and our own for its answer.
-        let ours = status.message().contains(&format!("found {request_bytes} bytes"));
-        return if ours { Verdict::Split } else { Verdict::Drop };
+        // The message has the length of our request if the receiver refused it unread; otherwise our own
+        // client refused the answer, and the receiver has the request already.
+        let is_request_too_large = status.message().contains(&format!("found {request_bytes} bytes"));
+        return if is_request_too_large { Disposition::Split } else { Disposition::Drop };
     }
     match status.code() {
         Code::Cancelled
@@ -45,29 +47,37 @@ pub fn judge(status: &Status, request_bytes: usize) -> Verdict {
         | Code::Aborted
         | Code::OutOfRange
         | Code::Unavailable
-        | Code::DataLoss => asked_delay(status).map_or(Verdict::Retry, Verdict::RetryAfter),
-        Code::ResourceExhausted => match asked_delay(status) {
-            Some(delay) => Verdict::RetryAfter(delay),
-            None if request_bytes > WORTH_HALVING || names_a_size(status.message()) => Verdict::Split,
-            None => Verdict::Drop,
+        | Code::DataLoss => requested_delay(status).map_or(Disposition::Retry, Disposition::RetryAfter),
+        Code::ResourceExhausted => match requested_delay(status) {
+            Some(delay) => Disposition::RetryAfter(delay),
+            None if request_bytes > SPLIT_ABOVE_BYTES || mentions_size(status.message()) => {
+                Disposition::Split
+            }
+            None => Disposition::Drop,
         },
-        _ => Verdict::Drop,
+        _ => Disposition::Drop,
     }
 }
 
-/// Judges a status of HTTP that answered a request of `request_bytes`; `asked` is what Retry-After asks for.
+/// Classifies the HTTP status that answered a request of `request_bytes`. `retry_after` is the pause that the
+/// Retry-After header asks for.
 #[must_use]
-pub fn judge_http(status: u16, asked: Option<Duration>, request_bytes: usize, message: &str) -> Verdict {
+pub fn classify_http(
+    status: u16,
+    retry_after: Option<Duration>,
+    request_bytes: usize,
+    message: &str,
+) -> Disposition {
     match status {
-        429 | 502 | 503 | 504 => asked.map_or(Verdict::Retry, Verdict::RetryAfter),
-        413 if request_bytes > WORTH_HALVING || names_a_size(message) => Verdict::Split,
-        _ => Verdict::Drop,
+        429 | 502 | 503 | 504 => retry_after.map_or(Disposition::Retry, Disposition::RetryAfter),
+        413 if request_bytes > SPLIT_ABOVE_BYTES || mentions_size(message) => Disposition::Split,
+        _ => Disposition::Drop,
     }
 }
 
-/// The delay that a Retry-After header asks for: seconds, or a date of HTTP. A date that is over asks for none.
+/// Parses a Retry-After header: a number of seconds, or an HTTP date. A date in the past is a pause of zero.
 #[must_use]
-pub fn after(header: &str, now: SystemTime) -> Option<Duration> {
+pub fn parse_retry_after(header: &str, now: SystemTime) -> Option<Duration> {
     let header = header.trim();
     if let Ok(seconds) = header.parse() {
         return Some(Duration::from_secs(seconds));
@@ -75,28 +85,30 @@ pub fn after(header: &str, now: SystemTime) -> Option<Duration> {
     Some(httpdate::parse_http_date(header).ok()?.duration_since(now).unwrap_or_default())
 }
 
-fn asked_delay(status: &Status) -> Option<Duration> {
+fn requested_delay(status: &Status) -> Option<Duration> {
     status.get_details_retry_info()?.retry_delay
 }
 
-/// grpc-go: "received message larger than max (5242880 vs. 4194304)"
-fn names_a_size(message: &str) -> bool {
+/// Whether a message says that the request is too large. grpc-go: "received message larger than max (5242880
+/// vs. 4194304)"
+fn mentions_size(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     ["larger than", "too large", "message size"].iter().any(|words| message.contains(words))
 }
 
-/// Pauses that double from one to the next, each with jitter.
+/// Exponential backoff with jitter.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
-    /// The first pause.
+    /// The first pause, before jitter.
     pub initial: Duration,
-    /// The longest.
+    /// The upper bound of a pause.
     pub max: Duration,
 }
 
 impl Backoff {
-    /// The pause before retry `attempt` (from 0): between half and the whole of the doubled interval, chosen by
-    /// `random`, so that agents that failed together do not come back together.
+    /// The pause before retry number `attempt`, from 0. The interval doubles with each attempt; `random`
+    /// chooses a pause between half of the interval and the whole interval, so that agents that failed
+    /// together do not retry together.
     #[must_use]
     pub fn pause(&self, attempt: u32, random: u64) -> Duration {
         let doubled = self.initial.saturating_mul(2_u32.saturating_pow(attempt)).min(self.max);
@@ -121,44 +133,51 @@ mod tests {
     fn each_code_has_the_verdict_of_the_specification() {
         let retried = [1, 4, 10, 11, 14, 15];
         for number in 1..=16 {
-            let verdict = judge(&Status::new(Code::from_i32(number), "no"), 100);
-            let expected = if retried.contains(&number) { Verdict::Retry } else { Verdict::Drop };
-            assert_eq!(verdict, expected, "code {number}");
+            let disposition = classify_grpc(&Status::new(Code::from_i32(number), "no"), 100);
+            let expected = if retried.contains(&number) { Disposition::Retry } else { Disposition::Drop };
+            assert_eq!(disposition, expected, "code {number}");
         }
     }
 
     #[test]
     fn exhausted_resources_are_retried_only_when_asked_and_split_when_it_is_size() {
         let second = Duration::from_secs(1);
-        assert_eq!(judge(&with_delay(Code::ResourceExhausted, second), 9), Verdict::RetryAfter(second));
-        assert_eq!(judge(&with_delay(Code::Unavailable, second), 9), Verdict::RetryAfter(second));
+        assert_eq!(
+            classify_grpc(&with_delay(Code::ResourceExhausted, second), 9),
+            Disposition::RetryAfter(second)
+        );
+        assert_eq!(classify_grpc(&with_delay(Code::Unavailable, second), 9), Disposition::RetryAfter(second));
         let size = Status::resource_exhausted("grpc: received message larger than max (5242880 vs. 4194304)");
-        assert_eq!(judge(&size, 9), Verdict::Split);
-        assert_eq!(judge(&Status::resource_exhausted("quota"), (1 << 20) + 1), Verdict::Split);
-        assert_eq!(judge(&Status::resource_exhausted("quota"), 1 << 20), Verdict::Drop);
+        assert_eq!(classify_grpc(&size, 9), Disposition::Split);
+        assert_eq!(classify_grpc(&Status::resource_exhausted("quota"), (1 << 20) + 1), Disposition::Split);
+        assert_eq!(classify_grpc(&Status::resource_exhausted("quota"), 1 << 20), Disposition::Drop);
     }
 
     #[test]
     fn each_status_of_http_has_the_verdict_of_the_specification() {
         for status in 100..=599 {
             let expected =
-                if [429, 502, 503, 504].contains(&status) { Verdict::Retry } else { Verdict::Drop };
-            assert_eq!(judge_http(status, None, 100, ""), expected, "{status}");
+                if [429, 502, 503, 504].contains(&status) { Disposition::Retry } else { Disposition::Drop };
+            assert_eq!(classify_http(status, None, 100, ""), expected, "{status}");
         }
         let second = Duration::from_secs(1);
-        assert_eq!(judge_http(503, Some(second), 100, ""), Verdict::RetryAfter(second));
-        assert_eq!(judge_http(400, Some(second), 100, ""), Verdict::Drop, "never, whatever it asks for");
-        assert_eq!(judge_http(413, None, (1 << 20) + 1, ""), Verdict::Split);
-        assert_eq!(judge_http(413, None, 100, "request body too large"), Verdict::Split);
+        assert_eq!(classify_http(503, Some(second), 100, ""), Disposition::RetryAfter(second));
+        assert_eq!(
+            classify_http(400, Some(second), 100, ""),
+            Disposition::Drop,
+            "a 400 is never retried, even with Retry-After"
+        );
+        assert_eq!(classify_http(413, None, (1 << 20) + 1, ""), Disposition::Split);
+        assert_eq!(classify_http(413, None, 100, "request body too large"), Disposition::Split);
     }
 
     #[test]
     fn retry_after_has_two_forms() {
         let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        assert_eq!(after(" 120 ", now), Some(Duration::from_mins(2)));
-        assert_eq!(after("Sun, 06 Nov 1994 08:50:07 GMT", now), Some(Duration::from_secs(30)));
-        assert_eq!(after("Sun, 06 Nov 1994 08:49:07 GMT", now), Some(Duration::ZERO));
-        assert_eq!(after("-1", now).or(after("soon", now)), None);
+        assert_eq!(parse_retry_after(" 120 ", now), Some(Duration::from_mins(2)));
+        assert_eq!(parse_retry_after("Sun, 06 Nov 1994 08:50:07 GMT", now), Some(Duration::from_secs(30)));
+        assert_eq!(parse_retry_after("Sun, 06 Nov 1994 08:49:07 GMT", now), Some(Duration::ZERO));
+        assert_eq!(parse_retry_after("-1", now).or(parse_retry_after("soon", now)), None);
     }
 
     proptest! {

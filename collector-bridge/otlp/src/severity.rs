@@ -1,10 +1,10 @@
-//! `severity_number` of the log data model.
+//! The values of `severity_number` that acceptd sends, from the log data model of OpenTelemetry.
 
-/// As it should be.
+/// INFO: normal operation.
 pub const INFO: u8 = 9;
 
-/// Something did not come about.
+/// WARN: an operation failed.
 pub const WARN: u8 = 13;
 
-/// Something is lost, or the process or the host is out of something.
+/// ERROR: data or connections were lost, or the process or the host ran out of a resource.
 pub const ERROR: u8 = 17;

@@ -1,10 +1,10 @@
-//! The three signals of OTLP, and what they are called on the wire.
+//! The three signals of OTLP, and their names and numbers on the wire and in the spool.
 
 use std::fmt;
 
 use http::uri::PathAndQuery;
 
-/// What a request holds.
+/// The signal of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Signal {
@@ -27,7 +27,7 @@ impl fmt::Display for Signal {
 }
 
 impl Signal {
-    /// The method of its gRPC service.
+    /// The path of the signal's gRPC method.
     pub(crate) const fn method(self) -> PathAndQuery {
         PathAndQuery::from_static(match self {
             Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
@@ -36,7 +36,7 @@ impl Signal {
         })
     }
 
-    /// What OTLP/HTTP adds to the path of a base endpoint.
+    /// The path that OTLP/HTTP appends to a base endpoint.
     #[must_use]
     pub const fn path(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl Signal {
         }
     }
 
-    /// What a request has many of.
+    /// The noun for the items of a request, for messages.
     #[must_use]
     pub(crate) const fn items(self) -> &'static str {
         match self {
@@ -56,7 +56,7 @@ impl Signal {
         }
     }
 
-    /// Its number in a spool, which is there to stay.
+    /// The kind of the signal's frames in a spool. It is part of the file format: never change it.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
@@ -66,7 +66,7 @@ impl Signal {
         }
     }
 
-    /// The signal of this number, unless it is of a newer version.
+    /// The signal of a frame's kind; `None` for a kind that only a newer version of acceptd knows.
     pub(crate) const fn from_number(number: u8) -> Option<Self> {
         match number {
             1 => Some(Self::Logs),

@@ -1,4 +1,5 @@
-//! Halving a request, whatever its signal: the three requests of OTLP have one shape, and what they hold is not looked into.
+//! Splits a request in two. The requests of all three signals have the same shape, so that the items need not
+//! be decoded.
 
 use bytes::Bytes;
 use prost::Message;
@@ -7,23 +8,23 @@ use prost::Message;
 #[derive(Clone, PartialEq, Message)]
 struct Request {
     #[prost(message, repeated, tag = "1")]
-    resources: Vec<OfResource>,
+    resources: Vec<ResourceItems>,
 }
 
 /// `ResourceLogs`, `ResourceSpans` or `ResourceMetrics`.
 #[derive(Clone, PartialEq, Message)]
-struct OfResource {
+struct ResourceItems {
     #[prost(bytes = "bytes", optional, tag = "1")]
     resource: Option<Bytes>,
     #[prost(message, repeated, tag = "2")]
-    scopes: Vec<OfScope>,
+    scopes: Vec<ScopeItems>,
     #[prost(bytes = "bytes", tag = "3")]
     schema_url: Bytes,
 }
 
 /// `ScopeLogs`, `ScopeSpans` or `ScopeMetrics`.
 #[derive(Clone, PartialEq, Message)]
-struct OfScope {
+struct ScopeItems {
     #[prost(bytes = "bytes", optional, tag = "1")]
     scope: Option<Bytes>,
     #[prost(bytes = "bytes", repeated, tag = "2")]
@@ -32,28 +33,30 @@ struct OfScope {
     schema_url: Bytes,
 }
 
-/// Two requests of half the items each, each with how many it has; envelopes are copied, none is left empty. `None` when there
-/// is nothing to halve.
+/// Splits a request into two with half of the items each, and returns each with the number of its items.
+/// Resources and scopes are copied into both halves where both have items of them. `None` if there are fewer
+/// than two items, or the request cannot be decoded.
 pub(crate) fn halves(request: Bytes) -> Option<[(Bytes, u32); 2]> {
     let request = Request::decode(request).ok()?;
-    let all: usize = request.resources.iter().flat_map(|of| &of.scopes).map(|of| of.items.len()).sum();
+    let scopes = request.resources.iter().flat_map(|resource| &resource.scopes);
+    let all: usize = scopes.map(|scope| scope.items.len()).sum();
     if all < 2 {
         return None;
     }
     let mut wanted = all / 2;
     let (mut first, mut second) = (Request::default(), Request::default());
-    for of_resource in request.resources {
-        for mut of_scope in of_resource.scopes {
-            let rest = of_scope.items.split_off(wanted.min(of_scope.items.len()));
-            wanted -= of_scope.items.len();
-            for (half, items) in [(&mut first, of_scope.items), (&mut second, rest)] {
+    for resource in request.resources {
+        for mut scope in resource.scopes {
+            let rest = scope.items.split_off(wanted.min(scope.items.len()));
+            wanted -= scope.items.len();
+            for (half, items) in [(&mut first, scope.items), (&mut second, rest)] {
                 if !items.is_empty() {
-                    half.resources.push(OfResource {
-                        resource: of_resource.resource.clone(),
-                        schema_url: of_resource.schema_url.clone(),
-                        scopes: vec![OfScope {
-                            scope: of_scope.scope.clone(),
-                            schema_url: of_scope.schema_url.clone(),
+                    half.resources.push(ResourceItems {
+                        resource: resource.resource.clone(),
+                        schema_url: resource.schema_url.clone(),
+                        scopes: vec![ScopeItems {
+                            scope: scope.scope.clone(),
+                            schema_url: scope.schema_url.clone(),
                             items,
                         }],
                     });
@@ -78,7 +81,8 @@ mod tests {
 
     use super::*;
 
-    /// A request whose Resources have so many spans, numbered from 0.
+    /// A request with one Resource for each of `counts`, which has that many spans. The spans are numbered
+    /// from 0.
     fn traces(counts: &[usize]) -> ExportTraceServiceRequest {
         let mut numbers = 0_u64..;
         let mut spans = |count| {
@@ -88,7 +92,7 @@ mod tests {
                 .map(|start_time_unix_nano| Span { start_time_unix_nano, ..Span::default() })
                 .collect()
         };
-        let of = |(index, count): (usize, &usize)| ResourceSpans {
+        let resource_spans = |(index, count): (usize, &usize)| ResourceSpans {
             resource: Some(Resource {
                 dropped_attributes_count: u32::try_from(index).unwrap(),
                 ..Resource::default()
@@ -103,16 +107,20 @@ mod tests {
                 spans: spans(*count),
             }],
         };
-        ExportTraceServiceRequest { resource_spans: counts.iter().enumerate().map(of).collect() }
+        ExportTraceServiceRequest { resource_spans: counts.iter().enumerate().map(resource_spans).collect() }
     }
 
-    /// Whether there is an envelope without spans.
+    /// Whether any scope has no spans.
     fn has_empty(request: &[u8]) -> bool {
         let request = ExportTraceServiceRequest::decode(request).unwrap();
-        request.resource_spans.iter().flat_map(|of| &of.scope_spans).any(|of| of.spans.is_empty())
+        request
+            .resource_spans
+            .iter()
+            .flat_map(|resource| &resource.scope_spans)
+            .any(|scope| scope.spans.is_empty())
     }
 
-    /// Number of the Resource and of the span, with the envelopes checked.
+    /// The number of the Resource and of the span, for each span. Checks the Resources and scopes, too.
     fn spans(request: &[u8]) -> Vec<(u32, u64)> {
         let request = ExportTraceServiceRequest::decode(request).unwrap();
         let mut found = Vec::new();
@@ -151,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_cannot_be_halved() {
+    fn bytes_that_are_not_a_request_cannot_be_split() {
         assert_eq!(halves(Bytes::from_static(b"\xff\xff\xff")), None);
     }
 }

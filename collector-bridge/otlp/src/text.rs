@@ -1,7 +1,8 @@
-//! Bytes of unknown origin as text that no backend refuses and no terminal obeys.
+//! Escapes bytes of unknown origin, so that backends accept the text and it cannot control a terminal.
 
-/// Appends `raw` to `out` as UTF-8 of at most `limit` bytes. Invalid UTF-8, control characters (C0, DEL, C1) and
-/// NUL become `\xNN`, a backslash becomes `\\`. Nothing is cut within a character or an escape.
+/// Appends `raw` to `out` as at most `limit` bytes of UTF-8. Bytes that are invalid UTF-8, control characters
+/// (C0 with NUL, DEL, C1) and line separators become `\xNN`, and a backslash becomes `\\`. The text is never
+/// cut within a character or an escape.
 pub fn escape_into(out: &mut Vec<u8>, raw: &[u8], limit: usize) {
     let end = out.len() + limit;
     for chunk in raw.utf8_chunks() {
@@ -18,7 +19,7 @@ pub fn escape_into(out: &mut Vec<u8>, raw: &[u8], limit: usize) {
     }
 }
 
-/// [`escape_into`] a string of its own.
+/// Like [`escape_into`], but returns a new string.
 #[must_use]
 pub fn escape(raw: &[u8], limit: usize) -> String {
     let mut out = Vec::with_capacity(raw.len().min(limit));
@@ -30,7 +31,7 @@ fn push_character(out: &mut Vec<u8>, character: char, end: usize) -> bool {
     let mut buffer = [0; 4];
     match character {
         '\\' => push_whole(out, br"\\", end),
-        // Line and paragraph separator end a line on some terminals and in JavaScript.
+        // The line and the paragraph separator end a line on some terminals and in JavaScript.
         '\u{2028}' | '\u{2029}' => {
             character.encode_utf8(&mut buffer).bytes().all(|byte| push_escaped(out, byte, end))
         }
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_harmless_stays_and_what_is_not_is_shown() {
+    fn printable_text_stays_and_other_bytes_are_escaped() {
         assert_eq!(escape("nginx: ä 漢".as_bytes(), 64), "nginx: ä 漢");
         assert_eq!(escape(b"a\x1b[31m\0\n\\ \xff\x7f", 64), r"a\x1b[31m\x00\x0a\\ \xff\x7f");
         assert_eq!(escape("\u{85}\u{2028}".as_bytes(), 64), r"\xc2\x85\xe2\x80\xa8");

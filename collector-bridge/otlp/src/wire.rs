@@ -1,15 +1,16 @@
-//! Writing protobuf: tags, varints and nested messages, appended to a byte vector.
+//! Writes protobuf fields by hand, for the hot path of records and batches: tags, varints and nested
+//! messages, appended to a byte vector. Everything else goes through prost.
 //!
-//! Only what the accept record's hot path needs; everything else goes through prost. Encoding per
-//! <https://protobuf.dev/programming-guides/encoding/>.
+//! The encoding is specified in <https://protobuf.dev/programming-guides/encoding/>.
 
 const VARINT: u8 = 0;
 const FIXED64: u8 = 1;
 const LENGTH_DELIMITED: u8 = 2;
 const FIXED32: u8 = 5;
 
-/// Bytes kept free for the length of a nested message whose size is not known yet. A padded varint is as valid as
-/// a short one; three bytes hold 2 MiB, and no nested message of a record comes near.
+/// Bytes that are reserved for the length of a nested message whose size is not known yet. A padded varint is
+/// as valid as a short one. Three bytes hold lengths below 2 MiB, and no nested message of a record comes
+/// near that.
 const LENGTH_BYTES: usize = 3;
 
 const fn tag(field: u8, wire_type: u8) -> u8 {
@@ -17,7 +18,7 @@ const fn tag(field: u8, wire_type: u8) -> u8 {
     field << 3 | wire_type
 }
 
-/// Appends `value` in as few bytes as it takes.
+/// Appends `value` as a varint of minimal length.
 pub(crate) fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value.to_le_bytes()[0] | 0x80);
@@ -26,7 +27,7 @@ pub(crate) fn varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value.to_le_bytes()[0]);
 }
 
-/// Bytes that [`varint`] takes.
+/// The number of bytes that [`varint`] writes.
 pub(crate) const fn varint_len(value: u64) -> usize {
     match value {
         0 => 1,
@@ -34,37 +35,37 @@ pub(crate) const fn varint_len(value: u64) -> usize {
     }
 }
 
-/// An integer field. Negative numbers take ten bytes.
+/// Appends an integer field. A value above `i64::MAX` takes ten bytes.
 pub(crate) fn uint<const FIELD: u8>(out: &mut Vec<u8>, value: u64) {
     out.push(const { tag(FIELD, VARINT) });
     varint(out, value);
 }
 
-/// A fixed64 field.
+/// Appends a fixed64 field.
 pub(crate) fn fixed64<const FIELD: u8>(out: &mut Vec<u8>, value: u64) {
     out.push(const { tag(FIELD, FIXED64) });
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-/// A fixed32 field, also one whose number takes two bytes.
+/// Appends a fixed32 field. Its tag may take two bytes.
 pub(crate) fn fixed32<const FIELD: u64>(out: &mut Vec<u8>, value: u32) {
     varint(out, FIELD << 3 | u64::from(FIXED32));
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-/// A bytes or string field. A string's bytes must be UTF-8.
+/// Appends a bytes or string field. The bytes of a string must be UTF-8.
 pub(crate) fn bytes<const FIELD: u8>(out: &mut Vec<u8>, value: &[u8]) {
     header::<FIELD>(out, value.len());
     out.extend_from_slice(value);
 }
 
-/// Tag and length of a field whose `length` bytes the caller appends.
+/// Appends the tag and the length of a field. The caller appends its `length` bytes.
 pub(crate) fn header<const FIELD: u8>(out: &mut Vec<u8>, length: usize) {
     out.push(const { tag(FIELD, LENGTH_DELIMITED) });
     varint(out, length as u64);
 }
 
-/// A nested message or string, written by `content`, of a length that is only known afterwards.
+/// Appends a nested message or string that `content` writes, and whose length is only known afterwards.
 pub(crate) fn nested<const FIELD: u8>(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
     out.push(const { tag(FIELD, LENGTH_DELIMITED) });
     let start = out.len();
@@ -87,11 +88,11 @@ mod tests {
     proptest! {
         #[test]
         fn varints_are_what_prost_writes(value: u64) {
-            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-            varint(&mut ours, value);
-            prost::encoding::encode_varint(value, &mut theirs);
-            prop_assert_eq!(&ours, &theirs);
-            prop_assert_eq!(varint_len(value), theirs.len());
+            let (mut written, mut expected) = (Vec::new(), Vec::new());
+            varint(&mut written, value);
+            prost::encoding::encode_varint(value, &mut expected);
+            prop_assert_eq!(&written, &expected);
+            prop_assert_eq!(varint_len(value), expected.len());
         }
 
         #[test]

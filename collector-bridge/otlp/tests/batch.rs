@@ -1,11 +1,12 @@
-//! Records gathered into requests, and requests halved: nothing is lost, doubled, or moved to another process.
+//! Batches: building and splitting them loses no record, duplicates none, and moves none to another process.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a helper that fails should fail its test")]
 
 use std::collections::BTreeMap;
 
 use acceptd_otlp::{
-    Batch, BatchBuilder, BatchLimits, Details, EncodedResource, Host, Process, Push, Said, Signal,
+    Batch, BatchBuilder, BatchLimits, DeclaredAttributes, EncodedResource, Host, Process, ProcessDetails,
+    Push, Signal,
 };
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest, common::v1::any_value::Value, logs::v1::LogRecord,
@@ -14,10 +15,10 @@ use proptest::{collection::vec, prelude::*};
 use prost::Message as _;
 
 fn resource(pid: u32) -> EncodedResource {
-    of_process(pid, &[])
+    resource_with(pid, &[])
 }
 
-fn of_process(pid: u32, by_the_operator: &[(String, String)]) -> EncodedResource {
+fn resource_with(pid: u32, by_operator: &[(String, String)]) -> EncodedResource {
     let host = Host { id: Some("id".into()), name: "here".into(), arch: "amd64" };
     let process = Process {
         pid,
@@ -31,36 +32,41 @@ fn of_process(pid: u32, by_the_operator: &[(String, String)]) -> EncodedResource
         container_id: None,
         pod_uid: None,
         unit: None,
-        details: Details::default(),
+        details: ProcessDetails::default(),
     };
-    EncodedResource::of_process(&host, &process, Said { by_itself: &BTreeMap::new(), by_the_operator }, 1024)
+    EncodedResource::for_process(
+        &host,
+        &process,
+        DeclaredAttributes { by_process: &BTreeMap::new(), by_operator },
+        1024,
+    )
 }
 
 #[test]
-fn what_is_known_later_is_in_the_batch_if_there_is_room() {
+fn a_resource_that_is_updated_later_is_in_the_batch_if_there_is_room() {
     let first = resource(7);
-    let later = of_process(9, &[("padding".to_owned(), "x".repeat(1000))]);
+    let later = resource_with(9, &[("padding".to_owned(), "x".repeat(1000))]);
     for (max_bytes, pid) in [(1 << 20, 9), (first.as_bytes().len() + 900, 7)] {
         let mut builder = BatchBuilder::new(Signal::Logs, BatchLimits { max_records: 10, max_bytes });
         let pushed = builder.push(1, &first, |out| out.extend(record(0, 0)));
         assert!(matches!(pushed, Push::Added));
-        builder.complete(2, &resource(8));
-        builder.complete(1, &later);
+        builder.update_resource(2, &resource(8));
+        builder.update_resource(1, &later);
         let batch = builder.seal().expect("a record");
         assert!(batch.request.len() <= max_bytes);
         assert_eq!(content(&batch), [(pid, 0)], "at most {max_bytes} bytes");
-        builder.complete(1, &later);
+        builder.update_resource(1, &later);
         assert!(builder.seal().is_none());
     }
 }
 
-/// A record that is told from others by its time and is `padding` bytes longer than the shortest.
+/// An encoded record whose time identifies it, with `padding` bytes of text.
 fn record(number: u64, padding: usize) -> Vec<u8> {
     LogRecord { time_unix_nano: number + 1, severity_text: "x".repeat(padding), ..LogRecord::default() }
         .encode_to_vec()
 }
 
-/// Process and number of each record, and that the request is what a receiver expects.
+/// The process and the number of each record. Also checks the form of the request.
 fn content(batch: &Batch) -> Vec<(u64, u64)> {
     let request = ExportLogsServiceRequest::decode(batch.request.clone()).expect("a request");
     let mut found = Vec::new();
@@ -113,7 +119,7 @@ fn a_record_that_alone_is_too_large_is_refused_and_the_others_stay() {
     assert!(matches!(builder.push(2, &resource(2), |out| out.extend(record(2, 5000))), Push::TooLarge));
     assert_eq!(content(&builder.seal().expect("one record")), [(1, 0)]);
     assert!(matches!(builder.push(1, &resource(1), |out| out.extend(record(3, 5000))), Push::TooLarge));
-    assert!(builder.seal().is_none(), "the refused record left something");
+    assert!(builder.seal().is_none(), "bytes of the refused record remained");
 }
 
 proptest! {

@@ -1,19 +1,19 @@
-//! Events that are no accepts, read back by opentelemetry-proto.
+//! The hand-written encoder of events other than accepts, decoded with opentelemetry-proto.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a helper that fails should fail its test")]
 
 use std::collections::BTreeMap;
 
-use acceptd_otlp::{Attribute, Endpoint, Event, Profile, RecordUid, Value, encode_event, names};
+use acceptd_otlp::{Attribute, AttributeFilter, Endpoint, Event, RecordUid, Value, encode_event, names};
 use opentelemetry_proto::tonic::{common::v1::any_value, logs::v1::LogRecord};
 use proptest::{collection::vec, prelude::*};
 use prost::Message as _;
 
 const LIMIT: usize = 64;
 
-fn profile(full: bool, exclude: &[&str]) -> Profile {
+fn filter(full: bool, exclude: &[&str]) -> AttributeFilter {
     let exclude: Vec<String> = exclude.iter().map(|&name| name.to_owned()).collect();
-    Profile::new(full, &[], &exclude, false, LIMIT).expect("known names")
+    AttributeFilter::new(full, &[], &exclude, false, LIMIT).expect("known names")
 }
 
 fn overflow(name: &[u8]) -> Event<'_> {
@@ -44,9 +44,9 @@ fn overflow(name: &[u8]) -> Event<'_> {
     event
 }
 
-fn encode(event: &Event<'_>, profile: &Profile) -> (LogRecord, String, BTreeMap<String, String>) {
+fn encode(event: &Event<'_>, filter: &AttributeFilter) -> (LogRecord, String, BTreeMap<String, String>) {
     let mut bytes = Vec::new();
-    encode_event(&mut bytes, event, profile);
+    encode_event(&mut bytes, event, filter);
     let record = LogRecord::decode(&bytes[..]).expect("a LogRecord");
     let text = |value: Option<&any_value::Value>| match value {
         Some(any_value::Value::StringValue(text)) => text.clone(),
@@ -65,7 +65,7 @@ fn encode(event: &Event<'_>, profile: &Profile) -> (LogRecord, String, BTreeMap<
 
 #[test]
 fn an_event_is_read_back() {
-    let (record, body, attributes) = encode(&overflow(b"nginx"), &profile(true, &[]));
+    let (record, body, attributes) = encode(&overflow(b"nginx"), &filter(true, &[]));
     assert_eq!((record.time_unix_nano, record.observed_time_unix_nano), (5, 6));
     assert_eq!((record.severity_number, record.event_name.as_str()), (17, "acceptd.listener.overflow"));
     assert_eq!(body, "nginx lost 3 of [::1]:443 in 1.2");
@@ -85,12 +85,12 @@ fn an_event_is_read_back() {
 }
 
 #[test]
-fn the_profile_leaves_out_context_and_never_what_happened() {
-    let (_, _, attributes) = encode(&overflow(b"nginx"), &profile(false, &[]));
-    assert!(!attributes.contains_key("acceptd.thread.name"), "serves debugging");
-    assert!(attributes.contains_key("acceptd.listener.address"), "without it nobody knows which listener");
-    let (_, _, attributes) = encode(&overflow(b"nginx"), &profile(true, &["acceptd.listener.address"]));
-    assert!(!attributes.contains_key("acceptd.listener.address"), "left out by name");
+fn the_standard_profile_excludes_context_but_not_what_happened() {
+    let (_, _, attributes) = encode(&overflow(b"nginx"), &filter(false, &[]));
+    assert!(!attributes.contains_key("acceptd.thread.name"), "context is not in the standard profile");
+    assert!(attributes.contains_key("acceptd.listener.address"), "the listener is part of the event");
+    let (_, _, attributes) = encode(&overflow(b"nginx"), &filter(true, &["acceptd.listener.address"]));
+    assert!(!attributes.contains_key("acceptd.listener.address"), "excluded by name");
 }
 
 proptest! {
@@ -99,7 +99,7 @@ proptest! {
         let mut event = overflow(&name);
         event.body.push(Value::Address(Endpoint::Unix(&path)));
         event.add(Attribute::LocalAddress, Some(Value::Address(Endpoint::Unix(&path))));
-        let (_, body, attributes) = encode(&event, &profile(true, &[]));
+        let (_, body, attributes) = encode(&event, &filter(true, &[]));
         let printable = |text: &str| !text.chars().any(char::is_control);
         prop_assert!(printable(&body) && attributes.values().all(|value| printable(value)));
         prop_assert!(attributes["network.local.address"].len() <= LIMIT);

@@ -1,4 +1,4 @@
-//! Delivery against a Collector that misbehaves in every way that the specification names.
+//! The exporter over OTLP/gRPC, against a Collector that fails in every way that the specification names.
 #![forbid(unsafe_code)]
 
 mod shared;
@@ -53,7 +53,7 @@ async fn every_other_code_drops_the_request_at_once() {
 }
 
 #[tokio::test]
-async fn the_servers_wish_for_a_pause_is_respected() {
+async fn the_pause_that_the_server_asks_for_is_respected() {
     let pause = Duration::from_millis(300);
     let details = ErrorDetails::with_retry_info(Some(pause));
     let collector = Collector::answering([Err(Status::with_error_details(
@@ -69,7 +69,7 @@ async fn the_servers_wish_for_a_pause_is_respected() {
     assert!(second.0 - first.0 >= pause, "{:?}", second.0 - first.0);
 }
 
-/// 18446744073709551615 seconds: nobody can wait for that, and nobody's clock can show it.
+/// A pause of 9223372036854775807 seconds overflows an `Instant`.
 #[tokio::test]
 async fn a_pause_beyond_the_end_of_time_is_a_drop_and_no_panic() {
     let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(u64::MAX >> 1)));
@@ -104,7 +104,8 @@ async fn a_partial_success_is_counted_and_not_retried() {
 #[tokio::test]
 async fn a_request_that_is_too_large_is_halved_down_to_the_record_that_is() {
     let too_large = || Err(Status::resource_exhausted("grpc: received message larger than max (9 vs. 4)"));
-    // Four, its first two, the first alone; then the second is taken, then the other two.
+    // Refused: all four records, the first two, the first alone. Then the second is accepted, then the other
+    // two.
     let collector = Collector::answering([too_large(), too_large(), too_large()]);
     let exporter = Exporter::spawn(config(collector.start())).expect("an endpoint");
     exporter.push(batch(1..=4, 0));
@@ -114,7 +115,7 @@ async fn a_request_that_is_too_large_is_halved_down_to_the_record_that_is() {
     assert_eq!(collector.requests().iter().map(|request| request.1).collect::<Vec<_>>(), [4, 2, 1, 1, 2]);
 }
 
-/// What a receiver made with tonic says of a request beyond its limit: `OUT_OF_RANGE`, which is otherwise retried.
+/// A tonic receiver refuses a request above its size limit with `OUT_OF_RANGE`, which is otherwise retried.
 #[tokio::test]
 async fn a_tonic_receivers_limit_halves_a_request_too() {
     let collector = Collector::default();
@@ -129,7 +130,7 @@ async fn a_tonic_receivers_limit_halves_a_request_too() {
     assert_eq!((ledger.acknowledged, ledger.dropped_total(), ledger.splits), (4, 0, 1), "{ledger:?}");
 }
 
-/// The Collector took the request; asking again could only double the records.
+/// The Collector has accepted the request: a retry would duplicate its records.
 #[tokio::test]
 async fn an_answer_that_is_too_large_is_not_asked_for_again() {
     let partial = ExportLogsPartialSuccess { rejected_log_records: 0, error_message: "x".repeat(5 << 20) };
@@ -166,7 +167,7 @@ async fn a_name_that_does_not_resolve_is_retried() {
     assert_eq!(dropped(&ledger, DropReason::Shutdown), 1);
 }
 
-/// A Collector that is restarted: its connections are reset in the middle of a request.
+/// A restart of the Collector resets its connections in the middle of a request.
 #[tokio::test]
 async fn a_connection_that_is_reset_under_a_request_is_retried() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -177,7 +178,7 @@ async fn a_connection_that_is_reset_under_a_request_is_retried() {
     for _ in 0..3 {
         let (mut connection, _) =
             timeout(Duration::from_secs(10), listener.accept()).await.expect("tried").expect("a socket");
-        // What is unread when a socket is closed makes the kernel send RST.
+        // The kernel sends RST when a socket with unread data is closed.
         let mut preface = [0; 24];
         connection.read_exact(&mut preface).await.expect("an HTTP/2 preface");
         until(&exporter, "in flight", |ledger| ledger.in_flight + ledger.dropped_total() == 1).await;
@@ -189,7 +190,7 @@ async fn a_connection_that_is_reset_under_a_request_is_retried() {
     assert_eq!((ledger.acknowledged, ledger.dropped_total()), (1, 0), "{ledger:?}");
 }
 
-/// The same with an HTTP/2 connection that was established and answered before.
+/// The same with an HTTP/2 connection that has already answered a request.
 #[tokio::test]
 async fn a_server_that_dies_under_a_request_is_retried() {
     let address = {
@@ -208,7 +209,7 @@ async fn a_server_that_dies_under_a_request_is_retried() {
     let exporter = Exporter::spawn(config(address)).expect("an endpoint");
     exporter.push(batch([1], 0));
     until(&exporter, "connected", |ledger| ledger.acknowledged == 1).await;
-    // The next request hangs in the service while its runtime, with every connection, goes away.
+    // The shutdown of the runtime closes every connection while the next request is sent.
     runtime.shutdown_background();
     exporter.push(batch([2], 4_000_000));
     until(&exporter, "retried", |ledger| ledger.retries + ledger.dropped_total() >= 1).await;
@@ -218,9 +219,9 @@ async fn a_server_that_dies_under_a_request_is_retried() {
     assert_eq!((ledger.acknowledged, ledger.dropped_total()), (2, 0), "{ledger:?}");
 }
 
-/// A path that swallows packets: nothing is reset, nothing answered. A new connection would work.
+/// The path of the connection swallows packets: there is no reset and no answer. A new connection works.
 #[tokio::test]
-async fn a_black_hole_is_left_for_a_new_connection() {
+async fn a_connection_into_a_black_hole_is_replaced() {
     let collector = Collector::default();
     let behind = collector.start();
     let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -233,7 +234,7 @@ async fn a_black_hole_is_left_for_a_new_connection() {
             _ = tokio::io::copy_bidirectional(&mut first, &mut on) => {}
             _ = swallowing.wait_for(|&on| on) => {}
         }
-        // `first` and `on` stay open here, and are never read again.
+        // From here on `first` and `on` stay open, and are never read again.
         loop {
             let (mut next, _) = proxy.accept().await.expect("a connection");
             let mut on = tokio::net::TcpStream::connect(behind).await.expect("a collector");
@@ -288,8 +289,8 @@ async fn a_full_queue_drops_the_oldest() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_at_its_deadline_and_counts_what_is_left() {
-    // Accepts connections, answers nothing.
+async fn a_shutdown_ends_at_its_deadline_and_counts_undelivered_records() {
+    // Accepts connections, and never answers.
     let silent = listener();
     let exporter = Exporter::spawn(config(silent.local_addr().expect("bound"))).expect("an endpoint");
     exporter.push(batch(1..=2, 0));
@@ -303,7 +304,7 @@ async fn a_stop_ends_at_its_deadline_and_counts_what_is_left() {
 }
 
 #[tokio::test]
-async fn a_stop_drains_several_workers_and_is_pushed_to_by_a_thread() {
+async fn a_shutdown_drains_several_workers_after_pushes_from_a_thread() {
     let collector = Collector::default();
     let exporter =
         Exporter::spawn(ExporterConfig { concurrency: 4, ..config(collector.start()) }).expect("an endpoint");
@@ -317,10 +318,10 @@ async fn a_stop_drains_several_workers_and_is_pushed_to_by_a_thread() {
 }
 
 #[tokio::test]
-async fn endpoints_that_cannot_be_used_say_what_to_do() {
-    for (endpoint, says) in [("ftp://here", "host:port"), ("", "host:port"), ("a b", "host:port")] {
+async fn errors_of_invalid_endpoints_have_a_remedy() {
+    for (endpoint, remedy) in [("ftp://here", "host:port"), ("", "host:port"), ("a b", "host:port")] {
         let error = Exporter::spawn(config(endpoint)).expect_err(endpoint).to_string();
-        assert!(error.contains(says), "{endpoint}: {error}");
+        assert!(error.contains(remedy), "{endpoint}: {error}");
     }
     let headers = vec![("authorization".to_owned(), "secret\n".to_owned())];
     let mut config = config("a:1");
@@ -330,7 +331,7 @@ async fn endpoints_that_cannot_be_used_say_what_to_do() {
 }
 
 #[tokio::test]
-async fn what_waits_for_its_next_try_is_tried_at_the_shutdown() {
+async fn a_request_that_waits_for_its_next_attempt_is_sent_at_the_shutdown() {
     let collector = Collector::answering([Err(Status::unavailable("restarting"))]);
     let config = ExporterConfig {
         backoff_initial: Duration::from_mins(1),
@@ -346,17 +347,18 @@ async fn what_waits_for_its_next_try_is_tried_at_the_shutdown() {
     assert_eq!((ledger.acknowledged, collector.accepted()), (2, vec![1, 2]));
 }
 
-/// What waits for its next attempt goes the new way at once; nothing is lost, nothing sent twice.
+/// A request that waits for its next attempt is sent over the new route at once. No record is lost or sent
+/// twice.
 #[tokio::test]
-async fn another_way_is_taken_by_what_waits_too() {
+async fn a_redirect_also_applies_to_waiting_requests() {
     let held = listener();
-    let nobody = held.local_addr().expect("bound");
+    let unused = held.local_addr().expect("bound");
     drop(held);
     let slow = ExporterConfig {
         backoff_initial: Duration::from_mins(5),
         backoff_max: Duration::from_mins(5),
         retry_window: Duration::from_hours(1),
-        ..config(nobody)
+        ..config(unused)
     };
     let exporter = Exporter::spawn(slow).expect("an endpoint");
     exporter.push(batch([1], 0));

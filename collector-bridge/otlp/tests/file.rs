@@ -1,13 +1,11 @@
-//! Delivery to a file of OTLP JSON lines.
+//! The exporter with a file of OTLP JSON lines as its target.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
+#![expect(clippy::expect_used, reason = "a helper that fails should fail its test")]
 
 mod shared;
 
 use std::{
-    fs::{
-        File, {self},
-    },
+    fs::{self, File},
     io,
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -23,7 +21,7 @@ fn config(path: &Path) -> ExporterConfig {
     ExporterConfig { concurrency: 4, ..shared::config(Target::File(path.to_owned())) }
 }
 
-/// The numbers of the records in the file, and how many lines could not be read.
+/// The numbers of the records in the file, and the number of unreadable lines.
 fn read(path: &Path) -> (Vec<u64>, usize) {
     let (mut found, mut unreadable) = (Vec::new(), 0);
     for request in recorded::open(path).expect("a file") {
@@ -67,7 +65,7 @@ async fn a_file_that_is_moved_away_is_followed_by_a_new_one() {
 }
 
 #[tokio::test]
-async fn half_a_line_of_somebody_who_died_costs_no_other() {
+async fn an_unfinished_line_of_another_writer_damages_no_other_line() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("accepts.jsonl");
     fs::write(&path, "{\"resourceLogs\":[{\"sco").expect("a file");
@@ -77,15 +75,15 @@ async fn half_a_line_of_somebody_who_died_costs_no_other() {
     assert_eq!(read(&path), (vec![1, 2], 1));
 }
 
-/// Nothing is lost, and nothing written twice.
+/// No record is lost or written twice.
 #[tokio::test]
-async fn what_cannot_be_written_waits() {
+async fn a_request_that_cannot_be_written_waits() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("accepts.jsonl");
     let exporter = Exporter::spawn(config(&path)).expect("a file");
     exporter.push(batch([1], 0));
     until(&exporter, "written", |ledger| ledger.acknowledged == 1).await;
-    // A folder in its place cannot be written.
+    // A folder at the same path makes the write fail.
     fs::rename(&path, folder.path().join("aside")).expect("moved");
     fs::create_dir(&path).expect("a folder");
     exporter.push(batch([2], 0));
@@ -100,14 +98,15 @@ async fn what_cannot_be_written_waits() {
 async fn a_file_that_cannot_be_made_is_an_error_with_its_remedy() {
     let error =
         Exporter::spawn(config(Path::new("/proc/nowhere/accepts.jsonl"))).expect_err("no such folder");
-    let said = error.to_string();
-    assert!(said.contains("/proc/nowhere/accepts.jsonl") && said.contains("create its folder"), "{said}");
+    let message = error.to_string();
+    assert!(message.contains("/proc/nowhere/accepts.jsonl"), "{message}");
+    assert!(message.contains("create its folder"), "{message}");
 }
 
-/// Somebody holds the file's lock, as a disk holds whoever writes to it. One write hangs, however often it is tried, and the
-/// stop does not wait for it.
+/// Another process holds the lock of the file, which blocks the writer like a slow disk. Only one write
+/// hangs, however many attempts there are, and the shutdown does not wait for it.
 #[tokio::test]
-async fn a_write_that_hangs_holds_up_nobody() {
+async fn a_write_that_hangs_blocks_one_thread_and_no_shutdown() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("accepts.jsonl");
     let short = || ExporterConfig { timeout: Duration::from_millis(30), ..config(&path) };
@@ -119,12 +118,12 @@ async fn a_write_that_hangs_holds_up_nobody() {
     }
     until(&exporter, "tried again", |ledger| ledger.retries >= 20).await;
     let hanging = fs::read_dir("/proc/self/task").expect("threads").filter(is_in_flock).count();
-    // The other tests lock their files for a moment.
+    // The bound is above one because other tests of this process lock their files for a moment.
     assert!((1..4).contains(&hanging), "{hanging} threads wait for the lock");
     holder.unlock().expect("held");
     until(&exporter, "written", |ledger| ledger.acknowledged == 20).await;
     let (mut found, unreadable) = read(&path);
-    // What was given up may have been written all the same.
+    // A write whose attempt timed out may still have succeeded, so that records may be there twice.
     found.dedup();
     assert_eq!((found, unreadable), ((0..20).collect(), 0));
 

@@ -1,6 +1,7 @@
-//! A server that ends a connection with GOAWAY, as each does that is stopped, or that bounds the age of connections.
+//! The exporter against servers that end connections with GOAWAY, as servers do when they stop or bound the
+//! age of connections.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
+#![expect(clippy::expect_used, reason = "a helper that fails should fail its test")]
 
 mod shared;
 
@@ -18,24 +19,25 @@ use prost::Message as _;
 use shared::{batch, config, finish, numbers};
 use tokio::net::{TcpListener, TcpStream};
 
-/// How connections end.
+/// How the server ends connections.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Goodbye {
-    /// After the first request, and what is under way is answered.
+enum Shutdown {
+    /// After the first request. Requests in flight are answered.
     Graceful,
-    /// While the second request is under way, which is not answered.
+    /// While the second request is in flight. It is not answered.
     Abrupt(Reason),
 }
 
-/// Connections that end each in the same way, and the numbers of the records in requests that were answered.
+/// A server that ends every connection in the same way, and keeps the numbers of the records that it
+/// acknowledged.
 #[derive(Clone, Default)]
 struct Server {
-    taken: Arc<Mutex<Vec<u64>>>,
+    acknowledged: Arc<Mutex<Vec<u64>>>,
     connections: Arc<Mutex<usize>>,
 }
 
 impl Server {
-    async fn start(&self, goodbye: Goodbye) -> SocketAddr {
+    async fn start(&self, shutdown: Shutdown) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let server = self.clone();
@@ -43,25 +45,25 @@ impl Server {
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
                 *server.connections.lock().expect("no panic") += 1;
-                tokio::spawn(server.clone().serve(stream, goodbye));
+                tokio::spawn(server.clone().serve(stream, shutdown));
             }
         });
         address
     }
 
-    async fn serve(self, stream: TcpStream, goodbye: Goodbye) {
+    async fn serve(self, stream: TcpStream, shutdown: Shutdown) {
         let mut connection = h2::server::handshake(stream).await.expect("HTTP/2");
         let mut requests = 0;
         while let Some(Ok((request, respond))) = connection.accept().await {
             requests += 1;
-            match goodbye {
-                Goodbye::Abrupt(reason) if requests == 2 => {
+            match shutdown {
+                Shutdown::Abrupt(reason) if requests == 2 => {
                     connection.abrupt_shutdown(reason);
                     drop((request, respond));
                 }
                 _ => _ = tokio::spawn(self.clone().answer(request, respond)),
             }
-            if goodbye == Goodbye::Graceful && requests == 1 {
+            if shutdown == Shutdown::Graceful && requests == 1 {
                 connection.graceful_shutdown();
             }
         }
@@ -74,9 +76,9 @@ impl Server {
             _ = request.body_mut().flow_control().release_capacity(data.len());
             body.extend_from_slice(&data);
         }
-        // Behind the message's compression flag and length.
+        // The message follows its compression flag and its length.
         let message = ExportLogsServiceRequest::decode(&body[5..]).expect("a request");
-        self.taken.lock().expect("no panic").extend(numbers(&message));
+        self.acknowledged.lock().expect("no panic").extend(numbers(&message));
         let mut head = Response::new(());
         head.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
         let mut answer = respond.send_response(head, false).expect("a stream");
@@ -87,33 +89,30 @@ impl Server {
     }
 }
 
-async fn everything_arrives_once(goodbye: Goodbye) {
+async fn everything_arrives_once(shutdown: Shutdown) {
     const REQUESTS: u64 = 40;
     let server = Server::default();
-    let address = server.start(goodbye).await;
+    let address = server.start(shutdown).await;
     let exporter = Exporter::spawn(config(Target::Grpc(address.to_string()))).expect("an endpoint");
     for number in 0..REQUESTS {
         exporter.push(batch([number], 100));
     }
     let ledger = finish(exporter).await;
-    assert_eq!((ledger.acknowledged, ledger.dropped_total()), (REQUESTS, 0), "{goodbye:?}: {ledger:?}");
-    let mut taken = server.taken.lock().expect("no panic").clone();
-    taken.sort_unstable();
-    assert_eq!(taken, (0..REQUESTS).collect::<Vec<_>>(), "{goodbye:?}: each once");
-    assert!(
-        *server.connections.lock().expect("no panic") > 1,
-        "{goodbye:?}: it was asked on new connections"
-    );
+    assert_eq!((ledger.acknowledged, ledger.dropped_total()), (REQUESTS, 0), "{shutdown:?}: {ledger:?}");
+    let mut acknowledged = server.acknowledged.lock().expect("no panic").clone();
+    acknowledged.sort_unstable();
+    assert_eq!(acknowledged, (0..REQUESTS).collect::<Vec<_>>(), "{shutdown:?}: each once");
+    assert!(*server.connections.lock().expect("no panic") > 1, "{shutdown:?}: there were new connections");
 }
 
 #[tokio::test]
-async fn a_graceful_goodbye_costs_nothing() {
-    everything_arrives_once(Goodbye::Graceful).await;
+async fn a_graceful_shutdown_loses_nothing() {
+    everything_arrives_once(Shutdown::Graceful).await;
 }
 
 #[tokio::test]
-async fn what_an_abrupt_goodbye_left_unanswered_is_sent_again() {
+async fn a_request_that_an_abrupt_shutdown_left_unanswered_is_sent_again() {
     for reason in [Reason::NO_ERROR, Reason::ENHANCE_YOUR_CALM, Reason::INTERNAL_ERROR] {
-        everything_arrives_once(Goodbye::Abrupt(reason)).await;
+        everything_arrives_once(Shutdown::Abrupt(reason)).await;
     }
 }

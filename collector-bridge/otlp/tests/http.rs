@@ -1,7 +1,7 @@
-//! OTLP/HTTP against a server that misbehaves in every way that the specification names. It is written by hand, byte by byte:
-//! a library would not let it misbehave.
+//! The exporter over OTLP/HTTP, against a server that fails in every way that the specification names. The
+//! server writes its answers byte by byte, because a library would not allow invalid ones.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
+#![expect(clippy::expect_used, reason = "a helper that fails should fail its test")]
 
 mod shared;
 
@@ -24,21 +24,21 @@ use tokio::{
     time::sleep,
 };
 
-/// What the server does with one request.
+/// How the server handles one request.
 enum Answer {
-    /// A status with header lines and a body.
-    Says(u16, &'static str, Vec<u8>),
-    /// So many bytes of body, one after the other.
+    /// Answers with a status, header lines and a body.
+    Respond(u16, &'static str, Vec<u8>),
+    /// Answers with a body of this many bytes, in chunks.
     Endless(usize),
-    /// Closes with what it did not read still there, which makes the kernel send RST.
+    /// Closes the connection with unread data, which makes the kernel send RST.
     Reset,
-    /// Closes after half of its answer.
+    /// Closes the connection after half of its answer.
     Half,
-    /// Reads the request, and says nothing.
+    /// Reads the request, and never answers.
     Silence,
 }
 
-/// One request as it arrived.
+/// One request as the server received it.
 struct Seen {
     at: Instant,
     head: String,
@@ -51,7 +51,7 @@ struct Server {
 }
 
 impl Server {
-    /// Gives the answers one after the other, then takes everything.
+    /// Starts a server that gives these answers in their order, then accepts everything.
     async fn answering(answers: Vec<Answer>) -> (Self, SocketAddr) {
         let server = Self::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -68,7 +68,7 @@ impl Server {
         (server, address)
     }
 
-    /// The records of requests that were answered with 200.
+    /// The bodies of the requests.
     fn bodies(&self) -> Vec<Vec<u8>> {
         self.seen.lock().expect("no panic").iter().map(|seen| seen.body.clone()).collect()
     }
@@ -95,7 +95,7 @@ async fn serve(connection: TcpStream, answers: &Mutex<std::vec::IntoIter<Answer>
                 break;
             }
         }
-        let answer = answers.lock().expect("no panic").next().unwrap_or(Answer::Says(200, "", Vec::new()));
+        let answer = answers.lock().expect("no panic").next().unwrap_or(Answer::Respond(200, "", Vec::new()));
         if matches!(answer, Answer::Reset) {
             return;
         }
@@ -106,7 +106,7 @@ async fn serve(connection: TcpStream, answers: &Mutex<std::vec::IntoIter<Answer>
         connection.read_exact(&mut body).await.expect("the body");
         seen.lock().expect("no panic").push(Seen { at: Instant::now(), head, body });
         match answer {
-            Answer::Says(status, headers, body) => {
+            Answer::Respond(status, headers, body) => {
                 let kind = if headers.contains("content-type") {
                     ""
                 } else {
@@ -148,12 +148,12 @@ fn config(address: SocketAddr) -> ExporterConfig {
 }
 
 fn status(number: u16) -> Answer {
-    Answer::Says(number, "", Vec::new())
+    Answer::Respond(number, "", Vec::new())
 }
 
 fn partial(rejected_log_records: i64, message: &str) -> Answer {
     let partial = ExportLogsPartialSuccess { rejected_log_records, error_message: message.to_owned() };
-    Answer::Says(200, "", ExportLogsServiceResponse { partial_success: Some(partial) }.encode_to_vec())
+    Answer::Respond(200, "", ExportLogsServiceResponse { partial_success: Some(partial) }.encode_to_vec())
 }
 
 #[tokio::test]
@@ -187,12 +187,12 @@ async fn every_other_status_drops_the_request_at_once() {
 }
 
 #[tokio::test]
-async fn what_retry_after_asks_for_is_respected_in_both_forms() {
-    // A date has whole seconds.
+async fn the_pause_of_a_retry_after_header_is_respected_in_both_forms() {
+    // An HTTP date has a resolution of one second.
     let in_two_seconds = || httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(2));
     for (value, least) in [(&(|| "1".to_owned()) as &dyn Fn() -> String, 1000), (&in_two_seconds, 900)] {
         let header: &'static str = Box::leak(format!("retry-after: {}\r\n", value()).into_boxed_str());
-        let (server, address) = Server::answering(vec![Answer::Says(503, header, Vec::new())]).await;
+        let (server, address) = Server::answering(vec![Answer::Respond(503, header, Vec::new())]).await;
         let exporter = Exporter::spawn(config(address)).expect("an endpoint");
         exporter.push(batch([1], 0));
         until(&exporter, "acknowledged", |ledger| ledger.acknowledged == 1).await;
@@ -216,7 +216,7 @@ async fn a_partial_success_is_counted_and_not_retried() {
     assert_eq!(server.times().len(), 4);
 }
 
-/// As Loki answers.
+/// Loki answers with 204.
 #[tokio::test]
 async fn a_success_without_an_answer_is_one() {
     let (_, address) = Server::answering([202, 204].map(status).into()).await;
@@ -227,12 +227,12 @@ async fn a_success_without_an_answer_is_one() {
     assert_eq!((ledger.acknowledged, ledger.dropped_total()), (2, 0), "{ledger:?}");
 }
 
-/// The page of a proxy or of another server: nothing was taken.
+/// The page of a proxy or of another server: no OTLP server has accepted the request.
 #[tokio::test]
 async fn an_answer_that_is_not_otlp_is_no_acknowledgement() {
     let page = || b"<html>Welcome to the hotel's network</html>".to_vec();
     let answers =
-        vec![Answer::Says(200, "content-type: text/html\r\n", page()), Answer::Says(200, "", page())];
+        vec![Answer::Respond(200, "content-type: text/html\r\n", page()), Answer::Respond(200, "", page())];
     let (_, address) = Server::answering(answers).await;
     let exporter = Exporter::spawn(config(address)).expect("an endpoint");
     exporter.push(batch([1], 0));
@@ -244,7 +244,7 @@ async fn an_answer_that_is_not_otlp_is_no_acknowledgement() {
 
 #[tokio::test]
 async fn a_request_that_is_too_large_is_halved_down_to_the_record_that_is() {
-    let too_large = || Answer::Says(413, "", [&[0x12, 23][..], b"request body too large!"].concat());
+    let too_large = || Answer::Respond(413, "", [&[0x12, 23][..], b"request body too large!"].concat());
     let (server, address) = Server::answering(vec![too_large(), too_large(), too_large()]).await;
     let exporter = Exporter::spawn(config(address)).expect("an endpoint");
     exporter.push(batch(1..=4, 0));
@@ -259,7 +259,7 @@ async fn a_request_that_is_too_large_is_halved_down_to_the_record_that_is() {
     assert_eq!(all, [vec![1, 2, 3, 4], vec![1, 2], vec![1], vec![2], vec![3, 4]]);
 }
 
-/// The server took the request; asking again could only double the records.
+/// The server has accepted the request: a retry would duplicate its records.
 #[tokio::test]
 async fn an_answer_that_is_too_large_is_not_read_and_not_asked_for_again() {
     let (server, address) = Server::answering(vec![Answer::Endless(5 << 20)]).await;
@@ -291,7 +291,7 @@ async fn silence_ends_with_the_deadline_and_a_new_connection() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_retried_until_somebody_is() {
+async fn a_server_that_is_down_is_retried() {
     let held = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = held.local_addr().expect("bound");
     drop(held);
@@ -304,9 +304,9 @@ async fn nobody_there_is_retried_until_somebody_is() {
 }
 
 #[tokio::test]
-async fn a_request_says_what_it_is_and_is_what_it_says() {
+async fn the_headers_of_a_request_describe_its_body() {
     let request = batch(1..=50, 100);
-    for (compression, says) in
+    for (compression, expected_encoding) in
         [(Compression::None, None), (Compression::Gzip, Some("gzip")), (Compression::Zstd, Some("zstd"))]
     {
         let (server, address) = Server::answering(Vec::new()).await;
@@ -326,7 +326,7 @@ async fn a_request_says_what_it_is_and_is_what_it_says() {
             assert!(head.contains(line), "{line}: {head}");
         }
         let encoding = head.lines().find_map(|line| line.strip_prefix("content-encoding: "));
-        assert_eq!(encoding, says);
+        assert_eq!(encoding, expected_encoding);
         let body = server.bodies().remove(0);
         let plain = match compression {
             Compression::None => body.clone(),

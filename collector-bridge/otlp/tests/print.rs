@@ -1,8 +1,8 @@
-//! What the printer writes of what anybody may have sent.
+//! The printer: its formats, and that no sender can control the terminal.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
+#![expect(clippy::expect_used, reason = "a helper that fails should fail its test")]
 
-use acceptd_otlp::{Output, Printer, Received};
+use acceptd_otlp::{PrintFormat, Printer, Received};
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
     common::v1::{AnyValue, KeyValue, any_value::Value},
@@ -52,14 +52,14 @@ fn accept() -> Received {
     request(resource, attributes)
 }
 
-/// The same attributes under another name.
+/// An event with the attributes of [`accept`] and another name.
 fn event(name: &str) -> Received {
     let Received::Logs(mut logs) = accept() else { return accept() };
     name.clone_into(&mut logs.resource_logs[0].scope_logs[0].log_records[0].event_name);
     Received::Logs(logs)
 }
 
-fn printed(output: Output, header: bool, received: &Received) -> String {
+fn printed(output: PrintFormat, header: bool, received: &Received) -> String {
     let mut out = Vec::new();
     Printer::new(output, header).print(&mut out, received).expect("a vector takes everything");
     String::from_utf8(out).expect("UTF-8")
@@ -71,7 +71,7 @@ fn words(line: &str) -> Vec<&str> {
 
 #[test]
 fn columns_are_those_of_tcpaccept() {
-    let shown = printed(Output::Columns, true, &accept());
+    let shown = printed(PrintFormat::Columns, true, &accept());
     let [header, line] = shown.lines().collect::<Vec<_>>()[..] else { panic!("two lines: {shown}") };
     assert_eq!(
         words(header),
@@ -81,7 +81,7 @@ fn columns_are_those_of_tcpaccept() {
         words(line)[1..],
         ["812", r"we\x1brd", "4", "10.0.0.7", "51514", "10.1.2.80", "443", "1.234", "13"]
     );
-    assert_eq!(printed(Output::Columns, false, &accept()).lines().count(), 1);
+    assert_eq!(printed(PrintFormat::Columns, false, &accept()).lines().count(), 1);
 }
 
 #[test]
@@ -91,13 +91,13 @@ fn a_failure_shows_its_error_and_the_listener() {
         text("acceptd.listener.address", "0.0.0.0"),
         attribute("acceptd.listener.port", Value::IntValue(443)),
     ];
-    let shown = printed(Output::Columns, false, &request(Vec::new(), attributes));
+    let shown = printed(PrintFormat::Columns, false, &request(Vec::new(), attributes));
     assert_eq!(words(&shown)[1..], ["-", "-", "-", "-", "-", "0.0.0.0", "443", "-", "-EMFILE"]);
 }
 
 #[test]
 fn json_is_one_flat_object_a_record() {
-    let shown = printed(Output::Json, true, &accept());
+    let shown = printed(PrintFormat::Json, true, &accept());
     let json: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
     assert_eq!(json["process.pid"], 812);
     assert_eq!(json["network.peer.port"], 51514);
@@ -112,7 +112,7 @@ fn json_is_one_flat_object_a_record() {
 #[test]
 fn otlp_json_is_the_file_format() {
     let Received::Logs(request) = accept() else { panic!("logs") };
-    let shown = printed(Output::OtlpJson, true, &accept());
+    let shown = printed(PrintFormat::OtlpJson, true, &accept());
     assert_eq!(shown.lines().count(), 1);
     let record = &serde_json::from_str::<serde_json::Value>(&shown).expect("JSON")["resourceLogs"][0]["scopeLogs"]
         [0]["logRecords"][0];
@@ -129,14 +129,14 @@ proptest! {
     fn no_sender_can_drive_the_terminal_or_add_a_line(key in "\\PC*|(?s).*", value in "(?s).{0,60}|[\u{0}-\u{9f}]{0,40}") {
         let attributes = vec![text(&key, &value), text("network.peer.address", &value)];
         let received = request(vec![text("process.executable.name", &value)], attributes);
-        for output in [Output::Columns, Output::Json, Output::OtlpJson] {
+        for output in [PrintFormat::Columns, PrintFormat::Json, PrintFormat::OtlpJson] {
             let shown = printed(output, false, &received);
             let line = shown.strip_suffix('\n').expect("a line");
             prop_assert!(!line.contains(char::is_control), "{:?}: {:?}", output, line);
-            if output != Output::Columns {
+            if output != PrintFormat::Columns {
                 let json: serde_json::Value = serde_json::from_str(line).expect("still JSON");
                 let read = match output {
-                    Output::Json => json["process.executable.name"].clone(),
+                    PrintFormat::Json => json["process.executable.name"].clone(),
                     _ => json["resourceLogs"][0]["resource"]["attributes"][0]["value"]["stringValue"].clone(),
                 };
                 if key != "process.executable.name" {
@@ -149,8 +149,8 @@ proptest! {
 
 #[test]
 fn another_event_is_named_in_the_last_column() {
-    assert!(printed(Output::Columns, false, &accept()).ends_with(" 13\n"));
-    assert!(printed(Output::Columns, false, &event("acceptd.socket.listen")).ends_with(" listen\n"));
-    let hostile = printed(Output::Columns, false, &event("x.\u{1b}[2J"));
+    assert!(printed(PrintFormat::Columns, false, &accept()).ends_with(" 13\n"));
+    assert!(printed(PrintFormat::Columns, false, &event("acceptd.socket.listen")).ends_with(" listen\n"));
+    let hostile = printed(PrintFormat::Columns, false, &event("x.\u{1b}[2J"));
     assert!(!hostile.contains('\u{1b}'), "{hostile:?}");
 }

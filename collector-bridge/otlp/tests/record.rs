@@ -1,12 +1,13 @@
-//! What the hand-written encoder makes, read back by opentelemetry-proto.
+//! The hand-written encoder of accepts, decoded with opentelemetry-proto.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, clippy::panic, reason = "a test's helpers fail the test")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a helper that fails should fail its test")]
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use acceptd_otlp::{
-    Accept, BatchBuilder, BatchLimits, Details, EncodedResource, Endpoint, Handshake, Host, NetworkType,
-    Process, Profile, Push, RecordUid, Said, Signal, Syscall, Transport, encode_accept,
+    Accept, AttributeFilter, BatchBuilder, BatchLimits, DeclaredAttributes, EncodedResource, Endpoint,
+    Handshake, Host, NetworkType, Process, ProcessDetails, Push, RecordUid, Signal, Syscall, Transport,
+    encode_accept,
 };
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
@@ -22,7 +23,7 @@ use prost::Message as _;
 
 const LIMIT: usize = 1024;
 
-/// What only the full profile sends of an accept that succeeded.
+/// The attributes of a successful accept that only the full attribute profile has.
 const FULL_ONLY: [&str; 13] = [
     "acceptd.tcp.handshake_time_ns",
     "acceptd.tcp.rtt_ns",
@@ -39,8 +40,8 @@ const FULL_ONLY: [&str; 13] = [
     "acceptd.capture.tier",
 ];
 
-fn profile(full: bool) -> Profile {
-    Profile::new(full, &[], &[], false, LIMIT).expect("no names")
+fn filter(full: bool) -> AttributeFilter {
+    AttributeFilter::new(full, &[], &[], false, LIMIT).expect("no names")
 }
 
 fn at(address: &str, port: u16) -> Endpoint<'static> {
@@ -104,9 +105,9 @@ fn failed() -> Accept<'static> {
     }
 }
 
-fn encode(accept: &Accept<'_>, profile: &Profile) -> LogRecord {
+fn encode(accept: &Accept<'_>, filter: &AttributeFilter) -> LogRecord {
     let mut bytes = Vec::new();
-    encode_accept(&mut bytes, accept, profile);
+    encode_accept(&mut bytes, accept, filter);
     LogRecord::decode(&bytes[..]).expect("a LogRecord")
 }
 
@@ -117,7 +118,7 @@ fn body(record: &LogRecord) -> &str {
     }
 }
 
-/// Every text that is a value, also in lists.
+/// Every text among the values, also in arrays.
 fn texts(attributes: &[KeyValue]) -> Vec<&str> {
     let values = attributes.iter().filter_map(|attribute| attribute.value.as_ref()?.value.as_ref());
     values
@@ -132,7 +133,8 @@ fn texts(attributes: &[KeyValue]) -> Vec<&str> {
         .collect()
 }
 
-/// Attributes by key; every key once, every value a text, a number, a flag or a list.
+/// The attributes by key. Checks that every key is there once, and that every value is a string, an integer,
+/// a boolean or an array.
 fn flat(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
     let mut found = BTreeMap::new();
     for attribute in attributes {
@@ -148,14 +150,14 @@ fn flat(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
     found
 }
 
-/// `key=value` of every attribute, in the order of keys.
+/// `key=value` of every attribute, sorted by key.
 fn lines(record: &LogRecord) -> Vec<String> {
     flat(&record.attributes).into_iter().map(|(key, value)| format!("{key}={value}")).collect()
 }
 
 #[test]
 fn golden_full_record() {
-    let record = encode(&nginx(), &profile(true));
+    let record = encode(&nginx(), &filter(true));
     assert_eq!(record.time_unix_nano, 1_700_000_000_123_456_789);
     assert_eq!(record.observed_time_unix_nano, 1_700_000_000_123_999_999);
     assert_eq!((record.severity_number, record.severity_text.as_str()), (9, ""));
@@ -199,9 +201,9 @@ fn golden_full_record() {
 }
 
 #[test]
-fn golden_standard_record_is_the_full_one_less_what_repeats() {
-    let full = encode(&nginx(), &profile(true));
-    let standard = encode(&nginx(), &profile(false));
+fn golden_standard_record_is_the_full_one_without_the_full_only_attributes() {
+    let full = encode(&nginx(), &filter(true));
+    let standard = encode(&nginx(), &filter(false));
     let mut expected = flat(&full.attributes);
     expected.retain(|key, _| !FULL_ONLY.contains(key));
     assert_eq!(flat(&standard.attributes), expected);
@@ -214,7 +216,7 @@ fn golden_standard_record_is_the_full_one_less_what_repeats() {
 
 #[test]
 fn golden_failure() {
-    let record = encode(&failed(), &profile(false));
+    let record = encode(&failed(), &filter(false));
     assert_eq!(record.severity_number, 17);
     assert_eq!((record.trace_id.len(), record.span_id.len()), (0, 0));
     assert_eq!(body(&record), "nginx[812] failed to accept tcp on 0.0.0.0:443: EMFILE");
@@ -234,9 +236,9 @@ fn golden_failure() {
 }
 
 #[test]
-fn flags_are_sent_only_when_they_say_something() {
+fn flags_are_only_sent_when_they_differ_from_the_default() {
     let odd = Accept { verified: false, mptcp: true, v4_mapped: true, self_accept: true, ..nginx() };
-    let record = encode(&odd, &profile(false));
+    let record = encode(&odd, &filter(false));
     let found = flat(&record.attributes);
     assert_eq!(found["acceptd.accept.verified"], "false");
     for key in ["acceptd.socket.mptcp", "acceptd.socket.v4_mapped", "acceptd.self"] {
@@ -253,7 +255,7 @@ fn an_address_of_ipv6_is_bracketed_in_the_body_only() {
         queue_time_ns: None,
         ..nginx()
     };
-    let record = encode(&six, &profile(false));
+    let record = encode(&six, &filter(false));
     assert_eq!(body(&record), "nginx[812] accepted tcp [2001:db8::1:0:0:1]:9 -> [::1]:443");
     assert_eq!(flat(&record.attributes)["network.local.address"], "\"::1\"");
 }
@@ -262,7 +264,7 @@ fn an_address_of_ipv6_is_bracketed_in_the_body_only() {
 fn severities_of_failures() {
     for (errno, severity) in [(12, 17), (14, 17), (23, 17), (24, 17), (105, 17), (103, 13), (22, 13), (1, 13)]
     {
-        let record = encode(&Accept { errno: Some(errno), ..failed() }, &profile(false));
+        let record = encode(&Accept { errno: Some(errno), ..failed() }, &filter(false));
         assert_eq!(record.severity_number, severity, "errno {errno}");
     }
 }
@@ -272,22 +274,23 @@ fn attributes_are_included_and_excluded_by_name() {
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let include = names(&["acceptd.thread.name", "acceptd.capture.tier"]);
     let exclude = names(&["network.peer.address", "acceptd.capture.tier"]);
-    let chosen = Profile::new(false, &include, &exclude, true, LIMIT).expect("known names");
+    let chosen = AttributeFilter::new(false, &include, &exclude, true, LIMIT).expect("known names");
     let record = encode(&nginx(), &chosen);
     let found = flat(&record.attributes);
     assert_eq!(found["acceptd.thread.name"], "\"nginx\"");
     assert_eq!(found["otel.event.name"], "\"acceptd.socket.accept\"");
     assert!(!found.contains_key("network.peer.address"));
     assert!(!found.contains_key("acceptd.capture.tier"), "exclude wins");
-    let error = Profile::new(false, &names(&["acceptd.sockte.fd"]), &[], false, LIMIT).expect_err("unknown");
+    let error =
+        AttributeFilter::new(false, &names(&["acceptd.sockte.fd"]), &[], false, LIMIT).expect_err("unknown");
     assert!(error.to_string().contains("acceptd.sockte.fd"), "{error}");
 }
 
-/// What was left out by name stays out, of failures too.
+/// An attribute that is excluded by name is not sent, not even with failures.
 #[test]
 fn an_excluded_attribute_is_on_no_record() {
     let exclude = ["acceptd.listener.address".to_owned()];
-    let chosen = Profile::new(true, &[], &exclude, false, LIMIT).expect("known names");
+    let chosen = AttributeFilter::new(true, &[], &exclude, false, LIMIT).expect("known names");
     for accept in [nginx(), failed()] {
         let record = encode(&accept, &chosen);
         assert!(
@@ -301,12 +304,12 @@ fn an_excluded_attribute_is_on_no_record() {
 #[test]
 fn a_record_uid_prints_as_it_is_sent() {
     let uid = RecordUid { epoch: 1, cpu: 0xffff, sequence: u64::MAX };
-    let record = encode(&Accept { uid, ..nginx() }, &profile(false));
+    let record = encode(&Accept { uid, ..nginx() }, &filter(false));
     assert_eq!(uid.to_string(), "0000000000000001-FFFF-FFFFFFFFFFFF");
     assert_eq!(flat(&record.attributes)["log.record.uid"], format!("{:?}", uid.to_string()));
 }
 
-/// The numbers and texts of an accept, for proptest.
+/// The arbitrary values of an accept, for proptest.
 #[derive(Debug, Clone)]
 struct Any {
     ends: [Option<(IpAddr, u16)>; 3],
@@ -325,7 +328,7 @@ struct Any {
 fn any_accept() -> impl Strategy<Value = Any> {
     let end = || option::of((any::<IpAddr>(), any::<u16>()));
     let number = || option::of(any::<u64>());
-    // Inodes and times beyond i64 do not exist; OTLP has no unsigned attribute.
+    // Inodes and times are below i64::MAX; OTLP has no unsigned attribute.
     let signed = || option::of(0_u64..=i64::MAX.unsigned_abs());
     (
         [end(), end(), end()],
@@ -416,7 +419,7 @@ proptest! {
     #[test]
     fn any_accept_is_read_back_as_it_was(any in any_accept(), full: bool) {
         let accept = any.accept();
-        let record = encode(&accept, &profile(full));
+        let record = encode(&accept, &filter(full));
         let found = flat(&record.attributes);
         prop_assert!(!body(&record).is_empty() && printable(body(&record)), "{:?}", body(&record));
         prop_assert!(body(&record).len() < 2 * LIMIT);
@@ -454,14 +457,14 @@ proptest! {
         prop_assert_eq!(found.contains_key("error.type"), accept.errno.is_some());
     }
 
-    /// Names of any bytes, through a whole request.
+    /// Names of any bytes, encoded in a whole request.
     #[test]
     fn any_bytes_in_names_make_a_request_of_printable_text(
         name in vec(any::<u8>(), 0..3000),
         path in option::of(vec(any::<u8>(), 0..9000)),
         owner in option::of(".{0,3000}"),
         extra in vec((".{0,300}", ".{0,3000}"), 0..20),
-        said in btree_map("(service|process)\\.(name|pid|.{0,30})", ".{0,3000}", 0..20),
+        declared in btree_map("(service|process)\\.(name|pid|.{0,30})", ".{0,3000}", 0..20),
         details in (option::of(vec(any::<u8>(), 0..3000)), vec(vec(any::<u8>(), 0..300), 0..60)),
         limit in 16_usize..20_000,
     ) {
@@ -478,12 +481,12 @@ proptest! {
             container_id: Some("0f".repeat(32)),
             pod_uid: None,
             unit: Some("unit".into()),
-            details: Details { command: details.0, command_args: details.1, args_count: Some(60), parent_pid: Some(1) },
+            details: ProcessDetails { command: details.0, command_args: details.1, args_count: Some(60), parent_pid: Some(1) },
         };
-        let resource = EncodedResource::of_process(&host, &process, Said { by_itself: &said, by_the_operator: &extra }, limit);
+        let resource = EncodedResource::for_process(&host, &process, DeclaredAttributes { by_process: &declared, by_operator: &extra }, limit);
         prop_assert!(resource.as_bytes().len() <= 8 << 10, "{} bytes", resource.as_bytes().len());
         let mut builder = BatchBuilder::new(Signal::Logs, BatchLimits { max_records: 10, max_bytes: 1 << 20 });
-        let pushed = builder.push(1, &resource, |out| encode_accept(out, &nginx(), &profile(true)));
+        let pushed = builder.push(1, &resource, |out| encode_accept(out, &nginx(), &filter(true)));
         prop_assert!(matches!(pushed, Push::Added));
         let batch = builder.seal().expect("one record");
         let request = ExportLogsServiceRequest::decode(batch.request).expect("a request");

@@ -1,10 +1,10 @@
-//! Spans as opentelemetry-proto decodes them.
+//! The hand-written encoder of spans, decoded with opentelemetry-proto.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
+#![expect(clippy::expect_used, reason = "a helper that fails should fail its test")]
 
 use acceptd_otlp::{
-    Attribute, BatchBuilder, BatchLimits, Details, EncodedResource, Endpoint, Host, Process, Profile, Push,
-    Said, Signal, Span, SpanKind, Threshold, Value, encode_span,
+    Attribute, AttributeFilter, BatchBuilder, BatchLimits, DeclaredAttributes, EncodedResource, Endpoint,
+    Host, Process, ProcessDetails, Push, Signal, Span, SpanKind, Threshold, Value, encode_span,
 };
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message as _;
 
-fn part() -> Span<'static> {
+fn child() -> Span<'static> {
     let mut span = Span {
         trace_id: [7; 16],
         span_id: [8; 8],
@@ -36,20 +36,20 @@ fn part() -> Span<'static> {
     span
 }
 
-fn profile(exclude: &[&str]) -> Profile {
+fn filter(exclude: &[&str]) -> AttributeFilter {
     let exclude: Vec<String> = exclude.iter().map(|name| (*name).to_owned()).collect();
-    Profile::new(false, &[], &exclude, false, 64).expect("known names")
+    AttributeFilter::new(false, &[], &exclude, false, 64).expect("known names")
 }
 
-fn decoded(span: &Span<'_>, profile: &Profile) -> proto::Span {
+fn decoded(span: &Span<'_>, filter: &AttributeFilter) -> proto::Span {
     let mut bytes = Vec::new();
-    encode_span(&mut bytes, span, profile);
+    encode_span(&mut bytes, span, filter);
     proto::Span::decode(&bytes[..]).expect("a span")
 }
 
 #[test]
-fn a_part() {
-    let span = decoded(&part(), &profile(&[]));
+fn a_child_span() {
+    let span = decoded(&child(), &filter(&[]));
     assert_eq!((span.trace_id, span.span_id, span.parent_span_id), (vec![7; 16], vec![8; 8], vec![9; 8]));
     assert_eq!((span.name.as_str(), span.kind), ("accept queue", 1));
     assert_eq!(span.start_time_unix_nano, 1_700_000_000_000_000_000);
@@ -71,19 +71,19 @@ fn a_part() {
 }
 
 #[test]
-fn a_root_that_failed() {
-    let root = Span { parent: None, kind: SpanKind::Server, threshold: None, failed: true, ..part() };
-    let span = decoded(&root, &profile(&["client.port"]));
+fn a_root_span_that_failed() {
+    let root = Span { parent: None, kind: SpanKind::Server, threshold: None, failed: true, ..child() };
+    let span = decoded(&root, &filter(&["client.port"]));
     assert_eq!((span.parent_span_id.len(), span.kind, span.flags), (0, 2, 0x3));
     assert_eq!(span.trace_state, "");
     assert_eq!(span.status.map(|status| status.code), Some(StatusCode::Error.into()));
     assert!(!span.attributes.iter().any(|attribute| attribute.key == "client.port"));
 }
 
-/// Whatever the clocks did.
+/// The start and the end may come from different clocks.
 #[test]
-fn none_ends_before_it_begins() {
-    let span = decoded(&Span { end_unix_nano: 5, ..part() }, &profile(&[]));
+fn no_span_ends_before_its_start() {
+    let span = decoded(&Span { end_unix_nano: 5, ..child() }, &filter(&[]));
     assert_eq!(span.start_time_unix_nano, span.end_time_unix_nano);
 }
 
@@ -101,23 +101,26 @@ fn a_request_of_spans() {
         container_id: None,
         pod_uid: None,
         unit: None,
-        details: Details::default(),
+        details: ProcessDetails::default(),
     };
     let host = Host { id: None, name: "here".to_owned(), arch: "amd64" };
-    let said = Said { by_itself: &std::collections::BTreeMap::new(), by_the_operator: &[] };
-    let resource = EncodedResource::of_process(&host, &process, said, 64);
+    let declared = DeclaredAttributes { by_process: &std::collections::BTreeMap::new(), by_operator: &[] };
+    let resource = EncodedResource::for_process(&host, &process, declared, 64);
     let limits = BatchLimits { max_records: 10, max_bytes: 1 << 20 };
     let mut builder = BatchBuilder::new(Signal::Traces, limits);
     for _ in 0..2 {
-        let pushed = builder.push(1, &resource, |out| encode_span(out, &part(), &profile(&[])));
+        let pushed = builder.push(1, &resource, |out| encode_span(out, &child(), &filter(&[])));
         assert!(matches!(pushed, Push::Added));
     }
     let batch = builder.seal().expect("two spans");
     assert_eq!((batch.signal, batch.records), (Signal::Traces, 2));
     let request = ExportTraceServiceRequest::decode(batch.request.clone()).expect("a request of traces");
-    let of_process = &request.resource_spans[0];
-    assert_eq!(of_process.scope_spans[0].spans, vec![decoded(&part(), &profile(&[])); 2]);
-    assert_eq!(of_process.scope_spans[0].scope.as_ref().map(|scope| scope.name.as_str()), Some("acceptd"));
+    let resource_spans = &request.resource_spans[0];
+    assert_eq!(resource_spans.scope_spans[0].spans, vec![decoded(&child(), &filter(&[])); 2]);
+    assert_eq!(
+        resource_spans.scope_spans[0].scope.as_ref().map(|scope| scope.name.as_str()),
+        Some("acceptd")
+    );
     let (first, second) = batch.split().expect("two halves");
     assert_eq!((first.records, second.records), (1, 1));
 }

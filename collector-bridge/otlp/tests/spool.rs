@@ -1,6 +1,6 @@
-//! Delivery by way of a spool: what a run does not deliver, the next one does.
+//! The exporter with a spool: the next run delivers the records that a run could not deliver.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "helpers of tests end a test with what they expected")]
+#![expect(clippy::expect_used, reason = "a helper that fails should fail its test")]
 
 mod shared;
 
@@ -28,12 +28,12 @@ fn config(endpoint: impl std::fmt::Display, folder: &Path) -> ExporterConfig {
     ExporterConfig { spool: Some(spool), ..shared::config(Target::Grpc(endpoint.to_string())) }
 }
 
-/// An address where nobody listens.
-fn nobody() -> String {
+/// An address without a listener.
+fn unused_address() -> String {
     listener().local_addr().expect("bound").to_string()
 }
 
-/// Ends an exporter in the way of a crash: nothing of it runs any more, and nothing was flushed.
+/// Ends an exporter like a crash: its tasks are cancelled, and the spool is not closed.
 fn crash(run: impl Future<Output = Exporter>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let exporter = runtime.block_on(run);
@@ -42,15 +42,15 @@ fn crash(run: impl Future<Output = Exporter>) {
 }
 
 #[tokio::test]
-async fn what_a_stopped_run_could_not_deliver_the_next_one_does() {
+async fn the_next_run_delivers_the_records_of_a_run_that_was_stopped() {
     let folder = tempfile::tempdir().expect("a folder");
-    let exporter = Exporter::spawn(config(nobody(), folder.path())).expect("an endpoint");
+    let exporter = Exporter::spawn(config(unused_address(), folder.path())).expect("an endpoint");
     exporter.push(batch(1..=3, 0));
     exporter.push(batch(4..=5, 0));
     until(&exporter, "refused", |ledger| ledger.retries >= 2).await;
-    let begun = Instant::now();
+    let start = Instant::now();
     let ledger = finish(exporter).await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "it waited for a Collector that is not there");
+    assert!(start.elapsed() < Duration::from_secs(5), "it waited for a Collector that is not there");
     assert_eq!((ledger.records, ledger.spooled, ledger.dropped_total()), (5, 5, 0));
 
     let collector = Collector::default();
@@ -62,11 +62,11 @@ async fn what_a_stopped_run_could_not_deliver_the_next_one_does() {
 }
 
 #[test]
-fn what_a_crashed_run_had_not_delivered_the_next_one_does() {
+fn the_next_run_delivers_the_records_of_a_run_that_crashed() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();
     crash(async {
-        let exporter = Exporter::spawn(config(nobody(), folder)).expect("an endpoint");
+        let exporter = Exporter::spawn(config(unused_address(), folder)).expect("an endpoint");
         exporter.push(batch(1..=3, 0));
         until(&exporter, "refused", |ledger| ledger.retries >= 1).await;
         exporter.push(batch(4..=5, 0));
@@ -82,7 +82,7 @@ fn what_a_crashed_run_had_not_delivered_the_next_one_does() {
     });
 }
 
-/// The first half was taken, the second was not when the run ended: the whole request is sent again.
+/// Half of the request was accepted when the run ended: the next run sends the whole request again.
 #[tokio::test]
 async fn a_request_of_which_half_was_delivered_is_sent_again() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -93,7 +93,7 @@ async fn a_request_of_which_half_was_delivered_is_sent_again() {
     let collector = Collector::answering(answers);
     let exporter = Exporter::spawn(config(collector.start(), folder.path())).expect("an endpoint");
     exporter.push(batch(1..=4, 0));
-    until(&exporter, "half taken", |ledger| ledger.acknowledged == 2 && ledger.retries > 0).await;
+    until(&exporter, "half accepted", |ledger| ledger.acknowledged == 2 && ledger.retries > 0).await;
     let ledger = finish(exporter).await;
     assert_eq!((ledger.records, ledger.acknowledged, ledger.spooled), (4, 2, 2));
     let collector = Collector::default();
@@ -103,7 +103,7 @@ async fn a_request_of_which_half_was_delivered_is_sent_again() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_spool_is_retried_beyond_the_window() {
+async fn a_request_in_the_spool_is_retried_beyond_the_window() {
     let folder = tempfile::tempdir().expect("a folder");
     let later = || Err(Status::unavailable("later"));
     let collector = Collector::answering((0..20).map(|_| later()));
@@ -111,15 +111,15 @@ async fn what_is_in_the_spool_is_retried_beyond_the_window() {
     let exporter =
         Exporter::spawn(ExporterConfig { retry_window: Duration::ZERO, ..spooled }).expect("an endpoint");
     exporter.push(batch([1], 0));
-    let ledger = until(&exporter, "taken", |ledger| ledger.acknowledged == 1).await;
+    let ledger = until(&exporter, "accepted", |ledger| ledger.acknowledged == 1).await;
     assert_eq!((ledger.retries, ledger.dropped_total()), (20, 0));
     finish(exporter).await;
 }
 
 #[tokio::test]
-async fn what_the_spool_does_not_take_stays_in_memory() {
+async fn a_request_that_cannot_be_spooled_stays_in_memory() {
     let folder = tempfile::tempdir().expect("a folder");
-    let exporter = Exporter::spawn(config(nobody(), folder.path())).expect("an endpoint");
+    let exporter = Exporter::spawn(config(unused_address(), folder.path())).expect("an endpoint");
     fs::remove_dir_all(folder.path()).expect("removed");
     for number in 1..=3 {
         exporter.push(batch([number], 0));
@@ -128,14 +128,14 @@ async fn what_the_spool_does_not_take_stays_in_memory() {
     assert_eq!((ledger.queued + ledger.in_flight, ledger.spooled), (3, 0), "{ledger:?}");
     fs::create_dir(folder.path()).expect("made");
     exporter.push(batch([4], 0));
-    assert_eq!(exporter.ledger().spooled, 1, "as soon as it takes something again");
+    assert_eq!(exporter.ledger().spooled, 1, "the spool is used again as soon as it can be written");
     let ledger = exporter.shutdown(Instant::now()).await;
     ledger.balanced().expect("balanced");
     assert_eq!((dropped(&ledger, DropReason::Shutdown), ledger.spooled), (3, 1));
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_one_is_no_reason_to_end_and_one_that_is_taken_is() {
+async fn an_unusable_folder_is_not_fatal_and_a_locked_one_is() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("file");
     fs::write(&file, "").expect("written");
@@ -152,15 +152,15 @@ async fn a_folder_that_cannot_be_one_is_no_reason_to_end_and_one_that_is_taken_i
 }
 
 #[tokio::test]
-async fn what_was_changed_on_disk_is_never_sent_and_counted() {
+async fn records_that_were_changed_on_disk_are_counted_and_not_sent() {
     let folder = tempfile::tempdir().expect("a folder");
-    let exporter = Exporter::spawn(config(nobody(), folder.path())).expect("an endpoint");
+    let exporter = Exporter::spawn(config(unused_address(), folder.path())).expect("an endpoint");
     exporter.push(batch(1..=3, 0));
     exporter.push(batch(4..=5, 0));
     finish(exporter).await;
     let segment = folder.path().join("0000000000000001.segment");
     let mut bytes = fs::read(&segment).expect("written");
-    // In the body of the first.
+    // A byte in the body of the first frame.
     bytes[60] ^= 1;
     fs::write(&segment, bytes).expect("written");
     let collector = Collector::default();

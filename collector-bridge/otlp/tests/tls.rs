@@ -1,12 +1,14 @@
-//! TLS on both ways: whom the exporter trusts, and who it says it is.
+//! TLS over both transports: which servers the exporter trusts, and its client certificate.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
+#![expect(clippy::expect_used, reason = "a helper that fails should fail its test")]
 
 mod shared;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use acceptd_otlp::{Compression, Exporter, ExporterConfig, Settings, Signal, Target, Tls, probe};
+use acceptd_otlp::{
+    Compression, Exporter, ExporterConfig, Signal, Target, Tls, TransportSettings, check_target,
+};
 use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -22,7 +24,7 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-/// A certificate authority, and a folder for what it signs.
+/// A certificate authority, and a folder for the certificates that it signs.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: TempDir,
@@ -43,7 +45,7 @@ impl Authority {
         self.folder.path().join("ca.pem")
     }
 
-    /// The files of a certificate for `name` and of its key.
+    /// Signs a certificate for `name`, and returns the files of the certificate and of its key.
     fn sign(&self, name: &str, is_expired: bool) -> (PathBuf, PathBuf) {
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
         if is_expired {
@@ -58,9 +60,16 @@ impl Authority {
         (certificate_file, key_file)
     }
 
-    /// What speaks TLS with a certificate for `name` before a server of OTLP/gRPC, or before one of OTLP/HTTP that takes
-    /// everything; with `asks`, only with those who have a certificate, too.
-    async fn server(&self, name: &str, is_expired: bool, asks: bool, grpc: Option<SocketAddr>) -> SocketAddr {
+    /// Starts a TLS server with a certificate for `name`. It forwards to the OTLP/gRPC server `grpc`, or is
+    /// an OTLP/HTTP server that accepts everything. With `requires_client_certificate` it refuses clients
+    /// without one.
+    async fn server(
+        &self,
+        name: &str,
+        is_expired: bool,
+        requires_client_certificate: bool,
+        grpc: Option<SocketAddr>,
+    ) -> SocketAddr {
         let (certificate, key) = self.sign(name, is_expired);
         let chain = vec![CertificateDer::from_pem_file(certificate).expect("a certificate")];
         let key = PrivateKeyDer::from_pem_file(key).expect("a key");
@@ -68,7 +77,7 @@ impl Authority {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .expect("versions");
-        let builder = if asks {
+        let builder = if requires_client_certificate {
             let mut roots = RootCertStore::empty();
             roots.add(self.issuer.der().clone()).expect("an authority");
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
@@ -91,7 +100,7 @@ impl Authority {
                         let mut server = TcpStream::connect(grpc).await.expect("a server");
                         _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
                     } else {
-                        let service = service_fn(take);
+                        let service = service_fn(accept_all);
                         let builder = http1::Builder::new();
                         _ = builder.serve_connection(TokioIo::new(stream), service).await;
                     }
@@ -102,19 +111,19 @@ impl Authority {
     }
 }
 
-/// Nothing is rejected.
-async fn take(_: Request<Incoming>) -> Result<Response<Full<bytes::Bytes>>, std::convert::Infallible> {
+/// Accepts every request.
+async fn accept_all(_: Request<Incoming>) -> Result<Response<Full<bytes::Bytes>>, std::convert::Infallible> {
     let answer = Response::builder().header("content-type", "application/x-protobuf").body(Full::default());
     Ok(answer.expect("an answer"))
 }
 
-fn settings(tls: Tls) -> Settings {
-    Settings { tls, timeout: Duration::from_secs(5), ..Settings::default() }
+fn settings(tls: Tls) -> TransportSettings {
+    TransportSettings { tls, timeout: Duration::from_secs(5), ..TransportSettings::default() }
 }
 
-async fn ask(address: SocketAddr, tls: Tls) -> Result<(), String> {
+async fn check(address: SocketAddr, tls: Tls) -> Result<(), String> {
     let target = Target::Http(format!("https://localhost:{}/v1/logs", address.port()));
-    probe(&target, &settings(tls), Signal::Logs, Duration::from_secs(5)).await
+    check_target(&target, &settings(tls), Signal::Logs, Duration::from_secs(5)).await
 }
 
 #[tokio::test]
@@ -142,7 +151,7 @@ async fn a_server_with_the_right_name_is_trusted_over_grpc() {
     };
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
         let target = Target::Grpc(format!("https://localhost:{}", address.port()));
-        let settings = Settings { compression, ..settings(tls.clone()) };
+        let settings = TransportSettings { compression, ..settings(tls.clone()) };
         let exporter = Exporter::spawn(ExporterConfig { settings, ..shared::config(target) });
         let exporter = exporter.expect("certificates");
         exporter.push(batch(1..=3, 1000));
@@ -153,7 +162,7 @@ async fn a_server_with_the_right_name_is_trusted_over_grpc() {
 }
 
 #[tokio::test]
-async fn others_are_not_and_the_reason_is_said() {
+async fn other_servers_are_not_trusted_and_the_message_has_the_reason() {
     let authority = Authority::new();
     let ours = || Tls { ca_file: Some(authority.ca_file()), ..Tls::default() };
     let wrong_name = authority.server("elsewhere.example", false, false, None).await;
@@ -165,17 +174,17 @@ async fn others_are_not_and_the_reason_is_said() {
         (expired, ours(), "expired"),
         (good, Tls { ca_file: Some(stranger.ca_file()), ..Tls::default() }, "invalid peer certificate"),
     ] {
-        let error = ask(address, tls).await.expect_err(words);
+        let error = check(address, tls).await.expect_err(words);
         assert!(error.contains(words), "{words}: {error}");
     }
-    // The name that it has can be asked for.
+    // `server_name` sets the name that the certificate must have.
     let tls = Tls { server_name: Some("elsewhere.example".to_owned()), ..ours() };
-    assert_eq!(ask(wrong_name, tls).await, Ok(()));
+    assert_eq!(check(wrong_name, tls).await, Ok(()));
 }
 
-/// A certificate that is expired today may be renewed tomorrow: the records wait.
+/// An expired certificate may be renewed: the records wait.
 #[tokio::test]
-async fn a_server_that_cannot_be_trusted_is_tried_again() {
+async fn a_server_that_is_not_trusted_is_retried() {
     let authority = Authority::new();
     let address = authority.server("localhost", true, false, None).await;
     for target in [
@@ -192,26 +201,29 @@ async fn a_server_that_cannot_be_trusted_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_asks_gets_our_certificate() {
+async fn a_server_that_requires_a_client_certificate_gets_it() {
     let authority = Authority::new();
     let address = authority.server("localhost", false, true, None).await;
     let ours = Tls { ca_file: Some(authority.ca_file()), ..Tls::default() };
-    let error = ask(address, ours.clone()).await.expect_err("we have none");
+    let error = check(address, ours.clone()).await.expect_err("no client certificate");
     assert!(error.to_lowercase().contains("certificate"), "{error}");
     let identity = Some(authority.sign("agent", false));
-    assert_eq!(ask(address, Tls { identity, ..ours }).await, Ok(()));
+    assert_eq!(check(address, Tls { identity, ..ours }).await, Ok(()));
 }
 
 #[tokio::test]
-async fn files_that_cannot_be_used_are_named() {
+async fn unusable_files_are_named() {
     let authority = Authority::new();
     let (certificate, key) = authority.sign("agent", false);
     let (other, _) = authority.sign("other", false);
-    let nothing = PathBuf::from("/nonexistent/ca.pem");
+    let missing = PathBuf::from("/nonexistent/ca.pem");
     for (tls, words) in [
-        (Tls { ca_file: Some(nothing.clone()), ..Tls::default() }, "/nonexistent/ca.pem"),
+        (Tls { ca_file: Some(missing.clone()), ..Tls::default() }, "/nonexistent/ca.pem"),
         (Tls { ca_file: Some(key.clone()), ..Tls::default() }, "no certificate in it"),
-        (Tls { identity: Some((certificate.clone(), certificate)), ..Tls::default() }, "our key"),
+        (
+            Tls { identity: Some((certificate.clone(), certificate)), ..Tls::default() },
+            "the key of the client certificate",
+        ),
         (Tls { identity: Some((other, key)), ..Tls::default() }, "cannot be used with its key"),
         (Tls { server_name: Some("a b".to_owned()), ..Tls::default() }, "not the name of a server"),
     ] {

@@ -1,46 +1,47 @@
-//! One frame on disk. Pure.
+//! The encoding of one frame on disk. Pure functions.
 //!
-//! | bytes | what, little-endian |
+//! | bytes | content, little-endian |
 //! |---|---|
-//! | 0..4 | the word by which a frame is found again behind a broken one |
+//! | 0..4 | marker, by which the next frame is found after a damaged one |
 //! | 4..8 | CRC32C of bytes 8..40 |
 //! | 8..12 | CRC32C of the body |
-//! | 12..16 | bytes of the body |
-//! | 16..20 | records in it |
-//! | 20 | its kind |
+//! | 12..16 | length of the body in bytes |
+//! | 16..20 | records in the frame |
+//! | 20 | kind of the frame |
 //! | 21..24 | zero |
-//! | 24..32 | records of the segment before it |
-//! | 32..40 | when it was written, milliseconds since 1970 |
+//! | 24..32 | records of the segment before this frame |
+//! | 32..40 | time of writing, milliseconds since the Unix epoch |
 //! | 40.. | the body |
 
 use bytes::Bytes;
 
-/// Bytes before the body.
-pub(crate) const HEAD: usize = 40;
-/// The first four bytes.
-pub(crate) const WORD: [u8; 4] = *b"ACPF";
-/// More records before a frame are not believed.
-const MOST_RECORDS: u64 = 1 << 40;
-/// Longest body, in bytes: longer ones are not written, and not believed.
-pub const LONGEST: usize = 64 << 20;
+/// Length of a frame's header in bytes.
+pub(crate) const HEADER_BYTES: usize = 40;
+/// The first four bytes of every frame.
+pub(crate) const MARKER: [u8; 4] = *b"ACPF";
+/// Upper bound of the records of a segment before a frame. A header with more is treated as damaged.
+const MAX_RECORDS_BEFORE: u64 = 1 << 40;
+/// Upper bound of a frame's body in bytes. A longer body cannot be appended; a header with a longer one is
+/// treated as damaged.
+pub const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// What is kept.
+/// A frame: the unit that is appended, read and released.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// The owner's own number for what the body is.
+    /// A number by which the caller knows the type of the body.
     pub kind: u8,
-    /// Records in it, which [`crate::Losses`] counts.
+    /// The number of records in the frame. [`crate::Losses`] counts records, not frames.
     pub records: u32,
-    /// Anything.
+    /// The payload: any bytes, at most [`MAX_BODY_BYTES`].
     pub body: Bytes,
 }
 
-/// What stands before a body.
+/// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct Header {
     pub(crate) kind: u8,
     pub(crate) records: u32,
-    /// Bytes of the body.
+    /// Length of the body in bytes.
     pub(crate) length: usize,
     /// Records of the segment before this frame.
     pub(crate) before: u64,
@@ -48,19 +49,20 @@ pub(crate) struct Head {
     body_crc: u32,
 }
 
-impl Head {
-    /// The head of `frame`; `None` when its body is too long, or its segment has too many records.
-    pub(crate) fn of(frame: &Frame, before: u64, written_ms: u64) -> Option<Self> {
+impl Header {
+    /// The header of `frame`. `None` if the body is longer than [`MAX_BODY_BYTES`], or the segment has too
+    /// many records.
+    pub(crate) fn for_frame(frame: &Frame, before: u64, written_ms: u64) -> Option<Self> {
         let Frame { kind, records, ref body } = *frame;
-        let length = Some(body.len()).filter(|length| *length <= LONGEST)?;
-        let before = Some(before).filter(|before| *before <= MOST_RECORDS)?;
+        let length = Some(body.len()).filter(|length| *length <= MAX_BODY_BYTES)?;
+        let before = Some(before).filter(|before| *before <= MAX_RECORDS_BEFORE)?;
         Some(Self { kind, records, length, before, written_ms, body_crc: crc32c::crc32c(body) })
     }
 
-    /// As it is written.
-    pub(crate) fn encode(&self) -> [u8; HEAD] {
-        let mut bytes = [0; HEAD];
-        bytes[..4].copy_from_slice(&WORD);
+    /// The bytes of the header on disk.
+    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..4].copy_from_slice(&MARKER);
         bytes[8..12].copy_from_slice(&self.body_crc.to_le_bytes());
         bytes[12..16].copy_from_slice(&u32::try_from(self.length).unwrap_or(u32::MAX).to_le_bytes());
         bytes[16..20].copy_from_slice(&self.records.to_le_bytes());
@@ -72,31 +74,32 @@ impl Head {
         bytes
     }
 
-    /// Reads a head; `None` of what is none.
-    pub(crate) fn decode(bytes: &[u8; HEAD]) -> Option<Self> {
-        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-        if bytes[..4] != WORD || !is_sum(word(4), &bytes[8..]) {
+    /// Decodes a header. `None` if the bytes are not a valid header.
+    pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+        if bytes[..4] != MARKER || !checksum_matches(u32_at(4), &bytes[8..]) {
             return None;
         }
         Some(Self {
             kind: bytes[20],
-            records: word(16),
-            length: usize::try_from(word(12)).ok().filter(|length| *length <= LONGEST)?,
-            before: Some(long(24)).filter(|before| *before <= MOST_RECORDS)?,
-            written_ms: long(32),
-            body_crc: word(8),
+            records: u32_at(16),
+            length: usize::try_from(u32_at(12)).ok().filter(|length| *length <= MAX_BODY_BYTES)?,
+            before: Some(u64_at(24)).filter(|before| *before <= MAX_RECORDS_BEFORE)?,
+            written_ms: u64_at(32),
+            body_crc: u32_at(8),
         })
     }
 
-    /// Whether `body` is what was written behind this head.
-    pub(crate) fn is_of(&self, body: &[u8]) -> bool {
-        body.len() == self.length && is_sum(self.body_crc, body)
+    /// Whether `body` is the body that was written with this header.
+    pub(crate) fn matches_body(&self, body: &[u8]) -> bool {
+        body.len() == self.length && checksum_matches(self.body_crc, body)
     }
 }
 
-/// A fuzzer finds no checksum; what is behind them has to bear anything, too.
-fn is_sum(sum: u32, bytes: &[u8]) -> bool {
+/// Whether `sum` is the CRC32C of `bytes`. Always true under a fuzzer: it cannot find a checksum, but the
+/// code behind the check has to survive any bytes, too.
+fn checksum_matches(sum: u32, bytes: &[u8]) -> bool {
     cfg!(fuzzing) || sum == crc32c::crc32c(bytes)
 }
 
@@ -108,34 +111,34 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(kind: u8, records: u32, before in 0..=MOST_RECORDS, written_ms: u64, body: Vec<u8>) {
+        fn a_header_is_read_back(kind: u8, records: u32, before in 0..=MAX_RECORDS_BEFORE, written_ms: u64, body: Vec<u8>) {
             let frame = Frame { kind, records, body: body.into() };
-            let head = Head::of(&frame, before, written_ms).unwrap();
-            prop_assert_eq!(Head::decode(&head.encode()), Some(head));
-            prop_assert!(head.is_of(&frame.body));
+            let header = Header::for_frame(&frame, before, written_ms).unwrap();
+            prop_assert_eq!(Header::decode(&header.encode()), Some(header));
+            prop_assert!(header.matches_body(&frame.body));
         }
 
         #[test]
-        fn no_flipped_bit_is_believed(body in prop::collection::vec(any::<u8>(), 1..50), bit in 0_usize..90 * 8) {
+        fn any_flipped_bit_is_detected(body in prop::collection::vec(any::<u8>(), 1..50), bit in 0_usize..90 * 8) {
             let frame = Frame { kind: 1, records: 7, body: body.into() };
-            let head = Head::of(&frame, 3, 9).unwrap().encode();
-            let mut whole = [&head[..], &frame.body].concat();
+            let header = Header::for_frame(&frame, 3, 9).unwrap().encode();
+            let mut whole = [&header[..], &frame.body].concat();
             let bit = bit % (whole.len() * 8);
             whole[bit / 8] ^= 1 << (bit % 8);
-            let (head, body) = whole.split_at(HEAD);
-            let head: [u8; HEAD] = head.try_into().unwrap();
-            prop_assert!(Head::decode(&head).is_none_or(|decoded| !decoded.is_of(body)));
+            let (header, body) = whole.split_at(HEADER_BYTES);
+            let header: [u8; HEADER_BYTES] = header.try_into().unwrap();
+            prop_assert!(Header::decode(&header).is_none_or(|decoded| !decoded.matches_body(body)));
         }
 
         #[test]
-        fn no_bytes_panic(bytes: [u8; HEAD]) {
-            let _ = Head::decode(&bytes);
+        fn no_bytes_panic(bytes: [u8; HEADER_BYTES]) {
+            let _ = Header::decode(&bytes);
         }
     }
 
     #[test]
-    fn what_is_too_long_is_not_written() {
-        let frame = Frame { kind: 1, records: 1, body: vec![0; LONGEST + 1].into() };
-        assert_eq!(Head::of(&frame, 0, 0), None);
+    fn a_body_that_is_too_long_has_no_header() {
+        let frame = Frame { kind: 1, records: 1, body: vec![0; MAX_BODY_BYTES + 1].into() };
+        assert_eq!(Header::for_frame(&frame, 0, 0), None);
     }
 }

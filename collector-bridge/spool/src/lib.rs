@@ -1,20 +1,64 @@
-//! Frames that survive whoever writes them: appended before they are first used, and forgotten when they are done with.
+//! A queue of frames on disk that survives a crash of its writer. A frame is appended before it is first
+//! used, and released when it is no longer needed.
 //!
-//! A folder has segments of frames, a manifest that knows how many records each sealed segment has and up to
-//! where everything is done with, and a lock. So a start reads the manifest, the first bytes of each segment, and the one
-//! segment that was not sealed; the frames of sealed ones are checked when they are handed out.
+//! A spool is a folder with segment files of frames, a manifest and a lock file. The manifest has the number
+//! of records of each sealed segment, and the cursor: the place before which every frame is released. A start
+//! therefore only reads the manifest, the first bytes of each segment, and the one segment that was not
+//! sealed. The frames of sealed segments are verified when they are read.
 //!
-//! Frames are handed out in order and may be done with in another one: the cursor stands before the first that is not. Every
-//! record of a frame is handed out, or counted in [`Losses`] with its reason. After a crash a frame may be handed out again,
-//! never one that was not written.
+//! Frames are read in order, and may be released in any order: the cursor is before the first frame that is
+//! not released. Every record of a frame is read, or counted in [`Losses`] with the reason. After a crash a
+//! frame may be read again. A frame that was not written is never read.
 //!
-//! Nothing here is asynchronous. [`Spool::append`] writes to the page cache; what takes longer, [`SyncJob::run`], needs no access
-//! to the spool while it runs.
+//! No call is asynchronous. [`Spool::append`] writes to the page cache. [`SyncJob::run`] may take long, and
+//! needs no access to the spool while it runs.
 //!
-//! Why not a crate: the append-only queues that could be found acknowledge in order only, or have no bound in bytes that drops
-//! the oldest, or read everything at the start.
+//! Why this is not a crate of others: the append-only queues that we found acknowledge only in order, or have
+//! no bound in bytes that drops the oldest frames, or read everything at the start.
+//!
+//! # Example
+//! ```
+//! use std::time::Duration;
+//!
+//! use acceptd_spool::{Frame, Order, Spool, SpoolConfig, SyncPolicy};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let config = SpoolConfig {
+//!     folder: folder.path().to_owned(),
+//!     max_bytes: 1 << 20,
+//!     max_age: Duration::from_secs(3600),
+//!     sync: SyncPolicy::Interval,
+//!     order: Order::OldestFirst,
+//! };
+//! let now_ms = 1_700_000_000_000;
+//!
+//! // The first run appends two frames, and ends without having read them.
+//! let (mut spool, recovery) = Spool::open(config.clone())?;
+//! assert_eq!(recovery.records, 0);
+//! let first = Frame { kind: 1, records: 10, body: "first".into() };
+//! let second = Frame { kind: 1, records: 5, body: "second".into() };
+//! spool.append(&first, now_ms)?;
+//! spool.append(&second, now_ms)?;
+//! spool.close()?;
+//!
+//! // The next run reads them, and releases each once it is delivered.
+//! let (mut spool, recovery) = Spool::open(config)?;
+//! assert_eq!(recovery.records, 15);
+//! let (ticket, frame) = spool.next(now_ms)?.ok_or("no frame")?;
+//! assert_eq!(frame, first);
+//! spool.release(ticket);
+//! let (ticket, frame) = spool.next(now_ms)?.ok_or("no frame")?;
+//! assert_eq!(frame, second);
+//! spool.release(ticket);
+//! assert_eq!(spool.next(now_ms)?, None);
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
+mod config;
+mod error;
 mod frame;
 mod manifest;
 mod recovery;
@@ -22,65 +66,12 @@ mod segment;
 mod spool;
 mod sync;
 
-use std::{io, path::PathBuf, time::Duration};
-
-use thiserror::Error;
-
 pub use crate::{
-    frame::{Frame, LONGEST},
+    config::{Order, SpoolConfig, SyncPolicy},
+    error::SpoolError,
+    frame::{Frame, MAX_BODY_BYTES},
     recovery::Recovery,
-    segment::frames_of,
+    segment::read_segment,
     spool::{Losses, Spool, Ticket},
     sync::SyncJob,
 };
-
-/// How to keep frames.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpoolConfig {
-    /// Where. Made if it does not exist, for its owner alone.
-    pub folder: PathBuf,
-    /// Most bytes of all segments: beyond that the oldest is dropped.
-    pub max_bytes: u64,
-    /// Older frames are dropped instead of handed out.
-    pub max_age: Duration,
-    /// When frames are written through to the disk.
-    pub sync: SyncPolicy,
-    /// Which frame is next.
-    pub order: Order,
-}
-
-/// When frames are written through to the disk. Only a machine that loses its power loses what is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SyncPolicy {
-    /// Before [`Spool::append`] returns.
-    Always,
-    /// By a [`SyncJob`].
-    Interval,
-    /// When the kernel likes.
-    Never,
-}
-
-/// Which frame is next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// The oldest.
-    OldestFirst,
-    /// In turns the oldest and the one that was just appended. After a crash more of them are handed out again.
-    Interleaved,
-}
-
-/// A folder that cannot be used.
-#[derive(Debug, Error)]
-pub enum SpoolError {
-    /// Another process has it.
-    #[error("{} is used by another process: each needs a folder of its own", .0.display())]
-    Locked(PathBuf),
-    /// Anything else.
-    #[error("{} cannot be used as a spool: {cause}; it has to be a folder that can be written to", .path.display())]
-    Unusable {
-        /// The folder or file.
-        path: PathBuf,
-        /// Why not.
-        cause: io::Error,
-    },
-}

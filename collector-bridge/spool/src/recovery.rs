@@ -1,49 +1,47 @@
-//! What an earlier run left, found with as little reading as possible.
+//! The start of a spool: locks the folder, and finds the frames of an earlier run with as little reading as
+//! possible.
 
 use std::{
     collections::BTreeMap,
-    fs::{
-        DirBuilder, File, OpenOptions, {self},
-    },
+    fs::{self, DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
 use crate::{
-    SpoolError,
+    error::SpoolError,
     manifest::Manifest,
-    segment::{
-        BEGIN, Found, Reader, {self},
-    },
+    segment::{self, FIRST_FRAME_OFFSET, ReadResult, Reader},
 };
 
-/// What was found at the start.
+/// The findings of the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// Records that wait, among them those that will turn out to be corrupt.
+    /// Records that were not released yet. Frames of sealed segments are not verified here, so that some of
+    /// these records may turn out to be corrupt.
     pub records: u64,
-    /// Bytes that were read to know that.
+    /// Bytes that were read to find them.
     pub bytes_read: u64,
-    /// Bytes behind the last whole frame of a segment that was not sealed.
+    /// Bytes after the last whole frame of segments that were not sealed.
     pub torn_bytes: u64,
-    /// What is odd, in words, with what was done about it.
-    pub oddities: Vec<String>,
+    /// Messages about files that could not be used, with the consequence.
+    pub warnings: Vec<String>,
 }
 
-/// The folder as it was found.
-pub(crate) struct Left {
+/// A folder after the recovery.
+pub(crate) struct RecoveredFolder {
     pub(crate) manifest: Manifest,
-    /// Where the frames of each segment end; all are sealed now.
+    /// The offset at which the frames of each segment end. All segments are sealed now.
     pub(crate) lengths: BTreeMap<u64, u64>,
-    /// No file has this number or a higher one.
+    /// The number of the next segment: no file has this number or a higher one.
     pub(crate) free_number: u64,
     pub(crate) recovery: Recovery,
     pub(crate) lock: File,
 }
 
-/// Takes the folder, and looks at it.
-pub(crate) fn recover(folder: &Path) -> Result<Left, SpoolError> {
+/// Creates the folder if necessary, locks it, and finds the frames in it.
+pub(crate) fn recover(folder: &Path) -> Result<RecoveredFolder, SpoolError> {
     let unusable = |cause| SpoolError::Unusable { path: folder.to_owned(), cause };
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unusable)?;
     let lock = lock(folder)?;
@@ -56,38 +54,39 @@ pub(crate) fn recover(folder: &Path) -> Result<Left, SpoolError> {
             manifest
         }
         Err(error) => {
-            recovery.oddities.push(format!(
-                "the manifest in {} is not understood ({error}): every segment is read and sent again",
+            recovery.warnings.push(format!(
+                "cannot read the manifest in {} ({error}): every segment is read and sent again",
                 folder.display()
             ));
             Manifest::default()
         }
     };
     manifest.sealed.retain(|number, _| found.contains_key(number));
-    // Also behind the cursor, whose segment may be gone already.
+    // Also higher than the cursor, whose segment may be deleted already.
     let last = found.keys().next_back().copied().unwrap_or(0).max(manifest.cursor.segment);
     let free_number = last.saturating_add(1);
     let mut lengths = BTreeMap::new();
     for (number, length) in found {
-        match look_at(folder, number, length, &mut manifest, &mut recovery) {
+        match recover_segment(folder, number, length, &mut manifest, &mut recovery) {
             Ok(end) => _ = lengths.insert(number, end),
             Err(error) => {
                 manifest.sealed.remove(&number);
                 let path = segment::path(folder, number);
-                recovery.oddities.push(format!("{} is left alone: {error}", path.display()));
+                recovery.warnings.push(format!("{} is skipped and kept: {error}", path.display()));
             }
         }
     }
     manifest.open = None;
-    let done =
+    let released =
         if manifest.sealed.contains_key(&manifest.cursor.segment) { manifest.cursor.records } else { 0 };
     let all: u64 = manifest.sealed.range(manifest.cursor.segment..).map(|(_, records)| records).sum();
-    recovery.records = all.saturating_sub(done);
-    Ok(Left { manifest, lengths, free_number, recovery, lock })
+    recovery.records = all.saturating_sub(released);
+    Ok(RecoveredFolder { manifest, lengths, free_number, recovery, lock })
 }
 
-/// Reads the head of a segment, and all of one that was not sealed; says where its frames end.
-fn look_at(
+/// Reads the header of a segment, and the whole segment if it was not sealed. Returns the offset at which its
+/// frames end.
+fn recover_segment(
     folder: &Path,
     number: u64,
     length: u64,
@@ -97,7 +96,7 @@ fn look_at(
     let mut reader = Reader::open(&segment::path(folder, number), number)?;
     let mut end = length;
     if !manifest.sealed.contains_key(&number) {
-        let (records, found_end) = survey(&mut reader, length)?;
+        let (records, found_end) = scan_segment(&mut reader, length)?;
         let known = manifest.open.filter(|open| open.segment == number).map_or(0, |open| open.records);
         manifest.sealed.insert(number, records.max(known));
         recovery.torn_bytes += length - found_end;
@@ -107,22 +106,24 @@ fn look_at(
     Ok(end)
 }
 
-/// Records of a segment, broken frames among them if a whole one follows, and where the last whole one ends.
-fn survey(reader: &mut Reader, length: u64) -> io::Result<(u64, u64)> {
-    let (mut at, mut records, mut end) = (BEGIN, 0, BEGIN);
+/// Scans a segment. Returns the number of its records, and the offset at which its last whole frame ends. The
+/// records of damaged frames are included if a whole frame follows, because its header has the number of
+/// records before it.
+fn scan_segment(reader: &mut Reader, length: u64) -> io::Result<(u64, u64)> {
+    let (mut at, mut records, mut end) = (FIRST_FRAME_OFFSET, 0, FIRST_FRAME_OFFSET);
     loop {
         match reader.read(at, length)? {
-            Found::Frame { head, next, .. } => {
-                records = head.before.saturating_add(u64::from(head.records));
+            ReadResult::Frame { header, next, .. } => {
+                records = header.before.saturating_add(u64::from(header.records));
                 (at, end) = (next, next);
             }
-            Found::Broken { next } => at = next,
-            Found::End => return Ok((records, end)),
+            ReadResult::Damaged { next } => at = next,
+            ReadResult::End => return Ok((records, end)),
         }
     }
 }
 
-/// Nobody else may use the folder while the file is open.
+/// Locks the folder for this process, as long as the returned file is open.
 fn lock(folder: &Path) -> Result<File, SpoolError> {
     let path = folder.join("lock");
     let unusable = |cause| SpoolError::Unusable { path: path.clone(), cause };
@@ -135,7 +136,7 @@ fn lock(folder: &Path) -> Result<File, SpoolError> {
     }
 }
 
-/// The segments of a folder, each with its length.
+/// The segments of a folder: number and length of each file.
 fn segments(folder: &Path) -> io::Result<BTreeMap<u64, u64>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder)? {

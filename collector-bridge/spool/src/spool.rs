@@ -1,46 +1,42 @@
-//! The spool at work: what is appended, handed out, done with, and lost.
+//! The spool: appends, reads, releases and drops frames.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs::{
-        File, {self},
-    },
+    fs::{self, File},
     io,
     time::Duration,
 };
 
 use crate::{
-    Order, SpoolConfig, SpoolError, SyncPolicy,
-    frame::{Frame, HEAD},
-    manifest::{Cursor, Manifest, Open},
-    recovery::{
-        Recovery, {self},
-    },
-    segment::{
-        BEGIN, Found, Reader, Writer, {self},
-    },
+    config::{Order, SpoolConfig, SyncPolicy},
+    error::SpoolError,
+    frame::{Frame, HEADER_BYTES},
+    manifest::{Cursor, Manifest, OpenSegment},
+    recovery::{self, Recovery},
+    segment::{self, FIRST_FRAME_OFFSET, ReadResult, Reader, Writer},
     sync::SyncJob,
 };
 
-/// A segment is sealed before it gets longer than this, or than an eighth of the spool.
+/// A segment is sealed before it exceeds this many bytes, or an eighth of the spool's bytes.
 const SEGMENT_BYTES: u64 = 16 << 20;
 
-/// Most frames that are handed out before older ones, and most new ones that are remembered for that.
-const MOST_AHEAD: usize = 4096;
-const MOST_FRESH: usize = 64;
+/// With [`Order::Interleaved`]: upper bounds of the frames that are read before older ones, and of the
+/// recently appended frames that are remembered for that.
+const MAX_READ_AHEAD: usize = 4096;
+const MAX_RECENT: usize = 64;
 
 /// Records that were lost, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// There was no room.
+    /// Dropped because the spool was full.
     pub full: u64,
-    /// They were too old.
+    /// Dropped because they were older than [`SpoolConfig::max_age`].
     pub expired: u64,
-    /// They were not any more what was written.
+    /// Damaged: the checksum did not match, or the file was cut or deleted.
     pub corrupt: u64,
 }
 
-/// Where a frame that was handed out begins.
+/// The place of a frame that was read, by which it is released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket {
     segment: u64,
@@ -51,52 +47,55 @@ pub struct Ticket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     ticket: Ticket,
-    /// Records of the segment before it.
+    /// The number of records of the segment before this place.
     before: u64,
 }
 
-/// The frames of one folder.
+/// A queue of frames in one folder.
 #[derive(Debug)]
 pub struct Spool {
     config: SpoolConfig,
-    /// As it will be written; its cursor is up to date.
+    /// The manifest as the next [`SyncJob`] writes it. Its cursor is up to date.
     manifest: Manifest,
-    /// Where the frames of each segment end, also of the one that is written.
+    /// The offset at which the frames of each segment end, including the segment that is being written.
     lengths: BTreeMap<u64, u64>,
     /// The number of the next segment.
     free_number: u64,
     writer: Option<Writer>,
     reader: Option<Reader>,
-    /// Where the oldest frame is that was not handed out.
+    /// The place of the oldest frame that was not read.
     next: Place,
-    /// Frames that were handed out and are not done with; with the records of their segment before each.
+    /// Frames that were read and not released, with the number of records of their segment before each.
     outstanding: BTreeMap<Ticket, u64>,
-    /// Frames behind `next` that were handed out already: where each ends, and its records.
-    ahead: BTreeMap<Ticket, (Place, u32)>,
-    /// The newest frames, if they may be handed out before older ones.
-    fresh: VecDeque<Ticket>,
-    is_turn_of_fresh: bool,
+    /// Frames after `next` that were read already: the end of each, and the number of its records.
+    read_ahead: BTreeMap<Ticket, (Place, u32)>,
+    /// The most recently appended frames; empty unless the order is [`Order::Interleaved`].
+    recent: VecDeque<Ticket>,
+    is_recent_next: bool,
     losses: Losses,
-    /// Records that were neither handed out nor lost.
+    /// The number of records that were neither read nor lost.
     waiting: u64,
-    /// Segments that grew since the last [`SyncJob`].
+    /// The segments that grew since the last [`SyncJob`].
     unsynced: BTreeMap<u64, File>,
-    /// Whether anything changed since then.
+    /// Whether anything changed since the last [`SyncJob`].
     is_dirty: bool,
     _lock: File,
 }
 
 impl Spool {
-    /// Opens a folder, and finds out what an earlier run left there.
+    /// Opens a folder, and finds the frames of an earlier run.
     ///
     /// # Errors
-    /// See [`SpoolError`].
+    /// Another process uses the folder, or the folder cannot be used: see [`SpoolError`].
     pub fn open(config: SpoolConfig) -> Result<(Self, Recovery), SpoolError> {
-        let recovery::Left { manifest, lengths, free_number, recovery, lock } =
+        let recovery::RecoveredFolder { manifest, lengths, free_number, recovery, lock } =
             recovery::recover(&config.folder)?;
         let Cursor { segment, offset, records } = manifest.cursor;
         let mut spool = Self {
-            next: Place { ticket: Ticket { segment, offset: offset.max(BEGIN) }, before: records },
+            next: Place {
+                ticket: Ticket { segment, offset: offset.max(FIRST_FRAME_OFFSET) },
+                before: records,
+            },
             config,
             manifest,
             lengths,
@@ -104,16 +103,16 @@ impl Spool {
             writer: None,
             reader: None,
             outstanding: BTreeMap::new(),
-            ahead: BTreeMap::new(),
-            fresh: VecDeque::new(),
-            is_turn_of_fresh: false,
+            read_ahead: BTreeMap::new(),
+            recent: VecDeque::new(),
+            is_recent_next: false,
             losses: Losses::default(),
             waiting: recovery.records,
             unsynced: BTreeMap::new(),
             is_dirty: true,
             _lock: lock,
         };
-        spool.forget_before(segment);
+        spool.delete_before(segment);
         if let Some(job) = spool.sync_job().map_err(|cause| spool.unusable(cause))? {
             job.run().map_err(|cause| spool.unusable(cause))?;
         }
@@ -124,29 +123,30 @@ impl Spool {
         SpoolError::Unusable { path: self.config.folder.clone(), cause }
     }
 
-    /// Records that were neither handed out nor lost.
+    /// The number of records that were neither read nor lost.
     #[must_use]
     pub fn waiting(&self) -> u64 {
         self.waiting
     }
 
-    /// Bytes of all segments.
+    /// The number of bytes of all segments.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.lengths.values().sum()
     }
 
-    /// What was lost since the last call.
+    /// Returns the losses since the last call.
     pub fn take_losses(&mut self) -> Losses {
         std::mem::take(&mut self.losses)
     }
 
-    /// Appends a frame. Where there is no room, the oldest segments go.
+    /// Appends a frame. `now_ms` is the current time, in milliseconds since the Unix epoch. If the spool is
+    /// full, the oldest segments are dropped, and their records are counted in [`Losses::full`].
     ///
     /// # Errors
-    /// The file system's: the frame is not in the spool then.
+    /// A write to the file system failed, or the body is too long: the frame is not in the spool.
     pub fn append(&mut self, frame: &Frame, now_ms: u64) -> io::Result<()> {
-        let length = (HEAD + frame.body.len()) as u64;
+        let length = (HEADER_BYTES + frame.body.len()) as u64;
         let longest = SEGMENT_BYTES.min(self.config.max_bytes / 8);
         if self.writer.as_ref().is_some_and(|writer| writer.records > 0 && writer.end + length > longest) {
             self.seal()?;
@@ -160,14 +160,14 @@ impl Spool {
         let at = writer.append(frame, now_ms, self.config.sync == SyncPolicy::Always)?;
         let number = writer.number;
         self.lengths.insert(number, writer.end);
-        self.manifest.open = Some(Open { segment: number, records: writer.records });
+        self.manifest.open = Some(OpenSegment { segment: number, records: writer.records });
         self.waiting += u64::from(frame.records);
         self.is_dirty = true;
         if self.config.order == Order::Interleaved {
-            if self.fresh.len() == MOST_FRESH {
-                self.fresh.pop_front();
+            if self.recent.len() == MAX_RECENT {
+                self.recent.pop_front();
             }
-            self.fresh.push_back(Ticket { segment: number, offset: at });
+            self.recent.push_back(Ticket { segment: number, offset: at });
         }
         Ok(())
     }
@@ -182,7 +182,7 @@ impl Spool {
         Ok(writer)
     }
 
-    /// Ends the segment that is written.
+    /// Ends the segment that is being written.
     fn seal(&mut self) -> io::Result<()> {
         if let Some(writer) = self.writer.take() {
             self.unsynced.insert(writer.number, writer.file()?);
@@ -198,140 +198,147 @@ impl Spool {
         while self.bytes() + length > self.config.max_bytes {
             let Some((&oldest, &records)) = self.manifest.sealed.first_key_value() else { return };
             if self.next.ticket.segment < oldest {
-                self.go_to(Ticket { segment: oldest, offset: BEGIN });
+                self.seek(Ticket { segment: oldest, offset: FIRST_FRAME_OFFSET });
             }
             if self.next.ticket.segment == oldest {
-                let behind = Ticket { segment: oldest + 1, offset: BEGIN };
-                self.pass(Place { ticket: behind, before: records }, |losses| &mut losses.full);
-                self.go_to(behind);
+                let after = Ticket { segment: oldest + 1, offset: FIRST_FRAME_OFFSET };
+                self.advance_to(Place { ticket: after, before: records }, |losses| &mut losses.full);
+                self.seek(after);
             }
-            self.forget(oldest);
-            self.move_cursor();
+            self.delete_segment(oldest);
+            self.update_cursor();
         }
     }
 
-    /// Goes on to a later place in the same segment. Records in between that nobody has are lost.
-    fn pass(&mut self, to: Place, reason: impl FnOnce(&mut Losses) -> &mut u64) {
+    /// Advances `next` to a later place in the same segment. The records in between that were not read ahead
+    /// are counted as lost.
+    fn advance_to(&mut self, to: Place, reason: impl FnOnce(&mut Losses) -> &mut u64) {
         let mut between = to.before.saturating_sub(self.next.before);
-        while let Some(entry) = self.ahead.first_entry().filter(|entry| *entry.key() < to.ticket) {
+        while let Some(entry) = self.read_ahead.first_entry().filter(|entry| *entry.key() < to.ticket) {
             let (_, records) = entry.remove();
             between = between.saturating_sub(u64::from(records));
         }
         self.next = to;
-        self.lose(between, reason);
+        self.count_loss(between, reason);
     }
 
-    fn lose(&mut self, records: u64, reason: impl FnOnce(&mut Losses) -> &mut u64) {
+    fn count_loss(&mut self, records: u64, reason: impl FnOnce(&mut Losses) -> &mut u64) {
         *reason(&mut self.losses) += records;
         self.waiting = self.waiting.saturating_sub(records);
     }
 
-    /// The next frame that nobody has yet, and the ticket to say that it is [done](Self::done).
+    /// Reads the next frame, and returns it with the ticket to [release](Self::release) it. `None` if every
+    /// frame was read. `now_ms` is the current time, in milliseconds since the Unix epoch; frames that are
+    /// too old are dropped.
     ///
     /// # Errors
-    /// The file system's; the frame stays where it is.
+    /// A read from the file system failed. The frame was not read; the next call tries again.
     pub fn next(&mut self, now_ms: u64) -> io::Result<Option<(Ticket, Frame)>> {
         if self.config.order == Order::Interleaved {
-            self.is_turn_of_fresh = !self.is_turn_of_fresh;
-            if self.is_turn_of_fresh
-                && let Some(found) = self.newest()?
+            self.is_recent_next = !self.is_recent_next;
+            if self.is_recent_next
+                && let Some(found) = self.next_recent()?
             {
                 return Ok(Some(found));
             }
         }
-        self.oldest(now_ms)
+        self.next_oldest(now_ms)
     }
 
-    fn oldest(&mut self, now_ms: u64) -> io::Result<Option<(Ticket, Frame)>> {
+    fn next_oldest(&mut self, now_ms: u64) -> io::Result<Option<(Ticket, Frame)>> {
         loop {
             let at = self.next.ticket;
             let Some(end) = self.lengths.get(&at.segment).copied() else {
                 let Some((&number, _)) = self.lengths.range(at.segment..).next() else { return Ok(None) };
-                self.go_to(Ticket { segment: number, offset: BEGIN });
+                self.seek(Ticket { segment: number, offset: FIRST_FRAME_OFFSET });
                 continue;
             };
-            if let Some(&(behind, _)) = self.ahead.get(&at) {
-                self.pass(behind, |losses| &mut losses.corrupt);
+            if let Some(&(end_of_frame, _)) = self.read_ahead.get(&at) {
+                self.advance_to(end_of_frame, |losses| &mut losses.corrupt);
                 continue;
             }
             let found = match self.read(at, end) {
-                // Somebody removed or cut the file: nothing of it can be had any more.
-                Err(error) if is_gone(&error) => Found::End,
+                // The file was deleted or cut: its remaining frames cannot be read.
+                Err(error) if is_segment_lost(&error) => ReadResult::End,
                 found => found?,
             };
             match found {
-                Found::Frame { head, next, frame } => {
-                    self.pass(Place { ticket: at, before: head.before }, |losses| &mut losses.corrupt);
+                ReadResult::Frame { header, next, frame } => {
+                    self.advance_to(Place { ticket: at, before: header.before }, |losses| {
+                        &mut losses.corrupt
+                    });
                     let records = u64::from(frame.records);
                     self.next =
-                        Place { ticket: Ticket { offset: next, ..at }, before: head.before + records };
-                    if Duration::from_millis(now_ms.saturating_sub(head.written_ms)) > self.config.max_age {
-                        self.lose(records, |losses| &mut losses.expired);
-                        self.move_cursor();
+                        Place { ticket: Ticket { offset: next, ..at }, before: header.before + records };
+                    if Duration::from_millis(now_ms.saturating_sub(header.written_ms)) > self.config.max_age {
+                        self.count_loss(records, |losses| &mut losses.expired);
+                        self.update_cursor();
                         continue;
                     }
                     self.waiting = self.waiting.saturating_sub(records);
-                    self.outstanding.insert(at, head.before);
+                    self.outstanding.insert(at, header.before);
                     return Ok(Some((at, frame)));
                 }
-                Found::Broken { next } => self.next.ticket.offset = next,
-                Found::End => match self.manifest.sealed.get(&at.segment) {
+                ReadResult::Damaged { next } => self.next.ticket.offset = next,
+                ReadResult::End => match self.manifest.sealed.get(&at.segment) {
                     None => return Ok(None),
                     Some(&before) => {
-                        let ticket = Ticket { segment: at.segment + 1, offset: BEGIN };
-                        self.pass(Place { ticket, before }, |losses| &mut losses.corrupt);
-                        self.go_to(ticket);
-                        self.move_cursor();
+                        let ticket = Ticket { segment: at.segment + 1, offset: FIRST_FRAME_OFFSET };
+                        self.advance_to(Place { ticket, before }, |losses| &mut losses.corrupt);
+                        self.seek(ticket);
+                        self.update_cursor();
                     }
                 },
             }
         }
     }
 
-    /// The oldest of the newest frames, unless it is the oldest of all, too old to be remembered, or broken.
-    fn newest(&mut self) -> io::Result<Option<(Ticket, Frame)>> {
-        while self.fresh.front().is_some_and(|ticket| *ticket <= self.next.ticket) {
-            self.fresh.pop_front();
+    /// Reads the oldest of the recently appended frames that is after `next`. `None` if there is none, if too
+    /// many frames were read ahead, or if the frame is damaged.
+    fn next_recent(&mut self) -> io::Result<Option<(Ticket, Frame)>> {
+        while self.recent.front().is_some_and(|ticket| *ticket <= self.next.ticket) {
+            self.recent.pop_front();
         }
-        let Some(&at) = self.fresh.front() else { return Ok(None) };
-        let Some(end) = self.lengths.get(&at.segment).copied().filter(|_| self.ahead.len() < MOST_AHEAD)
+        let Some(&at) = self.recent.front() else { return Ok(None) };
+        let Some(end) =
+            self.lengths.get(&at.segment).copied().filter(|_| self.read_ahead.len() < MAX_READ_AHEAD)
         else {
             return Ok(None);
         };
         let found = self.read(at, end)?;
-        self.fresh.pop_front();
-        let Found::Frame { head, next, frame } = found else { return Ok(None) };
+        self.recent.pop_front();
+        let ReadResult::Frame { header, next, frame } = found else { return Ok(None) };
         let records = u64::from(frame.records);
         let ticket = Ticket { offset: next, ..at };
-        self.ahead.insert(at, (Place { ticket, before: head.before + records }, frame.records));
+        self.read_ahead.insert(at, (Place { ticket, before: header.before + records }, frame.records));
         self.waiting = self.waiting.saturating_sub(records);
-        self.outstanding.insert(at, head.before);
+        self.outstanding.insert(at, header.before);
         Ok(Some((at, frame)))
     }
 
-    fn go_to(&mut self, ticket: Ticket) {
+    fn seek(&mut self, ticket: Ticket) {
         self.next = Place { ticket, before: 0 };
     }
 
-    fn read(&mut self, at: Ticket, end: u64) -> io::Result<Found> {
+    fn read(&mut self, at: Ticket, end: u64) -> io::Result<ReadResult> {
         let reader = match self.reader.take() {
             Some(reader) if reader.number == at.segment => reader,
             _ => match &self.writer {
-                Some(writer) if writer.number == at.segment => Reader::of(writer)?,
+                Some(writer) if writer.number == at.segment => Reader::from_writer(writer)?,
                 _ => Reader::open(&segment::path(&self.config.folder, at.segment), at.segment)?,
             },
         };
         self.reader.insert(reader).read(at.offset, end)
     }
 
-    /// A frame that was handed out is done with, whatever became of it.
-    pub fn done(&mut self, ticket: Ticket) {
+    /// Releases a frame that was read: the spool need not keep it any longer.
+    pub fn release(&mut self, ticket: Ticket) {
         self.outstanding.remove(&ticket);
-        self.move_cursor();
+        self.update_cursor();
     }
 
-    /// The cursor stands before the first frame that is not done with; segments before it go.
-    fn move_cursor(&mut self) {
+    /// Moves the cursor before the first frame that is not released, and deletes the segments before it.
+    fn update_cursor(&mut self) {
         let mut first = self.next;
         if let Some((&ticket, &before)) = self.outstanding.first_key_value()
             && ticket < first.ticket
@@ -341,28 +348,29 @@ impl Spool {
         let Place { ticket: Ticket { segment, offset }, before: records } = first;
         self.manifest.cursor = Cursor { segment, offset, records };
         self.is_dirty = true;
-        self.forget_before(segment);
+        self.delete_before(segment);
     }
 
-    fn forget_before(&mut self, segment: u64) {
+    fn delete_before(&mut self, segment: u64) {
         while let Some((&number, _)) = self.manifest.sealed.first_key_value() {
             if number >= segment {
                 return;
             }
-            self.forget(number);
+            self.delete_segment(number);
         }
     }
 
-    fn forget(&mut self, number: u64) {
+    fn delete_segment(&mut self, number: u64) {
         self.manifest.sealed.remove(&number);
         self.lengths.remove(&number);
         self.unsynced.remove(&number);
         self.is_dirty = true;
-        // One that cannot be removed is before the cursor: the next start tries again.
+        // If the file cannot be deleted, the next start tries again, because the segment is before the
+        // cursor.
         _ = fs::remove_file(segment::path(&self.config.folder, number));
     }
 
-    /// What has to be written through by now; nothing if nothing changed.
+    /// Takes the changes since the last job. `None` if there are none.
     ///
     /// # Errors
     /// No file descriptor was free.
@@ -382,24 +390,26 @@ impl Spool {
         }))
     }
 
-    /// A job could not be done: the next one does it again.
+    /// Gives back a job that failed: the next job repeats it.
     pub fn sync_failed(&mut self, job: SyncJob) {
         self.unsynced.extend(job.files);
         self.is_dirty = true;
     }
 
-    /// Seals what is written, so that the next start reads no segment.
+    /// Seals the segment that is being written, and writes the manifest, so that the next start reads no
+    /// segment.
     ///
     /// # Errors
-    /// The file system's.
+    /// A write to the file system failed.
     pub fn close(mut self) -> io::Result<()> {
         self.seal()?;
-        self.move_cursor();
+        self.update_cursor();
         self.sync_job()?.map_or(Ok(()), |job| job.run())
     }
 }
 
-fn is_gone(error: &io::Error) -> bool {
+/// Whether a read error means that the segment was deleted, cut or overwritten, so that a retry is useless.
+fn is_segment_lost(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData

@@ -1,26 +1,27 @@
-//! Writing through to the disk, which may take long: nobody need wait for it.
+//! Syncing to the disk, which may take long: a job that runs without access to the spool.
 
 use std::{collections::BTreeMap, fs::File, io, path::PathBuf};
 
 use crate::manifest::Manifest;
 
-/// What has to be on the disk, as it was when the job was made.
+/// The changes of a spool that are not on the disk yet, as of the time when the job was made.
 #[derive(Debug)]
 #[must_use]
 pub struct SyncJob {
     pub(crate) folder: PathBuf,
-    /// Segments that grew, by number.
+    /// The segments that grew, by number.
     pub(crate) files: BTreeMap<u64, File>,
-    /// Only after them: it tells of what is in them.
+    /// Written after the segments were synced, because it refers to their frames.
     pub(crate) manifest: Manifest,
     pub(crate) is_durable: bool,
 }
 
 impl SyncJob {
-    /// Does it.
+    /// Syncs the segments, and writes the manifest.
     ///
     /// # Errors
-    /// The file system's: [`crate::Spool::sync_failed`] wants to know.
+    /// A write or sync failed. Pass the job to [`crate::Spool::sync_failed`] then, so that the next job
+    /// repeats it.
     pub fn run(&self) -> io::Result<()> {
         if self.is_durable {
             self.files.values().try_for_each(File::sync_data)?;

@@ -1,6 +1,7 @@
-//! The spool against a model of it: what was appended is handed out, or counted; also after a crash, and of damaged files.
+//! The spool against a model: every appended frame is read, or its records are counted as lost, also after a
+//! crash and with damaged files.
 #![forbid(unsafe_code)]
-#![expect(clippy::unwrap_used, reason = "helpers of tests end a test with what went wrong")]
+#![expect(clippy::unwrap_used, reason = "a helper that fails should fail its test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use acceptd_spool::{
-    Frame, Losses, Order, Recovery, Spool, SpoolConfig, SpoolError, SyncPolicy, Ticket, frames_of,
+    Frame, Losses, Order, Recovery, Spool, SpoolConfig, SpoolError, SyncPolicy, Ticket, read_segment,
 };
 use proptest::prelude::*;
 
@@ -27,12 +28,12 @@ fn config(folder: &Path) -> SpoolConfig {
     }
 }
 
-/// With segments of some 2 KiB.
+/// A configuration with segments of about 2 KiB.
 fn small(folder: &Path) -> SpoolConfig {
     SpoolConfig { max_bytes: 16 << 10, ..config(folder) }
 }
 
-/// Frame `number`, of as many records as can be told from it again.
+/// Frame `number`. Its body has the number, and its count of records depends on the number.
 fn frame(number: u32, length: usize) -> Frame {
     let mut body = number.to_le_bytes().to_vec();
     body.resize(length.max(4), u8::try_from(number % 251).unwrap());
@@ -47,11 +48,11 @@ fn open(config: SpoolConfig) -> (Spool, Recovery) {
     Spool::open(config).unwrap()
 }
 
-/// Everything that is left, done with at once.
+/// Reads and releases all frames.
 fn drain(spool: &mut Spool) -> Vec<Frame> {
     let mut found = Vec::new();
     while let Some((ticket, frame)) = spool.next(0).unwrap() {
-        spool.done(ticket);
+        spool.release(ticket);
         found.push(frame);
     }
     found
@@ -83,8 +84,8 @@ fn segments(folder: &Path) -> Vec<PathBuf> {
 enum Step {
     Append(usize),
     Next,
-    /// Of those that are out, the one at this place.
-    Done(usize),
+    /// Releases one of the frames that were read, by its index.
+    Release(usize),
     Save,
     Crash,
     Close,
@@ -94,7 +95,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (4_usize..900).prop_map(Step::Append),
         5 => Just(Step::Next),
-        5 => any::<usize>().prop_map(Step::Done),
+        5 => any::<usize>().prop_map(Step::Release),
         2 => Just(Step::Save),
         1 => Just(Step::Crash),
         1 => Just(Step::Close),
@@ -106,15 +107,15 @@ fn any_order() -> impl Strategy<Value = Order> {
 }
 
 proptest! {
-    /// Without damage and with room: each frame comes as it was written, none twice in a run, none is missing in the end, and in the
-    /// order of writing if so asked.
+    /// Without damage and with room: each frame is read as it was written, once per run, none is missing in
+    /// the end, and with `OldestFirst` in the order of writing.
     #[test]
-    fn what_is_appended_is_handed_out(steps in prop::collection::vec(step(), 1..120), order in any_order()) {
+    fn every_appended_frame_is_read(steps in prop::collection::vec(step(), 1..120), order in any_order()) {
         let folder = tempfile::tempdir().unwrap();
         let config = SpoolConfig { order, max_bytes: 128 << 10, ..config(folder.path()) };
         let (mut spool, _) = open(config.clone());
         let mut written: BTreeMap<u32, Frame> = BTreeMap::new();
-        let mut done = BTreeSet::new();
+        let mut released = BTreeSet::new();
         let mut out: Vec<(Ticket, u32)> = Vec::new();
         let mut of_this_run = BTreeSet::new();
         let mut last = None;
@@ -136,10 +137,10 @@ proptest! {
                     }
                     out.push((ticket, number));
                 },
-                Step::Done(place) => if !out.is_empty() {
+                Step::Release(place) => if !out.is_empty() {
                     let (ticket, number) = out.swap_remove(place % out.len());
-                    spool.done(ticket);
-                    done.insert(number);
+                    spool.release(ticket);
+                    released.insert(number);
                 },
                 Step::Save => save(&mut spool),
                 Step::Crash | Step::Close => {
@@ -151,7 +152,7 @@ proptest! {
                     let recovery;
                     (spool, recovery) = open(config.clone());
                     prop_assert_eq!(recovery.records, spool.waiting());
-                    prop_assert_eq!(&recovery.oddities, &Vec::<String>::new());
+                    prop_assert_eq!(&recovery.warnings, &Vec::<String>::new());
                     out.clear();
                     of_this_run.clear();
                     last = None;
@@ -159,20 +160,21 @@ proptest! {
             }
             let missing: u64 = written
                 .iter()
-                .filter(|(number, _)| !done.contains(number) && !of_this_run.contains(number))
+                .filter(|(number, _)| !released.contains(number) && !of_this_run.contains(number))
                 .map(|(_, frame)| u64::from(frame.records))
                 .sum();
             prop_assert!(spool.waiting() >= missing, "{} < {}", spool.waiting(), missing);
         }
         let rest = drain(&mut spool);
-        done.extend(out.iter().map(|(_, number)| number).chain(&rest.iter().map(number).collect::<Vec<_>>()));
-        prop_assert_eq!(done.len(), written.len());
+        released.extend(out.iter().map(|(_, number)| number).chain(&rest.iter().map(number).collect::<Vec<_>>()));
+        prop_assert_eq!(released.len(), written.len());
         prop_assert_eq!((spool.waiting(), sum(spool.take_losses())), (0, 0));
     }
 
-    /// Whatever bytes of the segments are changed: only whole frames come out, and the records of the others are counted.
+    /// Whichever bytes of the segments are changed: only undamaged frames are read, and the records of the
+    /// others are counted.
     #[test]
-    fn what_is_damaged_is_counted(
+    fn damaged_frames_are_counted(
         lengths in prop::collection::vec(4_usize..900, 1..40),
         flips in prop::collection::vec((any::<usize>(), any::<usize>(), 1_u8..), 1..12),
         is_closed: bool,
@@ -189,7 +191,7 @@ proptest! {
             let paths = segments(folder.path());
             let path = &paths[segment % paths.len()];
             let mut bytes = fs::read(path).unwrap();
-            // The first eight bytes say whether it is a segment at all: another test.
+            // Not the first eight bytes, which identify the file as a segment: another test covers them.
             let place = 8 + place % (bytes.len() - 8);
             bytes[place] ^= bits;
             fs::write(path, bytes).unwrap();
@@ -206,9 +208,9 @@ proptest! {
         prop_assert_eq!(spool.waiting(), 0);
     }
 
-    /// A segment that was not written to its end.
+    /// A segment whose end was cut off.
     #[test]
-    fn what_is_torn_is_counted(cut in 8_u64..2000) {
+    fn torn_frames_are_counted(cut in 8_u64..2000) {
         let folder = tempfile::tempdir().unwrap();
         let (mut spool, _) = open(config(folder.path()));
         let frames: Vec<_> = (0..10).map(|number| frame(number, 160)).collect();
@@ -230,7 +232,7 @@ proptest! {
 }
 
 #[test]
-fn a_start_reads_the_manifest_the_heads_and_what_was_not_sealed() {
+fn a_start_reads_the_manifest_the_segment_headers_and_the_unsealed_segment() {
     let folder = tempfile::tempdir().unwrap();
     let config = SpoolConfig { max_bytes: 1 << 20, ..config(folder.path()) };
     let (mut spool, _) = open(config.clone());
@@ -256,20 +258,20 @@ fn a_start_reads_the_manifest_the_heads_and_what_was_not_sealed() {
 }
 
 #[test]
-fn the_oldest_make_room_and_are_counted() {
+fn a_full_spool_drops_the_oldest_frames_and_counts_them() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(small(folder.path()));
     let frames: Vec<_> = (0..100).map(|number| frame(number, 460)).collect();
     let mut out = None;
     for frame in &frames {
         spool.append(frame, 0).unwrap();
-        // One of the oldest segment is under way when that goes.
+        // A frame of the oldest segment is in flight when that segment is dropped.
         out = out.or_else(|| spool.next(0).unwrap());
         let on_disk: u64 = segments(folder.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
         assert!(on_disk <= 16 << 10, "{on_disk}");
     }
     let (ticket, first) = out.unwrap();
-    spool.done(ticket);
+    spool.release(ticket);
     let found = drain(&mut spool);
     let losses = spool.take_losses();
     assert_eq!(found, frames[frames.len() - found.len()..], "the newest");
@@ -279,7 +281,7 @@ fn the_oldest_make_room_and_are_counted() {
 }
 
 #[test]
-fn what_waited_too_long_is_dropped_and_counted() {
+fn expired_frames_are_dropped_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(config(folder.path()));
     spool.append(&frame(0, 10), 1000).unwrap();
@@ -306,7 +308,7 @@ fn interleaved_new_frames_do_not_wait_for_old_ones() {
 }
 
 #[test]
-fn files_of_a_newer_version_are_left_alone() {
+fn files_of_a_newer_version_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(config(folder.path()));
     spool.append(&frame(0, 10), 0).unwrap();
@@ -314,15 +316,15 @@ fn files_of_a_newer_version_are_left_alone() {
     let newer = folder.path().join("00000000000000ff.segment");
     fs::write(&newer, b"ACPTSPL\x02what only a newer one knows").unwrap();
     let (mut spool, recovery) = open(config(folder.path()));
-    let [oddity] = &recovery.oddities[..] else { panic!("{recovery:?}") };
-    assert!(oddity.contains("ff.segment is left alone") && oddity.contains("version 2"), "{oddity}");
+    let [warning] = &recovery.warnings[..] else { panic!("{recovery:?}") };
+    assert!(warning.contains("ff.segment is skipped and kept") && warning.contains("version 2"), "{warning}");
     spool.append(&frame(1, 10), 0).unwrap();
     assert_eq!(drain(&mut spool), [frame(0, 10), frame(1, 10)]);
     assert_eq!(fs::read(newer).unwrap(), b"ACPTSPL\x02what only a newer one knows");
 }
 
 #[test]
-fn a_damaged_manifest_costs_reading_and_no_frame() {
+fn a_damaged_manifest_loses_no_frame() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(small(folder.path()));
     let frames: Vec<_> = (0..12).map(|number| frame(number, 400)).collect();
@@ -332,12 +334,12 @@ fn a_damaged_manifest_costs_reading_and_no_frame() {
     spool.close().unwrap();
     fs::write(folder.path().join("manifest.json"), "{").unwrap();
     let (mut spool, recovery) = open(small(folder.path()));
-    assert!(recovery.oddities[0].contains("manifest"), "{recovery:?}");
+    assert!(recovery.warnings[0].contains("manifest"), "{recovery:?}");
     assert_eq!(drain(&mut spool), frames);
 }
 
 #[test]
-fn nobody_else_reads_it_or_uses_it_at_the_same_time() {
+fn files_are_private_and_the_folder_is_locked() {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("of/acceptd");
     let (mut spool, _) = open(config(&folder));
@@ -354,7 +356,7 @@ fn nobody_else_reads_it_or_uses_it_at_the_same_time() {
 }
 
 #[test]
-fn a_spool_whose_files_were_removed_goes_on() {
+fn a_spool_continues_after_its_files_were_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(small(folder.path()));
     let frames: Vec<_> = (0..30).map(|number| frame(number, 400)).collect();
@@ -373,13 +375,13 @@ fn a_spool_whose_files_were_removed_goes_on() {
 }
 
 #[test]
-fn a_segment_is_read_wherever_it_lies() {
+fn a_single_segment_is_read_without_its_spool() {
     let folder = tempfile::tempdir().unwrap();
     let (mut spool, _) = open(config(folder.path()));
     spool.append(&frame(0, 10), 0).unwrap();
     spool.append(&frame(1, 10), 0).unwrap();
     spool.close().unwrap();
-    let frames: Vec<_> = frames_of(&segments(folder.path())[0]).unwrap().map(Result::unwrap).collect();
+    let frames: Vec<_> = read_segment(&segments(folder.path())[0]).unwrap().map(Result::unwrap).collect();
     assert_eq!(frames, [frame(0, 10), frame(1, 10)]);
-    assert!(frames_of(&folder.path().join("manifest.json")).is_err());
+    assert!(read_segment(&folder.path().join("manifest.json")).is_err());
 }

@@ -1,117 +1,119 @@
-//! One accept, and its log record.
+//! The log record of an accept.
 
+use super::{
+    address::{Endpoint, FormattedEndpoint, milliseconds, number},
+    attributes::AttributeWriter,
+    network::{NetworkType, Syscall, Transport},
+    uid::{RecordUid, uid_text},
+};
 use crate::{
+    attribute_filter::{Attribute, AttributeFilter},
     errno, names,
-    profile::{Attribute, Profile},
-    record::{
-        NetworkType, RecordUid, Syscall, Transport,
-        address::{Endpoint, Shown, milliseconds, number},
-        attributes::{Attributes, uid_text},
-    },
     text::escape_into,
     wire::{bytes, fixed32, fixed64, nested, uint},
 };
 
-/// `W3C` trace flags of a log record.
+/// W3C trace flags of a log record whose trace is sampled.
 const SAMPLED: u32 = 1;
 
-/// An accept with everything that a record may carry. Absent is `None`, never a stand-in.
+/// An accept, with every value that its record may carry. A value that is not known is `None`, never a
+/// placeholder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accept<'a> {
-    /// When accept returned, nanoseconds since the Unix epoch.
+    /// When accept returned, in nanoseconds since the Unix epoch.
     pub time_unix_nano: u64,
-    /// When user space read the event, likewise.
+    /// When user space read the sample, in nanoseconds since the Unix epoch.
     pub observed_time_unix_nano: u64,
-    /// The record's id.
+    /// `log.record.uid`
     pub uid: RecordUid,
-    /// Id of the connection's trace.
+    /// The id of the connection's trace.
     pub trace_id: Option<[u8; 16]>,
-    /// Id of the connection's root span.
+    /// The id of the root span of that trace.
     pub span_id: Option<[u8; 8]>,
-    /// Whether that span will be sent.
+    /// Whether the trace is sampled, so that its spans are sent.
     pub sampled: bool,
-    /// Why it failed, if it did.
+    /// The error of a failed accept; `None` for a successful one.
     pub errno: Option<i32>,
     /// `network.transport`
     pub transport: Transport,
     /// `network.type`
     pub network_type: Option<NetworkType>,
-    /// An IPv4 connection on an IPv6 socket.
+    /// Whether this is an IPv4 connection on an IPv6 socket.
     pub v4_mapped: bool,
-    /// Multipath TCP.
+    /// Whether this is a Multipath TCP connection.
     pub mptcp: bool,
-    /// Local end of the accepted socket.
+    /// The local address of the accepted socket.
     pub local: Option<Endpoint<'a>>,
-    /// The peer's end.
+    /// The address of the peer.
     pub peer: Option<Endpoint<'a>>,
-    /// The process that connected.
+    /// The process id of the peer, if it is on this host.
     pub peer_pid: Option<u32>,
-    /// Its executable's basename, any bytes; empty when it is not known.
+    /// The basename of the peer's executable, in any bytes; empty if it is not known.
     pub peer_executable: &'a [u8],
-    /// What the listener is bound to.
+    /// The address to which the listener is bound.
     pub listener: Option<Endpoint<'a>>,
-    /// Cookie of the accepted socket.
+    /// The cookie of the accepted socket.
     pub socket_cookie: Option<u64>,
-    /// Cookie of the listener.
+    /// The cookie of the listener.
     pub listener_cookie: Option<u64>,
-    /// Inode of the accepted socket.
+    /// The inode of the accepted socket.
     pub socket_inode: Option<u64>,
-    /// Inode of the listener.
+    /// The inode of the listener.
     pub listener_inode: Option<u64>,
-    /// The new descriptor.
+    /// The file descriptor of the accepted socket.
     pub socket_fd: Option<i32>,
-    /// The listening descriptor.
+    /// The file descriptor of the listener.
     pub listener_fd: Option<i32>,
-    /// Connections left in the accept queue.
+    /// The number of connections in the accept queue after this accept.
     pub backlog_length: Option<u32>,
-    /// Limit of the accept queue.
+    /// The limit of the accept queue.
     pub backlog_limit: Option<u32>,
-    /// Nanoseconds in the accept queue.
+    /// How long the connection was in the accept queue, in nanoseconds.
     pub queue_time_ns: Option<u64>,
-    /// Nanoseconds that the thread sat in the call.
+    /// How long the thread was blocked in the call, in nanoseconds.
     pub blocked_time_ns: Option<u64>,
-    /// How the connection was established.
+    /// Measurements of the TCP handshake.
     pub handshake: Option<Handshake>,
-    /// Which call.
+    /// The system call.
     pub syscall: Syscall,
-    /// False when nothing proves that the socket is the one that the call returned.
+    /// False if it is not certain that the call returned this socket.
     pub verified: bool,
-    /// The agent's own.
+    /// Whether the agent itself accepted the connection.
     pub self_accept: bool,
-    /// Accepts that it stands for, itself among them.
+    /// The number of accepts that a sampled record represents, itself included.
     pub adjusted_count: Option<u64>,
-    /// OS thread id.
+    /// The OS thread id.
     pub thread_id: u32,
-    /// OS thread name, any bytes.
+    /// The name of the OS thread, in any bytes.
     pub thread_name: &'a [u8],
-    /// Inode of the network namespace; 0 is unknown.
+    /// The inode of the network namespace; 0 if it is not known.
     pub netns_inode: u32,
-    /// 1 or 2.
+    /// The capture tier, 1 or 2.
     pub capture_tier: u8,
-    /// `process.executable.name` for the body, any bytes.
+    /// The name of the executable for the body, in any bytes.
     pub process_name: &'a [u8],
-    /// Process id for the body.
+    /// The process id for the body.
     pub pid: u32,
 }
 
-/// What the server's side of a TCP connection measured until it was established.
+/// Measurements of the server's side of a TCP handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Handshake {
-    /// Nanoseconds from the first SYN-ACK to the final ACK.
+    /// The time from the first SYN-ACK to the final ACK, in nanoseconds.
     pub time_ns: Option<u64>,
-    /// Nanoseconds of round-trip time at ESTABLISHED.
+    /// The smoothed round-trip time when the connection became ESTABLISHED, in nanoseconds.
     pub rtt_ns: Option<u64>,
-    /// SYN-ACKs that were sent again.
+    /// The number of retransmitted SYN-ACKs.
     pub synack_retransmits: u32,
 }
 
-/// Appends one `LogRecord` message: its fields, without tag and length of its own.
-pub fn encode_accept(out: &mut Vec<u8>, accept: &Accept<'_>, profile: &Profile) {
-    let texts = Texts::of(accept);
+/// Appends the fields of one `LogRecord` message, without the tag and length of the message itself.
+pub fn encode_accept(out: &mut Vec<u8>, accept: &Accept<'_>, filter: &AttributeFilter) {
+    let endpoints = FormattedEndpoints::new(accept);
     fixed64::<1>(out, accept.time_unix_nano);
     uint::<2>(out, u64::from(errno::severity(accept.errno)));
-    nested::<5>(out, |out| nested::<1>(out, |out| body(out, accept, &texts, profile.value_length)));
-    attributes(&mut Attributes { out, profile }, accept, &texts);
+    nested::<5>(out, |out| nested::<1>(out, |out| body(out, accept, &endpoints, filter.value_length)));
+    attributes(&mut AttributeWriter { out, filter }, accept, &endpoints);
     if accept.sampled {
         fixed32::<8>(out, SAMPLED);
     }
@@ -125,26 +127,26 @@ pub fn encode_accept(out: &mut Vec<u8>, accept: &Accept<'_>, profile: &Profile) 
     bytes::<12>(out, names::EVENT_ACCEPTD_SOCKET_ACCEPT.as_bytes());
 }
 
-/// The texts that the body and the attributes share, formatted once.
-struct Texts<'a> {
-    local: Option<Shown<'a>>,
-    peer: Option<Shown<'a>>,
-    listener: Option<Shown<'a>>,
+/// The formatted endpoints of an accept, which its body and its attributes share.
+struct FormattedEndpoints<'a> {
+    local: Option<FormattedEndpoint<'a>>,
+    peer: Option<FormattedEndpoint<'a>>,
+    listener: Option<FormattedEndpoint<'a>>,
 }
 
-impl<'a> Texts<'a> {
-    fn of(accept: &Accept<'a>) -> Self {
+impl<'a> FormattedEndpoints<'a> {
+    fn new(accept: &Accept<'a>) -> Self {
         Self {
-            local: accept.local.map(Shown::of),
-            peer: accept.peer.map(Shown::of),
-            listener: accept.listener.map(Shown::of),
+            local: accept.local.map(FormattedEndpoint::new),
+            peer: accept.peer.map(FormattedEndpoint::new),
+            listener: accept.listener.map(FormattedEndpoint::new),
         }
     }
 }
 
 /// `nginx[812] accepted tcp 10.0.0.7:51514 -> 10.1.2.80:443 after 1.2 ms in queue`
-fn body(out: &mut Vec<u8>, accept: &Accept<'_>, texts: &Texts<'_>, limit: usize) {
-    // Half for the name at most: the rest has to follow.
+fn body(out: &mut Vec<u8>, accept: &Accept<'_>, endpoints: &FormattedEndpoints<'_>, limit: usize) {
+    // At most half of the length for the name, so that the rest of the line is not cut.
     escape_into(out, accept.process_name, limit / 2);
     out.push(b'[');
     number(out, accept.pid);
@@ -153,22 +155,22 @@ fn body(out: &mut Vec<u8>, accept: &Accept<'_>, texts: &Texts<'_>, limit: usize)
     if let Some(errno) = accept.errno {
         out.extend_from_slice(b"failed to accept ");
         out.extend_from_slice(transport);
-        on(out, texts.listener.as_ref(), limit);
+        on(out, endpoints.listener.as_ref(), limit);
         out.extend_from_slice(b": ");
         out.extend_from_slice(errno::symbol(errno).as_bytes());
         return;
     }
     out.extend_from_slice(b"accepted ");
     out.extend_from_slice(transport);
-    match (&texts.peer, &texts.local) {
+    match (&endpoints.peer, &endpoints.local) {
         (Some(peer), Some(local)) => {
             out.push(b' ');
             peer.write(out, limit);
             out.extend_from_slice(b" -> ");
             local.write(out, limit);
         }
-        // An unnamed UNIX peer, or no socket at all.
-        (_, local) => on(out, local.as_ref().or(texts.listener.as_ref()), limit),
+        // The peer is an unnamed UNIX socket, or the addresses are not known.
+        (_, local) => on(out, local.as_ref().or(endpoints.listener.as_ref()), limit),
     }
     if let Some(nanos) = accept.queue_time_ns {
         out.extend_from_slice(b" after ");
@@ -177,30 +179,30 @@ fn body(out: &mut Vec<u8>, accept: &Accept<'_>, texts: &Texts<'_>, limit: usize)
     }
 }
 
-fn on(out: &mut Vec<u8>, address: Option<&Shown<'_>>, limit: usize) {
+fn on(out: &mut Vec<u8>, address: Option<&FormattedEndpoint<'_>>, limit: usize) {
     if let Some(address) = address {
         out.extend_from_slice(b" on ");
         address.write(out, limit);
     }
 }
 
-fn attributes(to: &mut Attributes<'_>, accept: &Accept<'_>, texts: &Texts<'_>) {
+fn attributes(to: &mut AttributeWriter<'_>, accept: &Accept<'_>, endpoints: &FormattedEndpoints<'_>) {
     to.text(Attribute::Transport, accept.transport.as_str());
     if let Some(network_type) = accept.network_type {
         to.text(Attribute::NetworkType, network_type.as_str());
     }
-    to.endpoint(Attribute::LocalAddress, Attribute::LocalPort, texts.local.as_ref());
-    to.endpoint(Attribute::PeerAddress, Attribute::PeerPort, texts.peer.as_ref());
+    to.endpoint(Attribute::LocalAddress, Attribute::LocalPort, endpoints.local.as_ref());
+    to.endpoint(Attribute::PeerAddress, Attribute::PeerPort, endpoints.peer.as_ref());
     to.int(Attribute::PeerPid, accept.peer_pid.map(u64::from));
     if !accept.peer_executable.is_empty() {
         to.raw(Attribute::PeerExecutable, accept.peer_executable);
     }
     if let Some(errno) = accept.errno {
         to.text(Attribute::ErrorType, errno::symbol(errno));
-        // A failed accept has no addresses of its own: it always says which listener it was.
-        to.endpoint_always(Attribute::ListenerAddress, Attribute::ListenerPort, texts.listener.as_ref());
+        // A failed accept has no addresses of its own: its record always has those of the listener.
+        to.endpoint_always(Attribute::ListenerAddress, Attribute::ListenerPort, endpoints.listener.as_ref());
     } else {
-        to.endpoint(Attribute::ListenerAddress, Attribute::ListenerPort, texts.listener.as_ref());
+        to.endpoint(Attribute::ListenerAddress, Attribute::ListenerPort, endpoints.listener.as_ref());
     }
     to.bytes(Attribute::Uid, &uid_text(accept.uid));
     to.id(Attribute::SocketCookie, accept.socket_cookie);

@@ -1,4 +1,4 @@
-//! One end of a connection, as a record shows it.
+//! The addresses in a record, and the fast formatting of addresses and numbers.
 
 use std::{
     fmt,
@@ -8,29 +8,30 @@ use std::{
 
 use crate::text::escape_into;
 
-/// An address.
+/// One end of a connection, or the address of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint<'a> {
-    /// Of the internet.
+    /// An IPv4 or IPv6 address.
     Ip {
-        /// IP address.
+        /// The IP address.
         addr: IpAddr,
-        /// Port, host order.
+        /// The port, in host byte order.
         port: u16,
     },
-    /// Of a virtual machine and its host.
+    /// A VSOCK address, between a virtual machine and its host.
     Vsock {
-        /// Context id.
+        /// The context id.
         cid: u32,
-        /// Port.
+        /// The port.
         port: u32,
     },
-    /// The name of a UNIX socket: a path, or NUL and an abstract name. Any bytes, never empty.
+    /// The name of a UNIX socket: a path, or NUL and an abstract name. It may have any bytes, and is never
+    /// empty.
     Unix(&'a [u8]),
 }
 
 impl Endpoint<'_> {
-    /// The port, where there are ports.
+    /// The port; `None` for a UNIX socket.
     pub(super) fn port(&self) -> Option<u64> {
         match self {
             Self::Ip { port, .. } => Some(u64::from(*port)),
@@ -43,37 +44,38 @@ impl Endpoint<'_> {
 impl fmt::Display for Endpoint<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Vec::new();
-        Shown::of(*self).write(&mut text, MAX_SHOWN);
+        FormattedEndpoint::new(*self).write(&mut text, MAX_UNIX_NAME_BYTES);
         out.write_str(&String::from_utf8_lossy(&text))
     }
 }
 
-/// Bytes of a UNIX name in a message, each of which may take four: all of it.
-const MAX_SHOWN: usize = 512;
+/// Upper bound of a UNIX socket's escaped name: a name has up to 108 bytes, each of which may be escaped as
+/// four.
+const MAX_UNIX_NAME_BYTES: usize = 512;
 
-/// An endpoint whose address is formatted once.
-pub(super) struct Shown<'a> {
+/// An endpoint with its formatted address, so that body and attributes share one formatting.
+pub(super) struct FormattedEndpoint<'a> {
     pub(super) endpoint: Endpoint<'a>,
-    /// Of an IP address or a context id.
-    text: Text<46>,
+    /// The IP address or the context id; empty for a UNIX socket.
+    text: StackText<46>,
 }
 
-impl<'a> Shown<'a> {
-    pub(super) fn of(endpoint: Endpoint<'a>) -> Self {
+impl<'a> FormattedEndpoint<'a> {
+    pub(super) fn new(endpoint: Endpoint<'a>) -> Self {
         let text = match endpoint {
-            Endpoint::Ip { addr, .. } => Text::of_address(addr),
-            Endpoint::Vsock { cid, .. } => Text::of(cid),
-            Endpoint::Unix(_) => Text::of(""),
+            Endpoint::Ip { addr, .. } => StackText::from_ip(addr),
+            Endpoint::Vsock { cid, .. } => StackText::format(cid),
+            Endpoint::Unix(_) => StackText::format(""),
         };
         Self { endpoint, text }
     }
 
-    /// The address alone: text without anything to escape, unless it is a UNIX socket's.
+    /// The IP address or the context id without its port. This text needs no escaping.
     pub(super) fn address(&self) -> &[u8] {
         self.text.as_bytes()
     }
 
-    /// Appends address and port, as a person writes them.
+    /// Appends the address and the port in the usual notation, with IPv6 addresses in brackets.
     pub(super) fn write(&self, out: &mut Vec<u8>, limit: usize) {
         match self.endpoint {
             Endpoint::Unix(name) => unix_name(out, name, limit),
@@ -97,7 +99,8 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// A path as it is, an abstract name with `@` for its first NUL, as ss(8) and netstat(8) have it.
+/// Appends the name of a UNIX socket: a path as it is, an abstract name with `@` for its leading NUL as ss(8)
+/// and netstat(8) show it.
 pub(super) fn unix_name(out: &mut Vec<u8>, name: &[u8], limit: usize) {
     match name {
         [0, rest @ ..] => {
@@ -112,7 +115,7 @@ pub(super) fn number(out: &mut Vec<u8>, value: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-/// Milliseconds with one decimal place, rounded down.
+/// Appends nanoseconds as milliseconds with one decimal place, rounded down.
 pub(super) fn milliseconds(out: &mut Vec<u8>, nanos: u64) {
     let tenths = nanos / 100_000;
     number(out, tenths / 10);
@@ -120,17 +123,18 @@ pub(super) fn milliseconds(out: &mut Vec<u8>, nanos: u64) {
     number(out, tenths % 10);
 }
 
-/// A short text on the stack.
-pub(super) struct Text<const N: usize> {
+/// A short text on the stack, of at most `N` bytes.
+pub(super) struct StackText<const N: usize> {
     buffer: [u8; N],
     length: usize,
 }
 
-impl<const N: usize> Text<N> {
-    /// What fits of it.
-    fn of(content: impl fmt::Display) -> Self {
+impl<const N: usize> StackText<N> {
+    /// Formats `content`, and cuts it at `N` bytes.
+    fn format(content: impl fmt::Display) -> Self {
         let mut cursor = Cursor::new([0; N]);
-        // A text that does not fit is cut: every caller's N is the longest there is.
+        // An error means that the text was cut. It does not occur: each caller's N is the longest possible
+        // text.
         _ = write!(cursor, "{content}");
         let length = usize::try_from(cursor.position()).unwrap_or(N);
         Self { buffer: cursor.into_inner(), length }
@@ -141,10 +145,11 @@ impl<const N: usize> Text<N> {
     }
 }
 
-impl Text<46> {
-    /// An address as RFC 5952 has it. IPv4 by hand: the formatting machinery costs as much as half a record.
-    fn of_address(address: IpAddr) -> Self {
-        let IpAddr::V4(address) = address else { return Self::of(address) };
+impl StackText<46> {
+    /// Formats an address as in RFC 5952. IPv4 is formatted by hand, because the formatting machinery costs
+    /// as much as half a record.
+    fn from_ip(address: IpAddr) -> Self {
+        let IpAddr::V4(address) = address else { return Self::format(address) };
         let mut text = Self { buffer: [0; 46], length: 0 };
         for (index, octet) in address.octets().into_iter().enumerate() {
             if index > 0 {

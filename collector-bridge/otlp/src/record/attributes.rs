@@ -1,48 +1,47 @@
-//! Writing attributes: `KeyValue` messages, in field 6 of a log record and in field 9 of a span.
+//! Writes attributes: `KeyValue` messages, in field 6 of a log record and in field 9 of a span.
 
+use super::address::{Endpoint, FormattedEndpoint, unix_name};
 use crate::{
+    attribute_filter::{Attribute, AttributeFilter},
     names,
-    profile::{Attribute, Profile},
-    record::{
-        RecordUid,
-        address::{Endpoint, Shown, unix_name},
-    },
     text::escape_into,
     wire::{bytes, header, nested, uint, varint_len},
 };
 
-/// `LogRecord.attributes`
-pub(super) const OF_RECORD: u8 = 6;
-/// `Span.attributes`
-pub(super) const OF_SPAN: u8 = 9;
+/// Field number of `LogRecord.attributes`.
+pub(super) const LOG_RECORD_ATTRIBUTES: u8 = 6;
+/// Field number of `Span.attributes`.
+pub(super) const SPAN_ATTRIBUTES: u8 = 9;
 
-/// Writes the attributes of a log record that the profile wants.
-pub(super) struct Attributes<'a> {
+/// Writes those attributes of a log record that the filter sends.
+pub(super) struct AttributeWriter<'a> {
     pub(super) out: &'a mut Vec<u8>,
-    pub(super) profile: &'a Profile,
+    pub(super) filter: &'a AttributeFilter,
 }
 
-impl Attributes<'_> {
+impl AttributeWriter<'_> {
     pub(super) fn text(&mut self, attribute: Attribute, value: &str) {
         self.bytes(attribute, value.as_bytes());
     }
 
-    /// Bytes that are UTF-8 by construction.
+    /// A string; `value` must be UTF-8.
     pub(super) fn bytes(&mut self, attribute: Attribute, value: &[u8]) {
-        if self.profile.wants(attribute) {
-            string::<OF_RECORD>(self.out, attribute.key(), value);
+        if self.filter.includes(attribute) {
+            string::<LOG_RECORD_ATTRIBUTES>(self.out, attribute.key(), value);
         }
     }
 
-    /// Any bytes.
+    /// A string of any bytes: escaped, and cut at the filter's value length.
     pub(super) fn raw(&mut self, attribute: Attribute, value: &[u8]) {
-        if self.profile.wants(attribute) {
-            let limit = self.profile.value_length;
-            any_string::<OF_RECORD>(self.out, attribute.key(), |out| escape_into(out, value, limit));
+        if self.filter.includes(attribute) {
+            let limit = self.filter.value_length;
+            any_string::<LOG_RECORD_ATTRIBUTES>(self.out, attribute.key(), |out| {
+                escape_into(out, value, limit);
+            });
         }
     }
 
-    /// A cookie: a decimal string, because some exceed a signed integer.
+    /// A socket cookie, as a decimal string: OTLP integers are signed, and a cookie may exceed them.
     pub(super) fn id(&mut self, attribute: Attribute, value: Option<u64>) {
         if let Some(value) = value {
             self.bytes(attribute, itoa::Buffer::new().format(value).as_bytes());
@@ -51,83 +50,72 @@ impl Attributes<'_> {
 
     pub(super) fn int(&mut self, attribute: Attribute, value: Option<u64>) {
         if let Some(value) = value
-            && self.profile.wants(attribute)
+            && self.filter.includes(attribute)
         {
-            int::<OF_RECORD>(self.out, attribute.key(), value);
+            int::<LOG_RECORD_ATTRIBUTES>(self.out, attribute.key(), value);
         }
     }
 
-    /// A boolean that is only sent when it is of interest.
+    /// A boolean that is only sent if `present`.
     pub(super) fn flag(&mut self, attribute: Attribute, present: bool, value: bool) {
-        if present && self.profile.wants(attribute) {
-            boolean::<OF_RECORD>(self.out, attribute.key(), value);
+        if present && self.filter.includes(attribute) {
+            boolean::<LOG_RECORD_ATTRIBUTES>(self.out, attribute.key(), value);
         }
     }
 
-    pub(super) fn endpoint(&mut self, address: Attribute, port: Attribute, endpoint: Option<&Shown<'_>>) {
+    pub(super) fn endpoint(
+        &mut self,
+        address: Attribute,
+        port: Attribute,
+        endpoint: Option<&FormattedEndpoint<'_>>,
+    ) {
         if let Some(shown) = endpoint {
-            if self.profile.wants(address) {
+            if self.filter.includes(address) {
                 self.address(address, shown);
             }
             self.int(port, shown.endpoint.port());
         }
     }
 
-    /// Also when the profile leaves it out, unless it was left out by name.
+    /// Like [`Self::endpoint`], but also for attributes outside the filter's set; those that are excluded by
+    /// name are still not sent.
     pub(super) fn endpoint_always(
         &mut self,
         address: Attribute,
         port: Attribute,
-        endpoint: Option<&Shown<'_>>,
+        endpoint: Option<&FormattedEndpoint<'_>>,
     ) {
         if let Some(shown) = endpoint {
-            if !self.profile.excludes(address) {
+            if !self.filter.excludes(address) {
                 self.address(address, shown);
             }
-            if !self.profile.excludes(port)
+            if !self.filter.excludes(port)
                 && let Some(number) = shown.endpoint.port()
             {
-                int::<OF_RECORD>(self.out, port.key(), number);
+                int::<LOG_RECORD_ATTRIBUTES>(self.out, port.key(), number);
             }
         }
     }
 
-    pub(super) fn address(&mut self, attribute: Attribute, shown: &Shown<'_>) {
+    pub(super) fn address(&mut self, attribute: Attribute, shown: &FormattedEndpoint<'_>) {
         match shown.endpoint {
             Endpoint::Unix(name) => {
-                let limit = self.profile.value_length;
-                any_string::<OF_RECORD>(self.out, attribute.key(), |out| unix_name(out, name, limit));
+                let limit = self.filter.value_length;
+                any_string::<LOG_RECORD_ATTRIBUTES>(self.out, attribute.key(), |out| {
+                    unix_name(out, name, limit);
+                });
             }
             Endpoint::Ip { .. } | Endpoint::Vsock { .. } => {
-                string::<OF_RECORD>(self.out, attribute.key(), shown.address());
+                string::<LOG_RECORD_ATTRIBUTES>(self.out, attribute.key(), shown.address());
             }
         }
     }
 
-    /// The event's name again, if that is wanted.
+    /// The event name as an attribute, if the filter asks for it.
     pub(super) fn event_name(&mut self, name: &str) {
-        if self.profile.event_name_attribute {
-            string::<OF_RECORD>(self.out, names::OTEL_EVENT_NAME, name.as_bytes());
+        if self.filter.event_name_attribute {
+            string::<LOG_RECORD_ATTRIBUTES>(self.out, names::OTEL_EVENT_NAME, name.as_bytes());
         }
-    }
-}
-
-/// `RecordUid`'s `Display`, without the formatting machinery.
-pub(super) fn uid_text(uid: RecordUid) -> [u8; 34] {
-    let mut text = [b'-'; 34];
-    hex(&mut text[..16], uid.epoch);
-    hex(&mut text[17..21], u64::from(uid.cpu));
-    hex(&mut text[22..], uid.sequence);
-    text
-}
-
-/// The low digits of `value` that fit.
-fn hex(out: &mut [u8], value: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let mut rest = value;
-    for digit in out.iter_mut().rev() {
-        *digit = DIGITS[usize::from(rest.to_le_bytes()[0] & 15)];
-        rest >>= 4;
     }
 }
 
@@ -152,7 +140,8 @@ pub(super) fn strings<const FIELD: u8>(out: &mut Vec<u8>, key: &str, values: &[&
     });
 }
 
-/// A `KeyValue` whose value is an integer; beyond `i64` it would be negative.
+/// A `KeyValue` whose value is an integer. OTLP integers are signed: a receiver reads a value above
+/// `i64::MAX` as negative.
 pub(super) fn int<const FIELD: u8>(out: &mut Vec<u8>, key: &str, value: u64) {
     key_value::<FIELD>(out, key, 1 + varint_len(value), |out| uint::<3>(out, value));
 }
@@ -176,7 +165,7 @@ fn key_value<const FIELD: u8>(
     value(out);
 }
 
-/// A `KeyValue` whose value is a string of a length that is only known afterwards.
+/// A `KeyValue` whose value is a string that `value` writes, and whose length is only known afterwards.
 pub(super) fn any_string<const FIELD: u8>(out: &mut Vec<u8>, key: &str, value: impl FnOnce(&mut Vec<u8>)) {
     nested::<FIELD>(out, |out| {
         bytes::<1>(out, key.as_bytes());

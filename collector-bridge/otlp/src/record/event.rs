@@ -1,79 +1,81 @@
-//! Every event but the accept: rarer, so a list of attributes and not a struct of its own for each.
+//! The log record of every event except the accept. These events are rare, so that all of them share one
+//! struct with a list of attributes.
 
+use super::{
+    address::{Endpoint, FormattedEndpoint, milliseconds},
+    attributes::{AttributeWriter, LOG_RECORD_ATTRIBUTES, any_string, boolean, int, string, strings},
+    uid::{RecordUid, uid_text},
+};
 use crate::{
-    profile::{Attribute, Profile},
-    record::{
-        RecordUid,
-        address::{Endpoint, Shown, milliseconds},
-        attributes::{Attributes, OF_RECORD, any_string, boolean, int, string, strings, uid_text},
-    },
+    attribute_filter::{Attribute, AttributeFilter},
     text::escape_into,
     wire::{bytes, fixed64, nested, uint},
 };
 
-/// An event.
+/// An event other than an accept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event<'a> {
     /// `event_name`
     pub name: &'static str,
-    /// When it happened, nanoseconds since the Unix epoch.
+    /// When the event happened, in nanoseconds since the Unix epoch.
     pub time_unix_nano: u64,
-    /// When user space knew it, likewise.
+    /// When user space observed the event, in nanoseconds since the Unix epoch.
     pub observed_time_unix_nano: u64,
-    /// The record's id.
+    /// `log.record.uid`
     pub uid: RecordUid,
     /// `severity_number`
     pub severity: u8,
-    /// The display line, piece by piece.
+    /// The pieces of the display line, which is the body of the record.
     pub body: Vec<Value<'a>>,
     /// The attributes, each at most once.
     pub attributes: Vec<(Attribute, Value<'a>)>,
 }
 
-/// A value of an attribute, or a piece of a display line.
+/// The value of an attribute, or a piece of a display line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value<'a> {
-    /// Text of our own, with nothing to escape.
+    /// A constant text, which needs no escaping.
     Text(&'static str),
-    /// Any bytes.
+    /// Text of any bytes: it is escaped and cut.
     Raw(&'a [u8]),
-    /// A number; beyond `i64` it would be negative.
+    /// An integer. OTLP integers are signed: a receiver reads a value above `i64::MAX` as negative.
     Int(u64),
-    /// A cookie: a decimal string, because some exceed a signed integer.
+    /// A socket cookie, as a decimal string: OTLP integers are signed, and a cookie may exceed them.
     Id(u64),
-    /// A truth value.
+    /// A boolean.
     Flag(bool),
-    /// Several texts of our own; in a display line with commas between them.
+    /// Constant texts: an array in an attribute, separated by commas in a display line.
     Texts(&'a [&'static str]),
-    /// Nanoseconds, in a display line shown as milliseconds with one decimal place.
+    /// A duration in nanoseconds. A display line shows it in milliseconds with one decimal place.
     Milliseconds(u64),
-    /// The address of an end, in a display line with its port.
+    /// The address of an endpoint. A display line shows its port, too.
     Address(Endpoint<'a>),
 }
 
-/// Appends one `LogRecord` message: its fields, without tag and length of its own.
-pub fn encode_event(out: &mut Vec<u8>, event: &Event<'_>, profile: &Profile) {
+/// Appends the fields of one `LogRecord` message, without the tag and length of the message itself.
+pub fn encode_event(out: &mut Vec<u8>, event: &Event<'_>, filter: &AttributeFilter) {
     fixed64::<1>(out, event.time_unix_nano);
     uint::<2>(out, u64::from(event.severity));
     nested::<5>(out, |out| {
         nested::<1>(out, |out| {
             for piece in &event.body {
-                write(out, piece, profile.value_length / 2);
+                write_text(out, piece, filter.value_length / 2);
             }
         });
     });
-    if !profile.excludes(Attribute::Uid) {
-        string::<OF_RECORD>(out, Attribute::Uid.key(), &uid_text(event.uid));
+    if !filter.excludes(Attribute::Uid) {
+        string::<LOG_RECORD_ATTRIBUTES>(out, Attribute::Uid.key(), &uid_text(event.uid));
     }
     for (attribute, value) in &event.attributes {
-        // What serves debugging follows the profile; what makes the event does not.
+        // Context attributes follow the filter's set. The others define the event: they are sent unless they
+        // are excluded by name.
         let sent =
-            if attribute.is_context() { profile.wants(*attribute) } else { !profile.excludes(*attribute) };
+            if attribute.is_context() { filter.includes(*attribute) } else { !filter.excludes(*attribute) };
         if sent {
-            attribute_value::<OF_RECORD>(out, attribute.key(), value, profile.value_length);
+            attribute_value::<LOG_RECORD_ATTRIBUTES>(out, attribute.key(), value, filter.value_length);
         }
     }
-    Attributes { out, profile }.event_name(event.name);
+    AttributeWriter { out, filter }.event_name(event.name);
     fixed64::<11>(out, event.observed_time_unix_nano);
     bytes::<12>(out, event.name.as_bytes());
 }
@@ -89,15 +91,16 @@ pub(super) fn attribute_value<const FIELD: u8>(
         Value::Flag(flag) => boolean::<FIELD>(out, key, *flag),
         Value::Texts(texts) => strings::<FIELD>(out, key, texts),
         Value::Address(endpoint @ (Endpoint::Ip { .. } | Endpoint::Vsock { .. })) => {
-            string::<FIELD>(out, key, Shown::of(*endpoint).address());
+            string::<FIELD>(out, key, FormattedEndpoint::new(*endpoint).address());
         }
         Value::Text(_) | Value::Raw(_) | Value::Id(_) | Value::Address(Endpoint::Unix(_)) => {
-            any_string::<FIELD>(out, key, |out| write(out, value, limit));
+            any_string::<FIELD>(out, key, |out| write_text(out, value, limit));
         }
     }
 }
 
-fn write(out: &mut Vec<u8>, value: &Value<'_>, limit: usize) {
+/// Writes a value as text, for a display line or a string attribute.
+fn write_text(out: &mut Vec<u8>, value: &Value<'_>, limit: usize) {
     match value {
         Value::Text(text) => out.extend_from_slice(text.as_bytes()),
         Value::Raw(raw) => escape_into(out, raw, limit),
@@ -107,19 +110,19 @@ fn write(out: &mut Vec<u8>, value: &Value<'_>, limit: usize) {
         Value::Milliseconds(nanos) => milliseconds(out, *nanos),
         Value::Flag(flag) => out.extend_from_slice(if *flag { b"true" } else { b"false" }),
         Value::Texts(texts) => out.extend_from_slice(texts.join(", ").as_bytes()),
-        Value::Address(endpoint) => Shown::of(*endpoint).write(out, limit),
+        Value::Address(endpoint) => FormattedEndpoint::new(*endpoint).write(out, limit),
     }
 }
 
 impl<'a> Event<'a> {
-    /// Adds an attribute if there is a value.
+    /// Adds an attribute, unless `value` is `None`.
     pub fn add(&mut self, attribute: Attribute, value: Option<Value<'a>>) {
         if let Some(value) = value {
             self.attributes.push((attribute, value));
         }
     }
 
-    /// Adds an address and its port, where there are any.
+    /// Adds the address and the port of `endpoint`, unless it is `None`. UNIX sockets have no port.
     pub fn add_endpoint(&mut self, address: Attribute, port: Attribute, endpoint: Option<Endpoint<'a>>) {
         self.add(address, endpoint.map(Value::Address));
         self.add(port, endpoint.and_then(|endpoint| endpoint.port()).map(Value::Int));

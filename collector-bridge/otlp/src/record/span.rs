@@ -1,20 +1,21 @@
-//! A span of a connection.
+//! The spans of a connection's trace.
 
 use std::fmt;
 
+use super::{
+    address::Endpoint,
+    attributes::SPAN_ATTRIBUTES,
+    event::{Value, attribute_value},
+};
 use crate::{
-    profile::{Attribute, Profile},
-    record::{
-        address::Endpoint,
-        attributes::OF_SPAN,
-        event::{Value, attribute_value},
-    },
+    attribute_filter::{Attribute, AttributeFilter},
     wire::{bytes, fixed32, fixed64, nested, uint},
 };
 
-/// `W3C` trace flags: sampled, and the id's low 56 bits are random.
+/// W3C trace flags: sampled (0x1), and the low 56 bits of the trace id are random (0x2).
 const TRACE_FLAGS: u32 = 0x3;
-/// `SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK`: that the parent is remote is known, and it is not.
+/// `SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK`: it is known whether the parent is remote. The bit for "remote"
+/// (0x200) is not set.
 const PARENT_IS_LOCAL: u32 = 0x100;
 
 /// `Span.kind`
@@ -27,33 +28,34 @@ pub enum SpanKind {
     Server = 2,
 }
 
-/// A span.
+/// One span of a connection's trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span<'a> {
-    /// Of the connection.
+    /// The id of the connection's trace.
     pub trace_id: [u8; 16],
-    /// Its own id.
+    /// The id of this span.
     pub span_id: [u8; 8],
-    /// The span that it is a part of; none for the root.
+    /// The id of the parent span; `None` for the root span.
     pub parent: Option<[u8; 8]>,
-    /// One of a few.
+    /// The name of the span, one of those in [`crate::names::SPANS`].
     pub name: &'static str,
-    /// Which kind.
+    /// The kind of the span.
     pub kind: SpanKind,
-    /// Nanoseconds since the Unix epoch.
+    /// Start time, in nanoseconds since the Unix epoch.
     pub start_unix_nano: u64,
-    /// Likewise; never before the start.
+    /// End time, in nanoseconds since the Unix epoch. An end before the start is encoded as the start.
     pub end_unix_nano: u64,
-    /// The threshold that the trace was sampled by; none when it was kept for another reason.
+    /// The threshold by which the trace was sampled; `None` if the trace was kept for another reason.
     pub threshold: Option<Threshold>,
-    /// Whether it ended with an error.
+    /// Whether the status of the span is an error.
     pub failed: bool,
     /// The attributes, each at most once.
     pub attributes: Vec<(Attribute, Value<'a>)>,
 }
 
-/// Traces whose randomness is below this are left out: a number of 56 bits
-/// (<https://opentelemetry.io/docs/specs/otel/trace/tracestate-handling/>). `Display` is the value of `th`.
+/// The sampling threshold, a number of 56 bits: traces whose randomness is below it are not sampled
+/// (<https://opentelemetry.io/docs/specs/otel/trace/tracestate-handling/>). `Display` writes the value of
+/// `th`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Threshold(pub u64);
 
@@ -65,8 +67,8 @@ impl fmt::Display for Threshold {
     }
 }
 
-/// Appends one `Span` message: its fields, without tag and length of its own.
-pub fn encode_span(out: &mut Vec<u8>, span: &Span<'_>, profile: &Profile) {
+/// Appends the fields of one `Span` message, without the tag and length of the message itself.
+pub fn encode_span(out: &mut Vec<u8>, span: &Span<'_>, filter: &AttributeFilter) {
     bytes::<1>(out, &span.trace_id);
     bytes::<2>(out, &span.span_id);
     if let Some(threshold) = span.threshold {
@@ -80,8 +82,8 @@ pub fn encode_span(out: &mut Vec<u8>, span: &Span<'_>, profile: &Profile) {
     fixed64::<7>(out, span.start_unix_nano);
     fixed64::<8>(out, span.end_unix_nano.max(span.start_unix_nano));
     for (attribute, value) in &span.attributes {
-        if !profile.excludes(*attribute) {
-            attribute_value::<OF_SPAN>(out, attribute.key(), value, profile.value_length);
+        if !filter.excludes(*attribute) {
+            attribute_value::<SPAN_ATTRIBUTES>(out, attribute.key(), value, filter.value_length);
         }
     }
     if span.failed {
@@ -92,12 +94,12 @@ pub fn encode_span(out: &mut Vec<u8>, span: &Span<'_>, profile: &Profile) {
 }
 
 impl<'a> Span<'a> {
-    /// Adds an attribute if there is a value.
+    /// Adds an attribute, unless `value` is `None`.
     pub fn add(&mut self, attribute: Attribute, value: Option<Value<'a>>) {
         self.attributes.extend(value.map(|value| (attribute, value)));
     }
 
-    /// Adds an address and its port, where there are any.
+    /// Adds the address and the port of `endpoint`, unless it is `None`. UNIX sockets have no port.
     pub fn add_endpoint(&mut self, address: Attribute, port: Attribute, endpoint: Option<Endpoint<'a>>) {
         self.add(address, endpoint.map(Value::Address));
         self.add(port, endpoint.and_then(|endpoint| endpoint.port()).map(Value::Int));

@@ -1,8 +1,9 @@
-//! A request's bytes to the socket with no copy but the one into the socket's write buffer.
+//! A gRPC channel that copies the bytes of a request only once, into the write buffer of the socket.
 //!
-//! tonic copies each message into a buffer of its own and writes each HTTP/2 frame, 16 KiB with most servers, in a system
-//! call of its own. Here the message goes around tonic's codec, as the body that hyper slices its frames from, and
-//! the frames are gathered before they are written. What an answer means stays tonic's.
+//! tonic copies each message into a buffer of its own, and writes each HTTP/2 frame (16 KiB with most
+//! servers) with a system call of its own. [`MessageChannel`] bypasses tonic's codec: the message becomes the
+//! HTTP body from which hyper slices its frames, and the frames are gathered in a buffer before they are
+//! written. Answers still go through tonic.
 
 use std::task::{Context, Poll};
 
@@ -22,10 +23,11 @@ use tower::util::ServiceExt as _;
 
 use super::connect::{Connector, Stream};
 
-/// Bytes that are gathered for one write.
+/// Size of the write buffer: frames of up to this many bytes are written with one system call.
 const WRITE_BYTES: usize = 256 << 10;
 
-/// The message of a request, length and all: an extension of the HTTP request, whose body it becomes.
+/// A gRPC message with its length prefix. It travels as an extension of the HTTP request until
+/// [`MessageChannel`] makes it the body.
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
     prefix: [u8; 5],
@@ -33,7 +35,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// A length-prefixed message, <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
+    /// A length-prefixed message, see <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
     pub(crate) fn new(bytes: Bytes, is_compressed: bool) -> Result<Self, Status> {
         let length = u32::try_from(bytes.len())
             .map_err(|_| Status::invalid_argument("a gRPC message has at most 4 GiB"))?;
@@ -49,12 +51,12 @@ impl Message {
     }
 }
 
-/// A channel that sends [`Message`]s.
+/// A tonic channel that sends the [`Message`] extension of a request as its body.
 #[derive(Debug, Clone)]
 pub(crate) struct MessageChannel(Channel);
 
 impl MessageChannel {
-    /// Connects with the first request.
+    /// A channel that connects with its first request.
     pub(crate) fn lazy(endpoint: &Endpoint, connector: &Connector) -> Self {
         let connector = connector.clone().map_response(|stream: Stream| {
             TokioIo::new(BufWriter::with_capacity(WRITE_BYTES, TokioIo::new(stream)))

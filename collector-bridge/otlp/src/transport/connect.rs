@@ -1,10 +1,8 @@
-//! Connections: TCP, and TLS on it where the endpoint says https.
+//! Connections of the clients: TCP, with TLS on top where the endpoint says https.
 
 use std::{
     fs::File,
-    io::{
-        BufReader, {self},
-    },
+    io::{self, BufReader},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -20,30 +18,30 @@ use rustls::{
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-use crate::causes::causes;
+use crate::error_chain::error_chain;
 
-/// What TLS needs beyond its defaults: the system's certificate authorities, and no certificate of our own.
+/// TLS settings. The default trusts the system's certificate authorities and has no client certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// PEM certificates of the authorities to trust instead of the system's.
+    /// PEM file of the certificate authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// Our own PEM certificate with its chain, and its key.
+    /// PEM files of the client certificate with its chain, and of its key.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// The name that the server's certificate must have, if not that of the endpoint.
+    /// The name that the server's certificate must have, if it differs from the host of the endpoint.
     pub server_name: Option<String>,
 }
 
-/// A certificate or key that cannot be used.
+/// A certificate, a key or a server name that is unusable.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// A file that is not what it should be.
+    /// The file cannot be read, or is not PEM of the expected kind.
     #[error("{path} cannot be used as {what}: {cause}; it has to be a PEM file that acceptd can read")]
     File {
-        /// Its path.
+        /// The path of the file.
         path: String,
-        /// What it should hold.
+        /// The content that is expected in the file.
         what: &'static str,
-        /// Why not.
+        /// Why it is unusable.
         cause: String,
     },
     /// The system has no certificate authorities.
@@ -51,33 +49,33 @@ pub enum TlsError {
         "the system has no certificate authorities ({0}); install ca-certificates, or set export.tls.ca_file"
     )]
     NoAuthorities(String),
-    /// Certificate and key do not belong together, or cannot be used.
+    /// The client certificate and its key do not belong together, or are unusable.
     #[error("the certificate {path} cannot be used with its key: {cause}")]
     Identity {
-        /// The certificate's path.
+        /// The path of the certificate.
         path: String,
-        /// Why not.
+        /// Why it is unusable.
         cause: String,
     },
-    /// The name is none.
-    #[error("`{0}` is not the name of a server; export.tls.server_name is a host name or an address")]
+    /// The configured name is neither a host name nor an IP address.
+    #[error("`{0}` is not the name of a server; set export.tls.server_name to a host name or an IP address")]
     ServerName(String),
 }
 
-/// What connects.
+/// The connector of both clients.
 pub(super) type Connector = HttpsConnector<HttpConnector>;
 
-/// What it gives.
+/// The connection that [`Connector`] makes.
 pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// Versions of HTTP.
+/// The HTTP version to negotiate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Version {
     One,
     Two,
 }
 
-/// What connects. Certificates are read once, here; an endpoint without TLS reads none.
+/// Makes the connector for `uri`. It reads the certificates once, here, and only if `uri` is https.
 pub(super) fn connector(
     uri: &http::Uri,
     tls: &Tls,
@@ -106,7 +104,7 @@ pub(super) fn connector(
     })
 }
 
-/// Between two of TCP's questions whether an idle peer is still there.
+/// Interval of TCP keepalive probes on an idle connection.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
 fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, TlsError> {
@@ -115,7 +113,7 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
         .map_err(|error| TlsError::NoAuthorities(error.to_string()))
 }
 
-/// Never used: the endpoint has no TLS.
+/// The TLS configuration for an endpoint without TLS: the connector needs one, but does not use it.
 fn without_authorities() -> Result<ClientConfig, TlsError> {
     Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
@@ -123,11 +121,12 @@ fn without_authorities() -> Result<ClientConfig, TlsError> {
 fn client_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
     let builder = builder()?.with_root_certificates(authorities(tls.ca_file.as_deref())?);
     let Some((certificate, key)) = &tls.identity else { return Ok(builder.with_no_client_auth()) };
-    let chain = certificates(certificate, "our certificate")?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, "our key", &error))?;
+    let chain = certificates(certificate, "the client certificate")?;
+    let private = PrivateKeyDer::from_pem_file(key)
+        .map_err(|error| unusable(key, "the key of the client certificate", &error))?;
     builder.with_client_auth_cert(chain, private).map_err(|error| TlsError::Identity {
         path: certificate.display().to_string(),
-        cause: causes(&error),
+        cause: error_chain(&error),
     })
 }
 
@@ -140,7 +139,7 @@ fn authorities(file: Option<&Path>) -> Result<RootCertStore, TlsError> {
         return Ok(store);
     }
     let found = rustls_native_certs::load_native_certs();
-    // The system's list may have one that nobody can use any more.
+    // `add_parsable_certificates` skips certificates of the system's list that rustls cannot parse.
     store.add_parsable_certificates(found.certs);
     if store.is_empty() {
         let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
@@ -160,5 +159,5 @@ fn certificates(file: &Path, what: &'static str) -> Result<Vec<CertificateDer<'s
 }
 
 fn unusable(file: &Path, what: &'static str, error: &dyn std::error::Error) -> TlsError {
-    TlsError::File { path: file.display().to_string(), what, cause: causes(error) }
+    TlsError::File { path: file.display().to_string(), what, cause: error_chain(error) }
 }

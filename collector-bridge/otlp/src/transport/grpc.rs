@@ -1,4 +1,4 @@
-//! OTLP/gRPC: a request's bytes as they are.
+//! The OTLP/gRPC client. It sends the encoded bytes of a request without decoding them.
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
@@ -12,16 +12,20 @@ use tonic::{
 };
 
 use super::{
-    Accepted, MAX_ANSWER_BYTES, Refused, Settings, TransportError,
+    answer::{Accepted, MAX_ANSWER_BYTES, Refused},
     channel::{Message, MessageChannel},
     connect::{Connector, Version, connector},
+    target::{TransportError, TransportSettings},
 };
-use crate::{USER_AGENT_NAME, causes::causes, compression::Compression, retry, signal::Signal};
+use crate::{
+    compression::Compression, distro::USER_AGENT_VALUE, error_chain::error_chain, retry, signal::Signal,
+};
 
-/// Between two questions whether the server is still there, while a request is under way.
-const PING_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
+/// Interval of HTTP/2 pings while a request is in flight.
+const PING_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// A lazily connecting channel with its headers. Cloning shares the connection.
+/// A channel that connects with its first request, and the headers of every request. Clones share the
+/// connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     endpoint: Endpoint,
@@ -32,15 +36,15 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(endpoint: &str, settings: &Settings) -> Result<Self, TransportError> {
-        let endpoint = parse(endpoint)?.http2_keep_alive_interval(PING_EVERY);
+    pub(super) fn new(endpoint: &str, settings: &TransportSettings) -> Result<Self, TransportError> {
+        let endpoint = parse_endpoint(endpoint)?.http2_keep_alive_interval(PING_INTERVAL);
         let connector = connector(endpoint.uri(), &settings.tls, Version::Two, settings.timeout)?;
         let grpc = connect(&endpoint, &connector);
         let mut metadata = MetadataMap::new();
         for (name, value) in &settings.headers {
-            let bad = || TransportError::Header(name.clone());
-            let key: MetadataKey<Ascii> = name.parse().map_err(|_| bad())?;
-            let mut value: MetadataValue<Ascii> = value.parse().map_err(|_| bad())?;
+            let invalid = || TransportError::Header(name.clone());
+            let key: MetadataKey<Ascii> = name.parse().map_err(|_| invalid())?;
+            let mut value: MetadataValue<Ascii> = value.parse().map_err(|_| invalid())?;
             value.set_sensitive(true);
             metadata.insert(key, value);
         }
@@ -57,14 +61,15 @@ impl Client {
     pub(super) async fn send(&mut self, signal: Signal, request: &Bytes) -> Result<Accepted, Refused> {
         match self.export(signal, request).await {
             Ok(answer) => Ok(accepted(answer)),
-            Err(status) => {
-                Err(Refused { verdict: retry::judge(&status, request.len()), reason: reason(&status) })
-            }
+            Err(status) => Err(Refused {
+                disposition: retry::classify_grpc(&status, request.len()),
+                reason: reason(&status),
+            }),
         }
     }
 
     async fn export(&mut self, signal: Signal, request: &Bytes) -> Result<ExportLogsServiceResponse, Status> {
-        self.grpc.ready().await.map_err(|error| Status::unavailable(causes(&error)))?;
+        self.grpc.ready().await.map_err(|error| Status::unavailable(error_chain(&error)))?;
         let bytes = self.compression.apply(request).map_err(|error| {
             Status::invalid_argument(format!("the request cannot be compressed: {error}"))
         })?;
@@ -75,7 +80,7 @@ impl Client {
     }
 }
 
-/// The answers of all three signals have one form.
+/// Reads the answer of any signal: all three have the same protobuf form.
 pub(super) fn accepted(answer: ExportLogsServiceResponse) -> Accepted {
     let partial = answer.partial_success.unwrap_or_default();
     Accepted {
@@ -84,9 +89,9 @@ pub(super) fn accepted(answer: ExportLogsServiceResponse) -> Accepted {
     }
 }
 
-/// The status in words, with what it was caused by.
+/// The status code, its message and its causes, as text for the operator.
 fn reason(status: &Status) -> String {
-    let source = std::error::Error::source(status).map(causes).unwrap_or_default();
+    let source = std::error::Error::source(status).map(error_chain).unwrap_or_default();
     let code = format!("{:?}", status.code());
     let words = [code.as_str(), status.message(), &source];
     words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(": ")
@@ -96,18 +101,18 @@ fn connect(endpoint: &Endpoint, connector: &Connector) -> Grpc<MessageChannel> {
     Grpc::new(MessageChannel::lazy(endpoint, connector)).max_decoding_message_size(MAX_ANSWER_BYTES)
 }
 
-fn parse(endpoint: &str) -> Result<Endpoint, TransportError> {
-    let bad = |cause: String| TransportError::Endpoint { endpoint: endpoint.to_owned(), cause };
+fn parse_endpoint(endpoint: &str) -> Result<Endpoint, TransportError> {
+    let invalid = |cause: String| TransportError::Endpoint { endpoint: endpoint.to_owned(), cause };
     let with_scheme =
         if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
-    let parsed = Endpoint::from_shared(with_scheme).map_err(|error| bad(causes(&error)))?;
+    let parsed = Endpoint::from_shared(with_scheme).map_err(|error| invalid(error_chain(&error)))?;
     if !matches!(parsed.uri().scheme_str(), Some("http" | "https")) {
-        return Err(bad("only http and https are known".to_owned()));
+        return Err(invalid("only http and https are supported".to_owned()));
     }
-    parsed.user_agent(USER_AGENT_NAME).map_err(|error| bad(causes(&error)))
+    parsed.user_agent(USER_AGENT_VALUE).map_err(|error| invalid(error_chain(&error)))
 }
 
-/// Nothing out, since the channel has the message; the answer through prost.
+/// Encodes nothing, because [`MessageChannel`] sends the message; decodes the answer with prost.
 #[derive(Debug, Default)]
 struct AnswerCodec;
 

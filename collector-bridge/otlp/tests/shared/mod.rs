@@ -1,6 +1,6 @@
-//! What the tests of delivery have in common.
-#![expect(clippy::expect_used, reason = "a test's helpers fail the test")]
-#![allow(dead_code, reason = "each test uses a part of it")]
+//! Helpers that the tests of the exporter share: batches, a scripted Collector, and waiting for a ledger.
+#![expect(clippy::expect_used, reason = "a helper that fails should fail its test")]
+#![allow(dead_code, reason = "each test uses a part of these helpers")]
 
 use std::{
     collections::VecDeque,
@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acceptd_otlp::{Batch, DropReason, Exporter, ExporterConfig, LedgerSnapshot, Settings, Signal, Target};
+use acceptd_otlp::{
+    Batch, DropReason, Exporter, ExporterConfig, LedgerSnapshot, Signal, Target, TransportSettings,
+};
 use opentelemetry_proto::tonic::{
     collector::logs::v1::{
         ExportLogsServiceRequest, ExportLogsServiceResponse,
@@ -30,7 +32,8 @@ pub(crate) fn numbers(request: &ExportLogsServiceRequest) -> Vec<u64> {
     scopes.flat_map(|scope| &scope.log_records).map(|record| record.time_unix_nano).collect()
 }
 
-/// A request of the records with these numbers, each `padding` bytes longer than the shortest.
+/// A batch with one record for each number. The number is the record's time; `padding` bytes are added to
+/// each record.
 pub(crate) fn batch(numbers: impl IntoIterator<Item = u64>, padding: usize) -> Batch {
     let record = |number| LogRecord {
         time_unix_nano: number,
@@ -49,7 +52,7 @@ pub(crate) fn batch(numbers: impl IntoIterator<Item = u64>, padding: usize) -> B
 pub(crate) fn config(target: Target) -> ExporterConfig {
     ExporterConfig {
         target,
-        settings: Settings { timeout: Duration::from_secs(5), ..Settings::default() },
+        settings: TransportSettings { timeout: Duration::from_secs(5), ..TransportSettings::default() },
         timeout: Duration::from_secs(5),
         retry_window: Duration::from_secs(20),
         backoff_initial: Duration::from_millis(10),
@@ -61,7 +64,8 @@ pub(crate) fn config(target: Target) -> ExporterConfig {
     }
 }
 
-/// Waits until the ledger says so, and fails with it after ten seconds. Every snapshot on the way is balanced.
+/// Waits until `reached` is true of the ledger, and fails after ten seconds. Checks that every snapshot is
+/// balanced.
 pub(crate) async fn until(
     exporter: &Exporter,
     what: &str,
@@ -79,7 +83,7 @@ pub(crate) async fn until(
     }
 }
 
-/// Stops with time enough, and checks the final ledger.
+/// Shuts the exporter down with a deadline of ten seconds, and checks the final ledger.
 pub(crate) async fn finish(exporter: Exporter) -> LedgerSnapshot {
     let ledger = exporter.shutdown(Instant::now() + Duration::from_secs(10)).await;
     ledger.balanced().expect("balanced");
@@ -91,14 +95,15 @@ pub(crate) fn dropped(ledger: &LedgerSnapshot, reason: DropReason) -> u64 {
     assert_eq!(
         ledger.dropped_total(),
         ledger.dropped.get(&reason).copied().unwrap_or(0),
-        "another reason: {ledger:?}"
+        "records were dropped for another reason: {ledger:?}"
     );
     ledger.dropped_total()
 }
 
 pub(crate) type Answer = Result<ExportLogsServiceResponse, Status>;
 
-/// Gives the scripted answers one after the other, then accepts; keeps the times of the records it accepted.
+/// A Collector that gives the scripted answers in their order, then accepts everything. It keeps the numbers
+/// of the records that it accepted, and the time and size of each request.
 #[derive(Clone, Default)]
 pub(crate) struct Collector {
     script: Arc<Mutex<VecDeque<Answer>>>,
@@ -152,7 +157,7 @@ impl Collector {
     }
 }
 
-/// A server of OTLP/gRPC on `listener`.
+/// Serves OTLP/gRPC on `listener`.
 pub(crate) fn serve(listener: TcpListener, service: LogsServiceServer<Collector>) -> JoinHandle<()> {
     listener.set_nonblocking(true).expect("a socket");
     let incoming = tokio::net::TcpListener::from_std(listener).expect("in a runtime");

@@ -1,20 +1,21 @@
-//! What an error says, with what caused it.
+//! Formats an error together with its sources.
 
 use std::error::Error;
 
-/// The error and its causes, each once: many a message repeats that of its source.
+/// The message of `error`, followed by those of its sources. A source whose text is already in the message is
+/// skipped, because many messages repeat that of their source.
 #[must_use]
-pub fn causes(mut error: &dyn Error) -> String {
-    let mut said = error.to_string();
+pub fn error_chain(mut error: &dyn Error) -> String {
+    let mut message = error.to_string();
     while let Some(cause) = error.source() {
         let text = cause.to_string();
-        if !said.contains(&text) {
-            said.push_str(": ");
-            said.push_str(&text);
+        if !message.contains(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
         }
         error = cause;
     }
-    said
+    message
 }
 
 #[cfg(test)]
@@ -30,11 +31,11 @@ mod tests {
     struct Refused(#[source] Repeats);
 
     #[test]
-    fn each_cause_is_said_once() {
+    fn each_cause_is_shown_once() {
         let denied = std::io::Error::from_raw_os_error(1);
-        let said = causes(&Refused(Repeats(denied)));
+        let message = error_chain(&Refused(Repeats(denied)));
         assert_eq!(
-            said,
+            message,
             "the object was refused: the map cannot be made: Operation not permitted (os error 1)"
         );
     }

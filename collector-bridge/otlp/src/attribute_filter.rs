@@ -1,4 +1,4 @@
-//! Which attributes a record carries.
+//! The attributes that a record may carry, and the filter that selects those that are sent.
 
 use thiserror::Error;
 
@@ -6,7 +6,7 @@ use crate::names;
 
 macro_rules! attributes {
     ($($(#[$meta:meta])* $variant:ident = $name:ident, $standard:literal;)*) => {
-        /// An attribute of a record.
+        /// An attribute of a log record or a span.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(u8)]
         #[expect(missing_docs, reason = "each is documented under its name in `names`")]
@@ -15,12 +15,12 @@ macro_rules! attributes {
         impl Attribute {
             const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// The key.
+            /// The key of the attribute.
             pub(crate) const fn key(self) -> &'static str {
                 match self { $(Self::$variant => names::$name),* }
             }
 
-            /// Whether the standard profile has it.
+            /// Whether the standard attribute profile (`attributes.profile`) has the attribute.
             const fn in_standard(self) -> bool {
                 match self { $(Self::$variant => $standard),* }
             }
@@ -71,7 +71,7 @@ attributes! {
     FailureCount = ACCEPTD_FAILURE_COUNT, true;
     OverflowCount = ACCEPTD_OVERFLOW_COUNT, true;
     Interval = ACCEPTD_INTERVAL_DURATION_NS, true;
-    /// Of the agent itself, where it is what the event is about.
+    /// The tier of the agent in events about the agent itself, where it is not context but the subject.
     AgentTier = ACCEPTD_CAPTURE_TIER, true;
     Missing = ACCEPTD_CAPTURE_MISSING, true;
     LossReason = ACCEPTD_LOSS_REASON, true;
@@ -92,32 +92,35 @@ attributes! {
 }
 
 impl Attribute {
-    /// Whether it says where and how an event was seen, not what happened.
+    /// Whether the attribute is context: where and how an event was captured, not what happened.
     pub(crate) const fn is_context(self) -> bool {
         matches!(self, Self::NetnsInode | Self::ThreadId | Self::ThreadName | Self::CaptureTier)
     }
 }
 
-/// A name in `attributes.include` or `attributes.exclude` that no record has.
+/// A name in `attributes.include` or `attributes.exclude` that is not the name of an attribute.
 #[derive(Debug, Error)]
 #[error("no record has an attribute `{0}`")]
 pub struct UnknownAttribute(String);
 
-/// Which attributes are sent, and how long a text may be.
+/// Selects the attributes that are sent, and bounds the length of their texts.
 #[derive(Debug, Clone)]
-pub struct Profile {
-    wanted: u64,
+pub struct AttributeFilter {
+    /// One bit for each attribute that is sent.
+    included: u64,
+    /// One bit for each attribute that is excluded by name.
     excluded: u64,
     pub(crate) event_name_attribute: bool,
     pub(crate) value_length: usize,
 }
 
-impl Profile {
-    /// The full or the standard profile, plus `include`, less `exclude`. `event_name_attribute` also sends the event
-    /// name as `otel.event.name`; texts are cut at `value_length` bytes.
+impl AttributeFilter {
+    /// A filter with the full or the standard attribute profile, plus the names in `include`, without the
+    /// names in `exclude`. `event_name_attribute` also sends the event name as the attribute
+    /// `otel.event.name`. Texts are cut at `value_length` bytes.
     ///
     /// # Errors
-    /// A name that the record does not have.
+    /// A name in `include` or `exclude` is not the name of an attribute.
     pub fn new(
         full: bool,
         include: &[String],
@@ -125,27 +128,27 @@ impl Profile {
         event_name_attribute: bool,
         value_length: usize,
     ) -> Result<Self, UnknownAttribute> {
-        let (mut wanted, mut excluded) = (0, 0);
+        let (mut included, mut excluded) = (0, 0);
         for &attribute in Attribute::ALL {
             if full || attribute.in_standard() {
-                wanted |= bit(attribute);
+                included |= bit(attribute);
             }
         }
         for name in include {
-            wanted |= named(name)?;
+            included |= bits_of_key(name)?;
         }
         for name in exclude {
-            excluded |= named(name)?;
+            excluded |= bits_of_key(name)?;
         }
-        Ok(Self { wanted: wanted & !excluded, excluded, event_name_attribute, value_length })
+        Ok(Self { included: included & !excluded, excluded, event_name_attribute, value_length })
     }
 
     /// Whether the attribute is sent.
-    pub(crate) fn wants(&self, attribute: Attribute) -> bool {
-        self.wanted & bit(attribute) != 0
+    pub(crate) fn includes(&self, attribute: Attribute) -> bool {
+        self.included & bit(attribute) != 0
     }
 
-    /// Whether the attribute was left out by name.
+    /// Whether the attribute is excluded by name.
     pub(crate) fn excludes(&self, attribute: Attribute) -> bool {
         self.excluded & bit(attribute) != 0
     }
@@ -155,8 +158,8 @@ fn bit(attribute: Attribute) -> u64 {
     1 << attribute as u8
 }
 
-/// The bits of the attributes with this key.
-fn named(name: &str) -> Result<u64, UnknownAttribute> {
+/// The bits of the attributes with this key. Two attributes may share a key.
+fn bits_of_key(name: &str) -> Result<u64, UnknownAttribute> {
     let found = Attribute::ALL.iter().filter(|attribute| attribute.key() == name);
     match found.fold(0, |bits, attribute| bits | bit(*attribute)) {
         0 => Err(UnknownAttribute(name.to_owned())),
