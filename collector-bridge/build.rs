@@ -1,9 +1,10 @@
-//! Builds the eBPF programs (`../ebpf`) with their own pinned nightly and hands their path to the crate.
+//! Builds the eBPF programs (`../ebpf`) with their own pinned nightly, and passes the path of the object file
+//! to the crate as `ACCEPTD_EBPF_OBJECT`.
 
 use std::{env, path::Path, process::Command};
 
 fn main() {
-    // As it is now: a checkout may have been moved since this script was compiled.
+    // Read at run time: the checkout may have been moved since this script was compiled.
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");
     let programs = root.join("ebpf");
     for input in
@@ -14,7 +15,8 @@ fn main() {
     let toolchain_file = std::fs::read_to_string(programs.join("rust-toolchain.toml")).unwrap_or_default();
     let toolchain = toolchain_file.split('"').nth(1).unwrap_or("nightly");
 
-    // One folder for all profiles and targets of the agent: the programs are the same for each.
+    // All profiles and targets of the agent share one target folder, because the programs are the same for
+    // each.
     let target = root.join("target/ebpf");
     let tools = root.join("target/tools/bin");
     let path = env::var("PATH")
@@ -22,7 +24,8 @@ fn main() {
     let mut build = Command::new("rustup");
     build.args(["run", toolchain, "cargo", "build", "--release", "--locked"]);
     build.current_dir(&programs).env("PATH", path).env("CARGO_TARGET_DIR", &target);
-    // What the outer cargo set for the host would override ebpf/.cargo/config.toml.
+    // The outer cargo sets these for the host; they would override ebpf/.cargo/config.toml and the pinned
+    // toolchain.
     for variable in [
         "RUSTC",
         "RUSTC_WRAPPER",
@@ -38,7 +41,7 @@ fn main() {
         built,
         "the eBPF programs did not build: `cargo xtask setup` installs {toolchain}, rust-src and bpf-linker"
     );
-    // A copy: the next build may replace that one at any time.
+    // A copy, because a later build may replace the original at any time.
     let object = Path::new(&env::var("OUT_DIR").unwrap_or_default()).join("acceptd-ebpf");
     let copied = std::fs::copy(target.join("bpfel-unknown-none/release/acceptd-ebpf"), &object);
     assert!(copied.is_ok(), "the eBPF object is not where it was built: {copied:?}");

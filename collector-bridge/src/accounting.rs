@@ -1,4 +1,4 @@
-//! Counts every event once, by what became of it, and records what was lost.
+//! Accounting: counts every event once, by its outcome (`ledger`), and reports losses (`gaps`).
 
-pub mod gaps;
-pub mod ledger;
+pub(crate) mod gaps;
+pub(crate) mod ledger;

@@ -1,34 +1,27 @@
-//! The kernel side of the agent: load the programs, attach them, drain their ring, read their counters.
+//! The kernel side of the agent: loads and attaches the eBPF programs, decodes the samples in their ring
+//! buffer, and reads and trims their maps.
 
-pub mod anchor;
+pub(crate) mod anchor;
 mod attach;
-pub mod attached;
-pub mod counters;
-pub mod decode;
+pub(crate) mod attached;
+pub(crate) mod connections;
+pub(crate) mod counters;
+pub(crate) mod decode;
 mod error;
-pub mod failures;
-pub mod figures;
+pub(crate) mod failures;
 pub mod filter;
-pub mod hooks;
-pub mod lives;
-pub mod loader;
+pub(crate) mod hooks;
+mod loader;
+mod map;
 pub mod offsets;
-pub mod peers;
+pub(crate) mod peers;
 mod pins;
-pub mod ring;
+pub mod program_stats;
+pub(crate) mod ring;
 mod settings;
-pub mod survey;
+mod survey;
 
-use aya::maps::MapError;
-pub use error::{Capture, LoadError, Missing};
-pub use hooks::{Tier, Wanted};
+pub use error::{CaptureMode, LoadError, MissingFeature};
+pub use hooks::{OptionalHooks, Tier};
 pub use loader::{Programs, load};
-pub use settings::{Settings, Traces};
-
-/// What came of removing a key that may be gone already: a program, or another look, may have removed it.
-fn gone(removed: Result<(), MapError>) -> Result<(), MapError> {
-    match removed {
-        Err(MapError::KeyNotFound) => Ok(()),
-        other => other,
-    }
-}
+pub use settings::{LoadSettings, TraceSettings};

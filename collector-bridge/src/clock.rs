@@ -1,65 +1,60 @@
-//! From the kernel's boot clock to the wall clock.
+//! Converts the kernel's boot clock, which all samples use, to the wall clock, which all records use.
 
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// How often the two clocks are compared again: NTP steps and slews the wall clock under a running agent.
-const ANCHOR_FOR: Duration = Duration::from_secs(1);
+/// How long a comparison of the two clocks is used. NTP steps and slews the wall clock of a running host.
+const ANCHOR_LIFETIME: Duration = Duration::from_secs(1);
 
-/// The difference between `CLOCK_REALTIME` and `CLOCK_BOOTTIME`, measured again and again.
+/// The difference between `CLOCK_REALTIME` and `CLOCK_BOOTTIME`, measured again every second.
 #[derive(Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     boot_to_real_ns: u64,
     anchored: Instant,
 }
 
 impl Clock {
-    /// A clock anchored now.
+    /// Measures the difference now.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { boot_to_real_ns: measure(), anchored: Instant::now() }
     }
 
-    /// Measures the difference again if it is older than a second.
-    pub fn refresh(&mut self) {
-        if self.anchored.elapsed() >= ANCHOR_FOR {
+    /// Measures the difference again if the last measurement is older than a second.
+    pub(crate) fn refresh(&mut self) {
+        if self.anchored.elapsed() >= ANCHOR_LIFETIME {
             *self = Self::new();
         }
     }
 
-    /// Nanoseconds since the Unix epoch of an instant of the boot clock.
+    /// A time on `CLOCK_BOOTTIME`, in nanoseconds, as nanoseconds since the Unix epoch.
     #[must_use]
-    pub fn unix_nanos(&self, boot_ns: u64) -> u64 {
+    pub(crate) fn unix_nanos(&self, boot_ns: u64) -> u64 {
         boot_ns.saturating_add(self.boot_to_real_ns)
     }
 
-    /// Nanoseconds since the Unix epoch when the host booted, by this anchor.
+    /// When the host booted, nanoseconds since the Unix epoch.
     #[must_use]
-    pub fn boot_time_unix_nanos(&self) -> u64 {
+    pub(crate) fn boot_time_unix_nanos(&self) -> u64 {
         self.boot_to_real_ns
     }
 }
 
-impl Default for Clock {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Nanoseconds since the Unix epoch, now.
+/// Now, nanoseconds since the Unix epoch.
 #[must_use]
-pub fn now_unix_nanos() -> u64 {
+pub(crate) fn now_unix_nanos() -> u64 {
     nanos(clock_gettime(ClockId::Realtime))
 }
 
-/// Nanoseconds on `CLOCK_BOOTTIME`, now.
+/// Now, nanoseconds on `CLOCK_BOOTTIME`.
 #[must_use]
-pub fn now_boot_nanos() -> u64 {
+pub(crate) fn now_boot_nanos() -> u64 {
     nanos(clock_gettime(ClockId::Boottime))
 }
 
-/// The tightest of a few comparisons: between the reads of one the thread may have been preempted.
+/// The difference between the two clocks, in nanoseconds. Takes the fastest of five comparisons,
+/// because the kernel may preempt the thread between the clock reads of a comparison.
 fn measure() -> u64 {
     let compare = || {
         let before = now_boot_nanos();

@@ -1,16 +1,16 @@
-//! The subcommands, one file each.
+//! The subcommands, one file each, and what they share: how a command reports an error and ends.
 
 pub mod check;
 pub mod cli;
 pub mod config;
 pub mod events;
-pub mod logging;
+mod logging;
 pub mod receive;
 pub mod replay;
 pub mod run;
 pub mod shell;
+mod signals;
 pub mod status;
-pub mod stop;
 
 use std::{fmt::Display, io::Write as _, process::ExitCode};
 
@@ -18,25 +18,25 @@ use crate::cmd::cli::EXIT_USAGE;
 
 /// Prints the version.
 pub fn version() -> ExitCode {
-    // Nobody is left to tell when the standard output is gone.
+    // If standard output is closed, the error cannot be reported either.
     _ = writeln!(std::io::stdout(), "acceptd {}", env!("CARGO_PKG_VERSION"));
     ExitCode::SUCCESS
 }
 
-/// Ends a command that failed while it worked: one message with its causes, exit code 1.
-fn failed(error: &anyhow::Error) -> ExitCode {
-    complain(&format_args!("{error:#}"));
+/// Reports an error of a command that started: one message with its causes, exit code 1.
+fn failure(error: &anyhow::Error) -> ExitCode {
+    print_error(&format_args!("{error:#}"));
     ExitCode::FAILURE
 }
 
-/// Ends a command whose configuration cannot be used: one line for each problem, exit code 64.
-fn unusable(problems: impl IntoIterator<Item = impl Display>) -> ExitCode {
+/// Reports a configuration or command line that cannot be used: one line for each problem, exit code 64.
+fn usage_error(problems: impl IntoIterator<Item = impl Display>) -> ExitCode {
     for problem in problems {
-        complain(&problem);
+        print_error(&problem);
     }
     ExitCode::from(EXIT_USAGE)
 }
 
-fn complain(message: &dyn Display) {
+fn print_error(message: &dyn Display) {
     _ = writeln!(std::io::stderr(), "acceptd: {message}");
 }

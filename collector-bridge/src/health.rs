@@ -1,9 +1,11 @@
-//! The state of the agent: one snapshot a second, and its views: status, metrics, summary.
+//! The state of the agent: one snapshot, and its views: `/status`, the metrics, and the summary at the end of
+//! a run.
 
-pub mod admin;
-pub mod cost;
-pub mod memory;
-pub mod metrics;
-pub mod snapshot;
-pub mod status;
-pub mod summary;
+pub(crate) mod admin;
+pub(crate) mod memory;
+pub(crate) mod metrics;
+pub(crate) mod snapshot;
+pub(crate) mod status;
+pub(crate) mod summary;
+
+mod cost;

@@ -1,5 +1,5 @@
-//! What acceptd knows of each listener: its owner, its queue and its counts.
+//! The state of each listener: its owner, its accept queue, and what is counted of it for metrics.
 
-pub mod histogram;
-pub mod series;
-pub mod table;
+pub(crate) mod histogram;
+pub(crate) mod series;
+pub(crate) mod table;

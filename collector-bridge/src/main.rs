@@ -1,13 +1,11 @@
-//! `acceptd`: see the library for how one accept becomes an OpenTelemetry event.
+//! The binary `acceptd`: parses the command line and runs one subcommand. The library has everything else.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use acceptd::{
-    cmd,
-    cmd::cli::{
-        Command, {self},
-    },
+use acceptd::cmd::{
+    self,
+    cli::{self, Command},
 };
 
 fn main() -> ExitCode {
@@ -23,7 +21,7 @@ fn main() -> ExitCode {
         Command::Receive(arguments) => cmd::receive::run(&arguments),
         Command::Replay(arguments) => cmd::replay::run(&arguments),
         Command::Config(command) => cmd::config::run(&command),
-        Command::Events { fields: true, .. } => cmd::events::fields(),
+        Command::Events { fields: true, .. } => cmd::events::print_fields(),
         Command::Events { output, .. } => cmd::events::run(output == "json"),
         Command::Completions { shell } => cmd::shell::completions(shell),
         Command::Man { directory } => cmd::shell::man(directory.as_deref()),

@@ -1,13 +1,15 @@
-//! Why acceptd works on this host, works in part, or does not: facts are gathered once ([`gather`]), what they mean is
-//! decided without I/O ([`verdict`]), and said with the remedy ([`report`]).
+//! Why acceptd works on this host, works in part, or does not work: `gather` collects the facts once,
+//! `verdict` judges them without I/O, and `report` shows the verdicts with their remedies.
 
-pub mod canary;
-pub mod facts;
-pub mod gather;
-pub mod heard;
-pub mod report;
-pub mod verdict;
+mod canary;
+pub(crate) mod facts;
+pub(crate) mod gather;
+mod report;
+#[cfg(test)]
+mod troubleshooting;
+mod verdict;
+pub(crate) mod verify;
 
-pub use facts::Facts;
-pub use report::Report;
-pub use verdict::{Item, Verdict, items};
+pub(crate) use facts::Facts;
+pub(crate) use report::Report;
+pub(crate) use verdict::{Item, Verdict, judge};

@@ -1,10 +1,10 @@
-//! `acceptd config …` as a user runs it: exit codes, streams, and what is on them.
+//! `acceptd config …` as a user runs it: exit codes, and the content of stdout and stderr.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "helpers of tests end a test with what they expected")]
+#![expect(clippy::expect_used, reason = "a helper that fails should fail its test")]
 
 use std::process::{Command, Output};
 
-/// Runs the binary with `args` and nothing in its environment but `env`.
+/// Runs the binary with `args` and with `env` as its whole environment.
 fn acceptd(args: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_acceptd"));
     command.args(args).env_clear().envs(env.iter().copied()).output().expect("the binary starts")
@@ -14,7 +14,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("the output is text")
 }
 
-/// A file that `--config` accepts and that says nothing, so that the machine's own file is not read.
+/// An empty configuration file, so that the file of the machine is not read.
 const EMPTY: &str = "/dev/null";
 
 #[test]
@@ -54,7 +54,7 @@ fn show_prints_values_with_origins_and_no_secret() {
 }
 
 #[test]
-fn mistakes_exit_with_64_and_say_so_on_standard_error() {
+fn mistakes_exit_with_64_and_a_message_on_standard_error() {
     for (args, env, message) in [
         (
             &["config", "validate", "--config", EMPTY, "--endpoint", "h:0"][..],

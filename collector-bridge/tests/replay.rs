@@ -1,6 +1,7 @@
-//! `acceptd replay` as a user runs it: what files have arrives, what is wrong with them is said.
+//! `acceptd replay` as a user runs it: the requests in the files arrive, and unreadable ones are reported on
+//! stderr.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "helpers of tests end a test with what they expected")]
+#![expect(clippy::expect_used, reason = "a helper that fails should fail its test")]
 
 use std::{
     fs,
@@ -76,26 +77,26 @@ fn numbers(arrived: &Arrived) -> Vec<u64> {
 }
 
 #[test]
-fn lines_of_otlp_json_arrive_as_what_they_were() {
+fn lines_of_otlp_json_arrive_unchanged() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("all.jsonl");
     let mut text = Vec::new();
-    let mut printer = Printer::new(acceptd_otlp::Output::OtlpJson, false);
+    let mut printer = Printer::new(acceptd_otlp::PrintFormat::OtlpJson, false);
     for received in [Received::Logs(logs(1..=3)), Received::Traces(traces()), Received::Logs(logs(4..=5))] {
         printer.print(&mut text, &received).expect("printed");
     }
     fs::write(&file, text).expect("written");
     let (address, arrived) = receive();
     let output = replay(address, &[], &[&file]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("6 records: 6 acknowledged, 0 rejected, 0 dropped"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("6 records: 6 acknowledged, 0 rejected, 0 dropped"), "{stderr}");
     assert_eq!(numbers(&arrived), [1, 2, 3, 4, 5]);
     assert!(arrived.lock().expect("no panic").contains(&Received::Traces(traces())));
 }
 
 #[test]
-fn what_cannot_be_read_is_named_and_the_rest_arrives() {
+fn unreadable_lines_are_reported_and_the_rest_arrives() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("bad.jsonl");
     let good = serde_json::to_string(&logs([7])).expect("JSON");
@@ -106,22 +107,25 @@ fn what_cannot_be_read_is_named_and_the_rest_arrives() {
     .expect("written");
     let (address, arrived) = receive();
     let output = replay(address, &[], &[&file]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
     for line in ["line 1: not JSON", "line 3: not OTLP", "line 5: not OTLP", "line 6: not JSON"] {
-        assert!(said.contains(line), "{line}: {said}");
+        assert!(stderr.contains(line), "{line}: {stderr}");
     }
-    assert!(said.contains("1 records: 1 acknowledged") && said.contains("4 requests left out"), "{said}");
+    assert!(
+        stderr.contains("1 records: 1 acknowledged") && stderr.contains("4 requests skipped"),
+        "{stderr}"
+    );
     assert_eq!(numbers(&arrived), [7]);
 
     let output = replay(address, &[], &[&folder.path().join("none")]);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("cannot read") && said.contains("No such file"), "{said}");
+    assert!(stderr.contains("cannot read") && stderr.contains("No such file"), "{stderr}");
 }
 
 #[test]
-fn segments_of_a_spool_arrive_in_requests_of_the_size_that_is_asked_for() {
+fn segments_of_a_spool_arrive_in_requests_of_the_configured_size() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = SpoolConfig {
         folder: folder.path().to_owned(),
@@ -145,25 +149,25 @@ fn segments_of_a_spool_arrive_in_requests_of_the_size_that_is_asked_for() {
     let (address, arrived) = receive();
     let output =
         replay(address, &["--set", "batch.max_bytes=16KiB", "--set", "queue.max_bytes=16KiB"], &[&segment]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("kind 99"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("kind 99"), "{stderr}");
     assert_eq!(numbers(&arrived), (1..=1010).collect::<Vec<_>>());
     let largest = arrived.lock().expect("no panic").iter().map(Received::records).max();
     assert!(largest < Some(1000), "{largest:?}");
 
-    // In the body of the first.
+    // A byte in the body of the first frame.
     bytes[100] ^= 1;
     fs::write(&segment, bytes).expect("written");
     let (address, arrived) = receive();
     let output = replay(address, &[], &[&segment]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("are damaged"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("are damaged"), "{stderr}");
     assert_eq!(numbers(&arrived), (1001..=1010).collect::<Vec<_>>());
 }
 
 #[test]
-fn without_an_endpoint_it_says_how_to_name_one() {
+fn without_an_endpoint_the_message_names_the_flag() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_acceptd"));
     let output =
         command.env_clear().args(["replay", "--config", "/dev/null", "x"]).output().expect("it starts");

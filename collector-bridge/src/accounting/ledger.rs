@@ -1,163 +1,169 @@
-//! What happened to every event from the hook to the pipeline, each term counted on its own where it happens.
+//! The capture ledger: counts every event from the hook to the batches by its outcome.
 //!
-//! The equations of the ledger can therefore fail, and [`CaptureLedger::check`] says which did.
+//! Each term is counted on its own, where it happens. The equations of the ledger can therefore fail, and
+//! [`CaptureLedger::check`] says which one does.
 
 use acceptd_common::Counter;
 use serde::Serialize;
 
 use crate::bpf::counters::KernelCounts;
 
-/// What the drain thread counted.
+/// The counts of the drain thread since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DrainCounts {
-    /// Samples taken from the ring.
+    /// Samples read from the ring.
     pub read: u64,
     /// Samples that could not be decoded.
     pub malformed: u64,
-    /// Samples that became events.
+    /// Samples that were decoded.
     pub decoded: u64,
-    /// Events that only the agent needed, and that are no records.
+    /// Decoded samples that only the agent itself needs, or that the configuration excludes: they are no
+    /// records.
     pub bookkeeping: u64,
-    /// Records made without a sample: what was found of listeners.
+    /// Records made without a sample: of listeners that were surveyed, of counted failures, of the agent
+    /// itself.
     pub made: u64,
-    /// Times that a listener was not kept because there were too many.
+    /// How often a listener was not kept because the listener table was full.
     pub listeners_beyond: u64,
-    /// Accepts that another record stands for (`overload.max_records_per_second`).
+    /// Accepts that another record represents (`overload.max_records_per_second`).
     pub thinned: u64,
-    /// Records handed to the destinations.
+    /// Records added to a batch.
     pub records: u64,
     /// Records refused because one alone exceeds `batch.max_bytes`.
     pub too_large: u64,
-    /// Spans handed to their destination.
+    /// Spans added to a batch.
     pub spans: u64,
     /// Spans refused because one alone exceeds `batch.max_bytes`.
     pub spans_too_large: u64,
 }
 
-/// The ledger of one capture epoch, from the hook to the batches. Counts of events.
+/// The ledger of one run, from the hook to the batches. Counts of events. The field names are those of the
+/// JSON in the summary and in `/status`.
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub struct CaptureLedger {
+pub(crate) struct CaptureLedger {
     /// Returns of accept that the hooks saw.
-    pub seen: u64,
-    /// Other events: related calls, abandoned connections, closed listeners.
-    pub other: u64,
-    /// Left out, by reason.
-    pub filtered: Filtered,
-    /// The agent's own, left out.
+    pub(crate) seen: u64,
+    /// Other events that the hooks saw: socket calls, abandoned connections, closed listeners, closed
+    /// connections.
+    pub(crate) other: u64,
+    /// Excluded by family or by `filter.*`.
+    pub(crate) filtered: Filtered,
+    /// Accepts of the agent itself, excluded unless `filter.self` is set.
     #[serde(rename = "self")]
-    pub own: u64,
-    /// Only counted, by reason.
-    pub aggregated: Aggregated,
-    /// Lost before they were a sample, by reason.
-    pub lost: Lost,
-    /// Samples handed to the ring.
-    pub submitted: u64,
-    /// Samples in the ring that were not read yet.
-    pub in_ring: u64,
+    pub(crate) own: u64,
+    /// Accepts that are only counted, by reason.
+    pub(crate) aggregated: Aggregated,
+    /// Events lost before they became a sample, by reason.
+    pub(crate) lost: Lost,
+    /// Samples submitted to the ring.
+    pub(crate) submitted: u64,
+    /// Samples in the ring that are not read yet.
+    pub(crate) in_ring: u64,
     /// Samples that could not be decoded.
-    pub malformed: u64,
-    /// Samples that became events.
-    pub decoded: u64,
-    /// Events that only the agent needed, and that are no records.
-    pub bookkeeping: u64,
-    /// Records made without a sample.
-    pub made: u64,
-    /// Accepts that another record stands for.
-    pub thinned: u64,
-    /// Records handed to the destinations.
-    pub records: u64,
-    /// Records dropped because one alone exceeds `batch.max_bytes`.
-    pub too_large: u64,
-    /// Spans handed to their destination. They stand beside the records.
-    pub spans: u64,
-    /// Spans dropped because one alone exceeds `batch.max_bytes`.
-    pub spans_too_large: u64,
+    pub(crate) malformed: u64,
+    /// Samples that were decoded.
+    pub(crate) decoded: u64,
+    /// See [`DrainCounts::bookkeeping`].
+    pub(crate) bookkeeping: u64,
+    /// See [`DrainCounts::made`].
+    pub(crate) made: u64,
+    /// See [`DrainCounts::thinned`].
+    pub(crate) thinned: u64,
+    /// Records added to a batch.
+    pub(crate) records: u64,
+    /// Records refused because one alone exceeds `batch.max_bytes`.
+    pub(crate) too_large: u64,
+    /// Spans added to a batch. Not part of the equations.
+    pub(crate) spans: u64,
+    /// Spans refused because one alone exceeds `batch.max_bytes`. Not part of the equations.
+    pub(crate) spans_too_large: u64,
     /// Records with `acceptd.accept.verified=false`, by reason. Not a loss.
-    pub unverified: Unverified,
-    /// What could not be remembered because a map was full. Not a loss of an event.
-    pub forgotten: Forgotten,
+    pub(crate) unverified: Unverified,
+    /// Things that the agent could not keep because a map or table was full. Not a loss of an event.
+    pub(crate) forgotten: Forgotten,
 }
 
 /// See [`CaptureLedger::filtered`].
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub struct Filtered {
-    /// Families that this version does not record.
-    pub family: u64,
-    /// What `filter.*` does not let pass.
-    pub filter: u64,
+pub(crate) struct Filtered {
+    /// Sockets of a family that this version does not record.
+    pub(crate) family: u64,
+    /// Events that `filter.*` excludes.
+    pub(crate) filter: u64,
 }
 
 /// See [`CaptureLedger::aggregated`].
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub struct Aggregated {
-    /// `EAGAIN`.
-    pub again: u64,
-    /// `EINTR`, `ERESTART*`.
-    pub interrupted: u64,
-    /// Failures beyond the budget of records.
-    pub failure_budget: u64,
-    /// Failures without a listening socket.
-    pub no_listener: u64,
+pub(crate) struct Aggregated {
+    /// Failed with `EAGAIN`: the queue was empty.
+    pub(crate) again: u64,
+    /// Failed with `EINTR` or `ERESTART*`: a signal interrupted the call.
+    pub(crate) interrupted: u64,
+    /// Failures beyond `capture.failure_budget`.
+    pub(crate) failure_budget: u64,
+    /// Failures on a descriptor that is no listening socket.
+    pub(crate) no_listener: u64,
 }
 
 /// See [`CaptureLedger::lost`].
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub struct Lost {
+pub(crate) struct Lost {
     /// The ring was full.
-    pub ring: u64,
-    /// Both sockets were gone before the hook could look.
-    pub sockets_gone: u64,
-    /// The kernel did not show the end of the call.
-    pub unended: u64,
+    pub(crate) ring: u64,
+    /// Both sockets were gone before the hook could read them.
+    pub(crate) sockets_gone: u64,
+    /// The hooks missed the exit of the call.
+    pub(crate) unended: u64,
 }
 
 /// See [`CaptureLedger::unverified`].
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub struct Unverified {
-    /// Established before the start, or not by a three-way handshake.
-    pub not_pending: u64,
-    /// Connections that could not be remembered.
-    pub pending_full: u64,
-    /// The descriptor was closed or replaced.
-    pub fd_gone: u64,
+pub(crate) struct Unverified {
+    /// The connection was established before the start, or not by a three-way handshake.
+    pub(crate) not_pending: u64,
+    /// The map of pending connections was full.
+    pub(crate) pending_full: u64,
+    /// The descriptor was closed or replaced before the hook could read it.
+    pub(crate) fd_gone: u64,
     /// The socket has no cookie.
-    pub no_cookie: u64,
-    /// Completions of io_uring that may have been accepts and are no records: nothing proves it. Stands beside the
-    /// equations.
-    pub io_uring: u64,
+    pub(crate) no_cookie: u64,
+    /// Completions of io_uring that may have been accepts, but that no hook can prove: they are no records,
+    /// and not part of the equations.
+    pub(crate) io_uring: u64,
 }
 
 /// See [`CaptureLedger::forgotten`].
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub struct Forgotten {
-    /// Failures that are in no count of `acceptd.listener.failures`.
-    pub failures: u64,
+pub(crate) struct Forgotten {
+    /// Failures that no count of `acceptd.listener.failures` includes.
+    pub(crate) failures: u64,
     /// Calls whose blocked time is absent.
-    pub blocked_times: u64,
-    /// Connections of the agent that are not known as its own.
-    pub own_connections: u64,
-    /// Times that a listener was not kept: nothing is said of its health.
-    pub listeners: u64,
-    /// Connections whose trace has no root, because their end could not be seen.
-    pub traces: u64,
-    /// Connections that are not in `acceptd.connection.*`.
-    pub lives: u64,
-    /// Connections within the host of which nobody is told who connected.
-    pub peers: u64,
+    pub(crate) blocked_times: u64,
+    /// Connections of the agent that it cannot tell from those of other processes.
+    pub(crate) own_connections: u64,
+    /// How often a listener was not kept: it has no metrics and no events.
+    pub(crate) listeners: u64,
+    /// Connections whose trace has no root span, because their end cannot be seen.
+    pub(crate) traces: u64,
+    /// Connections that `acceptd.connection.*` does not count.
+    pub(crate) lives: u64,
+    /// Connections within the host whose client process is not recorded.
+    pub(crate) peers: u64,
 }
 
 impl Lost {
-    /// All of them.
+    /// The sum of all reasons.
     #[must_use]
-    pub const fn sum(&self) -> u64 {
+    pub(crate) const fn sum(&self) -> u64 {
         self.ring + self.sockets_gone + self.unended
     }
 }
 
 impl CaptureLedger {
-    /// The ledger of these counts. While the programs run, `kernel` must have been read after `drain`.
+    /// The ledger of these counts. While the programs run, `kernel` must have been read after `drain`, or
+    /// more samples may have been read than submitted.
     #[must_use]
-    pub fn new(kernel: &KernelCounts, drain: &DrainCounts) -> Self {
+    pub(crate) fn new(kernel: &KernelCounts, drain: &DrainCounts) -> Self {
         let submitted = kernel.get(Counter::Submitted);
         Self {
             seen: kernel.get(Counter::Seen),
@@ -176,7 +182,7 @@ impl CaptureLedger {
             lost: Lost {
                 ring: kernel.get(Counter::LostRing),
                 sockets_gone: kernel.get(Counter::SocketsGone),
-                unended: kernel.get(Counter::Unended),
+                unended: kernel.get(Counter::MissedExit),
             },
             submitted,
             in_ring: submitted.saturating_sub(drain.read),
@@ -197,22 +203,22 @@ impl CaptureLedger {
                 io_uring: kernel.get(Counter::Unproven),
             },
             forgotten: Forgotten {
-                failures: kernel.get(Counter::FailureUntold),
-                blocked_times: kernel.get(Counter::BlockedFull),
+                failures: kernel.get(Counter::FailureUncounted),
+                blocked_times: kernel.get(Counter::BlockedTimesFull),
                 own_connections: kernel.get(Counter::OwnFull),
                 listeners: drain.listeners_beyond,
-                traces: kernel.get(Counter::OpenFull),
-                lives: kernel.get(Counter::LivesFull),
-                peers: kernel.get(Counter::PeersFull),
+                traces: kernel.get(Counter::TracedFull),
+                lives: kernel.get(Counter::ConnectionStatsFull),
+                peers: kernel.get(Counter::ClientsFull),
             },
         }
     }
 
-    /// The equations that hold after a drained stop.
+    /// Checks the equations, which hold after a drained stop.
     ///
     /// # Errors
-    /// The first equation that does not add up, with its numbers.
-    pub fn check(&self) -> Result<(), String> {
+    /// The first equation that does not hold, with its numbers.
+    pub(crate) fn check(&self) -> Result<(), String> {
         let Self { aggregated, lost, .. } = self;
         let aggregated =
             aggregated.again + aggregated.interrupted + aggregated.failure_budget + aggregated.no_listener;
@@ -235,6 +241,7 @@ impl CaptureLedger {
     }
 }
 
+/// Checks that the sum of `right` is `left`.
 fn equal(equation: &str, left: u64, right: &[u64]) -> Result<(), String> {
     if left == right.iter().sum::<u64>() {
         Ok(())
@@ -248,17 +255,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_of_seen_is_in_the_first_equation() {
+    fn every_outcome_is_in_the_first_equation() {
         let mut kernel = KernelCounts::default();
         let mut seen = 0;
-        for (value, part) in (1..).zip(Counter::PARTS_OF_SEEN) {
+        for (value, part) in (1..).zip(Counter::OUTCOMES) {
             kernel = kernel.with(part, value);
             seen += value;
         }
         let read = kernel.get(Counter::Submitted);
         let drain = DrainCounts { read, decoded: read, records: read, ..DrainCounts::default() };
         assert_eq!(CaptureLedger::new(&kernel.with(Counter::Seen, seen), &drain).check(), Ok(()));
-        for part in Counter::PARTS_OF_SEEN {
+        for part in Counter::OUTCOMES {
             let off_by_one = kernel.with(Counter::Seen, seen).with(part, kernel.get(part) + 1);
             CaptureLedger::new(&off_by_one, &drain).check().expect_err("one too many");
         }

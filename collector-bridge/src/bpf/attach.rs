@@ -1,8 +1,8 @@
-//! Loading and attaching one program, whatever it is attached to.
+//! Loads and attaches one eBPF program of any kind: BTF tracepoint, fentry, fexit, LSM hook or iterator.
 
 use std::{any::Any, fs};
 
-use acceptd_otlp::causes::causes;
+use acceptd_otlp::error_chain;
 use aya::{
     Btf, BtfError, Ebpf,
     programs::{BtfTracePoint, FEntry, FExit, Iter, Lsm, ProgramError},
@@ -10,36 +10,36 @@ use aya::{
 
 use super::{
     error::LoadError,
-    hooks::{Hook, Point},
+    hooks::{AttachPoint, Hook},
 };
 
-/// Keeps a program attached until it is dropped.
+/// Keeps a program attached; dropping the link detaches the program.
 pub(super) type Link = Box<dyn Any + Send>;
 
 /// Loads the hook's program and attaches it.
 ///
 /// # Errors
-/// When the kernel refuses, with its reason.
+/// When the kernel refuses the program, with the kernel's reason and the verifier's log.
 pub(super) fn attach(object: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<Link, LoadError> {
     let program = object.program_mut(hook.program).ok_or(LoadError::Incomplete(hook.program))?;
     let attached: Result<Link, ProgramError> = match hook.point {
-        Point::Tracepoint(name) => program.try_into().and_then(|program: &mut BtfTracePoint| {
+        AttachPoint::Tracepoint(name) => program.try_into().and_then(|program: &mut BtfTracePoint| {
             program.load(name, btf)?;
             let link = program.attach()?;
             Ok(Box::new(program.take_link(link)?) as Link)
         }),
-        Point::Entry(function) => program.try_into().and_then(|program: &mut FEntry| {
+        AttachPoint::Entry(function) => program.try_into().and_then(|program: &mut FEntry| {
             program.load(function, btf)?;
             let link = program.attach()?;
             Ok(Box::new(program.take_link(link)?) as Link)
         }),
-        Point::Exit(function) => program.try_into().and_then(|program: &mut FExit| {
+        AttachPoint::Exit(function) => program.try_into().and_then(|program: &mut FExit| {
             program.load(function, btf)?;
             let link = program.attach()?;
             Ok(Box::new(program.take_link(link)?) as Link)
         }),
-        Point::Security(name) => {
-            // The kernel would take it, and never run it.
+        AttachPoint::Security(name) => {
+            // Without the module the kernel accepts the program but never runs it.
             if !is_security_module_active("bpf") {
                 return Err(LoadError::SecurityModule { hook: hook.program });
             }
@@ -50,13 +50,13 @@ pub(super) fn attach(object: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<Link, 
             })
         }
     };
-    attached.map_err(|error| refused(hook.program, &error))
+    attached.map_err(|error| load_error(hook.program, &error))
 }
 
-/// Loads an iterator, which is attached anew for each pass.
+/// Loads an iterator. Each pass attaches the loaded iterator again.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// When the kernel refuses the program.
 pub(super) fn load_iterator(
     object: &mut Ebpf,
     name: &'static str,
@@ -64,38 +64,40 @@ pub(super) fn load_iterator(
     btf: &Btf,
 ) -> Result<(), LoadError> {
     let program = iterator(object, name).ok_or(LoadError::Incomplete(name))?;
-    program.load(target, btf).map_err(|error| refused(name, &error))
+    program.load(target, btf).map_err(|error| load_error(name, &error))
 }
 
+/// The iterator named `name`, or `None` if the object has no such iterator.
 pub(super) fn iterator<'a>(object: &'a mut Ebpf, name: &str) -> Option<&'a mut Iter> {
     object.program_mut(name)?.try_into().ok()
 }
 
-/// Whether a security module is among the active ones; it is taken for one that is not when securityfs is not mounted.
+/// Whether a Linux security module is active. False when securityfs is not mounted, because the list cannot
+/// be read.
 fn is_security_module_active(name: &str) -> bool {
     let active = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     active.trim().split(',').any(|module| module == name)
 }
 
-fn refused(hook: &'static str, error: &ProgramError) -> LoadError {
+fn load_error(hook: &'static str, error: &ProgramError) -> LoadError {
     if let ProgramError::Btf(BtfError::UnknownBtfTypeName { type_name }) = error {
         return LoadError::NoFunction { hook, name: type_name.clone() };
     }
     let ProgramError::LoadError { io_error, verifier_log } = error else {
-        return LoadError::Program { hook, reason: causes(error), verifier_log: String::new() };
+        return LoadError::Program { hook, reason: error_chain(error), verifier_log: String::new() };
     };
     let verifier_log = verifier_log.to_string();
-    // Behind what is wrong the verifier says what it took to see that.
-    let is_epilogue = |line: &str| {
+    // The verifier prints statistics after the line with the error.
+    let is_statistics = |line: &str| {
         ["processed ", "stack depth ", "verification time ", "subprog "]
             .iter()
-            .any(|begin| line.starts_with(begin))
+            .any(|prefix| line.starts_with(prefix))
     };
-    let last_words = verifier_log.lines().rev().find(|line| !line.is_empty() && !is_epilogue(line));
-    let reason = match last_words {
-        Some(words) => format!("{io_error} ({words})"),
+    let last_message = verifier_log.lines().rev().find(|line| !line.is_empty() && !is_statistics(line));
+    let reason = match last_message {
+        Some(message) => format!("{io_error} ({message})"),
         None => io_error.to_string(),
     };
-    tracing::debug!("the verifier on {hook}:\n{verifier_log}");
+    tracing::debug!("verifier log of the program {hook}:\n{verifier_log}");
     LoadError::Program { hook, reason, verifier_log }
 }

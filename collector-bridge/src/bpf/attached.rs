@@ -1,4 +1,5 @@
-//! The programs while they are attached, and the iterators that are run now and then.
+//! The eBPF programs while they are attached, and the iterators that survey what already exists in the
+//! kernel.
 
 use std::{fs::File, os::fd::AsFd as _, time::Duration};
 
@@ -11,140 +12,148 @@ use aya::{
 
 use super::{
     attach::{Link, iterator},
-    figures::Figures,
     hooks::Hook,
     pins,
-    survey::{
-        SurveyError, {self},
-    },
+    program_stats::ProgramStats,
+    survey::{self, SurveyError},
 };
 
-/// A program that runs over everything of a kind that the kernel has.
+/// An iterator: an eBPF program that the kernel runs once for each object of one kind.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Iterator {
+pub(super) struct SurveyProgram {
+    /// The program's name in the object file.
     pub(super) program: &'static str,
-    /// The kind.
+    /// The kind of object, by the kernel's name for the iterator target.
     pub(super) target: &'static str,
-    /// What is gone without it.
+    /// The feature that is missing when the kernel refuses the iterator.
     pub(super) feature: &'static str,
 }
 
-pub(super) const LISTENERS: Iterator = Iterator {
+pub(super) const SURVEY_LISTENERS: SurveyProgram = SurveyProgram {
     program: "survey_listeners",
     target: "task_file",
     feature: "listeners from before the start, and the state of listeners between accepts",
 };
 
-pub(super) const QUEUED: Iterator = Iterator {
+pub(super) const SURVEY_QUEUED: SurveyProgram = SurveyProgram {
     program: "remember_queued",
     target: "tcp",
     feature: "the proof of connections that were queued before the start",
 };
 
-pub(super) const UNENDED: Iterator = Iterator {
-    program: "find_unended",
+pub(super) const SWEEP_IN_FLIGHT: SurveyProgram = SurveyProgram {
+    program: "sweep_in_flight",
     target: "task",
-    feature: "the last accept of a living thread that waited in it while somebody else attached a program to the same function",
+    feature: "the last accept of a living thread that was blocked in it while another tool attached a program to the same function",
 };
 
-pub(super) const ALL_UNENDED: Iterator = Iterator { program: "find_all_unended", ..UNENDED };
+pub(super) const SWEEP_ALL_IN_FLIGHT: SurveyProgram =
+    SurveyProgram { program: "sweep_all_in_flight", ..SWEEP_IN_FLIGHT };
 
-/// No program runs for so long.
-const FINISHING: Duration = Duration::from_millis(20);
+/// Longest time for which a program may still run on another CPU after it was detached.
+const RUN_GRACE: Duration = Duration::from_millis(20);
 
 /// The attached programs.
-pub struct Hooks {
+pub struct AttachedPrograms {
     pub(super) object: Ebpf,
     pub(super) links: Vec<(&'static Hook, Link)>,
-    /// The iterators that are loaded.
+    /// Names of the iterators that the kernel accepted.
     pub(super) iterators: Vec<&'static str>,
-    /// When they were loaded, nanoseconds on `CLOCK_BOOTTIME`.
+    /// When the programs were loaded, nanoseconds on `CLOCK_BOOTTIME`. Marks the entries of this run in the
+    /// pinned maps.
     pub(super) generation: u64,
-    /// Keeps other agents from the pinned maps.
+    /// Lock on the pin directory: keeps other agents from using the pinned maps.
     pub(super) _pins: Option<File>,
 }
 
-impl Hooks {
-    /// The state of every open listener; nothing on a kernel that refused the iterator.
+impl AttachedPrograms {
+    /// The state of every open listener; `None` if the kernel refused the iterator at load time.
     ///
     /// # Errors
     /// When the kernel refuses the pass.
     pub fn survey(&mut self) -> Result<Option<Vec<ListenerState>>, SurveyError> {
-        self.loaded(LISTENERS).map(survey::listeners).transpose()
+        self.iterator(SURVEY_LISTENERS).map(survey::listeners).transpose()
     }
 
-    /// Looks for accepts whose end was not seen, and has what is known of them sent (tier 1).
+    /// Sweeps the in-flight accepts whose exit the programs missed: the iterator sends one sample for each
+    /// (tier 1).
     ///
     /// # Errors
     /// When the kernel refuses the pass.
-    pub fn find_unended(&mut self) -> Result<(), SurveyError> {
-        self.loaded(UNENDED).map_or(Ok(()), survey::pass)
+    pub fn sweep_in_flight(&mut self) -> Result<(), SurveyError> {
+        self.iterator(SWEEP_IN_FLIGHT).map_or(Ok(()), survey::run)
     }
 
-    /// Forgets connections that ended while no agent ran; those that did not were found to be there.
-    pub(super) fn sweep(&mut self) -> Result<(), MapError> {
-        let Some(map) = self.object.map_mut("OPEN_BY_COOKIE") else { return Ok(()) };
-        let gone = pins::sweep(&mut HashMap::try_from(map)?, self.generation)?;
-        tracing::debug!("{gone} connections with a trace ended while no agent ran");
+    /// Evicts traced connections that ended while no agent ran. Call after the survey of queued connections,
+    /// which marks the connections that still exist.
+    ///
+    /// # Errors
+    /// When the kernel refuses to list or remove entries.
+    pub(super) fn evict_ended_connections(&mut self) -> Result<(), MapError> {
+        let Some(map) = self.object.map_mut("TRACED_BY_COOKIE") else { return Ok(()) };
+        let evicted = pins::evict_other_generations(&mut HashMap::try_from(map)?, self.generation)?;
+        tracing::debug!("evicted {evicted} traced connections that ended while no agent ran");
         Ok(())
     }
 
-    /// An iterator, if the kernel took it.
-    pub(super) fn loaded(&mut self, Iterator { program, .. }: Iterator) -> Option<&mut Iter> {
+    /// An iterator, if the kernel accepted it.
+    pub(super) fn iterator(&mut self, SurveyProgram { program, .. }: SurveyProgram) -> Option<&mut Iter> {
         self.iterators.contains(&program).then(|| iterator(&mut self.object, program)).flatten()
     }
 
-    /// The names of the programs that are attached, or loaded for passes.
-    pub fn programs(&self) -> impl std::iter::Iterator<Item = &'static str> {
+    /// The names of the attached programs and of the loaded iterators.
+    pub fn programs(&self) -> impl Iterator<Item = &'static str> {
         self.links.iter().map(|(hook, _)| hook.program).chain(self.iterators.iter().copied())
     }
 
-    /// What the kernel knows of each attached program.
+    /// The kernel's statistics of each attached program.
     #[must_use]
-    pub fn figures(&self) -> Vec<(&'static str, Figures)> {
-        self.links.iter().map(|(hook, _)| (hook.program, self.figures_of(hook))).collect()
+    pub fn stats(&self) -> Vec<(&'static str, ProgramStats)> {
+        self.links.iter().map(|(hook, _)| (hook.program, self.stats_of(hook))).collect()
     }
 
-    /// The attached programs that an accept of ours leads to, and how often each ran.
+    /// The attached programs that the agent's own probe accepts run through, and how often each ran; `None`
+    /// without run statistics.
     #[must_use]
-    pub fn singers(&self) -> Vec<(&'static str, Option<u64>)> {
-        let singers = self.links.iter().filter(|(hook, _)| hook.sings);
-        singers.map(|(hook, _)| (hook.program, self.figures_of(hook).runs)).collect()
+    pub fn probe_path_runs(&self) -> Vec<(&'static str, Option<u64>)> {
+        let on_path = self.links.iter().filter(|(hook, _)| hook.on_probe_path);
+        on_path.map(|(hook, _)| (hook.program, self.stats_of(hook).runs)).collect()
     }
 
-    fn figures_of(&self, hook: &Hook) -> Figures {
+    fn stats_of(&self, hook: &Hook) -> ProgramStats {
         let fd = self.object.program(hook.program).and_then(|program| program.fd().ok());
-        fd.map_or_else(Figures::default, |fd| Figures::of(fd.as_fd()))
+        fd.map_or_else(ProgramStats::default, |fd| ProgramStats::from_fd(fd.as_fd()))
     }
 
-    /// How often the kernel did not run an attached program ([`Figures::recursion_misses`]); `None` when it does not tell.
+    /// How often the kernel skipped an attached program ([`ProgramStats::recursion_misses`]); `None` on
+    /// kernels that do not count it.
     #[must_use]
-    pub fn missed(&self) -> Option<u64> {
-        self.links.iter().map(|(hook, _)| self.figures_of(hook).recursion_misses).sum()
+    pub fn recursion_misses(&self) -> Option<u64> {
+        self.links.iter().map(|(hook, _)| self.stats_of(hook).recursion_misses).sum()
     }
 
-    /// Detaches every program, the last first: what an earlier one needs of a later one it has until its own end. Says what
-    /// [`Hooks::missed`] was then.
+    /// Detaches every program in reverse order, so that each program keeps what it needs from later ones
+    /// while it runs. Returns the final value of [`AttachedPrograms::recursion_misses`].
     ///
     /// # Errors
-    /// When the kernel refuses the last pass over accepts that were not seen to end.
+    /// When the kernel refuses the last pass over in-flight accepts.
     pub fn detach(mut self) -> Result<Option<u64>, SurveyError> {
-        let mut missed = Some(0);
+        let mut misses = Some(0);
         for (hook, link) in std::mem::take(&mut self.links).into_iter().rev() {
             drop(link);
-            let of_this_hook = self.figures_of(hook).recursion_misses;
-            missed = missed.zip(of_this_hook).map(|(sum, misses): (u64, u64)| sum + misses);
+            let of_hook = self.stats_of(hook).recursion_misses;
+            misses = misses.zip(of_hook).map(|(sum, count): (u64, u64)| sum + count);
         }
-        if let Some(iterator) = self.loaded(ALL_UNENDED) {
-            // A program that runs at this moment still finishes.
-            std::thread::sleep(FINISHING);
-            survey::pass(iterator)?;
+        if let Some(iterator) = self.iterator(SWEEP_ALL_IN_FLIGHT) {
+            // A detached program may still run on another CPU: let it finish first.
+            std::thread::sleep(RUN_GRACE);
+            survey::run(iterator)?;
         }
-        Ok(missed)
+        Ok(misses)
     }
 }
 
-impl std::fmt::Debug for Hooks {
+impl std::fmt::Debug for AttachedPrograms {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_list().entries(self.links.iter().map(|(hook, _)| hook.program)).finish()
     }

@@ -1,9 +1,9 @@
-//! The programs' counters, summed over all CPUs.
+//! Reads the eBPF programs' counters, summed over all CPUs.
 
 use acceptd_common::Counter;
 use aya::maps::{MapData, MapError, PerCpuArray};
 
-/// What the programs counted since they were loaded.
+/// The values of all counters since the programs were loaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KernelCounts([u64; Counter::COUNT as usize]);
 
@@ -14,7 +14,7 @@ impl KernelCounts {
         self.0[counter as usize]
     }
 
-    /// Counts made up by a test.
+    /// Sets one counter, for tests.
     #[cfg(test)]
     pub(crate) fn with(mut self, counter: Counter, value: u64) -> Self {
         self.0[counter as usize] = value;
@@ -22,7 +22,7 @@ impl KernelCounts {
     }
 }
 
-/// The map of counters.
+/// The per-CPU map of counters.
 pub struct Counters(PerCpuArray<MapData, u64>);
 
 impl Counters {
@@ -30,7 +30,8 @@ impl Counters {
         Self(map)
     }
 
-    /// The counts of this moment. Counters that are read later may already count newer events.
+    /// Reads all counters, one after the other. A counter that is read later may already include newer
+    /// events.
     ///
     /// # Errors
     /// When the kernel refuses the read.

@@ -1,14 +1,15 @@
-//! From ring-buffer bytes to an event: checked, never trusted. No I/O.
+//! Decodes the bytes of one ring-buffer entry into a sample. Every length is checked; no I/O, no copy.
 
 use acceptd_common::{
-    ABI_VERSION, Abandoned, Closed, Header, InetAccept, Kind, ListenerState, SocketCall, UnixAccept,
+    ABI_VERSION, ConnectionAbandoned, ConnectionClosed, Header, InetAccept, Kind, ListenerState, SocketCall,
+    UnixAccept,
 };
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-/// A decoded sample, borrowed from the ring.
+/// A decoded sample, borrowed from the ring buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event<'a> {
+pub(crate) enum Sample<'a> {
     /// See [`InetAccept`].
     InetAccept(&'a InetAccept),
     /// See [`UnixAccept`].
@@ -17,64 +18,65 @@ pub enum Event<'a> {
     SocketCall(&'a SocketCall),
     /// See [`Kind::ListenerClosed`].
     ListenerClosed(&'a ListenerState),
-    /// See [`Abandoned`].
-    Abandoned(&'a Abandoned),
-    /// See [`Closed`].
-    Closed(&'a Closed),
+    /// See [`ConnectionAbandoned`].
+    Abandoned(&'a ConnectionAbandoned),
+    /// See [`ConnectionClosed`].
+    Closed(&'a ConnectionClosed),
 }
 
-/// Why a sample is not an event. Such a sample is counted and skipped.
+/// Why the bytes are no sample. The recorder counts and skips such an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Malformed {
-    /// Shorter than a header.
+pub(crate) enum DecodeError {
+    /// The entry is shorter than a header.
     #[error("a sample of {0} bytes is shorter than its header")]
     Truncated(usize),
-    /// From programs of another build.
+    /// The entry was written by programs of another build.
     #[error("the sample has format version {0}, this agent reads {ABI_VERSION}")]
     Version(u16),
-    /// A kind that this agent does not know.
+    /// The entry has a kind that this agent does not know.
     #[error("unknown kind of sample {0}")]
     UnknownKind(u16),
-    /// The length in the header, or the bytes themselves, do not fit the kind.
-    #[error("a sample of kind {kind} says {claimed} bytes and has {actual}")]
+    /// The length in the header, or the number of bytes, does not match the kind.
+    #[error("a sample of kind {kind} claims {claimed} bytes but has {actual}")]
     Length {
-        /// Number of the kind.
+        /// Number of the kind in the header.
         kind: u16,
         /// Length in the header.
         claimed: u32,
-        /// Bytes in the ring.
+        /// Number of bytes in the ring buffer.
         actual: usize,
     },
 }
 
-/// Decodes one sample without copying it.
+/// Decodes one ring-buffer entry without copying it.
 ///
 /// # Errors
-/// See [`Malformed`].
-pub fn decode(sample: &[u8]) -> Result<Event<'_>, Malformed> {
-    let truncated = Malformed::Truncated(sample.len());
-    let (header, _) = Header::read_from_prefix(sample).map_err(|_| truncated)?;
+/// See [`DecodeError`].
+pub(crate) fn decode(bytes: &[u8]) -> Result<Sample<'_>, DecodeError> {
+    let truncated = DecodeError::Truncated(bytes.len());
+    let (header, _) = Header::read_from_prefix(bytes).map_err(|_| truncated)?;
     if header.abi != ABI_VERSION {
-        return Err(Malformed::Version(header.abi));
+        return Err(DecodeError::Version(header.abi));
     }
-    let kind = Kind::from_number(header.kind).ok_or(Malformed::UnknownKind(header.kind))?;
-    let length = Malformed::Length { kind: header.kind, claimed: header.length, actual: sample.len() };
-    if usize::try_from(header.length) != Ok(sample.len()) {
+    let kind = Kind::from_number(header.kind).ok_or(DecodeError::UnknownKind(header.kind))?;
+    let length = DecodeError::Length { kind: header.kind, claimed: header.length, actual: bytes.len() };
+    if usize::try_from(header.length) != Ok(bytes.len()) {
         return Err(length);
     }
     match kind {
-        Kind::InetAccept => whole(sample).map(Event::InetAccept),
-        Kind::UnixAccept => whole(sample).map(Event::UnixAccept),
-        Kind::SocketCall => whole(sample).map(Event::SocketCall),
-        Kind::ListenerClosed => whole(sample).map(Event::ListenerClosed),
-        Kind::Abandoned => whole(sample).map(Event::Abandoned),
-        Kind::Closed => whole(sample).map(Event::Closed),
+        Kind::InetAccept => exact(bytes).map(Sample::InetAccept),
+        Kind::UnixAccept => exact(bytes).map(Sample::UnixAccept),
+        Kind::SocketCall => exact(bytes).map(Sample::SocketCall),
+        Kind::ListenerClosed => exact(bytes).map(Sample::ListenerClosed),
+        Kind::ConnectionAbandoned => exact(bytes).map(Sample::Abandoned),
+        Kind::ConnectionClosed => exact(bytes).map(Sample::Closed),
     }
     .ok_or(length)
 }
 
-fn whole<T: FromBytes + KnownLayout + Immutable>(sample: &[u8]) -> Option<&T> {
-    T::ref_from_bytes(sample).ok()
+/// The bytes as a `T`, if their length is exactly that of `T`.
+fn exact<T: FromBytes + KnownLayout + Immutable>(bytes: &[u8]) -> Option<&T> {
+    T::ref_from_bytes(bytes).ok()
 }
 
 #[cfg(test)]
@@ -89,8 +91,8 @@ mod tests {
         (Kind::UnixAccept, size_of::<UnixAccept>()),
         (Kind::SocketCall, size_of::<SocketCall>()),
         (Kind::ListenerClosed, size_of::<ListenerState>()),
-        (Kind::Abandoned, size_of::<Abandoned>()),
-        (Kind::Closed, size_of::<Closed>()),
+        (Kind::ConnectionAbandoned, size_of::<ConnectionAbandoned>()),
+        (Kind::ConnectionClosed, size_of::<ConnectionClosed>()),
     ];
 
     fn header(kind: Kind, length: usize) -> Header {
@@ -107,17 +109,18 @@ mod tests {
         bytes
     }
 
-    /// The bytes of what was decoded. A sample in the ring is aligned to eight.
-    fn decoded(bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
+    /// Decodes and returns the sample's bytes again. Copies first, because an entry in the ring buffer is
+    /// aligned to eight.
+    fn decoded(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
         let mut aligned = vec![0_u64; bytes.len().div_ceil(8)];
         aligned.as_mut_bytes()[..bytes.len()].copy_from_slice(bytes);
         decode(&aligned.as_bytes()[..bytes.len()]).map(|event| match event {
-            Event::InetAccept(sample) => sample.as_bytes().to_vec(),
-            Event::UnixAccept(sample) => sample.as_bytes().to_vec(),
-            Event::SocketCall(sample) => sample.as_bytes().to_vec(),
-            Event::ListenerClosed(sample) => sample.as_bytes().to_vec(),
-            Event::Abandoned(sample) => sample.as_bytes().to_vec(),
-            Event::Closed(sample) => sample.as_bytes().to_vec(),
+            Sample::InetAccept(sample) => sample.as_bytes().to_vec(),
+            Sample::UnixAccept(sample) => sample.as_bytes().to_vec(),
+            Sample::SocketCall(sample) => sample.as_bytes().to_vec(),
+            Sample::ListenerClosed(sample) => sample.as_bytes().to_vec(),
+            Sample::Abandoned(sample) => sample.as_bytes().to_vec(),
+            Sample::Closed(sample) => sample.as_bytes().to_vec(),
         })
     }
 
@@ -131,31 +134,31 @@ mod tests {
     }
 
     #[test]
-    fn each_defect_has_its_own_word() {
+    fn each_defect_has_its_own_error() {
         let whole = with_header(Kind::InetAccept, vec![0; 328]);
-        assert_eq!(decoded(&whole[..31]), Err(Malformed::Truncated(31)));
+        assert_eq!(decoded(&whole[..31]), Err(DecodeError::Truncated(31)));
         let mut other = whole.clone();
         other[0] = 9;
-        assert_eq!(decoded(&other), Err(Malformed::Version(9)));
+        assert_eq!(decoded(&other), Err(DecodeError::Version(9)));
         other = whole.clone();
         other[2] = 77;
-        assert_eq!(decoded(&other), Err(Malformed::UnknownKind(77)));
-        assert_eq!(decoded(&whole[..320]), Err(Malformed::Length { kind: 1, claimed: 328, actual: 320 }));
+        assert_eq!(decoded(&other), Err(DecodeError::UnknownKind(77)));
+        assert_eq!(decoded(&whole[..320]), Err(DecodeError::Length { kind: 1, claimed: 328, actual: 320 }));
         let long = [&whole[..], &[0; 8]].concat();
-        assert_eq!(decoded(&long), Err(Malformed::Length { kind: 1, claimed: 328, actual: 336 }));
-        let other_length = with_header(Kind::Abandoned, vec![0; 328]);
-        assert_eq!(decoded(&other_length), Err(Malformed::Length { kind: 5, claimed: 328, actual: 328 }));
+        assert_eq!(decoded(&long), Err(DecodeError::Length { kind: 1, claimed: 328, actual: 336 }));
+        let other_length = with_header(Kind::ConnectionAbandoned, vec![0; 328]);
+        assert_eq!(decoded(&other_length), Err(DecodeError::Length { kind: 5, claimed: 328, actual: 328 }));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_an_event_or_an_error(
+        fn any_bytes_are_a_sample_or_an_error(
             mut bytes in proptest::collection::vec(any::<u8>(), 0..600),
             kind in proptest::option::of(0..KINDS.len()),
-            of_its_length: bool,
+            has_its_length: bool,
         ) {
             if let Some((kind, length)) = kind.map(|index| KINDS[index]) {
-                if of_its_length {
+                if has_its_length {
                     bytes.resize(length, 0xa5);
                 }
                 if bytes.len() >= size_of::<Header>() {

@@ -1,29 +1,29 @@
-//! `filter.*` as the kernel's map has it, and the same rule for records that the agent makes itself.
+//! The event filter (`filter.*`): the values for the kernel's map, and the same rule for records that the
+//! agent makes in user space.
 
 use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::Path};
 
 use acceptd_common::{FilterKey, Listener, Task, filter::FilterValue};
 
-use crate::config::{
-    Family, {self},
-};
+use crate::config::{self, Family};
 
-/// Which events are recorded: OR within a key, AND between keys, exclude wins.
+/// Which events are recorded. Values of one key are alternatives (OR), keys are combined with AND, and
+/// exclude wins over include.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct EventFilter {
     values: BTreeMap<FilterValue, u8>,
     includes: u64,
     excludes: u64,
 }
 
-impl Filter {
-    /// The configured filter. `cgroups` is where the host's cgroup (version 2) file system is mounted.
+impl EventFilter {
+    /// The filter of a configuration. `cgroups` is where the host's cgroup v2 file system is mounted.
     ///
     /// # Errors
-    /// A cgroup that does not exist, with the remedy.
-    pub fn new(
-        include: &config::Filter,
-        exclude: &config::FilterExclude,
+    /// When a configured cgroup does not exist, with the remedy.
+    pub fn from_config(
+        include: &config::FilterSection,
+        exclude: &config::FilterExcludeSection,
         cgroups: &Path,
     ) -> Result<Self, String> {
         let mut filter = Self::default();
@@ -42,9 +42,9 @@ impl Filter {
         Ok(filter)
     }
 
-    /// Lets only what this process does pass.
+    /// A filter that only events of process `pid` pass.
     #[must_use]
-    pub fn of_process(pid: u32) -> Self {
+    pub fn for_process(pid: u32) -> Self {
         let mut filter = Self::default();
         filter.include(numbers(FilterKey::Pid, &[u64::from(pid)]));
         filter
@@ -64,31 +64,32 @@ impl Filter {
         }
     }
 
-    /// Whether it asks for nothing in particular.
+    /// Whether no key has values to include, so that every event passes that is not excluded.
     #[must_use]
-    pub fn is_everything(&self) -> bool {
+    pub fn has_no_includes(&self) -> bool {
         self.includes == 0
     }
 
-    /// Bits of the keys that have values to include.
+    /// The keys that have values to include, as a bit mask ([`FilterKey::bit`]).
     #[must_use]
     pub fn includes(&self) -> u64 {
         self.includes
     }
 
-    /// Bits of the keys that have values to exclude.
+    /// The keys that have values to exclude, as a bit mask ([`FilterKey::bit`]).
     #[must_use]
     pub fn excludes(&self) -> u64 {
         self.excludes
     }
 
-    /// The values of the kernel's map.
+    /// The entries of the kernel's map: each value with its flags ([`FilterValue::INCLUDE`],
+    /// [`FilterValue::EXCLUDE`]).
     pub fn values(&self) -> impl Iterator<Item = (&FilterValue, u8)> {
-        self.values.iter().map(|(value, how)| (value, *how))
+        self.values.iter().map(|(value, flags)| (value, *flags))
     }
 
-    /// Whether an event of a listener passes: the listener and the process that owns it. A process that is not known,
-    /// or a cgroup that is not, passes no filter that asks for one.
+    /// Whether an event of `listener` and its owner passes. An unknown owner passes no filter that includes
+    /// processes or cgroups.
     #[must_use]
     pub fn passes(&self, listener: &Listener, owner: Option<&Task>) -> bool {
         let port = u64::from(u16::from_be(listener.port));
@@ -128,7 +129,7 @@ fn families(families: &[Family]) -> impl Iterator<Item = FilterValue> {
     families.iter().map(|family| FilterValue::number(FilterKey::Family, u64::from(family.number())))
 }
 
-/// A comm as the kernel keeps it: cut, and zeroes after it.
+/// A comm as the kernel stores it: truncated, and padded with zeroes.
 fn comm_value(comm: &[u8]) -> FilterValue {
     let mut value = [0; 16];
     for (to, from) in value.iter_mut().zip(comm) {
@@ -137,13 +138,13 @@ fn comm_value(comm: &[u8]) -> FilterValue {
     FilterValue { value, key: FilterKey::Comm as u32 }
 }
 
-/// The id of a cgroup is the inode number of its folder.
+/// The values of the configured cgroups: a cgroup's id is the inode number of its folder.
 fn cgroup_values(key: &str, paths: &[String], root: &Path) -> Result<Vec<FilterValue>, String> {
     let value = |path: &String| {
         let folder = root.join(path.trim_start_matches('/'));
         let found = std::fs::metadata(&folder).map_err(|error| {
             format!(
-                "{key}: no cgroup {}: {error}; paths are those of version 2, as in /proc/PID/cgroup behind `0::`",
+                "{key}: no cgroup {}: {error}; give the cgroup v2 path, which stands after `0::` in /proc/PID/cgroup",
                 folder.display()
             )
         })?;
@@ -159,10 +160,11 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn filter(change: impl FnOnce(&mut Config)) -> Filter {
+    fn filter(change: impl FnOnce(&mut Config)) -> EventFilter {
         let mut config = Config::default();
         change(&mut config);
-        Filter::new(&config.filter, &config.filter_exclude, Path::new("/nonexistent")).expect("no cgroups")
+        EventFilter::from_config(&config.filter, &config.filter_exclude, Path::new("/nonexistent"))
+            .expect("no cgroups")
     }
 
     fn nginx() -> (Listener, Task) {
@@ -221,11 +223,12 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_that_is_not_there_is_named() {
+    fn a_missing_cgroup_is_named() {
         let mut config = Config::default();
         config.filter_exclude.cgroups = vec!["/system.slice/none.service".to_owned()];
-        let error = Filter::new(&config.filter, &config.filter_exclude, Path::new("/sys/fs/cgroup"))
-            .expect_err("there is no such cgroup");
+        let error =
+            EventFilter::from_config(&config.filter, &config.filter_exclude, Path::new("/sys/fs/cgroup"))
+                .expect_err("there is no such cgroup");
         assert!(
             error.starts_with("filter.exclude.cgroups: no cgroup /sys/fs/cgroup/system.slice"),
             "{error}"

@@ -1,9 +1,10 @@
-//! Chooses the tier by trial, loads its programs with the kernel's offsets frozen into them, and attaches them.
+//! Chooses the tier by trying to load it, writes the kernel's offsets into the programs as constants, loads
+//! them and attaches them.
 
 use std::path::PathBuf;
 
 use acceptd_common::ListenerState;
-use acceptd_otlp::causes::causes;
+use acceptd_otlp::error_chain;
 use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, RingBuf},
@@ -11,98 +12,101 @@ use aya::{
 use zerocopy::IntoBytes as _;
 
 use super::{
-    anchor::Anchor,
+    anchor::ClockAnchor,
     attach::{Link, attach, load_iterator},
-    attached::{ALL_UNENDED, Hooks, Iterator, LISTENERS, QUEUED, UNENDED},
-    counters::Counters,
-    error::{Capture, LoadError, Missing},
-    failures::FailureCounts,
-    hooks::{
-        Hook, Tier, {self},
+    attached::{
+        AttachedPrograms, SURVEY_LISTENERS, SURVEY_QUEUED, SWEEP_ALL_IN_FLIGHT, SWEEP_IN_FLIGHT,
+        SurveyProgram,
     },
-    lives::LivesCounts,
-    offsets::Value,
-    peers::Peers,
+    connections::ConnectionCounts,
+    counters::Counters,
+    error::{CaptureMode, LoadError, MissingFeature},
+    failures::FailureCounts,
+    hooks::{self, Hook, Tier},
+    offsets::GlobalValue,
+    peers::PeerMaps,
     pins,
-    settings::Settings,
+    settings::LoadSettings,
     survey,
 };
-use crate::{bpf::filter::Filter, clock};
+use crate::{bpf::filter::EventFilter, clock};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ACCEPTD_EBPF_OBJECT"));
 
-/// The loaded and attached programs. Dropping [`Programs::hooks`] detaches them.
+/// The loaded and attached programs, and their maps. Dropping [`Programs::attached`] detaches the programs.
 pub struct Programs {
     /// Keeps the programs attached.
-    pub hooks: Hooks,
-    /// Samples.
+    pub attached: AttachedPrograms,
+    /// The ring buffer with the samples.
     pub ring: RingBuf<aya::maps::MapData>,
-    /// Counters; readable also after the programs are detached.
+    /// The programs' counters. They stay readable after the programs are detached.
     pub counters: Counters,
-    /// Counts of failed accepts.
+    /// Counts of failed accepts, by listener, process and errno.
     pub failures: FailureCounts,
-    /// Counts of open connections.
-    pub lives: LivesCounts,
-    /// Clients of connections within the host.
-    pub peers: Peers,
-    /// The wall clock for the programs.
-    pub anchor: Anchor,
-    /// The listeners that were there before.
+    /// Counts of open connections, by listener.
+    pub connections: ConnectionCounts,
+    /// Client processes of connections within the host.
+    pub peers: PeerMaps,
+    /// Gives the programs the wall clock.
+    pub anchor: ClockAnchor,
+    /// The listeners that existed before the programs were attached.
     pub listeners: Vec<ListenerState>,
     /// How accepts are captured.
-    pub capture: Capture,
+    pub capture: CaptureMode,
 }
 
-/// Loads and attaches the programs of the first tier that the kernel allows, and looks at what was there before.
+/// Loads and attaches the programs of the first tier that the kernel allows, then surveys the listeners and
+/// queued connections that already exist.
 ///
 /// # Errors
-/// See [`LoadError`]; nothing stays attached.
-pub fn load(settings: &Settings, offsets: &[Value]) -> Result<Programs, LoadError> {
+/// See [`LoadError`]. No program stays attached then.
+pub fn load(settings: &LoadSettings, offsets: &[GlobalValue]) -> Result<Programs, LoadError> {
     let mut loaded = attach_first(settings, offsets)?;
-    let object = &mut loaded.hooks.object;
+    let object = &mut loaded.attached.object;
     let ring = take(object, "EVENTS")?;
     let counters = take(object, "COUNTERS")?;
     let failures = take(object, "FAILURES")?;
-    let lives = take(object, "LIVES")?;
-    let connecting = take(object, "CONNECTING")?;
-    let connected = take(object, "PEERS")?;
+    let connections = take(object, "CONNECTION_STATS")?;
+    let clients = take(object, "CLIENTS")?;
+    let client_cookies = take(object, "CLIENT_COOKIES")?;
     let anchor = take(object, "ANCHOR")?;
-    for (program, figures) in loaded.hooks.figures() {
-        tracing::debug!("{program} is attached: {figures}");
+    for (program, stats) in loaded.attached.stats() {
+        tracing::debug!("{program} is attached: {stats}");
     }
-    let listeners = look_around(&mut loaded);
+    let listeners = survey_existing(&mut loaded);
     Ok(Programs {
-        hooks: loaded.hooks,
+        attached: loaded.attached,
         ring,
         counters: Counters::new(counters),
         failures: FailureCounts::new(failures),
-        lives: LivesCounts::new(lives),
-        peers: Peers::new(connecting, connected),
-        anchor: Anchor::new(anchor),
+        connections: ConnectionCounts::new(connections),
+        peers: PeerMaps::new(clients, client_cookies),
+        anchor: ClockAnchor::new(anchor),
         listeners,
         capture: loaded.capture,
     })
 }
 
-/// A map of the object, as what it is used as.
+/// Takes a map out of the object, converted to the type `M`.
 fn take<M: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<M, LoadError> {
     object.take_map(name).and_then(|map| M::try_from(map).ok()).ok_or(LoadError::Incomplete(name))
 }
 
-/// What is attached, before its maps were taken out.
+/// The attached programs while the object still owns all maps.
 struct Loaded {
-    hooks: Hooks,
-    capture: Capture,
+    attached: AttachedPrograms,
+    capture: CaptureMode,
 }
 
-/// The kernel's types, which are large, are only in memory while this runs.
-fn attach_first(settings: &Settings, offsets: &[Value]) -> Result<Loaded, LoadError> {
+/// Attaches the configured tier, or else the first tier that works. The kernel's BTF, which takes tens of
+/// megabytes, is freed on return.
+fn attach_first(settings: &LoadSettings, offsets: &[GlobalValue]) -> Result<Loaded, LoadError> {
     let btf = Btf::from_sys_fs()?;
     if let Some(tier) = settings.tier {
         return attach_all(settings, tier, offsets, &btf);
     }
     match attach_all(settings, Tier::One, offsets, &btf) {
-        // The maps are the same in every tier.
+        // Tier 2 has the same maps and would fail in the same way.
         Err(error @ (LoadError::Object(_) | LoadError::Incomplete(_))) => Err(error),
         Err(because) => {
             let mut loaded = match attach_all(settings, Tier::Two, offsets, &btf) {
@@ -116,75 +120,84 @@ fn attach_first(settings: &Settings, offsets: &[Value]) -> Result<Loaded, LoadEr
     }
 }
 
-fn attach_all(settings: &Settings, tier: Tier, offsets: &[Value], btf: &Btf) -> Result<Loaded, LoadError> {
-    let mut missing: Vec<Missing> = Vec::new();
+fn attach_all(
+    settings: &LoadSettings,
+    tier: Tier,
+    offsets: &[GlobalValue],
+    btf: &Btf,
+) -> Result<Loaded, LoadError> {
+    let mut missing: Vec<MissingFeature> = Vec::new();
     let generation = clock::now_boot_nanos();
     let (pins, lock) = match settings.traces.pins.as_deref().map(pins::prepare) {
         Some(Ok((pins, lock))) => (pins, Some(lock)),
         Some(Err(reason)) => {
-            missing.push(Missing::pins(reason));
+            missing.push(MissingFeature::pins(reason));
             (Vec::new(), None)
         }
         None => (Vec::new(), None),
     };
     let mut object = match open(settings, tier, offsets, generation, &pins) {
         Err(error) if !pins.is_empty() => {
-            missing.push(Missing::pins(error.to_string()));
+            missing.push(MissingFeature::pins(error.to_string()));
             open(settings, tier, offsets, generation, &[])?
         }
         opened => opened?,
     };
     set_anchor(&mut object)?;
-    // Before the first program: the filter holds from the first event.
+    // Fill the filter before attaching the first program, so that it applies from the first event on.
     fill_filter(&mut object, &settings.filter)?;
-    let mut hooks = Hooks { object, links: Vec::new(), iterators: Vec::new(), generation, _pins: lock };
-    for hook in hooks::of(tier, settings.wanted) {
-        let lacks = missing.iter().find(|missing| hook.needs == Some(missing.hook));
-        let attached = match lacks {
-            Some(lacks) => Err(LoadError::Needs { hook: hook.program, needed: lacks.hook }),
-            None => attach_or_instead(&mut hooks.object, hook, settings, btf),
+    let mut attached =
+        AttachedPrograms { object, links: Vec::new(), iterators: Vec::new(), generation, _pins: lock };
+    for hook in hooks::for_tier(tier, settings.optional) {
+        let absent = missing.iter().find(|missing| hook.requires == Some(missing.hook));
+        let result = match absent {
+            Some(absent) => Err(LoadError::Requires { hook: hook.program, required: absent.hook }),
+            None => attach_or_fallback(&mut attached.object, hook, settings, btf),
         };
-        match (attached, hook.feature) {
-            (Ok((hook, link)), _) => hooks.links.push((hook, link)),
-            (Err(LoadError::NoFunction { .. }), Some(_)) if hook.only_if_there => {}
+        match (result, hook.feature) {
+            (Ok((hook, link)), _) => attached.links.push((hook, link)),
+            (Err(LoadError::NoFunction { .. }), Some(_)) if hook.function_is_optional => {}
             (Err(error), None) => return Err(error),
             (Err(error), Some(feature)) => {
-                missing.push(Missing::new(hook.program, feature, &error));
+                missing.push(MissingFeature::new(hook.program, feature, &error));
             }
         }
     }
-    let of_tier: &[Iterator] = match tier {
-        Tier::One => &[UNENDED, ALL_UNENDED],
+    let of_this_tier: &[SurveyProgram] = match tier {
+        Tier::One => &[SWEEP_IN_FLIGHT, SWEEP_ALL_IN_FLIGHT],
         Tier::Two => &[],
     };
-    for Iterator { program, target, feature } in [LISTENERS, QUEUED].iter().chain(of_tier).copied() {
-        match load_iterator(&mut hooks.object, program, target, btf) {
-            Ok(()) => hooks.iterators.push(program),
-            Err(error) => missing.push(Missing::new(program, feature, &error)),
+    for SurveyProgram { program, target, feature } in
+        [SURVEY_LISTENERS, SURVEY_QUEUED].iter().chain(of_this_tier).copied()
+    {
+        match load_iterator(&mut attached.object, program, target, btf) {
+            Ok(()) => attached.iterators.push(program),
+            Err(error) => missing.push(MissingFeature::new(program, feature, &error)),
         }
     }
-    let lost = |missing: &&Missing| missing.hook == hooks::UNIX_RELEASE;
+    let lost = |missing: &&MissingFeature| missing.hook == hooks::UNIX_RELEASE;
     if let Some(lost) = missing.iter().find(lost)
         && !settings.skip.iter().any(|skipped| skipped == hooks::UNIX_RELEASE)
     {
-        // The programs were told that UNIX sockets are seen to end. Without that they begin nothing for them.
+        // The loaded programs assume that `unix_release` is attached, and would keep state of UNIX
+        // connections that no program removes. Load them again with that assumption switched off.
         let (lost, mut without) = (lost.clone(), settings.clone());
         without.skip.push(hooks::UNIX_RELEASE.to_owned());
-        drop(hooks);
+        drop(attached);
         let mut loaded = attach_all(&without, tier, offsets, btf)?;
         if let Some(skipped) = loaded.capture.missing.iter_mut().find(|missing| missing.hook == lost.hook) {
             *skipped = lost;
         }
         return Ok(loaded);
     }
-    Ok(Loaded { hooks, capture: Capture { tier, because: None, missing } })
+    Ok(Loaded { attached, capture: CaptureMode { tier, because: None, missing } })
 }
 
-/// The hook, or what stands in for it.
-fn attach_or_instead(
+/// Attaches the hook, or else its fallback hook. Returns which of the two is attached.
+fn attach_or_fallback(
     object: &mut Ebpf,
     hook: &'static Hook,
-    settings: &Settings,
+    settings: &LoadSettings,
     btf: &Btf,
 ) -> Result<(&'static Hook, Link), LoadError> {
     let mut attach = |hook: &'static Hook| {
@@ -197,7 +210,7 @@ fn attach_or_instead(
         Ok(attached) => return Ok(attached),
         Err(error) => error,
     };
-    match hooks::fallback(hook.program) {
+    match hooks::fallback_of(hook.program) {
         None => Err(first),
         Some(fallback) => {
             attach(fallback).map_err(|second| LoadError::Both(Box::new(first), Box::new(second)))
@@ -210,28 +223,28 @@ fn set_anchor(object: &mut Ebpf) -> Result<(), LoadError> {
     let mut anchor: Array<_, u64> =
         Array::try_from(map).map_err(|_| LoadError::Incomplete("array ANCHOR"))?;
     let now = clock::Clock::new().boot_time_unix_nanos();
-    anchor.set(0, now, 0).map_err(|error| LoadError::Object(causes(&error)))
+    anchor.set(0, &now, 0).map_err(|error| LoadError::Object(error_chain(&error)))
 }
 
 fn open(
-    settings: &Settings,
+    settings: &LoadSettings,
     tier: Tier,
-    offsets: &[Value],
+    offsets: &[GlobalValue],
     generation: u64,
     pins: &[(&'static str, PathBuf)],
 ) -> Result<Ebpf, LoadError> {
     let traces = &settings.traces;
-    let own = [
+    let globals = [
         ("TIER", u64::from(tier.number())),
         ("AGENT_TGID", u64::from(std::process::id())),
         ("RECORD_SELF", u64::from(settings.record_self)),
-        ("RELATED", settings.related()),
+        ("RELATED", settings.operation_mask()),
         ("FAILURE_BUDGET", settings.failure_budget),
         ("FILTER_INCLUDES", settings.filter.includes()),
         ("FILTER_EXCLUDES", settings.filter.excludes()),
-        ("TRACES", u64::from(traces.is_any())),
-        ("UNIX_ENDS", u64::from(!settings.skip.iter().any(|skipped| skipped == hooks::UNIX_RELEASE))),
-        ("COUNTS_LIVES", u64::from(settings.wanted.lives)),
+        ("TRACES_ENABLED", u64::from(traces.is_enabled())),
+        ("UNIX_RELEASE_SEEN", u64::from(!settings.skip.iter().any(|skipped| skipped == hooks::UNIX_RELEASE))),
+        ("COUNT_CONNECTIONS", u64::from(settings.optional.connections)),
         ("TRACE_THRESHOLD", traces.threshold),
         ("TRACE_SLOW_NS", traces.slow_ns),
         ("TRACE_KEY_0", traces.key[0]),
@@ -239,64 +252,63 @@ fn open(
         ("GENERATION", generation),
     ];
     let mut loader = EbpfLoader::new();
-    // The programs have no relocations against the kernel's types: those are not read for this.
-    loader.btf(None);
-    // aya knows no use of task storage in user space; we have none.
+    // aya has no user-space type for task storage; the agent never opens those maps.
     loader.allow_unsupported_maps();
-    for (global, value) in offsets.iter().chain(&own) {
+    for (global, value) in offsets.iter().chain(&globals) {
         loader.override_global(global, value, true);
     }
     loader.map_max_entries("EVENTS", settings.ring_bytes);
     for (map, pin) in pins {
         loader.map_pin_path(map, pin);
     }
-    loader.load(OBJECT).map_err(|error| LoadError::Object(causes(&error)))
+    loader.load(OBJECT).map_err(|error| LoadError::Object(error_chain(&error)))
 }
 
-fn fill_filter(object: &mut Ebpf, filter: &Filter) -> Result<(), LoadError> {
+fn fill_filter(object: &mut Ebpf, filter: &EventFilter) -> Result<(), LoadError> {
     let map = object.map_mut("FILTER").ok_or(LoadError::Incomplete("map FILTER"))?;
     let mut map: HashMap<_, [u8; 20], u8> =
         HashMap::try_from(map).map_err(|_| LoadError::Incomplete("hash map FILTER"))?;
     for (value, how) in filter.values() {
         let mut key = [0; 20];
         key.copy_from_slice(value.as_bytes());
-        map.insert(key, how, 0).map_err(|error| LoadError::Object(causes(&error)))?;
+        map.insert(&key, &how, 0).map_err(|error| LoadError::Object(error_chain(&error)))?;
     }
     Ok(())
 }
 
-/// The listeners that are there, and, remembered, the connections in their queues.
-fn look_around(loaded: &mut Loaded) -> Vec<ListenerState> {
-    let Loaded { hooks, capture } = loaded;
-    let mut lacks = |iterator: Iterator, reason: String, remedy: Option<&'static str>| {
-        let Iterator { program, feature, .. } = iterator;
-        let at_start = program == QUEUED.program;
-        capture.missing.push(Missing { hook: program, feature, reason, remedy, at_start });
+/// Surveys what existed before the programs were attached: returns the listeners, and makes the kernel
+/// remember the connections in their accept queues. Features that do not work are added to the missing ones.
+fn survey_existing(loaded: &mut Loaded) -> Vec<ListenerState> {
+    let Loaded { attached, capture } = loaded;
+    let mut report_missing = |survey: SurveyProgram, reason: String, remedy: Option<&'static str>| {
+        let SurveyProgram { program, feature, .. } = survey;
+        let at_start = program == SURVEY_QUEUED.program;
+        capture.missing.push(MissingFeature { hook: program, feature, reason, remedy, at_start });
     };
-    let listeners = match hooks.survey() {
+    let listeners = match attached.survey() {
         Ok(listeners) => listeners.unwrap_or_default(),
         Err(error) => {
-            lacks(LISTENERS, error.to_string(), None);
+            report_missing(SURVEY_LISTENERS, error.to_string(), None);
             Vec::new()
         }
     };
-    match hooks.loaded(QUEUED).map(|iterator| survey::remember_queued(iterator, &listeners)) {
+    match attached.iterator(SURVEY_QUEUED).map(|iterator| survey::queued_connections(iterator, &listeners)) {
         None => {}
         Some(Ok(0)) => {
-            if let Err(error) = hooks.sweep() {
-                capture.missing.push(Missing::pins(error.to_string()));
+            if let Err(error) = attached.evict_ended_connections() {
+                capture.missing.push(MissingFeature::pins(error.to_string()));
             }
         }
         Some(Ok(failed)) => {
-            lacks(
-                QUEUED,
-                format!("{failed} network namespaces could not be entered, which needs CAP_SYS_ADMIN"),
+            report_missing(
+                SURVEY_QUEUED,
+                format!("acceptd could not enter {failed} network namespaces, which needs CAP_SYS_ADMIN"),
                 Some(
-                    "nothing, unless you need it: then add CAP_SYS_ADMIN; who comes later is proven without it",
+                    "nothing, unless you need it: then add CAP_SYS_ADMIN; later connections are verified without it",
                 ),
             );
         }
-        Some(Err(error)) => lacks(QUEUED, error.to_string(), None),
+        Some(Err(error)) => report_missing(SURVEY_QUEUED, error.to_string(), None),
     }
     listeners
 }

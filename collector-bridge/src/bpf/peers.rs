@@ -1,74 +1,80 @@
-//! Clients of connections within the host that nobody asked for any more: the programs forget them with the accept, or with either
-//! end. An end that the kernel did not show leaves one over.
+//! Sweeps the maps with the client processes of connections within the host.
+//!
+//! The eBPF programs remove an entry at the accept, or when either end closes. When they miss the close, the
+//! entry stays; the sweep evicts it.
 
 use std::{collections::HashSet, time::Duration};
 
-use acceptd_common::Client;
+use acceptd_common::ClientProcess;
 use aya::maps::{HashMap, MapData, MapError};
 use zerocopy::FromBytes as _;
 
-use super::gone;
+use super::map::ignore_missing_key;
 use crate::clock;
 
-/// A connection that waits for longer has a client that nobody is told of.
-const LONGEST: Duration = Duration::from_mins(5);
+/// Age at which an entry is evicted: a connection that is accepted later is recorded without its client.
+const MAX_AGE: Duration = Duration::from_mins(5);
 
-/// Entries from which on it is worth a look.
-const MANY: usize = 1024;
+/// Number of entries below which a sweep does nothing, because reading the whole map is not worth its cost.
+const SWEEP_FROM: usize = 1024;
 
-type Value = [u8; size_of::<Client>()];
-/// `struct Tuple` (ebpf/src/sock.rs).
-type Tuple = [u8; 40];
+/// The bytes of [`ClientProcess`].
+type ValueBytes = [u8; size_of::<ClientProcess>()];
+/// The bytes of `struct Tuple` (ebpf/src/sock.rs).
+type TupleBytes = [u8; 40];
 
-/// The maps: by the cookie of the client's socket, and by addresses.
-pub struct Peers {
-    connecting: HashMap<MapData, u64, Value>,
-    connected: HashMap<MapData, Tuple, u64>,
+/// The two maps of client processes.
+pub struct PeerMaps {
+    /// Client process by the cookie of the client's socket.
+    clients: HashMap<MapData, u64, ValueBytes>,
+    /// Cookie of the client's socket by the addresses of the connection.
+    cookies: HashMap<MapData, TupleBytes, u64>,
 }
 
-impl Peers {
+impl PeerMaps {
     pub(super) fn new(
-        connecting: HashMap<MapData, u64, Value>,
-        connected: HashMap<MapData, Tuple, u64>,
+        clients: HashMap<MapData, u64, ValueBytes>,
+        cookies: HashMap<MapData, TupleBytes, u64>,
     ) -> Self {
-        Self { connecting, connected }
+        Self { clients, cookies }
     }
 
-    /// Forgets those that wait for too long, once there are many.
+    /// Evicts entries older than five minutes once either map holds 1024 entries. Returns how many clients
+    /// were evicted.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When the kernel refuses to read or remove an entry.
     pub fn sweep(&mut self) -> Result<usize, MapError> {
-        if self.connecting.keys().count() < MANY && self.connected.keys().count() < MANY {
+        if self.clients.keys().count() < SWEEP_FROM && self.cookies.keys().count() < SWEEP_FROM {
             return Ok(0);
         }
         let now = clock::now_boot_nanos();
-        let (mut left, mut old) = (HashSet::new(), Vec::new());
-        for entry in &self.connecting {
+        let (mut kept, mut expired) = (HashSet::new(), Vec::new());
+        for entry in &self.clients {
             let (cookie, client) = entry?;
-            let since = Client::read_from_bytes(&client).map_or(0, |client| client.since_ns);
-            if Duration::from_nanos(now.saturating_sub(since)) > LONGEST {
-                old.push(cookie);
+            let since = ClientProcess::read_from_bytes(&client).map_or(0, |client| client.since_ns);
+            if Duration::from_nanos(now.saturating_sub(since)) > MAX_AGE {
+                expired.push(cookie);
             } else {
-                left.insert(cookie);
+                kept.insert(cookie);
             }
         }
-        for cookie in &old {
-            gone(self.connecting.remove(cookie))?;
+        for cookie in &expired {
+            ignore_missing_key(self.clients.remove(cookie))?;
         }
-        let mut without = Vec::new();
-        for entry in &self.connected {
+        let mut orphans = Vec::new();
+        for entry in &self.cookies {
             let (tuple, cookie) = entry?;
-            if !left.contains(&cookie) {
-                without.push((tuple, cookie));
+            if !kept.contains(&cookie) {
+                orphans.push((tuple, cookie));
             }
         }
-        for (tuple, cookie) in without {
-            // It may have begun since.
-            if matches!(self.connecting.get(&cookie, 0), Err(MapError::KeyNotFound)) {
-                gone(self.connected.remove(&tuple))?;
+        for (tuple, cookie) in orphans {
+            // The client may have connected after its map was read: look again before removing its addresses.
+            if matches!(self.clients.get(&cookie, 0), Err(MapError::KeyNotFound)) {
+                ignore_missing_key(self.cookies.remove(&tuple))?;
             }
         }
-        Ok(old.len())
+        Ok(expired.len())
     }
 }

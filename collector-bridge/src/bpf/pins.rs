@@ -1,55 +1,56 @@
-//! What outlives the agent: maps of open connections, pinned in the BPF file system.
+//! Pins the maps of open traced connections in the BPF file system, so that they survive a restart of the
+//! agent.
 
 use std::{
-    fs::{
-        File, {self},
-    },
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
 };
 
-use acceptd_common::{ABI_VERSION, Open};
+use acceptd_common::{ABI_VERSION, TracedConnection};
 use aya::maps::{HashMap, MapData, MapError};
 use rustix::fs::{FlockOperation, flock, statfs};
 use zerocopy::FromBytes as _;
 
-/// The maps, and how the names of their files begin.
-const MAPS: [(&str, &str); 2] = [("OPEN", "open"), ("OPEN_BY_COOKIE", "open-by-cookie")];
+/// Each pinned map, with the prefix of its file name.
+const MAPS: [(&str, &str); 2] = [("TRACED_BY_SOCKET", "open"), ("TRACED_BY_COOKIE", "open-by-cookie")];
 
 /// `BPF_FS_MAGIC`, include/uapi/linux/magic.h
 const BPF_FS: i128 = 0xcafe_4a11;
 
-/// What is gone without them.
-pub(super) const FEATURE: &str =
-    "the ends of connections that the agent before saw begin, and of this one's at the next start";
-/// The name of the feature, in place of a program's.
+/// The feature that is missing without pinned maps.
+pub(super) const FEATURE: &str = "the close of connections that were accepted under the previous agent, and of this agent's after its restart";
+/// The name under which the missing feature is reported, in place of a program's name.
 pub(super) const NAME: &str = "pinned_maps";
-pub(super) const REMEDY: &str = "mount the BPF file system (mount -t bpf bpf /sys/fs/bpf), or set capture.pin_directory to a folder in one";
+pub(super) const REMEDY: &str = "mount the BPF file system (mount -t bpf bpf /sys/fs/bpf), or set capture.pin_directory to a folder in a BPF file system";
 
-/// Where each map is pinned.
+/// Each pinned map, with the path of its pin.
 pub(super) type Pins = Vec<(&'static str, PathBuf)>;
 
-/// Makes the folder if need be, and says where each map is pinned, with the lock that keeps others from it. Maps of other versions
-/// are of no use any more.
+/// Creates the pin directory if needed, locks it against other agents and removes pins of other format
+/// versions. Returns where each map is to be pinned, and the lock, which is held while the file is open.
+///
+/// # Errors
+/// Why maps cannot be pinned there, in one line.
 pub(super) fn prepare(folder: &Path) -> Result<(Pins, File), String> {
-    let named = |error: io::Error| format!("{}: {error}", folder.display());
+    let with_path = |error: io::Error| format!("{}: {error}", folder.display());
     if let Err(error) = fs::create_dir(folder)
         && error.kind() != io::ErrorKind::AlreadyExists
     {
-        return Err(named(error));
+        return Err(with_path(error));
     }
-    let kind = statfs(folder).map_err(|error| named(error.into()))?.f_type;
+    let kind = statfs(folder).map_err(|error| with_path(error.into()))?.f_type;
     if i128::from(kind) != BPF_FS {
-        // Nothing of ours stays in somebody else's file system.
+        // Do not leave an empty folder behind in another file system.
         _ = fs::remove_dir(folder);
         return Err(format!("{} is not in a BPF file system", folder.display()));
     }
-    let lock = File::open(folder).map_err(named)?;
+    let lock = File::open(folder).map_err(with_path)?;
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return Err(format!("another agent uses {}", folder.display()));
+        return Err(format!("another acceptd uses {}", folder.display()));
     }
     let pins = MAPS.map(|(map, file)| (map, folder.join(format!("{file}-v{ABI_VERSION}"))));
-    for entry in fs::read_dir(folder).map_err(named)?.flatten() {
+    for entry in fs::read_dir(folder).map_err(with_path)?.flatten() {
         let is_ours = MAPS.iter().any(|(_, file)| {
             entry.file_name().to_str().is_some_and(|name| name.starts_with(&format!("{file}-v")))
         });
@@ -60,25 +61,26 @@ pub(super) fn prepare(folder: &Path) -> Result<(Pins, File), String> {
     Ok((pins.into(), lock))
 }
 
-/// Forgets connections that ended while no agent ran: those of earlier `generation`s that were not found to be there.
+/// Evicts connections that ended while no agent ran: entries of an earlier generation that this run's survey
+/// did not mark as still open. Returns how many were evicted.
 ///
 /// # Errors
-/// When the kernel refuses to show them.
-pub(super) fn sweep(
-    map: &mut HashMap<&mut MapData, u64, [u8; size_of::<Open>()]>,
+/// When the kernel refuses to list or remove entries.
+pub(super) fn evict_other_generations(
+    map: &mut HashMap<&mut MapData, u64, [u8; size_of::<TracedConnection>()]>,
     generation: u64,
 ) -> Result<usize, MapError> {
-    let mut gone = Vec::new();
+    let mut ended = Vec::new();
     for entry in map.iter() {
         let (cookie, open) = entry?;
-        let is_there = Open::read_from_bytes(&open)
+        let is_open = TracedConnection::read_from_bytes(&open)
             .is_ok_and(|open| open.generation >= generation || open.accepted_ns >= generation);
-        if !is_there {
-            gone.push(cookie);
+        if !is_open {
+            ended.push(cookie);
         }
     }
-    for cookie in &gone {
+    for cookie in &ended {
         map.remove(cookie)?;
     }
-    Ok(gone.len())
+    Ok(ended.len())
 }

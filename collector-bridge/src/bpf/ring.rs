@@ -1,4 +1,4 @@
-//! Draining the ring buffer.
+//! Waits for samples in the ring buffer.
 
 use std::{os::fd::AsFd as _, time::Duration};
 
@@ -8,11 +8,11 @@ use rustix::{
     io::Errno,
 };
 
-/// Waits until the ring has samples or `timeout` is over. Returns early on a signal.
+/// Waits until the ring has samples or `timeout` has passed. A signal ends the wait early and is no error.
 ///
 /// # Errors
-/// When poll(2) fails for another reason than a signal.
-pub fn wait(ring: &RingBuf<MapData>, timeout: Duration) -> Result<(), Errno> {
+/// When poll(2) fails for any reason but a signal.
+pub(crate) fn wait(ring: &RingBuf<MapData>, timeout: Duration) -> Result<(), Errno> {
     let timeout = Timespec {
         tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(timeout.subsec_nanos()),

@@ -1,66 +1,70 @@
-//! What is decided before the programs are loaded.
+//! The settings with which the eBPF programs are loaded; they become constants in the programs.
 
 use std::path::PathBuf;
 
 use acceptd_common::{SocketCall, trace};
 
-use super::hooks::{Hook, Tier, Wanted};
-use crate::bpf::filter::Filter;
+use super::{
+    filter::EventFilter,
+    hooks::{Hook, OptionalHooks, Tier},
+};
 
-/// What the agent decides about the programs before they are loaded.
+/// Everything that the agent decides about the programs before they are loaded.
 #[derive(Debug, Clone)]
-pub struct Settings {
-    /// The tier; without it the first one that this kernel allows.
+pub struct LoadSettings {
+    /// The tier to use; `None` for the first tier that this kernel allows.
     pub tier: Option<Tier>,
-    /// Programs that are treated as though the kernel refused them.
+    /// Names of programs that are treated as if the kernel had refused them (`capture.skip_hooks`).
     pub skip: Vec<String>,
-    /// Bytes of the ring buffer; a power of two and a multiple of the page size.
+    /// Size of the ring buffer in bytes; a power of two and a multiple of the page size.
     pub ring_bytes: u32,
-    /// Whether accepts of the agent's own are recorded.
+    /// Whether the agent's own accepts are recorded (`filter.self`).
     pub record_self: bool,
-    /// Failure records for each listener and second.
+    /// Most records of failed accepts for one listener in one second.
     pub failure_budget: u64,
-    /// What is captured beside accepts. Listens always are: the agent keeps a list of listeners.
-    pub wanted: Wanted,
-    /// What is captured at all.
-    pub filter: Filter,
-    /// Which connections have a trace.
-    pub traces: Traces,
+    /// The events captured besides accepts. `listen` is always captured, because the agent keeps a table of
+    /// listeners.
+    pub optional: OptionalHooks,
+    /// Which events pass the filter in the kernel.
+    pub filter: EventFilter,
+    /// Which connections are traced.
+    pub traces: TraceSettings,
 }
 
-/// Which connections have a trace.
+/// Which connections are traced, and where their state is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Traces {
-    /// Those whose randomness ([`acceptd_common::trace`]) is not below this.
+pub struct TraceSettings {
+    /// Connections whose randomness ([`acceptd_common::trace`]) is at or above this threshold are traced.
     pub threshold: u64,
-    /// Those that waited so long, in nanoseconds.
+    /// Connections that waited at least this long in the accept queue are traced too, in nanoseconds.
     pub slow_ns: u64,
-    /// The key of the randomness.
+    /// The key that turns a socket cookie into randomness.
     pub key: [u64; 2],
-    /// A folder of the BPF file system, where what is known of open connections outlives the agent.
+    /// The folder in the BPF file system in which the maps of open connections are pinned; `None` to pin
+    /// nothing.
     pub pins: Option<PathBuf>,
 }
 
-impl Traces {
-    /// None.
-    pub const NONE: Self = Self { threshold: trace::NEVER, slow_ns: u64::MAX, key: [0; 2], pins: None };
+impl TraceSettings {
+    /// No connection is traced.
+    pub const DISABLED: Self = Self { threshold: trace::NEVER, slow_ns: u64::MAX, key: [0; 2], pins: None };
 
-    pub(super) fn is_any(&self) -> bool {
+    pub(super) fn is_enabled(&self) -> bool {
         self.threshold < trace::NEVER || self.slow_ns < u64::MAX
     }
 }
 
-impl Settings {
-    /// Bit N: operation N of [`SocketCall`].
-    pub(super) fn related(&self) -> u64 {
+impl LoadSettings {
+    /// The operations of [`SocketCall`] to capture: bit N stands for operation N.
+    pub(super) fn operation_mask(&self) -> u64 {
         [
             (SocketCall::LISTEN, true),
-            (SocketCall::BIND, self.wanted.bind),
-            (SocketCall::CREATE, self.wanted.create),
-            (SocketCall::ATTEMPT, self.wanted.attempts),
+            (SocketCall::BIND, self.optional.bind),
+            (SocketCall::CREATE, self.optional.create),
+            (SocketCall::ATTEMPT, self.optional.attempts),
         ]
         .into_iter()
-        .map(|(operation, wanted)| u64::from(wanted) << operation)
+        .map(|(operation, is_captured)| u64::from(is_captured) << operation)
         .sum()
     }
 

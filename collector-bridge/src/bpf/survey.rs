@@ -1,14 +1,10 @@
-//! Passes of the iterators over what is there: the listeners of all processes, and connections that were queued
-//! before the programs were attached.
+//! Runs the iterators over what exists in the kernel: the listeners of all processes, and the connections
+//! that were queued before the programs were attached.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{
-        File, {self},
-    },
-    io::{
-        Read as _, {self},
-    },
+    fs::{self, File},
+    io::{self, Read as _},
     os::fd::{AsFd as _, OwnedFd},
     thread,
 };
@@ -19,31 +15,32 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use thiserror::Error;
 use zerocopy::FromBytes as _;
 
-/// Why a pass gave nothing.
+/// Why a pass of an iterator failed.
 #[derive(Debug, Error)]
 pub enum SurveyError {
     /// The kernel refused to attach the iterator.
     #[error("the kernel refused the iterator: {0}")]
     Attach(#[from] ProgramError),
-    /// The link could not be made a file.
+    /// The kernel refused to turn the link into a file.
     #[error("the kernel refused the iterator's file: {0}")]
     Link(#[from] LinkError),
-    /// Reading failed.
+    /// Reading from the iterator's file failed.
     #[error("the iterator could not be read: {0}")]
     Read(#[from] io::Error),
 }
 
-/// Every listener that a process has open, each with one of its owners: the first that the kernel visits, which
-/// has the lowest process id. One that nobody has open any more (it waits in a message, or in a ring's table of files)
-/// is not visited.
+/// Every listener that a process has open, each with one owner: the first process that the kernel visits,
+/// which has the lowest process id. The kernel does not visit a listener without a file descriptor: one in an
+/// `SCM_RIGHTS` message, or only in the file table of an io_uring.
 ///
 /// # Errors
-/// When the kernel refuses.
-pub fn listeners(iterator: &mut Iter) -> Result<Vec<ListenerState>, SurveyError> {
+/// When the kernel refuses the pass.
+pub(super) fn listeners(iterator: &mut Iter) -> Result<Vec<ListenerState>, SurveyError> {
     let mut bytes = Vec::new();
     open(iterator)?.read_to_end(&mut bytes)?;
     let mut found = BTreeMap::new();
-    for row in bytes.chunks_exact(size_of::<ListenerState>()) {
+    let (rows, _) = bytes.as_chunks::<{ size_of::<ListenerState>() }>();
+    for row in rows {
         if let Ok(state) = ListenerState::read_from_bytes(row) {
             found.entry(state.listener.inode).or_insert(state);
         }
@@ -51,53 +48,59 @@ pub fn listeners(iterator: &mut Iter) -> Result<Vec<ListenerState>, SurveyError>
     Ok(found.into_values().collect())
 }
 
-/// Looks at the TCP sockets of every network namespace that a process is in: remembers those that are queued, and that the others are
-/// there. Says for how many namespaces that failed: their queued connections are recorded as unverified.
+/// Visits the TCP sockets of every network namespace in use. The iterator remembers the queued connections,
+/// so that their accepts are verified, and marks the others as still open. Returns the number of namespaces
+/// that could not be visited; accepts of connections queued there are recorded as unverified.
 ///
 /// # Errors
-/// When the kernel refuses the iterator as such.
-pub fn remember_queued(iterator: &mut Iter, listeners: &[ListenerState]) -> Result<usize, SurveyError> {
-    pass(iterator)?;
-    let mut others = networks(listeners)?;
-    let of_listeners = listeners.iter().map(|state| u64::from(state.listener.netns));
-    let mut wanted: BTreeSet<u64> = others.keys().copied().chain(of_listeners).collect();
+/// When the kernel refuses the iterator in the agent's own namespace.
+pub(super) fn queued_connections(
+    iterator: &mut Iter,
+    listeners: &[ListenerState],
+) -> Result<usize, SurveyError> {
+    run(iterator)?;
+    let mut others = network_namespaces(listeners)?;
+    let listener_namespaces = listeners.iter().map(|state| u64::from(state.listener.netns));
+    let mut pending: BTreeSet<u64> = others.keys().copied().chain(listener_namespaces).collect();
     if let Some(own) = File::open("/proc/self/ns/net").ok().and_then(|file| inode(&file)) {
         others.remove(&own);
-        wanted.remove(&own);
+        pending.remove(&own);
     }
     for (netns, namespace) in others {
-        // The iterator looks at the network namespace of the thread that opens it.
+        // The iterator visits the network namespace of the thread that opens it. A thread of its own enters
+        // the namespace, so that no other thread has to return from it.
         let entered = thread::scope(|scope| {
             let inside = scope.spawn(|| -> Option<()> {
                 move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).ok()?;
-                pass(iterator).ok()
+                run(iterator).ok()
             });
             inside.join().ok().flatten()
         });
         if entered.is_some() {
-            wanted.remove(&netns);
+            pending.remove(&netns);
         }
     }
-    Ok(wanted.len())
+    Ok(pending.len())
 }
 
-/// The network namespaces of all processes, and of single threads that have a listener there, by their inodes.
-fn networks(listeners: &[ListenerState]) -> io::Result<BTreeMap<u64, OwnedFd>> {
+/// The network namespaces of all processes, and of single threads that own one of the listeners, by inode
+/// number.
+fn network_namespaces(listeners: &[ListenerState]) -> io::Result<BTreeMap<u64, OwnedFd>> {
     let mut found = BTreeMap::new();
-    add_networks(&mut found, "/proc")?;
+    add_namespaces(&mut found, "/proc")?;
     for state in listeners {
         if !found.contains_key(&u64::from(state.listener.netns)) {
-            // The process may be gone, or not be seen here.
-            _ = add_networks(&mut found, &format!("/proc/{}/task", state.owner.tgid));
+            // The process may have exited, or may be invisible in this /proc.
+            _ = add_namespaces(&mut found, &format!("/proc/{}/task", state.owner.tgid));
         }
     }
     Ok(found)
 }
 
-/// Those of the tasks that have a folder here.
-fn add_networks(found: &mut BTreeMap<u64, OwnedFd>, folder: &str) -> io::Result<()> {
+/// Adds the network namespaces of the tasks that have a directory in `folder`.
+fn add_namespaces(found: &mut BTreeMap<u64, OwnedFd>, folder: &str) -> io::Result<()> {
     for entry in fs::read_dir(folder)?.flatten() {
-        // Not a task, or not any more.
+        // The entry is no task, or the task has exited.
         let Ok(file) = File::open(entry.path().join("ns/net")) else { continue };
         if let Some(inode) = inode(&file) {
             found.entry(inode).or_insert_with(|| file.into());
@@ -106,16 +109,17 @@ fn add_networks(found: &mut BTreeMap<u64, OwnedFd>, folder: &str) -> io::Result<
     Ok(())
 }
 
-/// A pass whose program writes nothing.
+/// Runs an iterator whose program writes no output.
 ///
 /// # Errors
-/// When the kernel refuses.
-pub fn pass(iterator: &mut Iter) -> Result<(), SurveyError> {
+/// When the kernel refuses the pass.
+pub(super) fn run(iterator: &mut Iter) -> Result<(), SurveyError> {
     io::copy(&mut open(iterator)?, &mut io::sink())?;
     Ok(())
 }
 
-/// A link is used up by its file.
+/// Attaches the iterator and opens its file. Reading the file to its end is one pass; the next pass needs a
+/// new file.
 fn open(iterator: &mut Iter) -> Result<File, SurveyError> {
     let link = iterator.attach()?;
     Ok(iterator.take_link(link)?.into_file()?)

@@ -1,29 +1,27 @@
-//! `acceptd check`: what works on this host, what does not, why, and what to do.
+//! `acceptd check`: prints what works on this host and what does not, with cause and remedy.
 
 use std::{
-    io::{
-        Write as _, {self},
-    },
+    io::{self, Write as _},
     path::Path,
     process::ExitCode,
 };
 
-use super::unusable;
+use super::usage_error;
 use crate::{
     bpf::offsets,
     cmd::cli::CheckArgs,
     preflight::{Report, gather},
 };
 
-/// Looks at everything; the exit code is 0 (ok), 1 (failed) or 2 (degraded).
+/// Runs every check. The exit code is 0 (ok), 1 (failed), 2 (degraded) or 64 (unusable configuration).
 pub fn run(arguments: &CheckArgs) -> ExitCode {
     let loaded = match arguments.source.load() {
         Ok(loaded) => loaded,
-        Err(error) => return unusable(error.problems()),
+        Err(error) => return usage_error(error.problems()),
     };
     let report = Report::new(gather::everything(&loaded, Path::new(offsets::VMLINUX)));
     let mut out = io::stdout();
-    // Nobody is left to tell when the standard output is gone.
+    // If standard output is closed, the exit code still has the result.
     _ = if arguments.output == "json" {
         writeln!(out, "{}", serde_json::to_string_pretty(&report).unwrap_or_default())
     } else {

@@ -1,4 +1,5 @@
-//! The command line. It only says what was typed: values are checked with the rest of the configuration.
+//! The command line's definition and help texts. Values of keys are not checked here, but with the rest of
+//! the configuration.
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -7,9 +8,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use crate::config::{
-    ConfigError, Flag, Loaded, OutputFormat, Profile, Protocol, {self},
-};
+use crate::config::{self, ConfigError, Flag, Loaded, OutputFormat, Profile, Protocol};
 
 /// Exit code for a command line or a configuration that cannot be used (`EX_USAGE` of sysexits).
 pub const EXIT_USAGE: u8 = 64;
@@ -18,14 +17,14 @@ const ABOUT: &str = "Every accept() on this host, as OpenTelemetry events";
 
 const EXAMPLES: &str = "\
 Examples:
-  sudo acceptd check                               see whether it works here, and why not
-  sudo acceptd watch --port 8080                   see who is accepted there
+  sudo acceptd check                               check whether acceptd works on this host
+  sudo acceptd watch --port 8080                   watch the accepts on a port
   sudo acceptd run                                 print every accept on this host
-  sudo acceptd run --endpoint localhost:4317       send them to a Collector
-  acceptd status                                   see how the agent is, and what it lost
-  acceptd receive --output json                    be the Collector, and print what arrives
-  acceptd config default > acceptd.toml            begin a configuration file
-  acceptd config show --config acceptd.toml        see each value and where it is from";
+  sudo acceptd run --endpoint localhost:4317       send every accept to a Collector
+  acceptd status                                   print the agent's health, and what it lost
+  acceptd receive --output json                    receive like a Collector, and print the records
+  acceptd config default > acceptd.toml            start a configuration file
+  acceptd config show --config acceptd.toml        print each value and its origin";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -40,7 +39,7 @@ Examples:
   sudo acceptd watch --port 8080
   sudo acceptd watch --comm redis-server --family unix --output json
 
-Filters act in the kernel. Columns are those of bcc's tcpaccept; RET is the new descriptor, an error with a minus, or \
+Filters apply in the kernel. The columns are those of bcc's tcpaccept; RET is the new descriptor, a negative errno, or \
 the name of another event.";
 
 const CHECK_EXAMPLES: &str = "\
@@ -49,7 +48,8 @@ Examples:
   sudo acceptd check --endpoint collector:4317
   sudo acceptd check --output json > report.json
 
-Exit codes: 0 everything works, 1 acceptd does not work here, 2 it works in part, 64 bad usage or configuration";
+Exit codes: 0 ok, 1 acceptd does not work on this host, 2 degraded (a feature is missing), 64 unusable command line or \
+configuration";
 
 const STATUS_EXAMPLES: &str = "\
 Examples:
@@ -57,7 +57,7 @@ Examples:
   acceptd status --output json | jq .ledger.capture
   acceptd status --ready
 
-Exit codes: 0 everything works, 1 it does not or there is no agent, 2 it works in part, 64 bad usage or configuration";
+Exit codes: 0 ok, 1 failed or no agent answers, 2 degraded, 64 unusable command line or configuration";
 
 const RECEIVE_EXAMPLES: &str = "\
 Examples:
@@ -69,14 +69,14 @@ Examples:
   acceptd replay --endpoint collector:4317 accepts.jsonl
   acceptd replay --endpoint collector:4317 /var/lib/acceptd/spool/default/*.segment
 
-Records keep their log.record.uid, so a store that has them already can tell.
-Exit codes: 0 every record was acknowledged, 1 some were not, 64 bad usage or configuration";
+Records keep their log.record.uid, so that a store can recognize duplicates.
+Exit codes: 0 every record was acknowledged, 1 some were not, 64 unusable command line or configuration";
 
 /// The command line as a whole.
 #[derive(Debug, Parser)]
 #[command(name = "acceptd", version, about = ABOUT, long_about = None, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -84,24 +84,24 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Capture accepts, and send them to a Collector or print them
+    /// Run the agent: capture accepts, and send them to a Collector or print them
     Run(RunArgs),
-    /// Watch accepts on this terminal: run, without a Collector and a configuration file
+    /// Watch accepts on this terminal; reads no configuration file and sends nothing
     Watch(WatchArgs),
-    /// Say what works on this host, what does not, why, and what to do
+    /// Check what works on this host, and print cause and remedy of what does not
     Check(CheckArgs),
-    /// Ask the agent that runs here how it is, and what it saw, delivered and lost
+    /// Print the health of the agent on this host, and what it captured, delivered and lost
     Status(StatusArgs),
-    /// Receive OTLP over gRPC, and print or write what arrives
+    /// Receive OTLP over gRPC, and print the records or write them to a file
     Receive(ReceiveArgs),
-    /// Send again what files have: OTLP JSON lines, or segments of a spool
+    /// Send recorded requests again, from files of OTLP JSON lines or segments of a spool
     Replay(ReplayArgs),
-    /// Print, check or explain the configuration
+    /// Print the default configuration, validate the configuration, or show its values
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// List the events: what each says and carries, what switches it, and what it costs
+    /// List the events that acceptd can send: attributes, cost, and the key that enables each
     Events {
-        /// How the list is printed
+        /// Format of the list
         #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = PossibleValuesParser::new(["text", "json"]))]
         output: String,
 
@@ -109,14 +109,14 @@ pub enum Command {
         #[arg(long, conflicts_with = "output")]
         fields: bool,
     },
-    /// Print what makes a shell complete acceptd's arguments
+    /// Print a shell's completion script for acceptd
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page
     Man {
-        /// Write it, and one for each command, into this folder
+        /// Write the page, and one for each subcommand, into this folder
         #[arg(long, value_name = "DIR")]
         directory: Option<PathBuf>,
     },
@@ -157,7 +157,7 @@ pub struct WatchArgs {
     #[arg(short, long)]
     pub all: bool,
 
-    /// How records are printed
+    /// Format of printed records
     #[arg(long, value_name = "FORMAT", default_value = "columns", value_parser = PossibleValuesParser::new(OutputFormat::names()))]
     pub output: String,
 
@@ -167,12 +167,13 @@ pub struct WatchArgs {
 }
 
 impl WatchArgs {
-    /// Loads the configuration from this process's environment and these flags; no file.
+    /// Loads the configuration from this process's environment and these flags. No file is read.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         config::load(Some("/dev/null".as_ref()), std::env::vars_os(), &self.flags())
     }
 
-    /// In the order of strength: what makes it a watch can be set otherwise, but it never sends.
+    /// The flags, in rising precedence. `--set` overrides the defaults of `watch`, but no flag can make
+    /// `watch` send records or serve its status.
     fn flags(&self) -> Vec<Flag> {
         let flag = |name, key: &str, value: &str| Flag { name, key: key.to_owned(), value: value.to_owned() };
         let mut flags = vec![flag("watch", "log.level", "warn")];
@@ -201,7 +202,7 @@ pub struct CheckArgs {
     #[command(flatten)]
     pub source: SourceArgs,
 
-    /// How the result is printed
+    /// Format of the result
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = PossibleValuesParser::new(["text", "json"]))]
     pub output: String,
 }
@@ -210,19 +211,19 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 #[command(after_help = STATUS_EXAMPLES)]
 pub struct StatusArgs {
-    /// The configuration, which has the agent's address (admin.listen).
+    /// The configuration, for the address of the agent's status server (admin.listen).
     #[command(flatten)]
     pub source: SourceArgs,
 
-    /// How the result is printed
+    /// Format of the result
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = PossibleValuesParser::new(["text", "json"]))]
     pub output: String,
 
-    /// Only say whether it captures accepts, for a readiness probe
+    /// Only report whether the agent captures accepts, for a readiness probe
     #[arg(long, conflicts_with = "live")]
     pub ready: bool,
 
-    /// Only say whether it lives, for a liveness probe: if not, start it anew
+    /// Only report whether the agent is alive, for a liveness probe; if not, restart it
     #[arg(long)]
     pub live: bool,
 }
@@ -231,11 +232,11 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 #[command(after_help = RECEIVE_EXAMPLES)]
 pub struct ReceiveArgs {
-    /// Address and port to receive on
+    /// Address and port to listen on
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4317")]
     pub listen: SocketAddr,
 
-    /// How records are printed
+    /// Format of printed records
     #[arg(long, value_name = "FORMAT", default_value = "columns", value_parser = output_format())]
     pub output: OutputFormat,
 
@@ -252,23 +253,23 @@ pub struct ReplayArgs {
     #[command(flatten)]
     pub source: SourceArgs,
 
-    /// The files, sent one after the other
+    /// The files, sent in this order
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
 }
 
-/// What to do with the configuration.
+/// The subcommands of `config`.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Print a configuration file with every key, its documentation and its default
     Default,
-    /// Check the configuration that `run` would use, and say everything that is wrong with it
+    /// Validate the configuration that `run` would use, and print every problem
     Validate(SettingsArgs),
-    /// Print every value that `run` would use and where it is from; secrets print as ***
+    /// Print every value that `run` would use, with its origin; secrets are printed as ***
     Show(SettingsArgs),
 }
 
-/// The flags that say where the configuration is from.
+/// The flags that select the sources of the configuration, and the destination.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Configuration")]
 pub struct SourceArgs {
@@ -280,7 +281,7 @@ pub struct SourceArgs {
     #[arg(long, value_name = "ENDPOINT")]
     pub endpoint: Option<String>,
 
-    /// How: grpc, to port 4317 of a Collector, or http/protobuf, to port 4318
+    /// Protocol: grpc (port 4317 of a Collector) or http/protobuf (port 4318)
     #[arg(long, value_name = "PROTOCOL", value_parser = PossibleValuesParser::new(Protocol::names()))]
     pub protocol: Option<String>,
 
@@ -295,7 +296,7 @@ impl SourceArgs {
         config::load(self.config.as_deref(), std::env::vars_os(), &self.flags([]))
     }
 
-    /// The keys that were set. A flag of its own is stronger than `--set`.
+    /// The keys that were set. `--set` comes first, so a key's own flag overrides it.
     fn flags<'a>(
         &'a self,
         own: impl IntoIterator<Item = (&'static str, &'a str, Option<&'a String>)>,
@@ -310,15 +311,15 @@ impl SourceArgs {
     }
 }
 
-/// The flags that set a part of the configuration.
+/// The flags of commands that print records.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Configuration")]
 pub struct SettingsArgs {
-    /// Where it is from.
+    /// The sources of the configuration.
     #[command(flatten)]
     pub source: SourceArgs,
 
-    /// Print records in this format; columns when there is no endpoint
+    /// Print records in this format; default: columns if records are not sent anywhere, else none
     #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(run_outputs()))]
     pub output: Option<String>,
 
@@ -355,15 +356,18 @@ fn assignment(text: &str) -> Result<(String, String), &'static str> {
     Ok((key.trim().to_owned(), value.to_owned()))
 }
 
-/// Reads the command line `args`, the program's name first. Where there is nothing left to do (a mistake, help,
-/// the version) that is printed, and the exit code returned.
+/// Parses the command line `args`, which starts with the name of the program.
+///
+/// # Errors
+/// The exit code, if there is no command to run: for `--help` and `--version`, and for a mistake. The text is
+/// printed.
 pub fn parse<I, T>(args: I) -> Result<Cli, ExitCode>
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
     Cli::try_parse_from(args).map_err(|error| {
-        // Nobody is left to tell when the terminal is gone.
+        // If the terminal is closed, the exit code still has the result.
         _ = error.print();
         if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
     })

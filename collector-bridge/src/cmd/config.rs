@@ -1,57 +1,54 @@
-//! `acceptd config default|validate|show`.
+//! `acceptd config`: prints the default file, validates the configuration, or shows every value with its
+//! origin.
 
 use std::{
-    io::{
-        Write, {self},
-    },
+    io::{self, Write},
     process::ExitCode,
 };
 
 use crate::{
     cmd::cli::{ConfigCommand, EXIT_USAGE, SettingsArgs},
-    config::{
-        Loaded, {self},
-    },
+    config::{self, Loaded},
 };
 
-/// Runs one of the subcommands. Results go to standard output, warnings and errors to standard error; the exit
-/// code is 64 when the configuration cannot be used.
+/// Runs the subcommand. Results go to standard output, warnings and errors to standard error. The exit code
+/// is 64 if the configuration cannot be used.
 pub fn run(command: &ConfigCommand) -> ExitCode {
     match command {
         ConfigCommand::Default => print(&config::default_file()),
         ConfigCommand::Validate(args) => {
-            with(args, |loaded| format!("the configuration is valid ({})\n", files(loaded)))
+            load_and_print(args, |loaded| format!("the configuration is valid ({})\n", file_read(loaded)))
         }
-        ConfigCommand::Show(args) => with(args, show),
+        ConfigCommand::Show(args) => load_and_print(args, show),
     }
 }
 
-/// Loads the configuration, says its warnings, and prints what `describe` makes of it.
-fn with(args: &SettingsArgs, describe: impl Fn(&Loaded) -> String) -> ExitCode {
+/// Loads the configuration, prints its warnings, and prints the text that `describe` returns.
+fn load_and_print(args: &SettingsArgs, describe: impl Fn(&Loaded) -> String) -> ExitCode {
     match args.load() {
         Ok(loaded) => {
             for warning in &loaded.warnings {
-                complain("warning", warning);
+                print_message("warning", warning);
             }
             print(&describe(&loaded))
         }
         Err(error) => {
             for problem in error.problems() {
-                complain("error", problem);
+                print_message("error", problem);
             }
             ExitCode::from(EXIT_USAGE)
         }
     }
 }
 
-fn files(loaded: &Loaded) -> String {
+fn file_read(loaded: &Loaded) -> String {
     match &loaded.file {
         Some(path) => path.display().to_string(),
-        None => format!("no file: {} does not exist", config::DEFAULT_PATH),
+        None => format!("no file, because {} does not exist", config::DEFAULT_PATH),
     }
 }
 
-/// One line a key: TOML, with the origin as its comment.
+/// One line of TOML a key, with the origin as a comment.
 fn show(loaded: &Loaded) -> String {
     let lines: Vec<(String, String)> = loaded
         .settings()
@@ -61,22 +58,22 @@ fn show(loaded: &Loaded) -> String {
     lines.iter().fold(String::new(), |text, (line, origin)| text + &format!("{line:width$}  # {origin}\n"))
 }
 
-/// Longer lines push their comment out instead of all the others'.
+/// The last column at which comments are aligned. The comment of a longer line is further right.
 const MAX_COLUMN: usize = 60;
 
-fn complain(severity: &str, message: impl std::fmt::Display) {
-    // With standard error gone there is nobody to tell; the exit code still says it.
+fn print_message(severity: &str, message: impl std::fmt::Display) {
+    // If standard error is closed, the exit code still has the result.
     _ = writeln!(io::stderr(), "acceptd: {severity}: {message}");
 }
 
-/// Prints `text`. A reader that has seen enough (`| head`) is no failure.
+/// Prints `text`. A closed pipe (`| head`) is not an error.
 fn print(text: &str) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            complain("error", format_args!("cannot write to standard output: {error}"));
+            print_message("error", format_args!("cannot write to standard output: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -1,28 +1,25 @@
-//! `acceptd events`: what can be sent, what switches it, and what it costs.
+//! `acceptd events`: lists the events that the agent can send, the key that enables each, its cost and its
+//! attributes.
 
 use std::{
-    io::{
-        Write as _, {self},
-    },
+    io::{self, Write as _},
     process::ExitCode,
 };
 
-use acceptd_otlp::names::{
-    EVENTS, EventName, {self},
-};
+use acceptd_otlp::names::{self, EVENTS, EventName};
 use serde::Serialize;
 
 use crate::{
-    config::{Config, Events},
+    config::{Config, EventsSection},
     mapping::presence,
 };
 
-/// What is known of an event beside its name and attributes.
+/// The part of the catalogue that the event's own definition lacks.
 struct Switch {
     event: &'static str,
-    /// The key that switches it; accepts are always sent.
+    /// The key that enables the event; `None` for accepts, which are always enabled.
     key: Option<&'static str>,
-    default: fn(&Events) -> bool,
+    default: fn(&EventsSection) -> bool,
     cost: &'static str,
 }
 
@@ -122,7 +119,7 @@ fn catalogue() -> Vec<Row> {
             brief,
             default: (switch.default)(&defaults),
             switch: switch.key,
-            // Which parts of it are where: docs/fields.md.
+            // docs/fields.md says which attributes each tier has.
             tiers: [1, 2],
             cost: switch.cost,
             attributes: attributes.iter().map(|attribute| attribute.key).collect(),
@@ -135,7 +132,7 @@ fn catalogue() -> Vec<Row> {
 pub fn run(json: bool) -> ExitCode {
     let rows = catalogue();
     let mut out = io::stdout();
-    // Nobody is left to tell when the standard output is gone.
+    // If standard output is closed, the error cannot be reported either.
     _ = if json {
         writeln!(out, "{}", serde_json::to_string_pretty(&rows).unwrap_or_default())
     } else {
@@ -144,9 +141,9 @@ pub fn run(json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Prints which attributes an accept has.
-pub fn fields() -> ExitCode {
-    // Nobody is left to tell when the standard output is gone.
+/// Prints which attributes an accept has, by the way it was accepted.
+pub fn print_fields() -> ExitCode {
+    // If standard output is closed, the error cannot be reported either.
     _ = write!(io::stdout(), "{}", presence::markdown());
     ExitCode::SUCCESS
 }
@@ -157,7 +154,7 @@ fn print(out: &mut impl io::Write, row: &Row) -> io::Result<()> {
     writeln!(out, "    {brief}")?;
     let default = if *default { "on" } else { "off" };
     match switch {
-        Some(key) => writeln!(out, "    default {default}; {key} switches it")?,
+        Some(key) => writeln!(out, "    default {default}; enabled by {key}")?,
         None => writeln!(out, "    always {default}")?,
     }
     writeln!(out, "    tiers   1 (fentry, fexit) and 2 (tracepoints)")?;
@@ -189,7 +186,7 @@ mod tests {
     #[test]
     fn an_event_is_printed_with_what_it_carries() {
         let mut out = Vec::new();
-        print(&mut out, &catalogue()[0]).expect("a vector takes everything");
+        print(&mut out, &catalogue()[0]).expect("writing to a vector cannot fail");
         let text = String::from_utf8(out).expect("text");
         assert!(text.contains("log.record.uid") && text.contains("always on"), "{text}");
     }

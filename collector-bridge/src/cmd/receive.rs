@@ -1,10 +1,9 @@
-//! `acceptd receive`: an OTLP/gRPC receiver that prints or writes what arrives, to see what a pipeline sends.
+//! `acceptd receive`: an OTLP/gRPC receiver that prints what it receives or writes it to a file, to inspect a
+//! pipeline.
 
 use std::{
     fs::File,
-    io::{
-        IsTerminal as _, Write, {self},
-    },
+    io::{self, IsTerminal as _, Write},
     net::TcpListener,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
@@ -13,56 +12,58 @@ use std::{
 use acceptd_otlp::{Printer, Received, receiver};
 use anyhow::Context as _;
 
-use super::failed;
-use crate::cmd::{cli::ReceiveArgs, stop::Stop};
+use super::failure;
+use crate::cmd::{cli::ReceiveArgs, signals::StopSignal};
 
 /// Runs the command until SIGINT or SIGTERM.
 pub fn run(arguments: &ReceiveArgs) -> ExitCode {
     match receive(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
+        Err(error) => failure(&error),
     }
 }
 
 fn receive(arguments: &ReceiveArgs) -> anyhow::Result<()> {
     let listener = TcpListener::bind(arguments.listen).with_context(|| {
         format!(
-            "cannot listen on {}; is another receiver there? choose an address with --listen",
+            "cannot listen on {}; if another receiver uses the address, choose one with --listen",
             arguments.listen
         )
     })?;
     let address = listener.local_addr().context("the listening socket has no address")?;
-    let out = Out::open(arguments)?;
+    let sink = Sink::open(arguments)?;
     writeln!(io::stderr(), "acceptd: receiving OTLP over gRPC on {address}; stop with Ctrl-C").ok();
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let out = Arc::new(Mutex::new(out));
-    let sink = Arc::clone(&out);
+    let sink = Arc::new(Mutex::new(sink));
+    let receiver_sink = Arc::clone(&sink);
     runtime.block_on(async move {
-        let stop = Stop::listen()?;
+        let stop = StopSignal::listen()?;
         receiver::serve(
             listener,
-            move |received: Received| sink.lock().unwrap_or_else(PoisonError::into_inner).take(&received),
+            move |received: Received| {
+                receiver_sink.lock().unwrap_or_else(PoisonError::into_inner).write(&received)
+            },
             stop.requested(),
         )
         .await
-        .context("the receiver ended")
+        .context("the receiver failed")
     })?;
 
-    let out = out.lock().unwrap_or_else(PoisonError::into_inner);
-    writeln!(io::stderr(), "acceptd: received {} records in {} requests", out.records, out.requests).ok();
+    let sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+    writeln!(io::stderr(), "acceptd: received {} records in {} requests", sink.records, sink.requests).ok();
     Ok(())
 }
 
-/// Where what arrives is written.
-struct Out {
+/// Writes the received requests.
+struct Sink {
     printer: Printer,
     to: Box<dyn Write + Send>,
     records: u64,
     requests: u64,
 }
 
-impl Out {
+impl Sink {
     fn open(arguments: &ReceiveArgs) -> anyhow::Result<Self> {
         let header = arguments.file.is_none() && io::stdout().is_terminal();
         let to: Box<dyn Write + Send> = match &arguments.file {
@@ -74,8 +75,8 @@ impl Out {
         Ok(Self { printer: Printer::new(arguments.output.into(), header), to, records: 0, requests: 0 })
     }
 
-    /// Writes one request; an error makes the receiver answer that it may be sent again.
-    fn take(&mut self, received: &Received) -> io::Result<()> {
+    /// Writes one request. After an error the receiver asks the sender to retry the request.
+    fn write(&mut self, received: &Received) -> io::Result<()> {
         self.printer.print(&mut self.to, received)?;
         self.to.flush()?;
         self.requests += 1;

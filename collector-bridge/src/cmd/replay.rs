@@ -1,4 +1,4 @@
-//! `acceptd replay`: sends requests again that files have.
+//! `acceptd replay`: sends recorded requests again, from files of OTLP JSON lines or segments of a spool.
 
 use std::{
     collections::BTreeMap,
@@ -11,51 +11,52 @@ use std::{
 use acceptd_otlp::{Batch, Exporter, LedgerSnapshot, Signal, recorded};
 use anyhow::Context as _;
 
-use super::{complain, failed, unusable};
+use super::{failure, print_error, usage_error};
 use crate::{
-    cmd::{cli::ReplayArgs, logging, stop::Stop},
-    config::{Loaded, Scope},
-    pipeline::destination,
+    cmd::{cli::ReplayArgs, logging, signals::StopSignal},
+    config::{Loaded, Scope, destination::Destination},
 };
 
-/// Between two looks whether there is room for more.
-const LOOK: Duration = Duration::from_millis(2);
+/// Time between two checks whether the queue is empty.
+const QUEUE_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Runs the command.
 pub fn run(arguments: &ReplayArgs) -> ExitCode {
     let loaded = match arguments.source.load() {
         Ok(loaded) => loaded,
-        Err(error) => return unusable(error.problems()),
+        Err(error) => return usage_error(error.problems()),
     };
-    let _level = logging::to_stderr(&loaded.config);
+    let _log_level = logging::init(&loaded.config);
     let logs = loaded.view(&Scope::Signal(Signal::Logs)).config;
     if !logs.is_sent() {
-        return unusable(["there is nobody to send to: name a Collector with --endpoint"]);
+        return usage_error(["there is no destination: name a Collector with --endpoint"]);
     }
     let target = logs.export.file.and_then(|target| target.canonicalize().ok());
     let is_target = |file: &&PathBuf| target.is_some() && file.canonicalize().ok() == target;
     if let Some(file) = arguments.files.iter().find(is_target) {
-        let said = format!("{} is where requests go (export.file): it would never end", file.display());
-        return unusable([said + "; name a Collector with --endpoint"]);
+        return usage_error([format!(
+            "{} is also the destination of the requests (export.file), so the replay would never end; name a Collector with --endpoint",
+            file.display()
+        )]);
     }
     match replay(arguments, &loaded) {
         Ok(outcome) => {
-            complain(&outcome);
-            if outcome.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            print_error(&outcome);
+            if outcome.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => failed(&error),
+        Err(error) => failure(&error),
     }
 }
 
-/// What became of it all.
+/// The result of a replay.
 #[derive(Debug, Default)]
 struct Outcome {
     records: u64,
     acknowledged: u64,
     rejected: u64,
     dropped: u64,
-    /// Requests that could not be read, or have nowhere to go.
-    left_out: u64,
+    /// Requests that could not be read, or whose signal has no destination.
+    skipped: u64,
     is_interrupted: bool,
 }
 
@@ -67,20 +68,20 @@ impl Outcome {
         self.dropped += ledger.dropped_total();
     }
 
-    fn is_whole(&self) -> bool {
-        self.left_out == 0 && !self.is_interrupted && self.acknowledged == self.records
+    fn is_complete(&self) -> bool {
+        self.skipped == 0 && !self.is_interrupted && self.acknowledged == self.records
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { records, acknowledged, rejected, dropped, left_out, is_interrupted } = self;
+        let Self { records, acknowledged, rejected, dropped, skipped, is_interrupted } = self;
         write!(
             out,
             "{records} records: {acknowledged} acknowledged, {rejected} rejected, {dropped} dropped"
         )?;
-        if *left_out > 0 {
-            write!(out, "; {left_out} requests left out")?;
+        if *skipped > 0 {
+            write!(out, "; {skipped} requests skipped")?;
         }
         if *is_interrupted {
             write!(out, "; interrupted before the end")?;
@@ -93,8 +94,8 @@ fn replay(arguments: &ReplayArgs, loaded: &Loaded) -> anyhow::Result<Outcome> {
     let config = &loaded.config;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut stop = Stop::listen().context("cannot catch signals")?;
-        let mut replay = Replay { loaded, exporters: BTreeMap::new(), left_out: 0 };
+        let mut stop = StopSignal::listen().context("cannot install the signal handlers")?;
+        let mut replay = Replay { loaded, exporters: BTreeMap::new(), skipped: 0 };
         let is_interrupted = tokio::select! {
             sent = replay.send_all(arguments) => {
                 sent?;
@@ -102,14 +103,14 @@ fn replay(arguments: &ReplayArgs, loaded: &Loaded) -> anyhow::Result<Outcome> {
             }
             _ = stop.next() => true,
         };
-        let mut outcome = Outcome { left_out: replay.left_out, is_interrupted, ..Outcome::default() };
-        // Without a signal everything is retried for as long as the configuration says.
-        let patience = if is_interrupted {
+        let mut outcome = Outcome { skipped: replay.skipped, is_interrupted, ..Outcome::default() };
+        // Without a signal, the exporters get the time to retry every request as configured.
+        let drain_time = if is_interrupted {
             config.shutdown.timeout
         } else {
             config.export.retry_window + config.export.timeout
         };
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + drain_time;
         for exporter in replay.exporters.into_values() {
             outcome.add(&exporter.shutdown(deadline).await);
         }
@@ -117,12 +118,12 @@ fn replay(arguments: &ReplayArgs, loaded: &Loaded) -> anyhow::Result<Outcome> {
     })
 }
 
-/// One replay.
+/// A replay in progress.
 struct Replay<'a> {
     loaded: &'a Loaded,
-    /// One for each signal that was found.
+    /// The exporter of each signal that the files contain.
     exporters: BTreeMap<Signal, Exporter>,
-    left_out: u64,
+    skipped: u64,
 }
 
 impl Replay<'_> {
@@ -135,16 +136,16 @@ impl Replay<'_> {
                     Err(cause) => Err(cause),
                 };
                 if let Err(cause) = sent {
-                    complain(&format_args!("{}: left out: {cause}", file.display()));
-                    self.left_out += 1;
+                    print_error(&format_args!("{}: skipped: {cause}", file.display()));
+                    self.skipped += 1;
                 }
             }
         }
         Ok(())
     }
 
-    /// Sends a request in as many parts as `batch.max_bytes` asks for, each when the one before is under way: nothing is dropped
-    /// for want of room.
+    /// Sends a request, split so that no part exceeds `batch.max_bytes`. Each part waits until the queue is
+    /// empty, so that no request is dropped because the queue is full.
     async fn send(&mut self, batch: Batch) -> Result<(), String> {
         let exporter = self.exporter(batch.signal)?;
         let mut parts = vec![batch];
@@ -156,7 +157,7 @@ impl Replay<'_> {
                 continue;
             }
             while exporter.ledger().queued > 0 {
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(QUEUE_POLL_INTERVAL).await;
             }
             exporter.push(part);
         }
@@ -168,10 +169,10 @@ impl Replay<'_> {
             return Ok(exporter.clone());
         }
         let view = self.loaded.view(&Scope::Signal(signal));
-        let destination =
-            destination::of(&view, signal)?.ok_or_else(|| format!("there is no endpoint for {signal}"))?;
-        let exporter =
-            Exporter::spawn(destination.exporter(&view.config, None)).map_err(|error| error.to_string())?;
+        let destination = Destination::from_view(&view, signal)?
+            .ok_or_else(|| format!("no endpoint is configured for {signal}"))?;
+        let exporter = Exporter::spawn(destination.exporter_config(&view.config, None))
+            .map_err(|error| error.to_string())?;
         self.exporters.insert(signal, exporter.clone());
         Ok(exporter)
     }

@@ -1,9 +1,8 @@
-//! `acceptd completions` and `acceptd man`: made from the command line's own definition.
+//! `acceptd completions` and `acceptd man`: generates shell completions and manual pages from the command
+//! line's definition.
 
 use std::{
-    io::{
-        Write as _, {self},
-    },
+    io::{self, Write as _},
     path::Path,
     process::ExitCode,
 };
@@ -12,20 +11,20 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::failed;
+use super::failure;
 use crate::cmd::cli::Cli;
 
-/// Prints what makes `shell` complete acceptd's arguments.
+/// Prints the completion script for `shell`.
 pub fn completions(shell: Shell) -> ExitCode {
-    // Not straight to the standard output: the generator panics when that is gone.
+    // Through a buffer, because the generator panics if standard output is closed.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "acceptd", &mut script);
-    // Nobody is left to tell.
+    // If standard output is closed, the error cannot be reported either.
     _ = io::stdout().write_all(&script);
     ExitCode::SUCCESS
 }
 
-/// Prints the manual page, or writes it and one for each command into `directory`.
+/// Prints the manual page, or writes it and one page for each subcommand into `directory`.
 pub fn man(directory: Option<&Path>) -> ExitCode {
     let written = if let Some(directory) = directory {
         clap_mangen::generate_to(Cli::command(), directory)
@@ -37,5 +36,5 @@ pub fn man(directory: Option<&Path>) -> ExitCode {
             .and_then(|()| io::stdout().write_all(&page))
             .context("cannot print the manual page")
     };
-    written.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+    written.map_or_else(|error| failure(&error), |()| ExitCode::SUCCESS)
 }

@@ -1,9 +1,7 @@
-//! `acceptd status`: asks the agent that runs on this host how it is.
+//! `acceptd status`: queries the agent that runs on this host for its health and counters.
 
 use std::{
-    io::{
-        Write as _, {self},
-    },
+    io::{self, Write as _},
     net::SocketAddr,
     process::ExitCode,
     time::Duration,
@@ -15,53 +13,62 @@ use hyper::{Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time};
 
-use super::{failed, unusable};
+use super::{failure, usage_error};
 use crate::{
     cmd::cli::StatusArgs,
     health::status::{State, Status},
 };
 
-/// Exit code for an agent that works in part.
+/// Exit code if the agent is degraded.
 const EXIT_DEGRADED: u8 = 2;
 
-/// How long the agent may take to answer: a probe asks again.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the agent may take to answer. Short, because probes retry.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Larger answers are not the agent's.
-const LONGEST: usize = 1 << 20;
+/// Maximum size of an answer in bytes. A larger answer does not come from the agent.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
 
-/// Asks, prints the answer, and ends with 0 (ok), 2 (degraded) or 1 (failed, or there is no agent).
+/// Queries the agent and prints the answer. The exit code is 0 (ok), 2 (degraded), 1 (failed, or no agent
+/// answers) or 64 (unusable configuration).
 pub fn run(args: &StatusArgs) -> ExitCode {
     let loaded = match args.source.load() {
         Ok(loaded) => loaded,
-        Err(error) => return unusable(error.problems()),
+        Err(error) => return usage_error(error.problems()),
     };
     let Some(address) = loaded.config.admin.listen else {
-        return unusable(["admin.listen = none: an agent with this configuration shows no status"]);
+        return usage_error([
+            "admin.listen = none: an agent with this configuration has no status server; set admin.listen",
+        ]);
     };
-    match ask(args, address) {
+    match query(args, address) {
         Ok(code) => code,
-        Err(error) => failed(&error),
+        Err(error) => failure(&error),
     }
 }
 
-fn ask(args: &StatusArgs, address: SocketAddr) -> anyhow::Result<ExitCode> {
+fn query(args: &StatusArgs, address: SocketAddr) -> anyhow::Result<ExitCode> {
     let path = match (args.live, args.ready) {
         (true, _) => "/livez",
         (_, true) => "/readyz",
         _ => "/status",
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asked = runtime.block_on(async { time::timeout(PATIENCE, get(address, path)).await });
-    let no_agent = || format!("no agent answers at {address} (admin.listen); is it running?");
-    let (status, body) =
-        asked.with_context(|| format!("no answer within {PATIENCE:?}")).flatten().with_context(no_agent)?;
+    let answer = runtime.block_on(async { time::timeout(ANSWER_TIMEOUT, get(address, path)).await });
+    let no_agent = || {
+        format!(
+            "no agent answers at {address} (admin.listen); check that the agent runs, and with the same admin.listen"
+        )
+    };
+    let (status, body) = answer
+        .with_context(|| format!("no answer within {ANSWER_TIMEOUT:?}"))
+        .flatten()
+        .with_context(no_agent)?;
     if args.live || args.ready {
         print(&String::from_utf8_lossy(&body));
         return Ok(if status == StatusCode::OK { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let Ok(read) = serde_json::from_slice::<Status>(&body) else {
-        bail!("what answers at {address} (admin.listen) is no acceptd: HTTP {status}");
+        bail!("the server at {address} (admin.listen) is not acceptd: HTTP {status}; check admin.listen");
     };
     if args.output == "json" {
         print(&(serde_json::to_string(&read)? + "\n"));
@@ -82,12 +89,14 @@ async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, Byt
     let request = Request::get(path).header("host", address.to_string()).body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
-    let body =
-        Limited::new(answer.into_body(), LONGEST).collect().await.map_err(anyhow::Error::from_boxed)?;
+    let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES)
+        .collect()
+        .await
+        .map_err(anyhow::Error::from_boxed)?;
     Ok((status, body.to_bytes()))
 }
 
 fn print(text: &str) {
-    // Nobody is left to tell when the standard output is gone.
+    // If standard output is closed, the exit code still has the result.
     _ = io::stdout().write_all(text.as_bytes());
 }

@@ -1,8 +1,8 @@
-//! Keys with a fixed set of values.
+//! Keys with a fixed set of values, and the types of those values.
 
 use acceptd_otlp::{Compression, Order, SpanKind, SyncPolicy};
 
-use super::{kind::Kind, raw::Raw};
+use super::{kind::ValueKind, raw::Raw};
 
 /// A set of values with names, in the order in which they are listed.
 pub(super) trait Named: Copy + PartialEq + 'static {
@@ -10,17 +10,17 @@ pub(super) trait Named: Copy + PartialEq + 'static {
     const ALL: &'static [(&'static str, Self)];
 }
 
-/// One of a [`Named`] set.
+/// One value of a [`Named`] set.
 pub(super) struct Choice;
 
-impl<T: Named> Kind<T> for Choice {
+impl<T: Named> ValueKind<T> for Choice {
     fn expects(&self) -> String {
-        format!("one of {}", list(names::<T>()))
+        format!("one of {}", join(names_of::<T>()))
     }
 
     fn read(&self, raw: &Raw) -> Result<T, String> {
-        let text = raw.text().ok_or_else(|| Kind::<T>::mismatch(self, raw))?;
-        find(text).ok_or_else(|| Kind::<T>::unfit(self, text))
+        let text = raw.text().ok_or_else(|| ValueKind::<T>::mismatch(self, raw))?;
+        find(text).ok_or_else(|| ValueKind::<T>::unfit(self, text))
     }
 
     fn write(&self, value: &T) -> toml::Value {
@@ -28,27 +28,27 @@ impl<T: Named> Kind<T> for Choice {
     }
 }
 
-fn find<T: Named>(text: &str) -> Option<T> {
+pub(super) fn find<T: Named>(text: &str) -> Option<T> {
     T::ALL.iter().find(|(name, _)| *name == text).map(|(_, value)| *value)
 }
 
-fn names<T: Named>() -> impl Iterator<Item = &'static str> {
+pub(super) fn names_of<T: Named>() -> impl Iterator<Item = &'static str> {
     T::ALL.iter().map(|(name, _)| *name)
 }
 
-fn name_of<T: Named>(wanted: T) -> &'static str {
-    // Every value stands in its own list; a test holds each of them to it.
+pub(super) fn name_of<T: Named>(wanted: T) -> &'static str {
+    // `ALL` has every value; the test `names_and_values_agree` checks that.
     T::ALL.iter().find(|(_, value)| *value == wanted).map_or("", |(name, _)| name)
 }
 
-fn list(names: impl Iterator<Item = &'static str>) -> String {
+fn join(names: impl Iterator<Item = &'static str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
-/// How printed records look.
+/// The format of printed records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputFormat {
-    /// One aligned line a record, for eyes.
+    /// One line a record, in aligned columns.
     Columns,
     /// One flat JSON object a line, attribute names as keys.
     Json,
@@ -64,7 +64,7 @@ impl OutputFormat {
 
     /// The names, in the order in which they are listed.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        names::<Self>()
+        names_of::<Self>()
     }
 }
 
@@ -73,15 +73,15 @@ impl Named for OutputFormat {
         &[("columns", Self::Columns), ("json", Self::Json), ("otlp-json", Self::OtlpJson)];
 }
 
-/// The name that switches printing off.
+/// The value that disables printing.
 pub(super) const NO_OUTPUT: &str = "none";
 
 /// An [`OutputFormat`], or [`NO_OUTPUT`].
 pub(super) struct OptionalOutput;
 
-impl Kind<Option<OutputFormat>> for OptionalOutput {
+impl ValueKind<Option<OutputFormat>> for OptionalOutput {
     fn expects(&self) -> String {
-        format!("one of {NO_OUTPUT}, {}", list(OutputFormat::names()))
+        format!("one of {NO_OUTPUT}, {}", join(OutputFormat::names()))
     }
 
     fn read(&self, raw: &Raw) -> Result<Option<OutputFormat>, String> {
@@ -96,19 +96,19 @@ impl Kind<Option<OutputFormat>> for OptionalOutput {
     }
 }
 
-/// Which attributes a record of an accept carries.
+/// Which attributes the record of an accept has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
-    /// Without what repeats on every record or serves debugging only.
+    /// Omits attributes that repeat on every record or only serve debugging.
     Standard,
-    /// Everything that is known.
+    /// All attributes.
     Full,
 }
 
 impl Profile {
     /// The names, in the order in which they are listed.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        names::<Self>()
+        names_of::<Self>()
     }
 }
 
@@ -116,26 +116,26 @@ impl Named for Profile {
     const ALL: &'static [(&'static str, Self)] = &[("standard", Self::Standard), ("full", Self::Full)];
 }
 
-/// How much the agent says about itself on standard error.
+/// The least severe level of the agent's own messages that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
-    /// Nothing.
+    /// No messages.
     Off,
-    /// What failed.
+    /// Failures.
     Error,
-    /// And what is likely to fail or was ignored.
+    /// Also what is likely to fail, and what was ignored.
     Warn,
-    /// And the milestones of a run.
+    /// Also the milestones of a run.
     Info,
-    /// And each decision.
+    /// Also each decision.
     Debug,
-    /// And each step.
+    /// Also each step.
     Trace,
 }
 
 impl LogLevel {
     /// The level as a directive for `tracing_subscriber`'s `EnvFilter`.
-    pub fn filter(self) -> &'static str {
+    pub(crate) fn directive(self) -> &'static str {
         name_of(self)
     }
 }
@@ -151,14 +151,14 @@ impl Named for LogLevel {
     ];
 }
 
-/// How accepts are captured.
+/// Which tier captures accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CaptureTier {
-    /// In the first tier that the kernel allows.
+    /// Tier 1 if the kernel supports it, else tier 2.
     Auto,
-    /// With fentry and fexit, or not at all.
+    /// Tier 1 (fentry and fexit programs); the start fails if the kernel does not support it.
     One,
-    /// With tracepoints.
+    /// Tier 2 (tracepoints).
     Two,
 }
 
@@ -166,7 +166,7 @@ impl Named for CaptureTier {
     const ALL: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("1", Self::One), ("2", Self::Two)];
 }
 
-/// How requests travel.
+/// The protocol of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// OTLP over gRPC (HTTP/2).
@@ -182,19 +182,20 @@ impl Named for Protocol {
 impl Protocol {
     /// The names, in the order in which they are listed.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        names::<Self>()
+        names_of::<Self>()
     }
 }
 
-/// Whether counts grow from the start of the agent, or from one export to the next
+/// Whether the counts of the agent's metrics start at the start of the agent, or at the last export
 /// (<https://opentelemetry.io/docs/specs/otel/metrics/sdk_exporters/otlp/>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Temporality {
-    /// From the start.
+    /// At the start of the agent.
     Cumulative,
-    /// From the last export.
+    /// At the last export.
     Delta,
-    /// From the last export where that needs no memory: as cumulative for what is only observed, as all of the agent's is.
+    /// At the last export for synchronous instruments only. All instruments of the agent are asynchronous, so
+    /// this is the same as [`Cumulative`](Self::Cumulative).
     LowMemory,
 }
 
@@ -203,15 +204,15 @@ impl Named for Temporality {
         &[("cumulative", Self::Cumulative), ("delta", Self::Delta), ("lowmemory", Self::LowMemory)];
 }
 
-/// Which connections have a trace, by the name that OpenTelemetry gives the sampler. Each is the root of its trace: those that ask
-/// a parent first are the same.
+/// Which connections have a trace, by the names of OpenTelemetry's samplers. Each connection is the root of
+/// its trace, so the parent-based samplers have no variant of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sampler {
-    /// All of them.
+    /// All connections.
     AlwaysOn,
-    /// None, but those that waited long.
+    /// Only connections that waited longer than `traces.keep_slower_than`.
     AlwaysOff,
-    /// A part of them.
+    /// The fraction `traces.ratio`, and connections that waited longer than `traces.keep_slower_than`.
     Ratio,
 }
 
@@ -227,9 +228,9 @@ impl Named for SpanKind {
 /// How much of a peer's address is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerAddress {
-    /// All of it.
+    /// The whole address and the port.
     Full,
-    /// The network that it is in: 24 bits of IPv4, 48 of IPv6.
+    /// The network of the address: the first 24 bits of IPv4, 48 of IPv6.
     Prefix,
     /// Neither address nor port.
     Off,
@@ -255,18 +256,19 @@ impl Named for Order {
         &[("oldest_first", Self::OldestFirst), ("interleaved", Self::Interleaved)];
 }
 
-/// A [`Protocol`]; those that OpenTelemetry knows and this build does not are told from nonsense.
+/// A [`Protocol`]. For a protocol that OpenTelemetry defines but acceptd does not support, the message says
+/// so.
 pub(super) struct ProtocolChoice;
 
-impl Kind<Protocol> for ProtocolChoice {
+impl ValueKind<Protocol> for ProtocolChoice {
     fn expects(&self) -> String {
-        Kind::<Protocol>::expects(&Choice)
+        ValueKind::<Protocol>::expects(&Choice)
     }
 
     fn read(&self, raw: &Raw) -> Result<Protocol, String> {
         match raw.text() {
             Some("http/json") => Err(
-                "\"http/json\" is not built: it costs several times as much; use \"http/protobuf\", which every receiver of it takes"
+                "\"http/json\" is not supported, because encoding it costs several times as much; use \"http/protobuf\", which every receiver of http/json accepts"
                     .to_owned(),
             ),
             _ => Choice.read(raw),
@@ -303,7 +305,7 @@ mod tests {
         every_name_reads_back::<Sampler>();
         every_name_reads_back::<SpanKind>();
         for level in [LogLevel::Off, LogLevel::Warn, LogLevel::Trace] {
-            assert_ne!(level.filter(), "");
+            assert_ne!(level.directive(), "");
         }
     }
 }

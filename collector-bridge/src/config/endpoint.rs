@@ -1,44 +1,50 @@
-//! Where requests go.
+//! The endpoint of an OTLP server: how it is read, checked, shown and redacted.
+//!
+//! The authority is read here, and not by `http::Uri`, for two reasons: `http::Uri` refuses passwords that
+//! OpenTelemetry's variables may contain, and its errors do not say which part is wrong or what to write
+//! instead.
 
 use std::{fmt, net::Ipv6Addr};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+
 use super::{
-    kind::Kind,
+    kind::ValueKind,
     pairs::{REDACTED, percent_decode},
     raw::Raw,
 };
 
-/// What stands for "no endpoint", where a lower layer has set one.
+/// The value that unsets the endpoint of a lower layer.
 pub(super) const NO_ENDPOINT: &str = "none";
 
-/// A server of OTLP.
+/// The address of an OTLP server.
 ///
-/// `Display` is the URL, for people: credentials print as `***`. `Debug` is the same.
+/// `Display` is the URL for messages, with `***` for credentials. `Debug` is the same.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     is_secure: bool,
-    /// Name or address; IPv6 within brackets.
+    /// A name or an address; IPv6 addresses are in brackets.
     host: String,
     port: u16,
-    /// Empty, or from its first slash, without one at its end.
+    /// Empty, or a path with a leading slash and without a trailing one.
     path: String,
-    /// `user:password` as it was written.
+    /// `user:password` as it was written, percent-encoded.
     credentials: Option<String>,
 }
 
 impl Endpoint {
-    /// `http(s)://host:port/path`, for the connection. Holds no credentials: those are in the headers.
-    pub fn uri(&self) -> String {
+    /// `http(s)://host:port/path`, for the connection. It has no credentials; these are in the headers.
+    pub(crate) fn uri(&self) -> String {
         format!("{}://{}:{}{}", self.scheme(), self.host, self.port, self.path)
     }
 
     /// `host:port`
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// The port, from 1.
-    pub fn port(&self) -> u16 {
+    /// The port; never 0.
+    pub(super) fn port(&self) -> u16 {
         self.port
     }
 
@@ -46,7 +52,7 @@ impl Endpoint {
         self.port = port;
     }
 
-    /// Whether it has a path, which OTLP/gRPC does not.
+    /// Whether it has a path, which is an error with OTLP/gRPC.
     pub(super) fn has_path(&self) -> bool {
         !self.path.is_empty()
     }
@@ -58,7 +64,7 @@ impl Endpoint {
     /// The credentials of the URL as the value of an `authorization` header.
     pub(super) fn authorization(&self) -> Option<String> {
         let decoded = percent_decode(self.credentials.as_deref()?)?;
-        Some(format!("Basic {}", base64(decoded.as_bytes())))
+        Some(format!("Basic {}", BASE64.encode(decoded)))
     }
 
     /// Reads `host:port` or `http[s]://[user:password@]host[:port][/path]`.
@@ -67,23 +73,26 @@ impl Endpoint {
             None => (false, text),
             Some(("http", rest)) => (false, rest),
             Some(("https", rest)) => (true, rest),
-            Some(_) => return Err("the scheme is not known; use http://, https:// or host:port".to_owned()),
+            Some(_) => return Err("the scheme is unknown; use http://, https:// or host:port".to_owned()),
         };
         let (authority, path) = rest.find(['/', '?', '#']).map_or((rest, ""), |at| rest.split_at(at));
         if path.contains(['?', '#']) || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("its path has characters that are no path; write %3F for ?, %23 for #".to_owned());
+            return Err(
+                "the path contains characters that a path cannot have; write %3F for ? and %23 for #"
+                    .to_owned(),
+            );
         }
         let (credentials, address) = match authority.rsplit_once('@') {
             Some((credentials, address)) => (Some(credentials.to_owned()), address),
             None => (None, authority),
         };
         if credentials.as_deref().is_some_and(|text| percent_decode(text).is_none()) {
-            return Err("the credentials before '@' are not percent-encoded (a % is written %25)".to_owned());
+            return Err("the credentials before '@' are not percent-encoded (write %25 for a %)".to_owned());
         }
         let missing_port = "the port is missing; receivers listen on 4317 for gRPC, so write host:4317";
         let (host, port) = match address.rsplit_once(':') {
             Some((host, port)) if !host.starts_with('[') || host.ends_with(']') => (host, parse_port(port)?),
-            // The vendors' way of writing it.
+            // Vendors document their https endpoints without a port.
             _ if is_secure => (address, HTTPS_PORT),
             _ => return Err(missing_port.to_owned()),
         };
@@ -92,7 +101,7 @@ impl Endpoint {
     }
 }
 
-/// Of a URL that names none.
+/// The port of an https URL without a port.
 const HTTPS_PORT: u16 = 443;
 
 fn parse_port(text: &str) -> Result<u16, String> {
@@ -109,11 +118,11 @@ fn parse_port(text: &str) -> Result<u16, String> {
 
 fn parse_host(text: &str) -> Result<String, String> {
     if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let address: Ipv6Addr = address.parse().map_err(|_| "what is within [ ] is not an IPv6 address")?;
+        let address: Ipv6Addr = address.parse().map_err(|_| "the text in [ ] is not an IPv6 address")?;
         return Ok(format!("[{address}]"));
     }
     if text.contains(':') {
-        return Err("an IPv6 address is written within brackets: [::1]:4317".to_owned());
+        return Err("an IPv6 address must be in brackets: [::1]:4317".to_owned());
     }
     let name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     if text.is_empty() || !text.bytes().all(name) {
@@ -136,9 +145,9 @@ impl fmt::Debug for Endpoint {
 }
 
 /// An [`Endpoint`], or [`NO_ENDPOINT`].
-pub(super) struct Destination;
+pub(super) struct OptionalEndpoint;
 
-impl Kind<Option<Endpoint>> for Destination {
+impl ValueKind<Option<Endpoint>> for OptionalEndpoint {
     fn expects(&self) -> String {
         format!("host:port, http://host:port, https://host:port, or {NO_ENDPOINT}")
     }
@@ -155,26 +164,12 @@ impl Kind<Option<Endpoint>> for Destination {
     }
 }
 
-/// A mistyped endpoint, fit to be quoted: everything between the scheme and the last `@` could be a password.
+/// A mistyped endpoint for a message: text between the scheme and the last `@` could be a password, and is
+/// replaced.
 fn redact(text: &str) -> String {
     let Some((before, after)) = text.rsplit_once('@') else { return text.to_owned() };
     let scheme = before.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
     format!("{scheme}{REDACTED}@{after}")
-}
-
-/// RFC 4648 base64 with padding.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |index: usize| u32::from(chunk.get(index).copied().unwrap_or(0));
-        let group = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for index in 0..4 {
-            let digit = group >> (18 - 6 * index) & 0x3f;
-            text.push(if index <= chunk.len() { char::from(ALPHABET[digit as usize]) } else { '=' });
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -208,9 +203,9 @@ mod tests {
             ("h", "write host:4317"),
             ("h:", "the port is missing"),
             ("[::1]", "write host:4317"),
-            ("unix:///run/otel.sock", "the scheme is not known"),
-            ("http://h:4317/a?b", "no path"),
-            ("::1:4317", "within brackets"),
+            ("unix:///run/otel.sock", "the scheme is unknown"),
+            ("http://h:4317/a?b", "a path cannot have"),
+            ("::1:4317", "in brackets"),
             ("[x]:4317", "not an IPv6 address"),
             (":4317", "neither a name nor an address"),
             ("a b:4317", "neither a name nor an address"),
@@ -228,16 +223,8 @@ mod tests {
         assert_eq!(endpoint.authorization().as_deref(), Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="));
         assert_eq!(endpoint.to_string(), "http://***@h:1");
         assert_eq!(format!("{endpoint:?}"), "http://***@h:1");
-        let bad = Destination.read(&Raw::Word("http://u:hunter2@h".to_owned())).unwrap_err();
+        let bad = OptionalEndpoint.read(&Raw::Word("http://u:hunter2@h".to_owned())).unwrap_err();
         assert!(bad.starts_with("\"http://***@h\": the port"), "{bad}");
-    }
-
-    #[test]
-    fn base64_of_rfc_4648() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
-        {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
     }
 
     proptest! {

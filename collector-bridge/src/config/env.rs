@@ -1,18 +1,21 @@
-//! The variables of acceptd's own: `ACCEPTD_A_B` for the key `a.b`.
+//! Reads acceptd's own environment variables: `ACCEPTD_A_B` sets the key `a.b`.
 
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
 };
 
-use super::{Problem, layer::Entry, origin::Origin, raw::Raw, schema::KEYS, scope::variables, suggest};
+use super::{
+    error::Problem, layer::Entry, origin::Origin, raw::Raw, schema::KEYS, scope::variables, suggest,
+    table::Key,
+};
 
-/// The environment, sorted, so that messages come in the same order on every run.
+/// The environment. It is sorted, so that messages have the same order on every run.
 pub(super) type Environment = BTreeMap<OsString, OsString>;
 
 const PREFIX: &str = "ACCEPTD_";
 
-/// Finds the keys that `env` sets. Empty variables are unset ones.
+/// Finds the keys that `env` sets. An empty variable counts as unset.
 pub(super) fn parse(env: &Environment) -> (Vec<Entry>, Vec<Problem>) {
     let mut entries = Vec::new();
     let mut problems = Vec::new();
@@ -47,13 +50,14 @@ pub(super) fn parse(env: &Environment) -> (Vec<Entry>, Vec<Problem>) {
 pub(super) const NOT_TEXT: &str = "the value is not UTF-8; set it to text";
 
 fn unknown_variable(origin: Origin, name: String) -> Problem {
-    let variables: Vec<String> = KEYS.iter().map(super::table::Key::variable).collect();
+    let variables: Vec<String> = KEYS.iter().map(Key::variable).collect();
     let hint = suggest::hint(&name, variables.iter().map(String::as_str));
     Problem::Unknown { origin, what: "variable", name, hint }
 }
 
-/// Kubernetes tells every pod about a Service called `acceptd…` in variables of our prefix, such as
-/// `ACCEPTD_SERVICE_HOST` and `ACCEPTD_PORT=tcp://10.0.0.1:4317`; nobody meant those for us.
+/// Whether Kubernetes set the variable. For a Service called `acceptd…` the kubelet sets variables with our
+/// prefix in every pod of the namespace, such as `ACCEPTD_SERVICE_HOST` and
+/// `ACCEPTD_PORT=tcp://10.0.0.1:4317`. They are not meant as configuration, and are no mistake of the user.
 fn is_service_link(name: &str, value: &OsStr) -> bool {
     let ends = ["_SERVICE_HOST", "_SERVICE_PORT", "_ADDR", "_PROTO", "_PORT"];
     let address =
@@ -73,7 +77,7 @@ mod tests {
 
     #[test]
     fn no_two_keys_have_one_variable() {
-        let own = KEYS.iter().map(super::super::table::Key::variable);
+        let own = KEYS.iter().map(Key::variable);
         let all: Vec<String> = own.chain(variables().map(|(variable, ..)| variable)).collect();
         let different: BTreeSet<&String> = all.iter().collect();
         assert_eq!(different.len(), all.len());
@@ -90,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_kubernetes_are_nobodys_mistake() {
+    fn variables_of_kubernetes_are_no_mistake() {
         let env = [
             ("ACCEPTD_SERVICE_HOST", "10.0.0.1"),
             ("ACCEPTD_SERVICE_PORT", "9464"),

@@ -1,11 +1,11 @@
-//! What can be wrong with a configuration. Every message names the place, the cause and the remedy, and none
-//! of them repeats a secret: whoever reads a value decides what of it may be quoted.
+//! The mistakes that a configuration can have. Every message names the place, the cause and the remedy. No
+//! message repeats a secret: the code that reads a value decides which part of the value may be quoted.
 
 use std::{fmt, io, path::PathBuf};
 
 use super::origin::Origin;
 
-/// Everything that is wrong with one configuration, so that one run is enough to correct it all.
+/// All problems of one configuration, so that the user can correct them after one run.
 ///
 /// Its `Display` is one line for each [`Problem`].
 #[derive(Debug)]
@@ -14,12 +14,12 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The problems, in the order of the layers they were found in. Never empty.
+    /// The problems, in the order of their layers. Never empty.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// Wraps `problems`; an empty list is a valid configuration and no error.
+    /// `Err` with the problems; `Ok` if there are none.
     pub(super) fn unless_empty(problems: Vec<Problem>) -> Result<(), Self> {
         if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
     }
@@ -43,7 +43,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// One thing that is wrong with a configuration.
+/// One problem of a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// The file is missing, may not be read, or is not text.
@@ -51,7 +51,7 @@ pub enum Problem {
     Unreadable {
         /// The file as it was named.
         path: PathBuf,
-        /// Why the system refused it.
+        /// The error of the system.
         cause: io::Error,
     },
     /// The file is not TOML.
@@ -61,7 +61,7 @@ pub enum Problem {
         path: PathBuf,
         /// Line of the mistake, from 1.
         line: usize,
-        /// What the TOML parser says, without the text of the line (it may hold a secret).
+        /// The TOML parser's message, without the text of the line, which may hold a secret.
         cause: String,
     },
     /// A key, or an `ACCEPTD_*` variable, that does not exist.
@@ -71,9 +71,9 @@ pub enum Problem {
         origin: Origin,
         /// `key` or `variable`.
         what: &'static str,
-        /// The name that nothing answers to.
+        /// The unknown name.
         name: String,
-        /// `; did you mean …?`, or nothing.
+        /// `; did you mean …?`, or empty.
         hint: String,
     },
     /// A value where a group of keys belongs.
@@ -89,19 +89,19 @@ pub enum Problem {
     Value {
         /// Where it is.
         origin: Origin,
-        /// The key it was meant for.
+        /// The key that the value is for.
         key: String,
-        /// What is wrong and what is expected instead.
+        /// The mistake, and the expected value.
         cause: String,
     },
-    /// Two values that are good by themselves and not together.
+    /// Two values that are valid by themselves but contradict each other.
     #[error("{key} ({origin}): {cause}")]
     Conflict {
         /// The key to change.
         key: String,
         /// Where its value is from.
         origin: Origin,
-        /// What it contradicts, and what to do.
+        /// The contradiction, and what to change.
         cause: String,
     },
     /// `OTEL_CONFIG_FILE` is set.

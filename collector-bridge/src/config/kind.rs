@@ -1,23 +1,23 @@
-//! The types a key can have: how a value of each is read, what is said when it cannot be, and how it is printed.
+//! The kinds of keys: how a value of each kind is read and printed, and the message for a value that cannot
+//! be read.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    quantity::{
-        DURATIONS, SIZES, {self},
-    },
+    quantity::{self, DURATIONS, SIZES},
     raw::Raw,
 };
 
-/// A type of key. `T` is the type of the field in [`Config`](super::Config).
-pub(super) trait Kind<T> {
-    /// What a value must be, as it follows "expected" in a message and stands in `config default`.
+/// A kind of key. `T` is the type of the key's field in `Config`.
+pub(super) trait ValueKind<T> {
+    /// A description of accepted values. It follows "expected" in a message and "Expects" in `config
+    /// default`.
     fn expects(&self) -> String;
 
-    /// Reads a value. The error is the cause and what is expected instead, without any secret.
+    /// Reads a value. The error is the cause and what is expected instead. It quotes no secret.
     fn read(&self, raw: &Raw) -> Result<T, String>;
 
-    /// The value as TOML, secrets as `***`. Without secrets it reads back as the same value.
+    /// The value as TOML, with `***` for secrets. A value without secrets reads back as the same value.
     fn write(&self, value: &T) -> toml::Value;
 
     /// The message for a value of the wrong TOML type.
@@ -25,7 +25,7 @@ pub(super) trait Kind<T> {
         format!("expected {}, not {}", self.expects(), raw.describe())
     }
 
-    /// The message for a value of the right type that says nothing sensible; quotes it.
+    /// The message for a value of the right type but out of range or malformed. It quotes the value.
     fn unfit(&self, value: impl std::fmt::Debug) -> String {
         format!("{value:?} is not {}", self.expects())
     }
@@ -34,7 +34,7 @@ pub(super) trait Kind<T> {
 /// `true` or `false`.
 pub(super) struct Toggle;
 
-impl Kind<bool> for Toggle {
+impl ValueKind<bool> for Toggle {
     fn expects(&self) -> String {
         "true or false".to_owned()
     }
@@ -52,10 +52,10 @@ impl Kind<bool> for Toggle {
     }
 }
 
-/// A number of things, from `.0` to `.1`.
-pub(super) struct Count(pub(super) usize, pub(super) usize);
+/// A whole number from `.0` to `.1`.
+pub(super) struct CountRange(pub(super) usize, pub(super) usize);
 
-impl Kind<usize> for Count {
+impl ValueKind<usize> for CountRange {
     fn expects(&self) -> String {
         format!("a whole number from {} to {}", self.0, self.1)
     }
@@ -76,20 +76,20 @@ impl Kind<usize> for Count {
     }
 }
 
-/// A number of bytes, from `min` to `max`; a plain number counts bytes.
-pub(super) struct Size {
+/// A number of bytes from `min` to `max`. A number without a unit means bytes.
+pub(super) struct SizeRange {
     pub(super) min: usize,
     pub(super) max: usize,
     pub(super) power_of_two: bool,
 }
 
-impl Size {
+impl SizeRange {
     fn fits(&self, bytes: usize) -> bool {
         (self.min..=self.max).contains(&bytes) && (!self.power_of_two || bytes.is_power_of_two())
     }
 }
 
-impl Kind<usize> for Size {
+impl ValueKind<usize> for SizeRange {
     fn expects(&self) -> String {
         let form = if self.power_of_two { "a power of two" } else { "a size such as \"8MiB\"" };
         format!("{form} from {} to {}", self.write(&self.min), self.write(&self.max))
@@ -110,10 +110,10 @@ impl Kind<usize> for Size {
     }
 }
 
-/// A duration from `.0` to `.1`. A plain number is refused: nobody can tell its unit.
-pub(super) struct Span(pub(super) Duration, pub(super) Duration);
+/// A duration from `.0` to `.1`. A number without a unit is refused, because its unit would be a guess.
+pub(super) struct DurationRange(pub(super) Duration, pub(super) Duration);
 
-impl Kind<Duration> for Span {
+impl ValueKind<Duration> for DurationRange {
     fn expects(&self) -> String {
         format!(
             "a duration with its unit such as \"200ms\", from {} to {}",
@@ -132,15 +132,15 @@ impl Kind<Duration> for Span {
     }
 
     fn write(&self, value: &Duration) -> toml::Value {
-        // Nobody writes nanoseconds to say "none".
+        // `quantity::format` would print zero in the smallest unit, as "0ns".
         if value.is_zero() { "0s".into() } else { quantity::format(value.as_nanos(), DURATIONS).into() }
     }
 }
 
-/// Text, or nothing.
+/// A text; empty means unset.
 pub(super) struct OptionalText;
 
-impl Kind<Option<String>> for OptionalText {
+impl ValueKind<Option<String>> for OptionalText {
     fn expects(&self) -> String {
         "a text".to_owned()
     }
@@ -154,10 +154,10 @@ impl Kind<Option<String>> for OptionalText {
     }
 }
 
-/// A path that means the same wherever the agent was started.
+/// An absolute path, which does not depend on the working directory.
 pub(super) struct AbsolutePath;
 
-impl Kind<PathBuf> for AbsolutePath {
+impl ValueKind<PathBuf> for AbsolutePath {
     fn expects(&self) -> String {
         "an absolute path".to_owned()
     }
@@ -165,7 +165,7 @@ impl Kind<PathBuf> for AbsolutePath {
     fn read(&self, raw: &Raw) -> Result<PathBuf, String> {
         let text = raw.text().ok_or_else(|| self.mismatch(raw))?;
         let path = PathBuf::from(text);
-        // The kernel takes no NUL in a path.
+        // The kernel accepts no NUL in a path.
         if path.is_absolute() && !text.contains('\0') { Ok(path) } else { Err(self.unfit(text)) }
     }
 
@@ -174,10 +174,10 @@ impl Kind<PathBuf> for AbsolutePath {
     }
 }
 
-/// An absolute path, or nothing.
+/// An absolute path; empty means unset.
 pub(super) struct OptionalPath;
 
-impl Kind<Option<PathBuf>> for OptionalPath {
+impl ValueKind<Option<PathBuf>> for OptionalPath {
     fn expects(&self) -> String {
         AbsolutePath.expects()
     }
@@ -191,13 +191,13 @@ impl Kind<Option<PathBuf>> for OptionalPath {
     }
 }
 
-/// The word for nothing, where there is something by default.
+/// The value that unsets a key whose default is set.
 const NONE: &str = "none";
 
-/// An absolute path, or nothing.
+/// An absolute path, or [`NONE`].
 pub(super) struct PathOrNone;
 
-impl Kind<Option<PathBuf>> for PathOrNone {
+impl ValueKind<Option<PathBuf>> for PathOrNone {
     fn expects(&self) -> String {
         format!("{}, or {NONE}", AbsolutePath.expects())
     }
@@ -211,10 +211,10 @@ impl Kind<Option<PathBuf>> for PathOrNone {
     }
 }
 
-/// An address to listen on, or nothing.
+/// An address to listen on, or [`NONE`].
 pub(super) struct OptionalAddress;
 
-impl Kind<Option<SocketAddr>> for OptionalAddress {
+impl ValueKind<Option<SocketAddr>> for OptionalAddress {
     fn expects(&self) -> String {
         format!("an address and port such as \"127.0.0.1:9464\", or {NONE}")
     }
@@ -231,10 +231,10 @@ impl Kind<Option<SocketAddr>> for OptionalAddress {
     }
 }
 
-/// A list of names; in a variable or a flag separated by commas.
+/// A list of names; in a variable or a flag, separated by commas.
 pub(super) struct Names;
 
-impl Kind<Vec<String>> for Names {
+impl ValueKind<Vec<String>> for Names {
     fn expects(&self) -> String {
         "a list of names".to_owned()
     }
@@ -252,7 +252,7 @@ impl Kind<Vec<String>> for Names {
                 .map(|item| match item {
                     Raw::Text(name) if !name.is_empty() => Ok(name.clone()),
                     _ => Err(format!(
-                        "expected {}, and one of the list is {}",
+                        "expected {}, but an item of the list is {}",
                         self.expects(),
                         item.describe()
                     )),

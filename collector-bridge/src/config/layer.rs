@@ -1,9 +1,10 @@
-//! What one source sets: entries that are not yet checked against their kinds.
+//! The entries that each source of configuration yields, not yet checked against the kinds of their keys.
+//! Reads also the source that needs no file of its own, the command line.
 
 use std::fmt;
 
 use super::{
-    Problem,
+    error::Problem,
     origin::Origin,
     raw::Raw,
     schema::KEYS,
@@ -12,30 +13,25 @@ use super::{
     table::Key,
 };
 
-/// One value for one key.
+/// A value that a source has for one key.
 #[derive(Clone)]
 pub(super) struct Entry {
-    /// Whose key it is, if it is not everybody's.
+    /// The signal or destination that the value is for; `None` if it is global.
     pub(super) scope: Option<Scope>,
     pub(super) key: &'static Key,
     pub(super) raw: Raw,
     pub(super) origin: Origin,
 }
 
-/// The key called `name`.
-pub(super) fn find(name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.name == name)
-}
-
 impl fmt::Debug for Entry {
-    /// Without the value, which may be a secret.
+    /// Omits the value, which may be a secret.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{} ({})", self.name(), self.origin)
     }
 }
 
 impl Entry {
-    /// The key as it was written.
+    /// The full name of the key, as the user wrote it.
     pub(super) fn name(&self) -> String {
         self.scope.as_ref().map_or_else(|| self.key.name.to_owned(), |scope| scope.name_of(self.key))
     }
@@ -47,7 +43,7 @@ pub(super) fn unknown_key(origin: Origin, name: String) -> Problem {
     Problem::Unknown { origin, what: "key", name, hint }
 }
 
-/// Reads the command line's `overrides`.
+/// Finds the keys that the command line's `flags` set.
 pub(super) fn from_flags(flags: &[Flag]) -> (Vec<Entry>, Vec<Problem>) {
     let mut entries = Vec::new();
     let mut problems = Vec::new();

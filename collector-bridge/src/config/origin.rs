@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf};
 /// The source of one value. Its `Display` is what `config show` and every message print.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// No layer set it.
     Default,
     /// A line of the configuration file.
     File {
@@ -14,7 +14,8 @@ pub enum Origin {
         /// Line of the key, from 1.
         line: usize,
     },
-    /// An environment variable that names no value, but asks for the specification's default.
+    /// An environment variable that asks for the specification's default value without naming one, such as
+    /// `OTEL_LOGS_EXPORTER=otlp`.
     Fallback(String),
     /// An environment variable, by name.
     Env(String),
@@ -23,7 +24,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The layer that it is in, the stronger the greater.
+    /// The precedence of the origin's layer: a greater number overrides a smaller one.
     pub(super) fn layer(&self) -> u8 {
         match self {
             Self::Default | Self::Fallback(_) => 0,

@@ -1,6 +1,7 @@
-//! The variables of OpenTelemetry, by its rules: empty is unset, only `true` is true, and a value that cannot be
-//! used is a warning, never an error. Source: opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables
-//! and .../protocol/exporter.
+//! Reads OpenTelemetry's environment variables by the rules of its specification: empty means unset, only
+//! `true` is true, and a value that cannot be used is a warning, never an error. Source:
+//! <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/> and
+//! <https://opentelemetry.io/docs/specs/otel/protocol/exporter/>.
 
 use std::{collections::BTreeMap, ffi::OsStr};
 
@@ -17,20 +18,21 @@ use super::{
 /// The variable that names a file of OpenTelemetry's declarative configuration.
 pub(super) const CONFIG_FILE: &str = "OTEL_CONFIG_FILE";
 
-/// What the specification says for an OTLP exporter without an endpoint.
+/// The specification's default for an OTLP exporter without an endpoint.
 const DEFAULT_ENDPOINT: &str = "http://localhost:4317";
 
-/// How the text of a variable becomes the text of a key.
+/// How the text of a variable is converted to the text of a key.
 enum Form {
-    /// As it is.
+    /// Unchanged.
     Same,
     /// A number of milliseconds.
     Milliseconds,
-    /// Without regard to case.
+    /// Case does not matter.
     LowerCase,
-    /// A path, which may begin where the agent was started.
+    /// A path, which may be relative to the working directory.
     Path,
-    /// The name of a sampler. One that asks the parent first is the same where there is none.
+    /// The name of a sampler. `parentbased_…` is the same as the sampler behind the prefix, since the agent's
+    /// spans have no parent.
     Sampler,
 }
 
@@ -47,11 +49,12 @@ const MAPPED: &[(&str, &str, Form)] = &[
     ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "batch.max_records", Form::Same),
     ("OTEL_BLRP_EXPORT_TIMEOUT", "shutdown.timeout", Form::Milliseconds),
     ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "limits.value_length", Form::Same),
-    // The more specific one wins, as the later of two.
+    // Later entries override earlier ones, so the more specific variable comes last.
     ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "limits.value_length", Form::Same),
 ];
 
-/// `OTEL_EXPORTER_OTLP_…`, and `OTEL_EXPORTER_OTLP_LOGS_…` and so on for one signal: keys of `export.*`.
+/// Variables that set a key of `export.*`: the part of the name behind `OTEL_EXPORTER_OTLP_`, or behind
+/// `OTEL_EXPORTER_OTLP_LOGS_` and so on for one signal.
 const EXPORTER: &[(&str, &str, Form)] = &[
     ("ENDPOINT", "endpoint", Form::Same),
     ("PROTOCOL", "protocol", Form::Same),
@@ -63,7 +66,7 @@ const EXPORTER: &[(&str, &str, Form)] = &[
     ("CLIENT_KEY", "tls.key_file", Form::Path),
 ];
 
-/// The signals of [`EXPORTER`]: how they are named in a variable, and in a key.
+/// The signals of [`EXPORTER`], empty for all of them: the part of a variable's name, and the part of a key.
 const SIGNALS: [(&str, &str); 4] =
     [("", ""), ("LOGS_", "logs."), ("METRICS_", "metrics."), ("TRACES_", "traces.")];
 
@@ -76,13 +79,14 @@ fn exporter_variables() -> impl Iterator<Item = (String, String, &'static Form)>
     })
 }
 
-/// Variables that choose the exporter of a signal which has one or none, with the keys of its endpoint and of its switch.
+/// Variables that choose the exporter of a signal that the agent can send to one exporter or none: the
+/// variable, the key of the endpoint, and the key that enables the export.
 const SWITCHES: [(&str, &str, &str); 2] = [
     ("OTEL_METRICS_EXPORTER", "export.metrics.endpoint", "metrics.export"),
     ("OTEL_TRACES_EXPORTER", "export.traces.endpoint", "traces.export"),
 ];
 
-/// Variables that ask for nothing else than what happens anyway when they have this value.
+/// Variables that the agent does not read, with the value that asks for what the agent does anyway.
 const HARMLESS: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_INSECURE", "true"),
     ("OTEL_EXPORTER_OTLP_LOGS_INSECURE", "true"),
@@ -90,8 +94,9 @@ const HARMLESS: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true"),
 ];
 
-/// Variables that begin with one of these are about what the agent does, and deserve a word when they do nothing.
-const CONCERNED: &[&str] = &[
+/// Prefixes of variables that concern exports: a variable with such a name that has no effect is worth a
+/// warning.
+const RELEVANT_PREFIXES: &[&str] = &[
     "OTEL_EXPORTER_OTLP_",
     "OTEL_BLRP_",
     "OTEL_BSP_",
@@ -100,12 +105,12 @@ const CONCERNED: &[&str] = &[
     "OTEL_METRIC_EXPORT_",
 ];
 
-/// What OpenTelemetry's variables say.
+/// The values that OpenTelemetry's variables set.
 #[derive(Default)]
 pub(super) struct Findings {
-    /// Weaker than the file.
+    /// Values that the file overrides.
     pub(super) fallback: Vec<Entry>,
-    /// Stronger than the file.
+    /// Values that override the file.
     pub(super) entries: Vec<Entry>,
     pub(super) warnings: Vec<String>,
     /// Attributes of the agent's own Resource.
@@ -126,7 +131,7 @@ pub(super) fn parse(env: &Environment) -> Findings {
         }
     }
     if let Some(list) = read.get("OTEL_LOGS_EXPORTER") {
-        findings.exporters(list);
+        findings.set_log_exporters(list);
     }
     for (variable, endpoint, switch) in SWITCHES {
         match read.get(variable) {
@@ -136,7 +141,7 @@ pub(super) fn parse(env: &Environment) -> Findings {
             Some(other) => findings.ignore(variable, &format!("{other:?} is not one of otlp, none")),
         }
     }
-    // The specification's sampler by ratio takes all where nobody names a ratio.
+    // By the specification, the ratio sampler without a ratio samples everything.
     if read.get("OTEL_TRACES_SAMPLER").is_some_and(|name| name.ends_with("traceidratio"))
         && read.get("OTEL_TRACES_SAMPLER_ARG").is_none()
     {
@@ -149,12 +154,12 @@ pub(super) fn parse(env: &Environment) -> Findings {
             _ => findings.ignore("OTEL_SDK_DISABLED", &format!("{text:?} is neither true nor false")),
         }
     }
-    findings.describe_agent(&read);
-    findings.warn_of_the_rest(&read);
+    findings.set_agent_resource(&read);
+    findings.warn_of_unused(&read);
     findings
 }
 
-/// The variables that are text and not empty.
+/// The `OTEL_*` variables that are text and not empty.
 struct Variables<'a>(BTreeMap<&'a str, &'a str>);
 
 impl<'a> Variables<'a> {
@@ -188,7 +193,7 @@ impl Form {
             },
             Self::Path => match std::path::absolute(text) {
                 Ok(path) => Ok(path.to_string_lossy().into_owned()),
-                Err(error) => Err(format!("{text:?} is no path: {error}")),
+                Err(error) => Err(format!("{text:?} is not a path: {error}")),
             },
         }
     }
@@ -207,7 +212,7 @@ impl Findings {
         }
     }
 
-    /// An endpoint, unless somebody names another.
+    /// Sets the default endpoint, which any other endpoint overrides.
     fn fall_back(&mut self, key: &str, variable: &str) {
         let origin = Origin::Fallback(variable.to_owned());
         self.fallback.extend(entry(key, DEFAULT_ENDPOINT, variable).map(|entry| Entry { origin, ..entry }));
@@ -217,8 +222,8 @@ impl Findings {
         self.warnings.push(ignored(format_args!("env {variable}: {cause}")));
     }
 
-    /// `OTEL_LOGS_EXPORTER`: a list of exporters that replaces whatever else would have been used.
-    fn exporters(&mut self, list: &str) {
+    /// `OTEL_LOGS_EXPORTER`: a list of exporters that replaces every other choice.
+    fn set_log_exporters(&mut self, list: &str) {
         const VARIABLE: &str = "OTEL_LOGS_EXPORTER";
         let mut known = Vec::new();
         for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
@@ -240,8 +245,9 @@ impl Findings {
         }
     }
 
-    /// The agent's own Resource; a list with any mistake is left out whole, as the specification wants it.
-    fn describe_agent(&mut self, read: &Variables<'_>) {
+    /// Sets the agent's own Resource. A list with any mistake is ignored as a whole, as the specification
+    /// requires.
+    fn set_agent_resource(&mut self, read: &Variables<'_>) {
         if let Some(list) = read.get("OTEL_RESOURCE_ATTRIBUTES") {
             match pairs::from_list(list) {
                 Ok(attributes) => self.resource.extend(attributes),
@@ -253,15 +259,16 @@ impl Findings {
         }
     }
 
-    fn warn_of_the_rest(&mut self, read: &Variables<'_>) {
+    fn warn_of_unused(&mut self, read: &Variables<'_>) {
         for (name, value) in &read.0 {
-            let concerned = CONCERNED.iter().any(|prefix| name.starts_with(prefix));
-            let handled = MAPPED.iter().any(|(mapped, ..)| mapped == name)
+            let is_relevant = RELEVANT_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            let is_handled = MAPPED.iter().any(|(mapped, ..)| mapped == name)
                 || exporter_variables().any(|(mapped, ..)| mapped == *name)
                 || SWITCHES.iter().any(|(switch, ..)| switch == name)
                 || HARMLESS.contains(&(name, value));
-            if concerned && !handled {
-                self.warnings.push(format!("env {name}: has no effect yet"));
+            if is_relevant && !is_handled {
+                self.warnings
+                    .push(format!("env {name}: acceptd does not support this variable; it has no effect"));
             }
         }
     }
@@ -272,7 +279,7 @@ fn entry(key: &str, text: &str, variable: &str) -> Option<Entry> {
     Some(Entry { scope, key, raw: Raw::Word(text.to_owned()), origin: Origin::Env(variable.to_owned()) })
 }
 
-/// The warning for a value that is not used, after its place and `cause`.
+/// The warning for a value that is ignored; `cause` names its place, too.
 pub(super) fn ignored(cause: impl std::fmt::Display) -> String {
     format!("{cause}; the value is ignored")
 }

@@ -1,15 +1,17 @@
-//! Keys that hold names with values: request headers and attributes.
+//! The kinds of keys that hold names with values: request headers and attributes.
 
-use std::{collections::BTreeMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
 
-use super::{kind::Kind, raw::Raw};
+use percent_encoding::percent_decode_str;
 
-/// What is printed in the place of a secret.
+use super::{kind::ValueKind, raw::Raw};
+
+/// Printed instead of a secret.
 pub(super) const REDACTED: &str = "***";
 
-/// Metadata sent with every request: lowercase names, values that may be secret.
+/// Headers sent with every request: names in lowercase, and values that may be secret.
 ///
-/// `Debug` prints the names, and `***` for each value.
+/// `Debug` prints the names, with `***` for each value.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(BTreeMap<String, String>);
 
@@ -20,8 +22,11 @@ impl Headers {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Adds those of a text with one a line, `name: value`; empty lines and those that begin with # say nothing. The error
-    /// names the line and no value.
+    /// Adds the headers of a text that has one a line, as `name: value`. Empty lines and lines that begin
+    /// with `#` are skipped.
+    ///
+    /// # Errors
+    /// A line is not a header. The message names the number of the line, and no value.
     pub fn extend_from_lines(&mut self, text: &str) -> Result<(), String> {
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
@@ -36,7 +41,7 @@ impl Headers {
         Ok(())
     }
 
-    /// Adds a header that the user has not set.
+    /// Adds a header unless the user has set it. Returns whether it was added.
     pub(super) fn insert_missing(&mut self, name: &str, value: String) -> bool {
         let missing = !self.0.contains_key(name);
         if missing {
@@ -52,10 +57,10 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// Headers of a request.
+/// The kind of [`Headers`].
 pub(super) struct HeaderMap;
 
-impl Kind<Headers> for HeaderMap {
+impl ValueKind<Headers> for HeaderMap {
     fn expects(&self) -> String {
         "a table of headers such as { authorization = \"Bearer …\" }, in a variable or a flag name=value,…"
             .to_owned()
@@ -71,7 +76,7 @@ impl Kind<Headers> for HeaderMap {
     }
 }
 
-/// Checks one header as gRPC will; the value is never quoted.
+/// Checks a header by the rules of gRPC metadata. Messages never quote the value.
 fn header(name: &str, value: String) -> Result<(String, String), String> {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let name = name.to_ascii_lowercase();
@@ -89,10 +94,10 @@ fn header(name: &str, value: String) -> Result<(String, String), String> {
     Ok((name, value))
 }
 
-/// Attributes, by name.
+/// The kind of a table of attributes.
 pub(super) struct Attributes;
 
-impl Kind<BTreeMap<String, String>> for Attributes {
+impl ValueKind<BTreeMap<String, String>> for Attributes {
     fn expects(&self) -> String {
         "a table of names with text values, in a variable or a flag name=value,…".to_owned()
     }
@@ -111,7 +116,8 @@ fn table<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> toml::Value {
     entries.into()
 }
 
-/// Names with values from a TOML table or from `name=value,name=value`. Messages quote names, never values.
+/// Reads names with values from a TOML table or from `name=value,name=value`. Messages quote names, never
+/// values.
 fn pairs(raw: &Raw, expects: &str) -> Result<Vec<(String, String)>, String> {
     let pairs = match raw {
         Raw::Word(word) => from_list(word)?,
@@ -130,42 +136,40 @@ fn pairs(raw: &Raw, expects: &str) -> Result<Vec<(String, String)>, String> {
     Ok(pairs)
 }
 
-/// Reads the form of OpenTelemetry's variables (W3C Baggage without properties): commas between the pairs,
-/// values percent-encoded.
+/// Reads the format of OpenTelemetry's variables (W3C Baggage without properties): pairs separated by commas,
+/// with percent-encoded values.
 pub(super) fn from_list(text: &str) -> Result<Vec<(String, String)>, String> {
     let entries = text.split(',').enumerate().filter(|(_, entry)| !entry.trim().is_empty());
     entries
         .map(|(index, entry)| {
             let position = index + 1;
             let (name, value) = entry.split_once('=').ok_or_else(|| {
-                format!("entry {position} is not name=value (a comma within a value is written %2C)")
+                format!("entry {position} is not name=value (write %2C for a comma within a value)")
             })?;
             let value = percent_decode(value.trim()).ok_or_else(|| {
-                format!("the value of entry {position} is not percent-encoded UTF-8 (a % is written %25)")
+                format!("the value of entry {position} is not percent-encoded UTF-8 (write %25 for a %)")
             })?;
             Ok((name.trim().to_owned(), value))
         })
         .collect()
 }
 
-/// `OTEL_RESOURCE_ATTRIBUTES` of a process, whose values are nobody else's business: a list with an error in it is none.
-pub fn resource_attributes(text: &str) -> Option<Vec<(String, String)>> {
+/// Reads the `OTEL_RESOURCE_ATTRIBUTES` of an observed process; `None` if the list has a mistake. The error
+/// is dropped, because it would show parts of another process's environment.
+pub(crate) fn resource_attributes(text: &str) -> Option<Vec<(String, String)>> {
     from_list(text).ok()
 }
 
-/// Undoes percent-encoding; `None` when a `%` is not followed by two hex digits or the result is not UTF-8.
+/// Decodes percent-encoding; `None` if a `%` is not followed by two hex digits, or if the result is not
+/// UTF-8.
 pub(super) fn percent_decode(text: &str) -> Option<String> {
-    let mut pieces = text.split('%');
-    let mut decoded = pieces.next().unwrap_or_default().as_bytes().to_vec();
-    for piece in pieces {
-        let (digits, rest) = piece.split_at_checked(2)?;
-        if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return None;
-        }
-        decoded.push(u8::from_str_radix(digits, 16).ok()?);
-        decoded.extend_from_slice(rest.as_bytes());
+    // The crate passes a `%` without digits through, which would hide a typing mistake.
+    let begins_with_digits =
+        |text: &str| text.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    if !text.split('%').skip(1).all(begins_with_digits) {
+        return None;
     }
-    String::from_utf8(decoded).ok()
+    percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)
 }
 
 #[cfg(test)]

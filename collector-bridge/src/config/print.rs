@@ -1,29 +1,35 @@
-//! The configuration as text: the annotated default file, and every value with its origin.
+//! The configuration as text: the documented default file, and every value with its origin.
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::{Config, Loaded, Origin, Scope, schema::KEYS, table::Key};
+use super::{
+    loaded::Loaded,
+    origin::Origin,
+    schema::{Config, KEYS},
+    scope::Scope,
+    table::Key,
+};
 
 const HEADER: &str = "\
-# Configuration of acceptd. Every key is here, commented out, with its default.
-# A value here is overridden by OTEL_* variables, these by ACCEPTD_* variables (key a.b is ACCEPTD_A_B), and these
-# by flags (--set a.b=value). An empty text means \"not set\".
+# Configuration of acceptd: every key, commented out, with its default.
+# OTEL_* variables override values in this file, ACCEPTD_* variables (ACCEPTD_A_B for the key a.b) override those, and
+# flags (--set a.b=value) override all. An empty text means \"not set\".
 ";
 
 const FOOTER: &str = "
 # Every key of [export] can also be set for one signal: [export.logs], [export.metrics], [export.traces]. With
-# http/protobuf an endpoint of a signal is the whole URL, to which nothing is added.
+# http/protobuf, the endpoint of a signal is the whole URL: no path is added to it.
 #     [export.metrics]
 #     endpoint = \"none\"
 
-# More destinations for all records, each with its own queue, and its own folder in spool.directory. They have the keys of
-# [export] with their defaults.
+# Additional destinations of all records, each with a queue of its own, and a folder of its own in spool.directory. They
+# have the keys of [export], and start from the defaults.
 #     [destinations.archive]
 #     file = \"/var/log/acceptd/accepts.jsonl\"
 ";
 
-/// The annotated default file: TOML in which every key is commented out. With the `#` before the keys removed
-/// it still says the defaults.
+/// The documented default file: TOML in which every key is commented out. Without the `#` in front of the
+/// keys it still sets every key to its default.
 pub fn default_file() -> String {
     let defaults = Config::default();
     let mut text = HEADER.to_owned();
@@ -45,7 +51,7 @@ pub fn default_file() -> String {
     text + FOOTER
 }
 
-/// Adds a line. Writing to a `String` cannot fail.
+/// Appends a line. Writing to a `String` cannot fail.
 fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
     _ = writeln!(text, "{line}");
 }
@@ -62,8 +68,8 @@ pub struct Setting {
 }
 
 impl Loaded {
-    /// Every key with its value and origin, in the order of the default file; then what is set for one signal or one destination
-    /// only.
+    /// Every key with its value and origin, in the order of the default file; then the keys that are set for
+    /// one signal or one destination only.
     pub fn settings(&self) -> impl Iterator<Item = Setting> {
         let setting = |key: &Key, name: String, config: &Config| Setting {
             value: (key.get)(config).to_string(),

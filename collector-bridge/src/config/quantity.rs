@@ -1,10 +1,10 @@
-//! Numbers with a unit: `"3.5MB"`, `"200ms"`. Exact integer arithmetic, so that what is printed reads back as
+//! Numbers with a unit: `"3.5MB"`, `"200ms"`. Integer arithmetic is exact, so a printed number reads back as
 //! the same number.
 
-/// A unit's name and how many of the smallest unit it holds.
+/// The name of a unit, and its size in the smallest unit.
 pub(super) type Unit = (&'static str, u128);
 
-/// Bytes. Printing prefers the earlier entry; the last one fits every number.
+/// Units of sizes, in bytes. Printing prefers earlier entries; the last entry fits every number.
 pub(super) const SIZES: &[Unit] = &[
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -16,7 +16,7 @@ pub(super) const SIZES: &[Unit] = &[
     ("B", 1),
 ];
 
-/// Nanoseconds, in the same order.
+/// Units of durations, in nanoseconds, in the same order.
 pub(super) const DURATIONS: &[Unit] = &[
     ("h", 3_600_000_000_000),
     ("m", 60_000_000_000),
@@ -26,11 +26,11 @@ pub(super) const DURATIONS: &[Unit] = &[
     ("ns", 1),
 ];
 
-/// As many digits as the largest `u64` has; keeps the arithmetic within 128 bits.
+/// The number of digits of the largest `u64`. The limit keeps the arithmetic within 128 bits.
 const MAX_DIGITS: usize = 20;
 
-/// Reads `text` as a decimal number and one of `units`, rounded down to the smallest unit. `None` when it is
-/// anything else, including a number without a unit.
+/// Reads `text` as a decimal number with one of `units`, rounded down to the smallest unit. `None` for any
+/// other text, including a number without a unit.
 pub(super) fn parse(text: &str, units: &[Unit]) -> Option<u128> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = text.split_at(split);
@@ -41,14 +41,14 @@ pub(super) fn parse(text: &str, units: &[Unit]) -> Option<u128> {
     Some(whole * scale + fraction_value * scale / fraction_scale)
 }
 
-/// Reads a plain decimal number of bounded length.
+/// Reads a decimal number of at most [`MAX_DIGITS`] digits.
 fn digits(text: &str) -> Option<u128> {
     let plain =
         !text.is_empty() && text.len() <= MAX_DIGITS && text.bytes().all(|byte| byte.is_ascii_digit());
     if plain { text.parse().ok() } else { None }
 }
 
-/// Prints `amount` in the first of `units` that shows it exactly with at most one decimal.
+/// Prints `amount` in the first of `units` that represents it exactly with at most one decimal.
 pub(super) fn format(amount: u128, units: &[Unit]) -> String {
     let exact = |scale: u128| amount >= scale && (amount * 10).is_multiple_of(scale);
     match units.iter().find(|(_, scale)| exact(*scale)) {
@@ -59,7 +59,7 @@ pub(super) fn format(amount: u128, units: &[Unit]) -> String {
                 tenth => format!("{}.{tenth}{unit}", tenths / 10),
             }
         }
-        // Only zero is smaller than the smallest unit.
+        // Only zero is less than one of the smallest unit.
         None => format!("{amount}{}", units.last().map_or("", |(unit, _)| unit)),
     }
 }
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_known_unit_is_nothing() {
+    fn a_number_without_a_known_unit_is_refused() {
         for text in
             ["", "5", "5x", "MiB", ".5s", "5.s", "1.2.3s", "-1s", "1e3s", "999999999999999999999s", "٣s"]
         {

@@ -1,23 +1,23 @@
-//! A part of a whole.
+//! A ratio from 0 to 1, and its kind.
 
-use super::{kind::Kind, raw::Raw};
+use super::{kind::ValueKind, raw::Raw};
 
-/// From 0 to 1, kept in billionths so that equal ratios are equal.
+/// A ratio from 0 to 1. It is stored in billionths, so that it can be compared for equality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ratio {
     billionths: u32,
 }
 
-/// The whole.
+/// The ratio 1.
 const WHOLE: u32 = 1_000_000_000;
 
 impl Ratio {
-    /// A hundredth.
+    /// One hundredth.
     pub(super) const PERCENT: Self = Self { billionths: WHOLE / 100 };
 
-    /// So much of `whole`, rounded down.
+    /// `whole` times this ratio, rounded down.
     #[must_use]
-    pub fn of(self, whole: u64) -> u64 {
+    pub fn apply_to(self, whole: u64) -> u64 {
         let part = u128::from(whole) * u128::from(self.billionths) / u128::from(WHOLE);
         u64::try_from(part).unwrap_or(whole)
     }
@@ -29,10 +29,10 @@ impl Ratio {
     }
 }
 
-/// A number from 0 to 1.
-pub(super) struct Part;
+/// The kind of [`Ratio`].
+pub(super) struct Fraction;
 
-impl Kind<Ratio> for Part {
+impl ValueKind<Ratio> for Fraction {
     fn expects(&self) -> String {
         "a number from 0 to 1".to_owned()
     }
@@ -60,15 +60,15 @@ mod tests {
         for (text, of_2000) in
             [("0", 0), ("1", 2000), ("0.01", 20), ("0.5", 1000), ("1e-9", 0), ("1.0", 2000)]
         {
-            let ratio = Part.read(&Raw::Word(text.to_owned())).expect(text);
-            assert_eq!(ratio.of(2000), of_2000, "{text}");
-            let again = Part.write(&ratio).to_string();
-            assert_eq!(Part.read(&Raw::Float(again)), Ok(ratio), "{text}");
+            let ratio = Fraction.read(&Raw::Word(text.to_owned())).expect(text);
+            assert_eq!(ratio.apply_to(2000), of_2000, "{text}");
+            let again = Fraction.write(&ratio).to_string();
+            assert_eq!(Fraction.read(&Raw::Float(again)), Ok(ratio), "{text}");
         }
         for text in ["-0.1", "1.1", "NaN", "half", ""] {
-            Part.read(&Raw::Word(text.to_owned())).expect_err(text);
+            Fraction.read(&Raw::Word(text.to_owned())).expect_err(text);
         }
-        assert_eq!(Part.read(&Raw::Integer(1)).expect("a number").of(u64::MAX), u64::MAX);
-        Part.read(&Raw::Text("0.5".to_owned())).expect_err("a string");
+        assert_eq!(Fraction.read(&Raw::Integer(1)).expect("a number").apply_to(u64::MAX), u64::MAX);
+        Fraction.read(&Raw::Text("0.5".to_owned())).expect_err("a string");
     }
 }

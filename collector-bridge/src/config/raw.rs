@@ -1,17 +1,17 @@
-//! A value as somebody wrote it, before a key has said what it must be.
+//! A value as it was written, before the kind of its key interprets it.
 
 use toml::de::{DeInteger, DeValue};
 
 /// A value of the file, the environment or the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Raw {
-    /// From a variable or a flag: text that may stand for any type.
+    /// Text from a variable or a flag: its key decides which type it is.
     Word(String),
-    /// A TOML string, which stands for nothing else.
+    /// A TOML string: it is not converted to another type.
     Text(String),
     /// A TOML integer.
     Integer(i64),
-    /// A TOML float, as it is written.
+    /// A TOML float, as it was written.
     Float(String),
     /// A TOML boolean.
     Boolean(bool),
@@ -19,7 +19,7 @@ pub(super) enum Raw {
     List(Vec<Raw>),
     /// A TOML table, keys in the order of the parser.
     Table(Vec<(String, Raw)>),
-    /// A TOML value that no key takes, by its name.
+    /// A TOML value of a type that no key accepts; the name of the type.
     Other(&'static str),
 }
 
@@ -46,7 +46,7 @@ impl Raw {
         }
     }
 
-    /// The text, if it is one.
+    /// The text of a [`Word`](Self::Word) or [`Text`](Self::Text).
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Word(text) | Self::Text(text) => Some(text),
@@ -54,12 +54,12 @@ impl Raw {
         }
     }
 
-    /// An empty text means "not set" in every layer.
+    /// Whether it is an empty text, which means "not set" in every layer.
     pub(super) fn is_unset(&self) -> bool {
         self.text().is_some_and(str::is_empty)
     }
 
-    /// What it is, for "expected …, not …". Never its content.
+    /// The name of its type, for "expected …, not …". Never the value, which may be a secret.
     pub(super) fn describe(&self) -> &'static str {
         match self {
             Self::Word(_) => "this text",

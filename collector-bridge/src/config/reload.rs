@@ -1,10 +1,11 @@
-//! A changed configuration under a running agent: what takes effect at once, and what has to wait for the next start. Pure.
+//! A changed configuration of a running agent: which keys take effect at once, and which at the next start.
+//! No I/O.
 
-use super::{Loaded, Scope, schema::KEYS, table::Key};
+use super::{loaded::Loaded, schema::KEYS, scope::Scope, table::Key};
 
-/// Keys that take effect at once, by how they begin. The others are frozen into the programs, or own something that they would
-/// have to give up: a queue, a folder, a port.
-const LIVE: &[&str] = &[
+/// Prefixes of the keys that take effect at once. The other keys are constants of the loaded eBPF programs,
+/// or own a resource that cannot be replaced during a run: a queue, a folder, a port.
+const RELOADABLE: &[&str] = &[
     "attributes.",
     "batch.",
     "events.abandoned",
@@ -22,53 +23,53 @@ const LIVE: &[&str] = &[
     "shutdown.",
 ];
 
-/// Keys that do not, although they begin so.
-const FROZEN: &[&str] = &[
-    // The queue and the spool are made for it.
+/// Keys that take effect at the next start although they have a prefix of [`RELOADABLE`].
+const FIXED: &[&str] = &[
+    // The queue and the spool are sized for it.
     "batch.max_bytes",
     "export.concurrency",
 ];
 
-fn is_live(key: &str) -> bool {
-    LIVE.iter().any(|live| key.starts_with(live)) && !FROZEN.contains(&key)
+fn is_reloadable(key: &str) -> bool {
+    RELOADABLE.iter().any(|prefix| key.starts_with(prefix)) && !FIXED.contains(&key)
 }
 
-/// What came of a reload.
+/// The result of [`Loaded::reload`].
 #[derive(Debug)]
-pub struct Reloaded {
-    /// What is in effect now.
-    pub loaded: Loaded,
-    /// The keys whose new value is.
-    pub changed: Vec<String>,
-    /// The keys whose new value waits for the next start.
-    pub waiting: Vec<String>,
+pub(crate) struct Reloaded {
+    /// The configuration that is in effect now.
+    pub(crate) loaded: Loaded,
+    /// The changed keys whose new value is in effect.
+    pub(crate) changed: Vec<String>,
+    /// The changed keys whose new value takes effect at the next start.
+    pub(crate) pending: Vec<String>,
 }
 
 impl Loaded {
-    /// Takes of `new` what can take effect at once.
+    /// Takes over those values of `new` that can take effect at once.
     #[must_use]
-    pub fn reload(&self, new: Self) -> Reloaded {
-        let (mut changed, mut waiting) = (Vec::new(), Vec::new());
+    pub(crate) fn reload(&self, new: Self) -> Reloaded {
+        let (mut changed, mut pending) = (Vec::new(), Vec::new());
         let mut config = self.config.clone();
-        let of_all = |key: &Key| !(key.same)(&self.config, &new.config);
-        for key in KEYS.iter().filter(|key| of_all(key)) {
-            if is_live(key.name) {
+        let differs_globally = |key: &Key| !(key.same)(&self.config, &new.config);
+        for key in KEYS.iter().filter(|key| differs_globally(key)) {
+            if is_reloadable(key.name) {
                 (key.copy)(&mut config, &new.config);
                 changed.push(key.name.to_owned());
             } else {
-                waiting.push(key.name.to_owned());
+                pending.push(key.name.to_owned());
             }
         }
-        // What is set for one only, where it is not the same change as above.
+        // Changes for one signal or one destination, unless they follow from a global change above.
         let known: Vec<Scope> = self.scopes().collect();
         for scope in new.scopes().filter(|scope| known.contains(scope)) {
             let (before, after) = (self.view(&scope).config, new.view(&scope).config);
-            for key in KEYS.iter().filter(|key| !(key.same)(&before, &after) && !of_all(key)) {
+            for key in KEYS.iter().filter(|key| !(key.same)(&before, &after) && !differs_globally(key)) {
                 let name = scope.name_of(key);
-                if is_live(key.name) { changed.push(name) } else { waiting.push(name) }
+                if is_reloadable(key.name) { changed.push(name) } else { pending.push(name) }
             }
         }
-        Reloaded { loaded: Self { config, ..new }, changed, waiting }
+        Reloaded { loaded: Self { config, ..new }, changed, pending }
     }
 }
 
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn every_rule_is_of_a_key() {
-        for rule in LIVE.iter().chain(FROZEN) {
+        for rule in RELOADABLE.iter().chain(FIXED) {
             assert!(KEYS.iter().any(|key| key.name.starts_with(rule)), "{rule}");
         }
     }

@@ -1,35 +1,40 @@
-//! Keys of `export.*` for one signal only (`export.metrics.endpoint`), or for one more destination
-//! (`destinations.archive.file`): the same keys, the same kinds, on another copy of the configuration.
+//! Scoped keys: `export.*` for one signal only (`export.metrics.endpoint`), or for an additional destination
+//! (`destinations.archive.file`). They are the same keys with the same kinds, applied to a copy of the
+//! configuration.
 
 use std::fmt;
 
 use acceptd_otlp::Signal;
 
-use super::{layer, schema::KEYS, table::Key};
+use super::{
+    schema::{KEYS, find_key},
+    table::{self, Key},
+};
 
-/// Whose keys they are.
+/// The signal or destination that a key is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// Of one signal to the destination that `export.*` describes.
+    /// One signal, sent to the destination that `export.*` describes.
     Signal(Signal),
-    /// Of another destination, by its name.
+    /// An additional destination, by its name.
     Destination(String),
 }
 
-/// The group of the keys that a scope can have.
+/// The prefix of the keys that can be scoped.
 const EXPORT: &str = "export.";
 
-/// The group of the other destinations.
+/// The group of the additional destinations.
 const DESTINATIONS: &str = "destinations";
 
-/// The name that a destination cannot have: it is that of `export.*`.
-const DEFAULT: &str = crate::pipeline::destination::DEFAULT;
+/// The name of the destination that `export.*` describes, and of its folder within `spool.directory`. An
+/// additional destination cannot have this name.
+pub(crate) const DEFAULT_DESTINATION: &str = "default";
 
 const SIGNALS: [(&str, Signal); 3] =
     [("logs", Signal::Logs), ("metrics", Signal::Metrics), ("traces", Signal::Traces)];
 
 impl fmt::Display for Scope {
-    /// As the keys begin.
+    /// The prefix of the scope's keys, with a dot at its end.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Signal(signal) => write!(out, "{EXPORT}{signal}."),
@@ -45,22 +50,22 @@ impl Scope {
     }
 }
 
-/// A key called `name`, with its scope if it has one.
+/// The key called `name`, with its scope if it has one.
 pub(super) fn locate(name: &str) -> Option<(Option<Scope>, &'static Key)> {
-    if let Some(key) = layer::find(name) {
+    if let Some(key) = find_key(name) {
         return Some((None, key));
     }
     let (scope, rest) = split(name)?;
-    Some((Some(scope), layer::find(&format!("{EXPORT}{rest}"))?))
+    Some((Some(scope), find_key(&format!("{EXPORT}{rest}"))?))
 }
 
-/// Whether keys begin with `name` and a point.
+/// Whether `name` is a group: there are keys that begin with `name` and a dot.
 pub(super) fn is_group(name: &str) -> bool {
     let has_keys = |group: &str| KEYS.iter().any(|key| key.name.starts_with(group));
     if has_keys(&format!("{name}.")) || name == DESTINATIONS {
         return true;
     }
-    // As though a key followed.
+    // `split` expects a key behind the group, so an empty one is appended.
     split(&format!("{name}.")).is_some_and(|(_, rest)| has_keys(&format!("{EXPORT}{rest}")))
 }
 
@@ -68,29 +73,29 @@ fn split(name: &str) -> Option<(Scope, &str)> {
     let (first, rest) = name.split_once('.')?;
     let (second, rest) = rest.split_once('.')?;
     let scope = match first {
-        DESTINATIONS if is_name(second) => Scope::Destination(second.to_owned()),
+        DESTINATIONS if is_destination_name(second) => Scope::Destination(second.to_owned()),
         "export" => Scope::Signal(SIGNALS.iter().find(|(name, _)| *name == second)?.1),
         _ => return None,
     };
     Some((scope, rest))
 }
 
-/// It names a folder of the spool, too.
-fn is_name(text: &str) -> bool {
+/// Whether a destination can have this name, which is also the name of its folder in the spool.
+fn is_destination_name(text: &str) -> bool {
     let fits = |character: char| matches!(character, 'a'..='z' | '0'..='9' | '_' | '-');
-    !text.is_empty() && text.len() <= 32 && text != DEFAULT && text.chars().all(fits)
+    !text.is_empty() && text.len() <= 32 && text != DEFAULT_DESTINATION && text.chars().all(fits)
 }
 
-/// Every key of a signal's scope with its environment variable.
+/// The environment variable, scope and key of every key that is set for one signal.
 pub(super) fn variables() -> impl Iterator<Item = (String, Scope, &'static Key)> {
-    let of = |signal: Signal| {
+    let keys_for = |signal: Signal| {
         KEYS.iter().filter(|key| key.name.starts_with(EXPORT)).map(move |key| {
             let scope = Scope::Signal(signal);
-            let variable = super::table::variable(&scope.name_of(key));
+            let variable = table::variable(&scope.name_of(key));
             (variable, scope, key)
         })
     };
-    SIGNALS.into_iter().flat_map(move |(_, signal)| of(signal))
+    SIGNALS.into_iter().flat_map(move |(_, signal)| keys_for(signal))
 }
 
 #[cfg(test)]
@@ -108,9 +113,9 @@ mod tests {
         let archive = Some(Scope::Destination("archive-2".to_owned()));
         assert_eq!(located("destinations.archive-2.endpoint"), Some((archive, "export.endpoint")));
         assert_eq!(located("export.endpoint"), Some((None, "export.endpoint")));
-        for nothing in [
+        for unknown in [
             "export.metrics",
-            "export.metrics.nothing",
+            "export.metrics.unknown",
             "export.profiles.endpoint",
             "destinations.default.endpoint",
             "destinations.Big.endpoint",
@@ -119,7 +124,7 @@ mod tests {
             "destinations.a.ring_bytes",
             "batch.logs.timeout",
         ] {
-            assert_eq!(located(nothing), None, "{nothing}");
+            assert_eq!(located(unknown), None, "{unknown}");
         }
     }
 

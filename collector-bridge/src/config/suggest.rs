@@ -1,22 +1,22 @@
-//! "Did you mean": the known name nearest to a mistyped one.
+//! "Did you mean": the known name closest to a mistyped one.
 
-/// Mistakes in this many characters are still taken for the name that was meant.
+/// Longest edit distance, in characters, at which a name is suggested.
 const MAX_DISTANCE: usize = 3;
 
-/// A name longer than this is no typing mistake of ours, and not worth comparing.
+/// Longer names are not compared: no key is that long, and the cost grows with the product of both lengths.
 const MAX_LENGTH: usize = 64;
 
-/// `; did you mean "…"?` for the one of `known` that `name` was most likely meant to be, else nothing.
+/// `; did you mean "…"?` with the name of `known` that is closest to `name`; empty if no name is close.
 ///
 /// A name without its group (`endpoint`) suggests the key that ends in it (`export.endpoint`).
 pub(super) fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     if name.len() > MAX_LENGTH {
         return String::new();
     }
-    let last = |key: &str| key.rsplit('.').next() == Some(name);
+    let is_last_segment = |key: &str| key.rsplit('.').next() == Some(name);
     let near = |key: &'a str| {
-        let distance = if last(key) { 1 } else { edit_distance(name, key) };
-        // A third of a short name changed is another name.
+        let distance = if is_last_segment(key) { 1 } else { strsim::levenshtein(name, key) };
+        // In a short name, a change of more than a third makes another name.
         (distance <= MAX_DISTANCE && distance * 3 <= key.len()).then_some((distance, key))
     };
     match known.filter_map(near).min() {
@@ -25,36 +25,11 @@ pub(super) fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Stri
     }
 }
 
-/// Levenshtein distance in characters.
-fn edit_distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, a) in left.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left_cell = i + 1;
-        for (cell, b) in row.iter_mut().skip(1).zip(&right) {
-            let substituted = diagonal + usize::from(a != *b);
-            diagonal = *cell;
-            *cell = substituted.min(diagonal + 1).min(left_cell + 1);
-            left_cell = *cell;
-        }
-        row[0] = i + 1;
-    }
-    row.last().copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const KNOWN: [&str; 4] = ["export.endpoint", "export.timeout", "batch.timeout", "host.id"];
-
-    #[test]
-    fn distances() {
-        for (left, right, distance) in [("", "", 0), ("a", "", 1), ("", "ab", 2), ("kitten", "sitting", 3)] {
-            assert_eq!(edit_distance(left, right), distance, "{left} {right}");
-        }
-    }
 
     #[test]
     fn suggests_the_nearest_and_only_a_near_one() {

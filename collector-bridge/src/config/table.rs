@@ -1,27 +1,27 @@
-//! The macro behind the table of keys in [`schema`](super::schema), and the row that it makes of each key.
+//! The macro that turns the table of keys in `schema` into structs and rows, and the type of a row.
 
 use super::{raw::Raw, schema::Config};
 
-/// One key: everything that is known about it besides its field in [`Config`].
+/// One key: everything about it but its field in [`Config`].
 pub(super) struct Key {
-    /// `group.name`, as in the file.
+    /// `group.name`, as in the configuration file.
     pub(super) name: &'static str,
     /// Its documentation, line by line.
     pub(super) doc: &'static [&'static str],
-    /// What a value must be.
+    /// A description of accepted values.
     pub(super) expects: fn() -> String,
-    /// Reads a value into the field; the field is unchanged when that fails with a cause.
+    /// Reads a value into the field. On an error, which is the cause, the field is unchanged.
     pub(super) set: fn(&mut Config, &Raw) -> Result<(), String>,
     /// The value of the field as TOML, secrets as `***`.
     pub(super) get: fn(&Config) -> toml::Value,
-    /// Whether the field has one value in both.
+    /// Whether both configurations have the same value.
     pub(super) same: fn(&Config, &Config) -> bool,
-    /// Gives the field of the one the value of the other.
+    /// Copies the value of the second configuration into the first.
     pub(super) copy: fn(&mut Config, &Config),
 }
 
 impl Key {
-    /// The key's environment variable.
+    /// The name of the key's environment variable.
     pub(super) fn variable(&self) -> String {
         variable(self.name)
     }
@@ -32,9 +32,11 @@ pub(super) fn variable(name: &str) -> String {
     format!("ACCEPTD_{}", name.replace('.', "_").to_ascii_uppercase())
 }
 
-/// Makes of one table of keys: [`Config`] with a struct for each group, its defaults, and `KEYS`.
+/// Turns a table of keys into the struct of the whole configuration, a struct for each group, their defaults,
+/// and `KEYS`.
 ///
-/// A row is `"name" => field: type = default, kind;` under its documentation, which is the field's as well.
+/// A row is `"name" => field: type = default, kind;` below its documentation, which becomes the field's
+/// documentation and the comment in `config default`.
 macro_rules! settings {
     (
         $(#[doc = $config_doc:literal])*
@@ -68,7 +70,7 @@ macro_rules! settings {
             }
         }
 
-        /// Every key, in the order of `config default`: those without a group first.
+        /// Every key, in the order of `config default`: keys without a group come first.
         pub(super) const KEYS: &[Key] = &[
             $( settings!(@row $Top, $top_name, $top_kind, [$($top_doc),*], $top), )*
             $( $( settings!(@row $Type, $name, $kind, [$($doc),*], $group.$field), )* )*
@@ -78,7 +80,7 @@ macro_rules! settings {
         Key {
             name: $name,
             doc: &[$($doc),*],
-            expects: || Kind::<$Type>::expects(&$kind),
+            expects: || ValueKind::<$Type>::expects(&$kind),
             set: |config, raw| {
                 config.$($path).+ = $kind.read(raw)?;
                 Ok(())

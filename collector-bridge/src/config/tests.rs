@@ -1,10 +1,17 @@
-//! The configuration as a whole: which layer wins, what mistakes say, what is never shown.
+//! Tests of the configuration as a whole: which layer wins, what messages say, and that secrets are never
+//! shown.
 
-use std::{path::Path, time::Duration};
+use std::{ffi::OsString, path::Path, time::Duration};
 
-use acceptd_otlp::Compression;
+use acceptd_otlp::{Compression, Signal};
 
-use super::{schema::KEYS, *};
+use super::{
+    env::Environment,
+    file::{self, ConfigFile},
+    resolve::resolve,
+    schema::KEYS,
+    *,
+};
 
 mod any_input;
 mod mistakes;
@@ -18,14 +25,14 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 }
 
 fn resolve_all(text: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
-    let source = Source { path: PATH.into(), text: text.to_owned() };
+    let file = ConfigFile { path: PATH.into(), text: text.to_owned() };
     let set = |(key, value): &(&str, &str)| Flag {
         name: "--set",
         key: (*key).to_owned(),
         value: (*value).to_owned(),
     };
     let flags: Vec<Flag> = flags.iter().map(set).collect();
-    resolve(Some(&source), &environment(env), &flags)
+    resolve(Some(&file), &environment(env), &flags)
 }
 
 fn from_file(text: &str) -> Loaded {
@@ -44,7 +51,7 @@ fn endpoint(loaded: &Loaded) -> Option<String> {
     logs(loaded).export.endpoint.as_ref().map(Endpoint::uri)
 }
 
-/// The configuration as logs have it.
+/// The configuration of the signal logs.
 fn logs(loaded: &Loaded) -> Config {
     loaded.view(&Scope::Signal(Signal::Logs)).config
 }
@@ -59,7 +66,7 @@ fn each_layer_wins_over_the_ones_before_it() {
     let in_otel = Origin::Env("OTEL_BLRP_SCHEDULE_DELAY".to_owned());
     let in_own = Origin::Env("ACCEPTD_BATCH_TIMEOUT".to_owned());
     let in_flag = Origin::Flag("--set".to_owned());
-    // Every subset of the layers: the strongest that is present decides.
+    // Every subset of the layers: the highest layer of the subset decides.
     for present in 0..16_u32 {
         let has = |layer: u32| present & (1 << layer) != 0;
         let text = if has(0) { file } else { "" };
@@ -81,7 +88,7 @@ fn each_layer_wins_over_the_ones_before_it() {
 
 #[test]
 fn every_key_can_be_set_by_variable_and_flag_and_file() {
-    // The defaults' own text, so that each kind is exercised: lists and tables have another form in variables.
+    // Each kind is exercised with the text of a default. Lists and tables have another form in variables.
     for key in KEYS {
         let value = (key.get)(&Config::default());
         let loaded = from_file(&format!("{} = {value}", key.name));
@@ -105,7 +112,7 @@ fn every_key_can_be_set_by_variable_and_flag_and_file() {
             other => other.to_string(),
         };
         let variable = key.variable();
-        // A certificate goes with its key.
+        // A certificate is only valid together with its private key.
         let both = "[export.tls]\ncert_file = \"/c\"\nkey_file = \"/k\"";
         let text = if key.name.ends_with("cert_file") || key.name.ends_with("key_file") { both } else { "" };
         let loaded = resolve_all(text, &[(&variable, &word)], &[]).unwrap();
@@ -116,7 +123,7 @@ fn every_key_can_be_set_by_variable_and_flag_and_file() {
 }
 
 #[test]
-fn the_default_file_says_the_defaults() {
+fn the_default_file_has_the_defaults() {
     let text = default_file();
     let untouched = from_file(&text);
     assert_eq!(untouched.config, Config::default());
@@ -177,7 +184,7 @@ fn secrets_are_never_printed() {
     assert_eq!(value("export.headers"), r#"{ x-key = "***" }"#);
     let debug = format!("{loaded:?}");
     assert!(!debug.contains("hunter2") && !debug.contains("user"), "{debug}");
-    // What is sent still has them: the user's header, and the URL's credentials as another.
+    // The requests still have both: the user's header, and the URL's credentials as another header.
     let sent = logs(&loaded).export.headers;
     let headers: Vec<_> = sent.iter().collect();
     assert_eq!(headers, [("authorization", "Basic dXNlcjpodW50ZXIy"), ("x-key", "hunter2")]);
@@ -186,10 +193,10 @@ fn secrets_are_never_printed() {
 
 #[test]
 fn the_port_of_the_other_protocol_is_worth_a_warning() {
-    let warning = "export.endpoint (/etc/acceptd/test.toml:1): port 4318 is where Collectors receive OTLP over HTTP, and this speaks gRPC; use port 4317, or another export.protocol";
+    let warning = "export.endpoint (/etc/acceptd/test.toml:1): Collectors receive http/protobuf on port 4318, but export.protocol is grpc; use port 4317, or set export.protocol to http/protobuf";
     assert_eq!(from_file("export.endpoint = \"h:4318\"").warnings, [warning]);
     let http = "[export]\nprotocol = \"http/protobuf\"\nendpoint = ";
     assert_eq!(from_file(&format!("{http}\"h:4318\"")).warnings, [""; 0]);
     let warnings = from_file(&format!("{http}\"h:4317\"")).warnings;
-    assert!(warnings[0].contains("this speaks HTTP; use port 4318"), "{warnings:?}");
+    assert!(warnings[0].contains("export.protocol is http/protobuf; use port 4318"), "{warnings:?}");
 }

@@ -1,20 +1,20 @@
-//! Lists of what a filter compares: at most as many values as the kernel's map has room for.
-
-use std::collections::BTreeSet;
+//! The kinds of lists: values of filters, names of hooks, and choices of several values. A list of a filter
+//! holds at most as many values as a filter's BPF map.
 
 use acceptd_common::limits::FILTER_VALUES;
 use acceptd_otlp::names;
 
 use super::{
-    kind::{Kind, Names},
+    choice::{Named, find, name_of, names_of},
+    hook_names::HOOK_NAMES,
+    kind::{Names, ValueKind},
     raw::Raw,
 };
-use crate::bpf::hooks;
 
-/// Numbers from `.0` to `.1`; in a variable or a flag separated by commas.
+/// A list of numbers from `.0` to `.1`; in a variable or a flag, separated by commas.
 pub(super) struct Numbers(pub(super) u64, pub(super) u64);
 
-impl Kind<Vec<u64>> for Numbers {
+impl ValueKind<Vec<u64>> for Numbers {
     fn expects(&self) -> String {
         format!("a list of at most {FILTER_VALUES} whole numbers from {} to {}", self.0, self.1)
     }
@@ -36,7 +36,7 @@ impl Kind<Vec<u64>> for Numbers {
                 .collect(),
             _ => return Err(self.mismatch(raw)),
         };
-        let numbers = numbers.filter(|numbers| numbers.iter().all(in_range) && few(numbers.len()));
+        let numbers = numbers.filter(|numbers| numbers.iter().all(in_range) && fits_in_map(numbers.len()));
         numbers.ok_or_else(|| match raw {
             Raw::Word(word) => self.unfit(word),
             Raw::Integer(number) => self.unfit(number),
@@ -49,13 +49,14 @@ impl Kind<Vec<u64>> for Numbers {
     }
 }
 
-/// Texts of at most `longest` bytes; in a variable or a flag separated by commas.
+/// A list of texts of at most `longest` bytes; in a variable or a flag, separated by commas.
 pub(super) struct Texts {
+    /// A plural noun for the texts, for messages.
     pub(super) what: &'static str,
     pub(super) longest: usize,
 }
 
-impl Kind<Vec<String>> for Texts {
+impl ValueKind<Vec<String>> for Texts {
     fn expects(&self) -> String {
         format!("a list of at most {FILTER_VALUES} {} of at most {} bytes", self.what, self.longest)
     }
@@ -65,7 +66,7 @@ impl Kind<Vec<String>> for Texts {
         if let Some(long) = texts.iter().find(|text| text.len() > self.longest) {
             return Err(self.unfit(long));
         }
-        if few(texts.len()) { Ok(texts) } else { Err(format!("expected {}", self.expects())) }
+        if fits_in_map(texts.len()) { Ok(texts) } else { Err(format!("expected {}", self.expects())) }
     }
 
     fn write(&self, value: &Vec<String>) -> toml::Value {
@@ -73,21 +74,21 @@ impl Kind<Vec<String>> for Texts {
     }
 }
 
-/// An address family whose accepts are records.
+/// An address family whose accepts can be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// UNIX sockets.
     Unix,
     /// IPv4 sockets.
     Inet,
-    /// IPv6 sockets, also when they carry IPv4.
+    /// IPv6 sockets, including those with IPv4-mapped addresses.
     Inet6,
     /// VSOCK.
     Vsock,
 }
 
 impl Family {
-    /// `AF_…` of include/linux/socket.h.
+    /// The kernel's number of the family (`AF_…`, include/linux/socket.h).
     #[must_use]
     pub const fn number(self) -> u16 {
         match self {
@@ -104,7 +105,7 @@ impl Named for Family {
         &[("inet", Self::Inet), ("inet6", Self::Inet6), ("unix", Self::Unix), ("vsock", Self::Vsock)];
 }
 
-/// An attribute of a process's Resource that is only told when it is wanted.
+/// An attribute of a process's Resource that is only sent if `resource.include` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     /// `process.command`
@@ -126,54 +127,45 @@ impl Named for Detail {
     ];
 }
 
-/// Something of which there are a few, each with a name.
-pub(super) trait Named: Copy + PartialEq + 'static {
-    /// All of them.
-    const ALL: &'static [(&'static str, Self)];
-}
-
-/// Some of these, by name.
+/// A list of values of a [`Named`] set.
 pub(super) struct SomeOf;
 
-impl<T: Named> Kind<Vec<T>> for SomeOf {
+impl<T: Named> ValueKind<Vec<T>> for SomeOf {
     fn expects(&self) -> String {
-        format!("a list of {}", all::<T>())
+        format!("a list of {}", joined_names::<T>())
     }
 
     fn read(&self, raw: &Raw) -> Result<Vec<T>, String> {
-        let names = Names.read(raw).map_err(|_| Kind::<Vec<T>>::mismatch(self, raw))?;
+        let names = Names.read(raw).map_err(|_| ValueKind::<Vec<T>>::mismatch(self, raw))?;
         let known = |name: &String| {
-            let found = T::ALL.iter().find(|(known, _)| known == name);
-            found.map(|(_, value)| *value).ok_or_else(|| format!("{name:?} is none of {}", all::<T>()))
+            find(name).ok_or_else(|| format!("{name:?} is not one of {}", joined_names::<T>()))
         };
         names.iter().map(known).collect()
     }
 
     fn write(&self, value: &Vec<T>) -> toml::Value {
-        let name = |value: &T| T::ALL.iter().find(|(_, known)| known == value).map_or("", |(name, _)| *name);
-        value.iter().map(name).collect::<Vec<_>>().into()
+        value.iter().map(|value| name_of(*value)).collect::<Vec<_>>().into()
     }
 }
 
-fn all<T: Named>() -> String {
-    T::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+fn joined_names<T: Named>() -> String {
+    names_of::<T>().collect::<Vec<_>>().join(", ")
 }
 
-/// Names of programs.
+/// A list of names of eBPF programs.
 pub(super) struct HookNames;
 
-impl Kind<Vec<String>> for HookNames {
+impl ValueKind<Vec<String>> for HookNames {
     fn expects(&self) -> String {
         "a list of programs".to_owned()
     }
 
     fn read(&self, raw: &Raw) -> Result<Vec<String>, String> {
         let names = Names.read(raw).map_err(|_| self.mismatch(raw))?;
-        match names.iter().find(|name| !hooks::names().any(|known| known == *name)) {
+        match names.iter().find(|name| !HOOK_NAMES.contains(&name.as_str())) {
             Some(unknown) => {
-                let known: BTreeSet<_> = hooks::names().collect();
-                let known = known.into_iter().collect::<Vec<_>>().join(", ");
-                Err(format!("{unknown:?} is no program; there are {known}"))
+                let known = HOOK_NAMES.join(", ");
+                Err(format!("{unknown:?} is not a program; the programs are {known}"))
             }
             None => Ok(names),
         }
@@ -184,6 +176,6 @@ impl Kind<Vec<String>> for HookNames {
     }
 }
 
-fn few(count: usize) -> bool {
+fn fits_in_map(count: usize) -> bool {
     count <= FILTER_VALUES as usize
 }

@@ -1,4 +1,5 @@
-//! `admin.listen`: `/livez`, `/readyz`, `/status` and `/metrics`, for probes, people and Prometheus.
+//! The HTTP server of `admin.listen`: `/livez` and `/readyz` for probes, `/status` for operators, `/metrics`
+//! for Prometheus.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,63 +23,66 @@ use tokio::{
 
 use crate::health::{
     metrics::prometheus,
-    snapshot::Vitals,
-    status::{
-        Status, {self},
-    },
+    snapshot::HealthSource,
+    status::{Status, liveness_failure, readiness_failures},
 };
 
-/// Connections at a time; more wait in the listener's queue.
+/// Most connections that are served at a time; more wait in the listener's accept queue.
 const CONNECTIONS: usize = 16;
 
-/// How long one may take for its one request, and for the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time that a client may take to send its request and read the answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The text format of Prometheus that the encoder writes.
+/// Pause after a failed accept. A lack of descriptors lasts for a while, and a loop without a pause would use
+/// a whole CPU.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The content type of what the encoder of Prometheus writes.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The listener for what [`serve`] serves.
+/// Binds the socket for [`serve`].
 ///
 /// # Errors
-/// The address cannot be had, with the remedy.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+/// The address cannot be bound, with the remedy.
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
     TcpListener::bind(address).await.map_err(|error| {
         format!(
-            "no status is served, admin.listen = {address}: {error}; set admin.listen to another address, or to none"
+            "no status is served, because admin.listen = {address} cannot be bound: {error}; set admin.listen to another address, or to none"
         )
     })
 }
 
-/// Serves for as long as the agent runs.
-pub async fn serve(listener: TcpListener, vitals: Arc<Vitals>) {
+/// Serves the state of the agent for as long as the agent runs.
+pub(crate) async fn serve(listener: TcpListener, source: Arc<HealthSource>) {
     let router = Router::new()
-        .route("/livez", get(live))
-        .route("/readyz", get(ready))
-        .route("/status", get(show))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/status", get(status))
         .route("/metrics", get(metrics))
-        .with_state(vitals);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+        .with_state(source);
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        // Fails only if the semaphore is closed, which never happens.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((connection, _)) => {
                 let router = router.clone();
                 tokio::spawn(async move {
-                    let _place = place;
-                    // Who does not listen to the answer has gone.
-                    _ = time::timeout(PATIENCE, answer(connection, router)).await;
+                    let _permit = permit;
+                    // An error or a timeout means that the client is gone or too slow: there is no one to
+                    // report it to.
+                    _ = time::timeout(REQUEST_TIMEOUT, answer(connection, router)).await;
                 });
             }
-            // Of one connection, or no descriptor is free: for a moment.
             Err(error) => {
-                tracing::debug!("admin.listen: {error}");
-                time::sleep(Duration::from_millis(100)).await;
+                tracing::debug!("admin.listen: accept failed: {error}");
+                time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
+/// Answers the one request of a connection.
 async fn answer(connection: TcpStream, router: Router) -> io::Result<()> {
     http1::Builder::new()
         .timer(TokioTimer::new())
@@ -88,26 +92,26 @@ async fn answer(connection: TcpStream, router: Router) -> io::Result<()> {
         .map_err(io::Error::other)
 }
 
-async fn live(State(vitals): State<Arc<Vitals>>) -> impl IntoResponse {
-    probe(status::dead(&vitals.read()).as_slice())
+async fn livez(State(source): State<Arc<HealthSource>>) -> impl IntoResponse {
+    probe_answer(liveness_failure(&source.snapshot()).as_slice())
 }
 
-async fn ready(State(vitals): State<Arc<Vitals>>) -> impl IntoResponse {
-    probe(&status::failures(&vitals.read()))
+async fn readyz(State(source): State<Arc<HealthSource>>) -> impl IntoResponse {
+    probe_answer(&readiness_failures(&source.snapshot()))
 }
 
-fn probe(reasons: &[String]) -> (StatusCode, String) {
-    if reasons.is_empty() {
+fn probe_answer(failures: &[String]) -> (StatusCode, String) {
+    if failures.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+        (StatusCode::SERVICE_UNAVAILABLE, failures.join("\n") + "\n")
     }
 }
 
-async fn show(State(vitals): State<Arc<Vitals>>) -> impl IntoResponse {
-    Json(Status::of(&vitals.read()))
+async fn status(State(source): State<Arc<HealthSource>>) -> impl IntoResponse {
+    Json(Status::from_snapshot(&source.snapshot()))
 }
 
-async fn metrics(State(vitals): State<Arc<Vitals>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, OPEN_METRICS)], prometheus::text(vitals.read()))
+async fn metrics(State(source): State<Arc<HealthSource>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, OPEN_METRICS)], prometheus::text(source.snapshot()))
 }

@@ -1,38 +1,43 @@
-//! What the agent itself takes of the host.
+//! Measures the CPU time and memory of the agent itself, from `/proc/self`.
 
 use std::{fs, time::Duration};
 
 use rustix::param::{clock_ticks_per_second, page_size};
 
-/// Since the start, and now.
+/// CPU time since the start, and memory now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cost {
+pub(crate) struct Cost {
     /// CPU time in user mode.
-    pub user: Duration,
-    /// CPU time in kernel mode; not that of the programs, which run in whatever process leads to them.
-    pub system: Duration,
+    pub(crate) user: Duration,
+    /// CPU time in kernel mode. The BPF programs are not in it: the kernel charges them to the processes that
+    /// they trace.
+    pub(crate) system: Duration,
     /// Resident memory, in bytes.
-    pub resident: u64,
+    pub(crate) resident: u64,
 }
 
-/// This process's; zero where `/proc` does not say.
-#[must_use]
-pub fn of_this_process() -> Cost {
-    let read = |name| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
-    of(&read("stat"), &read("statm"), clock_ticks_per_second(), page_size() as u64)
-}
+impl Cost {
+    /// The cost of this process so far. A figure that `/proc` does not show is 0.
+    #[must_use]
+    pub(crate) fn of_this_process() -> Self {
+        let read = |name| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+        Self::parse(&read("stat"), &read("statm"), clock_ticks_per_second(), page_size() as u64)
+    }
 
-/// By `proc_pid_stat(5)` and `proc_pid_statm(5)`.
-fn of(stat: &str, statm: &str, ticks_per_second: u64, page_bytes: u64) -> Cost {
-    // The name, in parentheses, may hold anything; what follows is fields 3 and on.
-    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-    let ticks = |number: usize| {
-        fields.get(number - 3).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default()
-    };
-    let time = |ticks: u64| Duration::from_millis(ticks * 1000 / ticks_per_second.max(1));
-    let pages =
-        statm.split_whitespace().nth(1).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
-    Cost { user: time(ticks(14)), system: time(ticks(15)), resident: pages * page_bytes }
+    /// Parses `/proc/pid/stat` and `/proc/pid/statm` (`proc_pid_stat(5)`, `proc_pid_statm(5)`).
+    fn parse(stat: &str, statm: &str, ticks_per_second: u64, page_bytes: u64) -> Self {
+        // Field 2, the name in parentheses, may hold spaces and parentheses itself: fields are counted from
+        // behind it.
+        let fields: Vec<&str> =
+            stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        let ticks = |number: usize| {
+            fields.get(number - 3).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default()
+        };
+        let time = |ticks: u64| Duration::from_millis(ticks * 1000 / ticks_per_second.max(1));
+        let pages =
+            statm.split_whitespace().nth(1).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
+        Self { user: time(ticks(14)), system: time(ticks(15)), resident: pages * page_bytes }
+    }
 }
 
 #[cfg(test)]
@@ -47,12 +52,12 @@ mod tests {
             system: Duration::from_millis(1300),
             resident: 30 * 4096,
         };
-        assert_eq!(of(stat, "1000 30 20 5 0 300 0", 100, 4096), expected);
-        assert_eq!(of("", "", 100, 4096), Cost::default());
+        assert_eq!(Cost::parse(stat, "1000 30 20 5 0 300 0", 100, 4096), expected);
+        assert_eq!(Cost::parse("", "", 100, 4096), Cost::default());
     }
 
     #[test]
     fn this_process_has_memory() {
-        assert!(of_this_process().resident > 100_000);
+        assert!(Cost::of_this_process().resident > 100_000);
     }
 }

@@ -1,4 +1,5 @@
-//! What the agent knows of itself at one moment: from here come `/status`, its metrics, and its last words.
+//! Everything that the agent knows of itself at one moment: the input of `/status`, the metrics and the
+//! summary.
 
 use std::{
     sync::{
@@ -8,92 +9,71 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acceptd_otlp::{Exporter, LedgerSnapshot, Target};
+use acceptd_otlp::{Exporter, LedgerSnapshot};
 
 use crate::{
-    bpf::Capture,
-    health::{
-        cost::{
-            Cost, {self},
-        },
-        summary::Summary,
+    bpf::CaptureMode,
+    health::{cost::Cost, summary::Summary},
+    pipeline::{
+        NamedExporter, NamedLedger,
+        handle::{CounterSnapshot, DrainHandle},
     },
-    pipeline::drain::{Shared, Stock},
 };
 
-/// One destination of records.
-#[derive(Debug, Clone)]
-pub struct Outlet {
-    /// Its name in the configuration; `default` is that of `export.*`.
-    pub name: String,
-    /// The exporter.
-    pub exporter: Exporter,
-}
-
-/// Where to look.
+/// Where a [`HealthSnapshot`] comes from. Shared by everything that shows the agent's state.
 #[derive(Debug)]
-pub struct Vitals {
-    capture: Capture,
-    shared: Arc<Shared>,
-    outlets: Vec<Outlet>,
-    /// Of spans.
+pub(crate) struct HealthSource {
+    capture: CaptureMode,
+    drain: Arc<DrainHandle>,
+    /// The exporters of log records.
+    exporters: Vec<NamedExporter>,
+    /// The exporter of spans.
     traces: Option<Exporter>,
-    /// Of the agent's own metrics.
+    /// The exporter of the agent's own metrics.
     metrics: Option<Exporter>,
     started: Instant,
     stopping: AtomicBool,
 }
 
-/// What was seen there.
+/// The state of the agent at one moment.
 #[derive(Debug, Clone)]
-pub struct Reading {
-    /// What was counted up to the destinations.
-    pub stock: Stock,
+pub(crate) struct HealthSnapshot {
+    /// The counters of the path up to the exporters.
+    pub(crate) counters: CounterSnapshot,
     /// How accepts are captured.
-    pub capture: Capture,
-    /// What became of the records, by destination.
-    pub deliveries: Vec<Delivery>,
-    /// What became of spans.
-    pub traces: Option<LedgerSnapshot>,
-    /// What became of the agent's own metrics.
-    pub metrics: Option<LedgerSnapshot>,
-    /// What ails delivery, in words.
-    pub troubles: Vec<String>,
-    /// For how long the drain thread has not moved.
-    pub still: Duration,
-    /// Since the start.
-    pub uptime: Duration,
-    /// Whether the agent ends.
-    pub stopping: bool,
-    /// What the agent took of the host.
-    pub cost: Cost,
+    pub(crate) capture: CaptureMode,
+    /// The ledgers of log records, by destination.
+    pub(crate) destinations: Vec<NamedLedger>,
+    /// The ledger of spans; `None` if none are sent.
+    pub(crate) traces: Option<LedgerSnapshot>,
+    /// The ledger of the agent's own metrics; `None` if none are sent.
+    pub(crate) metrics: Option<LedgerSnapshot>,
+    /// Problems of the exporters at this moment, in words.
+    pub(crate) troubles: Vec<String>,
+    /// How long ago the drain thread ended its last round.
+    pub(crate) since_last_round: Duration,
+    /// Time since the start.
+    pub(crate) uptime: Duration,
+    /// Whether the agent is stopping.
+    pub(crate) stopping: bool,
+    /// CPU time and memory of the agent.
+    pub(crate) cost: Cost,
 }
 
-/// One destination's part of a [`Reading`].
-#[derive(Debug, Clone)]
-pub struct Delivery {
-    /// See [`Outlet`].
-    pub name: String,
-    /// Where it is by now.
-    pub target: Target,
-    /// Its ledger.
-    pub ledger: LedgerSnapshot,
-}
-
-impl Vitals {
-    /// The vitals of an agent that starts now.
+impl HealthSource {
+    /// The source of an agent that starts now.
     #[must_use]
-    pub fn new(
-        capture: &Capture,
-        shared: &Arc<Shared>,
-        outlets: &[Outlet],
+    pub(crate) fn new(
+        capture: &CaptureMode,
+        drain: &Arc<DrainHandle>,
+        exporters: &[NamedExporter],
         traces: Option<&Exporter>,
         metrics: Option<&Exporter>,
     ) -> Self {
         Self {
             capture: capture.clone(),
-            shared: Arc::clone(shared),
-            outlets: outlets.to_vec(),
+            drain: Arc::clone(drain),
+            exporters: exporters.to_vec(),
             traces: traces.cloned(),
             metrics: metrics.cloned(),
             started: Instant::now(),
@@ -101,45 +81,36 @@ impl Vitals {
         }
     }
 
-    /// The agent ends.
-    pub fn stops(&self) {
+    /// Notes that the agent is stopping: from now on it is not ready.
+    pub(crate) fn mark_stopping(&self) {
         self.stopping.store(true, Ordering::Release);
     }
 
-    /// Looks. What was counted is of one moment, at most a second ago; what became of it is of now.
+    /// Takes a snapshot. The counters are all of one moment, at most a second ago; the ledgers are of now.
     #[must_use]
-    pub fn read(&self) -> Reading {
-        let deliveries = self.outlets.iter().map(Delivery::of).collect();
-        let exporters = self.outlets.iter().map(|outlet| &outlet.exporter);
+    pub(crate) fn snapshot(&self) -> HealthSnapshot {
+        let exporters = self.exporters.iter().map(|named| &named.exporter);
         let exporters = exporters.chain(&self.traces).chain(&self.metrics);
-        Reading {
-            stock: self.shared.stock(),
+        HealthSnapshot {
+            destinations: self.exporters.iter().map(NamedExporter::ledger).collect(),
+            counters: self.drain.counters(),
             capture: self.capture.clone(),
-            deliveries,
             traces: self.traces.as_ref().map(Exporter::ledger),
             metrics: self.metrics.as_ref().map(Exporter::ledger),
             troubles: exporters.flat_map(Exporter::troubles).collect(),
-            still: self.shared.still(),
+            since_last_round: self.drain.since_last_round(),
             uptime: self.started.elapsed(),
             stopping: self.stopping.load(Ordering::Acquire),
-            cost: cost::of_this_process(),
+            cost: Cost::of_this_process(),
         }
     }
 }
 
-impl Delivery {
-    /// That of this moment.
+impl HealthSnapshot {
+    /// The summary of this moment.
     #[must_use]
-    pub fn of(Outlet { name, exporter }: &Outlet) -> Self {
-        Self { name: name.clone(), target: exporter.target(), ledger: exporter.ledger() }
-    }
-}
-
-impl Reading {
-    /// The ledger of this moment.
-    #[must_use]
-    pub fn summary(&self) -> Summary {
+    pub(crate) fn summary(&self) -> Summary {
         let (traces, metrics) = (self.traces.clone(), self.metrics.clone());
-        Summary::new(self.capture.clone(), &self.stock, &self.deliveries, traces, metrics)
+        Summary::new(self.capture.clone(), &self.counters, &self.destinations, traces, metrics)
     }
 }

@@ -1,94 +1,97 @@
-//! How the agent is: whether it lives, whether it is ready, and what ails it. Pure.
+//! The verdict on a snapshot: whether the agent is alive, whether it is ready, and what is wrong. No I/O.
 
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::health::snapshot::Reading;
+use crate::health::snapshot::HealthSnapshot;
 
-/// The drain thread moves several times a second; after this it is stuck.
-const STUCK: Duration = Duration::from_secs(10);
+/// How long the drain thread may take for one round. It ends several rounds a second while it works.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// In a word.
+/// The state of the agent in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub(crate) enum State {
     /// Everything works.
     Ok,
-    /// It captures, and something is missing or was lost: the reasons say what.
+    /// The agent captures, but a feature is missing or events were lost: the reasons say which.
     Degraded,
-    /// It captures nothing: the reasons say why.
+    /// The agent captures nothing: the reasons say why.
     Failed,
 }
 
-/// What `/status` and `acceptd status` show.
+/// The document that `/status` and `acceptd status` show.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// The agent's version.
-    pub version: String,
-    /// How it is.
-    pub state: State,
-    /// Why it is not ok, in words.
-    pub reasons: Vec<String>,
+    pub(crate) version: String,
+    /// The state in one word.
+    pub(crate) state: State,
+    /// Why the state is not ok, in words.
+    pub(crate) reasons: Vec<String>,
     /// Seconds since the start.
-    pub uptime_s: u64,
+    pub(crate) uptime_s: u64,
     /// Resident memory, in bytes.
-    pub resident_bytes: u64,
-    /// What was seen, and what became of it: as the agent's last words have it.
-    pub ledger: Json,
+    pub(crate) resident_bytes: u64,
+    /// The ledger of this moment, in the form of the summary at the end of a run.
+    pub(crate) ledger: Json,
 }
 
 impl Status {
-    /// The status of this moment.
+    /// The status that a snapshot shows.
     #[must_use]
-    pub fn of(reading: &Reading) -> Self {
-        let failures = failures(reading);
-        let (state, reasons) = match (failures.is_empty(), weaknesses(reading)) {
-            (false, weaknesses) => (State::Failed, [failures, weaknesses].concat()),
-            (true, weaknesses) if weaknesses.is_empty() => (State::Ok, weaknesses),
-            (true, weaknesses) => (State::Degraded, weaknesses),
+    pub(crate) fn from_snapshot(snapshot: &HealthSnapshot) -> Self {
+        let failures = readiness_failures(snapshot);
+        let degradations = degradations(snapshot);
+        let state = match (failures.is_empty(), degradations.is_empty()) {
+            (false, _) => State::Failed,
+            (true, false) => State::Degraded,
+            (true, true) => State::Ok,
         };
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state,
-            reasons,
-            uptime_s: reading.uptime.as_secs(),
-            resident_bytes: reading.cost.resident,
-            ledger: serde_json::to_value(reading.summary()).unwrap_or_default(),
+            reasons: [failures, degradations].concat(),
+            uptime_s: snapshot.uptime.as_secs(),
+            resident_bytes: snapshot.cost.resident,
+            ledger: serde_json::to_value(snapshot.summary()).unwrap_or_default(),
         }
     }
 }
 
-/// Why it should be started anew; nothing while it lives.
+/// Why the agent has to be restarted; `None` while it is alive. An agent that is stopping is alive: the stop
+/// may take as long as `shutdown.timeout` says.
 #[must_use]
-pub fn dead(reading: &Reading) -> Option<String> {
-    let still = reading.still;
-    // A stop takes the time that shutdown.timeout gives it.
-    (still >= STUCK && !reading.stopping)
-        .then(|| format!("the thread that reads events has not moved for {} s", still.as_secs()))
+pub(crate) fn liveness_failure(snapshot: &HealthSnapshot) -> Option<String> {
+    let since = snapshot.since_last_round;
+    (since >= STUCK_AFTER && !snapshot.stopping).then(|| {
+        format!("the thread that reads events has been stuck for {} s: restart the agent", since.as_secs())
+    })
 }
 
-/// Why it captures nothing.
+/// Why the agent captures nothing; empty while it is ready.
 #[must_use]
-pub fn failures(reading: &Reading) -> Vec<String> {
-    let stops = reading.stopping.then(|| "the agent stops".to_owned());
-    dead(reading).into_iter().chain(stops).collect()
+pub(crate) fn readiness_failures(snapshot: &HealthSnapshot) -> Vec<String> {
+    let stopping = snapshot.stopping.then(|| "the agent is stopping".to_owned());
+    liveness_failure(snapshot).into_iter().chain(stopping).collect()
 }
 
-fn weaknesses(reading: &Reading) -> Vec<String> {
-    let capture = &reading.capture;
+/// Missing features, losses within the last minute, and problems of the exporters.
+fn degradations(snapshot: &HealthSnapshot) -> Vec<String> {
+    let capture = &snapshot.capture;
     let because = capture.because.iter().map(|because| format!("{} only: {because}", capture.tier));
     let missing = capture.missing.iter().filter(|missing| !missing.at_start).map(ToString::to_string);
-    let lost = reading.stock.lost.iter().map(|lost| {
+    let lost = snapshot.counters.lost.iter().map(|lost| {
         let at =
             lost.destination.as_ref().map(|name| format!(" at the destination {name}")).unwrap_or_default();
         format!("{} events lost within the last minute{at}: {}", lost.count, lost.reason)
     });
-    because.chain(missing).chain(lost).chain(reading.troubles.iter().cloned()).collect()
+    because.chain(missing).chain(lost).chain(snapshot.troubles.iter().cloned()).collect()
 }
 
-/// For people.
+/// The text that `acceptd status` prints.
 impl fmt::Display for Status {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
@@ -101,14 +104,14 @@ impl fmt::Display for Status {
         for reason in &self.reasons {
             writeln!(out, "  {reason}")?;
         }
-        let mut parts = Vec::new();
-        flatten("", &self.ledger, &mut parts);
-        let mut group = "";
-        for (name, count) in &parts {
-            let (of, term) = name.split_once('.').unwrap_or(("", name));
-            if of != group {
-                writeln!(out, "{of}")?;
-                group = of;
+        let mut counts = Vec::new();
+        collect_counts("", &self.ledger, &mut counts);
+        let mut last_group = "";
+        for (path, count) in &counts {
+            let (group, term) = path.split_once('.').unwrap_or(("", path));
+            if group != last_group {
+                writeln!(out, "{group}")?;
+                last_group = group;
             }
             writeln!(out, "  {term:<32} {count:>14}")?;
         }
@@ -116,17 +119,18 @@ impl fmt::Display for Status {
     }
 }
 
-/// The counts with the names of their places; those that are 0 say nothing to a person.
-fn flatten(place: &str, json: &Json, to: &mut Vec<(String, u64)>) {
+/// Adds every count of the ledger that is not 0, with its path.
+fn collect_counts(path: &str, json: &Json, counts: &mut Vec<(String, u64)>) {
     match json {
         Json::Object(members) => {
             for (name, member) in members {
-                let place = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
-                flatten(&place, member, to);
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                collect_counts(&path, member, counts);
             }
         }
         Json::Number(count) => {
-            to.extend(count.as_u64().filter(|count| *count > 0).map(|count| (place.to_owned(), count)));
+            let count = count.as_u64().filter(|count| *count > 0);
+            counts.extend(count.map(|count| (path.to_owned(), count)));
         }
         _ => {}
     }
@@ -136,21 +140,21 @@ fn flatten(place: &str, json: &Json, to: &mut Vec<(String, u64)>) {
 mod tests {
     use super::*;
     use crate::{
-        accounting::gaps::Total,
-        bpf::{Capture, Missing, Tier},
+        accounting::gaps::LossTotal,
+        bpf::{CaptureMode, MissingFeature, Tier},
         health::cost::Cost,
-        pipeline::drain::Stock,
+        pipeline::handle::CounterSnapshot,
     };
 
-    fn reading() -> Reading {
-        Reading {
-            stock: Stock::default(),
-            capture: Capture { tier: Tier::One, because: None, missing: Vec::new() },
-            deliveries: Vec::new(),
+    fn snapshot() -> HealthSnapshot {
+        HealthSnapshot {
+            counters: CounterSnapshot::default(),
+            capture: CaptureMode { tier: Tier::One, because: None, missing: Vec::new() },
+            destinations: Vec::new(),
             traces: None,
             metrics: None,
             troubles: Vec::new(),
-            still: Duration::from_millis(100),
+            since_last_round: Duration::from_millis(100),
             uptime: Duration::from_secs(9),
             stopping: false,
             cost: Cost::default(),
@@ -159,20 +163,30 @@ mod tests {
 
     #[test]
     fn each_weakness_is_a_reason() {
-        let status = Status::of(&reading());
+        let status = Status::from_snapshot(&snapshot());
         assert_eq!((status.state, status.reasons.len()), (State::Ok, 0));
-        let mut started = reading();
-        let at_start =
-            |at_start| Missing { hook: "h", feature: "f", reason: "r".to_owned(), remedy: None, at_start };
+        let mut started = snapshot();
+        let at_start = |at_start| MissingFeature {
+            hook: "h",
+            feature: "f",
+            reason: "r".to_owned(),
+            remedy: None,
+            at_start,
+        };
         started.capture.missing = vec![at_start(true)];
-        assert_eq!(Status::of(&started).state, State::Ok, "only what was there before lacks something");
+        assert_eq!(
+            Status::from_snapshot(&started).state,
+            State::Ok,
+            "a feature that concerns only what existed before the start"
+        );
         started.capture.missing = vec![at_start(false)];
-        assert_eq!(Status::of(&started).state, State::Degraded);
-        let mut weak = reading();
-        weak.capture = Capture { tier: Tier::Two, because: Some("EPERM".to_owned()), missing: Vec::new() };
-        weak.stock.lost = vec![Total { reason: "ring", destination: None, count: 7 }];
-        weak.troubles = vec!["the spool takes nothing".to_owned()];
-        let status = Status::of(&weak);
+        assert_eq!(Status::from_snapshot(&started).state, State::Degraded);
+        let mut weak = snapshot();
+        weak.capture =
+            CaptureMode { tier: Tier::Two, because: Some("EPERM".to_owned()), missing: Vec::new() };
+        weak.counters.lost = vec![LossTotal { reason: "ring", destination: None, count: 7 }];
+        weak.troubles = vec!["the spool is full".to_owned()];
+        let status = Status::from_snapshot(&weak);
         assert_eq!(status.state, State::Degraded);
         for (reason, word) in status.reasons.iter().zip(["EPERM", "7 events lost", "spool"]) {
             assert!(reason.contains(word), "{reason}");
@@ -181,20 +195,20 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_move_is_dead_and_who_stops_is_not() {
-        let stuck = Reading { still: STUCK, ..reading() };
-        assert!(dead(&stuck).is_some());
-        assert_eq!(Status::of(&stuck).state, State::Failed);
-        let stops = Reading { stopping: true, still: STUCK, ..reading() };
-        assert_eq!((dead(&stops), failures(&stops).len()), (None, 1));
+    fn a_stuck_agent_fails_liveness_and_a_stopping_agent_does_not() {
+        let stuck = HealthSnapshot { since_last_round: STUCK_AFTER, ..snapshot() };
+        assert!(liveness_failure(&stuck).is_some());
+        assert_eq!(Status::from_snapshot(&stuck).state, State::Failed);
+        let stopping = HealthSnapshot { stopping: true, since_last_round: STUCK_AFTER, ..snapshot() };
+        assert_eq!((liveness_failure(&stopping), readiness_failures(&stopping).len()), (None, 1));
     }
 
     #[test]
-    fn people_see_the_counts_that_are_not_zero() {
-        let mut some = reading();
-        some.stock.drain.read = 3;
-        some.stock.drain.decoded = 3;
-        let text = Status::of(&some).to_string();
+    fn the_text_shows_the_counts_that_are_not_zero() {
+        let mut some = snapshot();
+        some.counters.drain.read = 3;
+        some.counters.drain.decoded = 3;
+        let text = Status::from_snapshot(&some).to_string();
         assert!(text.contains("capture\n") && text.contains("decoded"), "{text}");
         assert!(!text.contains("malformed"), "{text}");
     }

@@ -1,4 +1,4 @@
-//! The final summary: the ledger for people, and as one line of JSON for programs.
+//! The summary at the end of a run: the ledger as text for operators, and as one line of JSON for programs.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,69 +7,68 @@ use serde::Serialize;
 
 use crate::{
     accounting::ledger::CaptureLedger,
-    bpf::Capture,
-    health::snapshot::Delivery,
-    pipeline::{destination::DEFAULT, drain::Stock, outputs::ConsoleCounts},
+    bpf::CaptureMode,
+    config::DEFAULT_DESTINATION,
+    pipeline::{ConsoleCounts, NamedLedger, handle::CounterSnapshot},
 };
 
 /// Everything that was counted in one run.
 #[derive(Debug, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// How accepts were captured.
-    pub programs: Capture,
-    /// From the hook to the batches.
-    pub capture: CaptureLedger,
-    /// Runs of a hook that the kernel left out, and with each perhaps an event; stands beside the equations.
-    pub hook_missed: Option<u64>,
-    /// Of the destination of `export.*`, if there was one.
-    pub export: Option<LedgerSnapshot>,
-    /// Of the other destinations, by name.
+    pub(crate) programs: CaptureMode,
+    /// The ledger from the hook to the batches.
+    pub(crate) capture: CaptureLedger,
+    /// Runs of a hook that the kernel skipped, each of which may have missed an event. Not part of the
+    /// equations. `None` on kernels that do not count them.
+    pub(crate) hook_missed: Option<u64>,
+    /// The ledger of the destination of `export.*`; `None` if there is none.
+    pub(crate) export: Option<LedgerSnapshot>,
+    /// The ledgers of the other destinations, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub destinations: BTreeMap<String, LedgerSnapshot>,
+    pub(crate) destinations: BTreeMap<String, LedgerSnapshot>,
     /// Where each destination is, by name.
     #[serde(skip)]
     targets: BTreeMap<String, String>,
-    /// Of spans, if they were sent.
-    pub traces: Option<LedgerSnapshot>,
-    /// Of the agent's own metrics, if they were sent.
-    pub metrics: Option<LedgerSnapshot>,
-    /// Of the standard output, if records were printed.
-    pub console: Option<ConsoleCounts>,
+    /// The ledger of spans; `None` if no spans are sent.
+    pub(crate) traces: Option<LedgerSnapshot>,
+    /// The ledger of the agent's own metrics; `None` if they are not sent.
+    pub(crate) metrics: Option<LedgerSnapshot>,
+    /// The ledger of the standard output; `None` if records are not printed.
+    pub(crate) console: Option<ConsoleCounts>,
 }
 
 impl Summary {
-    /// What was counted up to the destinations, by them, of spans, and of the agent's own metrics.
+    /// The summary of these counters and ledgers.
     #[must_use]
-    pub fn new(
-        programs: Capture,
-        stock: &Stock,
-        deliveries: &[Delivery],
+    pub(crate) fn new(
+        programs: CaptureMode,
+        counters: &CounterSnapshot,
+        destinations: &[NamedLedger],
         traces: Option<LedgerSnapshot>,
         metrics: Option<LedgerSnapshot>,
     ) -> Self {
-        let mut destinations: BTreeMap<String, LedgerSnapshot> =
-            deliveries.iter().map(|delivery| (delivery.name.clone(), delivery.ledger.clone())).collect();
+        let by_name = |named: &NamedLedger| (named.name.clone(), named.ledger.clone());
+        let target = |named: &NamedLedger| (named.name.clone(), named.target.to_string());
+        let mut ledgers: BTreeMap<String, LedgerSnapshot> = destinations.iter().map(by_name).collect();
         Self {
             programs,
-            capture: stock.ledger(),
-            hook_missed: stock.hook_missed,
-            export: destinations.remove(DEFAULT),
-            destinations,
-            targets: deliveries
-                .iter()
-                .map(|delivery| (delivery.name.clone(), delivery.target.to_string()))
-                .collect(),
+            capture: counters.ledger(),
+            hook_missed: counters.hook_missed,
+            export: ledgers.remove(DEFAULT_DESTINATION),
+            destinations: ledgers,
+            targets: destinations.iter().map(target).collect(),
             traces,
             metrics,
-            console: stock.console,
+            console: counters.console,
         }
     }
 
-    /// Whether every equation of the ledger holds after a drained stop.
+    /// Checks that every equation of the ledger holds after a drained stop.
     ///
     /// # Errors
-    /// The first that does not, with its numbers.
-    pub fn check(&self) -> Result<(), String> {
+    /// The first equation that does not hold, with its numbers.
+    pub(crate) fn check(&self) -> Result<(), String> {
         self.capture.check()?;
         for export in self.export.iter().chain(self.destinations.values()) {
             settled(export)?;
@@ -103,7 +102,7 @@ impl Summary {
     }
 }
 
-/// Whether a destination's equation holds and nothing is under way.
+/// Checks that an exporter's equation holds and that no record is queued or in flight.
 fn settled(export: &LedgerSnapshot) -> Result<(), String> {
     export.balanced()?;
     if export.queued + export.in_flight == 0 {
@@ -117,7 +116,7 @@ impl fmt::Display for Summary {
         let capture = &self.capture;
         write!(
             out,
-            "acceptd: {} accepts and {} other events seen: {} records, {} own and {} filtered left out, {} empty or interrupted, {} failures only counted, ",
+            "acceptd: {} accepts and {} other events seen: {} records, {} of the agent itself and {} filtered excluded, {} without a connection (EAGAIN or interrupted), {} failures only counted, ",
             capture.seen,
             capture.other + capture.made,
             capture.records,
@@ -126,23 +125,23 @@ impl fmt::Display for Summary {
             capture.aggregated.again + capture.aggregated.interrupted,
             capture.aggregated.failure_budget + capture.aggregated.no_listener,
         )?;
-        for (count, of_what) in [
-            (capture.thinned, "for which another stands"),
-            (capture.bookkeeping, "that only the agent needs"),
+        for (count, outcome) in [
+            (capture.thinned, "represented by another record"),
+            (capture.bookkeeping, "for the agent's bookkeeping only"),
         ] {
             if count > 0 {
-                write!(out, "{count} {of_what}, ")?;
+                write!(out, "{count} {outcome}, ")?;
             }
         }
         writeln!(out, "{} lost", capture.lost.sum() + capture.malformed + capture.too_large)?;
         if let Some(missed @ 1..) = self.hook_missed {
             writeln!(
                 out,
-                "acceptd: the kernel left out {missed} runs of a hook; as many accepts may be missing or unverified"
+                "acceptd: the kernel skipped {missed} runs of a hook; as many accepts may be missing or unverified"
             )?;
         }
         let named = self.destinations.iter().map(|(name, ledger)| (name.as_str(), ledger));
-        for (name, export) in self.export.iter().map(|ledger| (DEFAULT, ledger)).chain(named) {
+        for (name, export) in self.export.iter().map(|ledger| (DEFAULT_DESTINATION, ledger)).chain(named) {
             let target = self.targets.get(name).map_or(name, String::as_str);
             writeln!(
                 out,
@@ -155,7 +154,7 @@ impl fmt::Display for Summary {
             if export.recovered + export.spooled > 0 {
                 writeln!(
                     out,
-                    "acceptd: {} of them were in the spool at the start, {} are in it now",
+                    "acceptd: {} of them were in the spool at the start, {} are in the spool now",
                     export.recovered, export.spooled
                 )?;
             }
@@ -179,9 +178,9 @@ impl fmt::Display for Summary {
 }
 
 impl Summary {
-    /// One line for programs.
+    /// The ledger as one line of JSON.
     #[must_use]
-    pub fn ledger_line(&self) -> String {
+    pub(crate) fn ledger_line(&self) -> String {
         format!("ledger: {}\n", serde_json::to_string(self).unwrap_or_default())
     }
 }

@@ -1,92 +1,99 @@
-//! What the path of a cgroup tells of the process in it: its container, its pod, its systemd unit. Conventions of those who make
-//! cgroups, not of the kernel; nothing is asked of any of them.
+//! Derives the container, the pod and the systemd service of a process from the path of its cgroup.
+//!
+//! The paths follow conventions of container engines, the kubelet and systemd. No API of theirs is called.
 
 use std::str;
 
-/// Whose cgroup it is.
+/// Where a process runs, as far as the path of its cgroup shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Placement {
+pub(super) struct Placement {
     /// `container.id`: 64 hex digits.
-    pub container_id: Option<String>,
+    pub(super) container_id: Option<String>,
     /// `k8s.pod.uid`
-    pub pod_uid: Option<String>,
-    /// Name of the systemd service, without `.service` and without a template's instance.
-    pub service: Option<String>,
+    pub(super) pod_uid: Option<String>,
+    /// Name of the systemd service, without `.service` and without the instance of a template.
+    pub(super) service: Option<String>,
 }
 
-/// Reads `/proc/PID/cgroup`: lines of `HIERARCHY:CONTROLLERS:PATH`, one for cgroup v2 (`0::PATH`) and one for each hierarchy of v1.
+/// Parses `/proc/PID/cgroup`: lines of `HIERARCHY:CONTROLLERS:PATH`, one for cgroup v2 (`0::PATH`) and one
+/// for each v1 hierarchy.
 #[must_use]
-pub fn placement(text: &[u8]) -> Placement {
+pub(super) fn parse_placement(text: &[u8]) -> Placement {
     let hierarchies: Vec<Hierarchy<'_>> =
-        text.split(|&byte| byte == b'\n').filter_map(Hierarchy::of_line).collect();
+        text.split(|&byte| byte == b'\n').filter_map(Hierarchy::parse_line).collect();
     let container_id = hierarchies.iter().find_map(|hierarchy| container(hierarchy.path));
     let pod_uid = hierarchies.iter().find_map(|hierarchy| pod(hierarchy.path));
     let service = match container_id {
-        // Whatever is named there is named by the container's own systemd, if by any.
+        // A unit in that path would be one of a systemd inside the container.
         Some(_) => None,
-        None => hierarchies.iter().filter(|known| known.is_systemds).find_map(|known| service(known.path)),
+        None => hierarchies.iter().filter(|known| known.is_systemd).find_map(|known| service(known.path)),
     };
     Placement { container_id, pod_uid, service }
 }
 
-/// The path of cgroup v2, if it alone tells everything that [`placement`] does: then it tells the same of everybody in that cgroup.
+/// The cgroup v2 path, if that path alone gives the same result as [`parse_placement`]. Then every process in
+/// the cgroup has the same placement, and the placement can be cached by the cgroup's id.
 #[must_use]
-pub fn telling_path(text: &[u8]) -> Option<&str> {
+pub(super) fn conclusive_v2_path(text: &[u8]) -> Option<&str> {
     let lines = || text.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     let path = str::from_utf8(lines().find_map(|line| line.strip_prefix(b"0::"))?).ok()?;
-    let by_itself = placement([b"0::", path.as_bytes()].concat().as_slice());
-    let is_alone = lines().count() == 1;
-    (by_itself == placement(text) && (is_alone || by_itself.container_id.is_some())).then_some(path)
+    let alone = parse_placement([b"0::", path.as_bytes()].concat().as_slice());
+    let is_only_line = lines().count() == 1;
+    (alone == parse_placement(text) && (is_only_line || alone.container_id.is_some())).then_some(path)
 }
 
+/// One line of `/proc/PID/cgroup`.
 struct Hierarchy<'a> {
     path: &'a str,
-    /// systemd names the groups of this one.
-    is_systemds: bool,
+    /// Whether systemd names the cgroups of this hierarchy: that of v2, or its own named one of v1.
+    is_systemd: bool,
 }
 
 impl<'a> Hierarchy<'a> {
-    fn of_line(line: &'a [u8]) -> Option<Self> {
+    fn parse_line(line: &'a [u8]) -> Option<Self> {
         let mut fields = str::from_utf8(line).ok()?.splitn(3, ':');
         let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
         let is_v2 = number == "0" && controllers.is_empty();
-        Some(Self { path, is_systemds: is_v2 || controllers == "name=systemd" })
+        Some(Self { path, is_systemd: is_v2 || controllers == "name=systemd" })
     }
 }
 
-/// The innermost container: engines nest, and the process is in the last one.
+/// The id of the innermost container; engines can be nested.
 fn container(path: &str) -> Option<String> {
-    path.rsplit('/').find_map(container_of_segment)
+    path.rsplit('/').find_map(container_in_segment)
 }
 
-/// A container's group is named by its id: bare under Docker's, the kubelet's and Amazon ECS's cgroupfs; with the engine before it
-/// and `.scope` behind it under systemd (`docker-ID.scope`, `cri-containerd-ID.scope`, `crio-ID.scope`, `libpod-ID.scope`); and
-/// behind a colon by a containerd whose cgroups systemd makes although it was not told so (`…slice:cri-containerd:ID`).
-fn container_of_segment(segment: &str) -> Option<String> {
+/// The container's id in one segment of a path. The forms are:
+/// - `ID`: cgroupfs driver of Docker, the kubelet and Amazon ECS;
+/// - `ENGINE-ID.scope`: systemd driver (`docker-`, `cri-containerd-`, `crio-`, `libpod-`);
+/// - `…slice:cri-containerd:ID`: containerd without the systemd driver on a host where systemd makes the
+///   cgroups.
+fn container_in_segment(segment: &str) -> Option<String> {
     let name = segment.strip_suffix(".scope").unwrap_or(segment);
     let (engine, id) = match name.rfind([':', '-']) {
         Some(at) => (&name[..at], &name[at + 1..]),
         None => ("", name),
     };
-    // The monitor beside a container (`crio-conmon-ID`, `libpod-conmon-ID`) is not in it.
+    // The monitor process (`crio-conmon-ID`, `libpod-conmon-ID`) runs beside the container, not in it.
     let is_monitor = engine.ends_with("conmon");
     (is_hex(id, 64) && !is_monitor).then(|| id.to_owned())
 }
 
-/// `podUID`, or `kubepods-besteffort-podUID.slice` with underscores in the place of dashes. A static pod's is a hash of its
-/// manifest, by which the API server does not know it.
+/// The pod's UID in a path: `podUID`, or `kubepods-besteffort-podUID.slice` with underscores instead of
+/// dashes. A static pod has a hash of its manifest instead, which is no UID of the API server and is ignored.
 fn pod(path: &str) -> Option<String> {
     path.rsplit(['/', ':']).find_map(|segment| {
         let name = segment.strip_suffix(".slice").unwrap_or(segment);
         let (before, uid) = name.rsplit_once("pod")?;
-        let is_kubelets = before.is_empty() || (before.contains("kubepods") && before.ends_with('-'));
+        let is_kubelet = before.is_empty() || (before.contains("kubepods") && before.ends_with('-'));
         let uid = uid.replace('_', "-");
-        (is_kubelets && is_uuid(&uid)).then_some(uid)
+        (is_kubelet && is_uuid(&uid)).then_some(uid)
     })
 }
 
-/// The unit, if it is a service: what is in a scope, or in a slice below a service, was started by a person or by a program. Below
-/// anything else another systemd may name things, that of a container without an id.
+/// The systemd service in a path. A process in a scope, or in a slice below a service, was not started as a
+/// service. Units below a cgroup that is no unit belong to another systemd, such as one in a container
+/// without an id.
 fn service(path: &str) -> Option<String> {
     let mut segments = path.split('/').filter(|segment| !["", ".."].contains(segment));
     let mut innermost = None;
@@ -123,14 +130,14 @@ mod tests {
     const ID: &str = "0f5a3c1e7b9d2468ace013579bdf02468ace13579bdf02468ace13579bdf0246";
     const POD: &str = "7d6c5b4a-1f2e-4d3c-8b7a-0123456789ab";
 
-    /// The layouts of /proc/PID/cgroup in tests/fixtures/cgroups, each with what it is to tell.
+    /// Parses one of the recorded files /proc/PID/cgroup in tests/fixtures/cgroups.
     fn read(layout: &str) -> Placement {
         let path = format!("{}/tests/fixtures/cgroups/{layout}", env!("CARGO_MANIFEST_DIR"));
-        placement(&std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}")))
+        parse_placement(&std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}")))
     }
 
     #[test]
-    fn each_engines_layout_tells_the_container_and_the_pod() {
+    fn each_engines_layout_has_the_container_and_the_pod() {
         for (layout, pod) in [
             ("docker-v1-cgroupfs", None),
             ("docker-v1-systemd", None),
@@ -165,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_told_by_its_unit_and_nothing_else_is() {
+    fn only_a_service_unit_is_a_service() {
         for (layout, service) in [
             ("systemd-service", Some("nginx")),
             ("systemd-service-v1", Some("nginx")),
@@ -189,19 +196,19 @@ mod tests {
     }
 
     #[test]
-    fn what_version_2_alone_tells_is_told_of_all_in_the_cgroup() {
-        let telling = |text: &str| telling_path(text.as_bytes()).map(str::to_owned);
+    fn a_conclusive_v2_path_gives_the_whole_placement() {
+        let conclusive = |text: &str| conclusive_v2_path(text.as_bytes()).map(str::to_owned);
         let container = format!("/docker/{ID}");
-        assert_eq!(telling("0::/a.service\n"), Some("/a.service".to_owned()));
-        assert_eq!(telling(&format!("1:name=systemd:/\n0::{container}\n")), Some(container.clone()));
-        assert_eq!(telling(&format!("1:name=systemd:{container}\n0::/\n")), None);
-        assert_eq!(telling(&format!("1:name=systemd:{container}\n")), None);
+        assert_eq!(conclusive("0::/a.service\n"), Some("/a.service".to_owned()));
+        assert_eq!(conclusive(&format!("1:name=systemd:/\n0::{container}\n")), Some(container.clone()));
+        assert_eq!(conclusive(&format!("1:name=systemd:{container}\n0::/\n")), None);
+        assert_eq!(conclusive(&format!("1:name=systemd:{container}\n")), None);
         let inner = format!("/docker/{}/docker/{ID}", "f".repeat(64));
-        assert_eq!(telling(&format!("1:name=systemd:{inner}\n0::/docker/{}\n", "f".repeat(64))), None);
+        assert_eq!(conclusive(&format!("1:name=systemd:{inner}\n0::/docker/{}\n", "f".repeat(64))), None);
     }
 
     #[test]
-    fn whatever_it_is_it_is_read() {
+    fn malformed_files_have_no_placement() {
         for text in [
             "",
             "\n",
@@ -214,12 +221,12 @@ mod tests {
             "0::/-.scope",
             "x:y:/pod",
         ] {
-            assert_eq!(placement(text.as_bytes()), Placement::default(), "{text:?}");
+            assert_eq!(parse_placement(text.as_bytes()), Placement::default(), "{text:?}");
         }
-        assert_eq!(placement(b"0::/\xff\xfe.service"), Placement::default());
+        assert_eq!(parse_placement(b"0::/\xff\xfe.service"), Placement::default());
         // One digit less, one more, upper case.
         for id in [&ID[1..], &format!("{ID}0"), &ID.to_uppercase()] {
-            assert_eq!(placement(format!("0::/docker/{id}").as_bytes()), Placement::default(), "{id}");
+            assert_eq!(parse_placement(format!("0::/docker/{id}").as_bytes()), Placement::default(), "{id}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Facts about the host: who it is, which boot this is, and when that began.
+//! Facts about the host: its id and name, the id of this boot, and the time of the boot.
 
 mod name;
 
@@ -18,25 +18,26 @@ pub struct HostFacts {
     pub host: Host,
     /// `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
-    /// When the host booted, nanoseconds since the Unix epoch: measured once for each boot and then kept, so that
-    /// process identities survive restarts of the agent and steps of the clock.
+    /// When the host booted, nanoseconds since the Unix epoch. Measured once for each boot and then kept in a
+    /// file, so that the identities of processes survive restarts of the agent and steps of the wall clock.
     pub boot_time_unix_ns: u64,
 }
 
-/// Gathers the facts. `root` is where the host's files are (`host.root`), `id` and `name` override what is found,
-/// `state` is the folder in which the boot time is kept. What is missing is returned as warnings.
+/// Gathers the facts. `root` is where the host's files are (`host.root`), `id` and `name` override what is
+/// found, and `state` is the folder in which the boot time is kept. Returns a warning for each fact that
+/// could not be determined.
 #[must_use]
 pub fn gather(root: &Path, id: Option<&str>, name: Option<&str>, state: &Path) -> (HostFacts, Vec<String>) {
     let mut warnings = Vec::new();
     let id = id.map(str::to_owned).or_else(|| machine_id(root));
     if id.is_none() {
         warnings.push(format!(
-            "no machine id in {}: records carry no host.id; set host.id, or create the file with systemd-machine-id-setup",
+            "no machine id in {}: records have no host.id; set host.id, or create the file with systemd-machine-id-setup",
             root.join("etc/machine-id").display()
         ));
     }
-    let (name, unsure) = name.map_or_else(|| name::of(root), |set| (set.to_owned(), None));
-    warnings.extend(unsure);
+    let (name, name_warning) = name.map_or_else(|| name::host_name(root), |set| (set.to_owned(), None));
+    warnings.extend(name_warning);
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
     let (boot_time_unix_ns, warning) = boot_time(&state.join("boot-time"), &boot_id);
     warnings.extend(warning);
@@ -52,21 +53,22 @@ fn machine_id(root: &Path) -> Option<String> {
 }
 
 /// The values of `host.arch` in the semantic conventions.
-fn semconv_arch(rust: &'static str) -> &'static str {
-    match rust {
+fn semconv_arch(rust_arch: &'static str) -> &'static str {
+    match rust_arch {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
     }
 }
 
-/// The boot time kept for this boot, or one measured and kept now.
+/// The boot time that was kept for this boot; or else measures it now, keeps it, and returns a warning if
+/// that fails.
 fn boot_time(file: &Path, boot_id: &str) -> (u64, Option<String>) {
     if let Some(kept) = kept_boot_time(file, boot_id) {
         return (kept, None);
     }
     let measured = Clock::new().boot_time_unix_nanos();
-    let warning = keep(file, &format!("{boot_id} {measured}\n")).err().map(|error| {
+    let warning = write_atomically(file, &format!("{boot_id} {measured}\n")).err().map(|error| {
         format!(
             "cannot keep the boot time in {}: {error}; process.creation.time may differ by milliseconds after a restart of the agent; set state.directory to a writable folder",
             file.display()
@@ -81,8 +83,8 @@ fn kept_boot_time(file: &Path, boot_id: &str) -> Option<u64> {
     if kept_for == boot_id { time.parse().ok() } else { None }
 }
 
-/// Writes a file so that a reader sees the old content or the new, never a part.
-fn keep(file: &Path, content: &str) -> io::Result<()> {
+/// Writes a file so that a reader sees either the old or the new content, never a part of it.
+fn write_atomically(file: &Path, content: &str) -> io::Result<()> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder)?;
     }

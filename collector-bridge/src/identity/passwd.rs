@@ -1,5 +1,5 @@
-//! Names of users, from the host's passwd file. No NSS: it would block on a network directory, and a static
-//! binary has none.
+//! Names of users, from the host's passwd file. NSS is not used: it can block on a network directory, and a
+//! static binary has none.
 
 use std::{
     collections::HashMap,
@@ -8,12 +8,12 @@ use std::{
     time::SystemTime,
 };
 
-/// Lines read of the file: a bound on memory, not on what is realistic.
+/// Most lines read of the file, to bound memory.
 const USERS: usize = 65_536;
 
-/// The users of a passwd file, read again when the file changes.
+/// The users in a passwd file. The file is read again when its modification time changes.
 #[derive(Debug)]
-pub struct Users {
+pub(super) struct Users {
     file: PathBuf,
     read_at: Option<SystemTime>,
     names: HashMap<u32, String>,
@@ -22,12 +22,12 @@ pub struct Users {
 impl Users {
     /// The users of the host whose files are under `root`.
     #[must_use]
-    pub fn of_host(root: &Path) -> Self {
+    pub(super) fn from_host_root(root: &Path) -> Self {
         Self { file: root.join("etc/passwd"), read_at: None, names: HashMap::new() }
     }
 
-    /// The name of a user, if the file has it.
-    pub fn name(&mut self, uid: u32) -> Option<&str> {
+    /// The name of a user; `None` if the file does not have the user.
+    pub(super) fn name(&mut self, uid: u32) -> Option<&str> {
         let modified = fs::metadata(&self.file).and_then(|metadata| metadata.modified()).ok();
         if modified != self.read_at {
             self.names = fs::read(&self.file).map(|bytes| parse(&bytes)).unwrap_or_default();
@@ -37,7 +37,7 @@ impl Users {
     }
 }
 
-/// `name:password:uid:…`, one user a line; the first line of a uid wins, as in getpwuid(3).
+/// Parses lines of `name:password:uid:…`. The first line with a uid wins, as in getpwuid(3).
 fn parse(bytes: &[u8]) -> HashMap<u32, String> {
     let mut names = HashMap::new();
     for line in String::from_utf8_lossy(bytes).lines().take(USERS) {
@@ -70,7 +70,7 @@ mod tests {
     fn a_changed_file_is_read_again() {
         let root = tempfile::tempdir().expect("a temporary folder");
         fs::create_dir(root.path().join("etc")).expect("an empty folder");
-        let mut users = Users::of_host(root.path());
+        let mut users = Users::from_host_root(root.path());
         assert_eq!(users.name(7), None);
         fs::write(root.path().join("etc/passwd"), "seven:x:7:7:::\n").expect("writable");
         assert_eq!(users.name(7), Some("seven"));

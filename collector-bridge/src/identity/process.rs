@@ -1,5 +1,5 @@
-//! What can be known of one process: the kernel's facts, completed from `/proc` while the process lives. Nothing here waits for
-//! the process.
+//! Observes one process: the facts that the kernel captured, completed from `/proc` while the process lives.
+//! Never waits for the process.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use acceptd_common::{Task, limits::EXE_LEN};
-use acceptd_otlp::{Details, Process};
+use acceptd_otlp::{Process, ProcessDetails};
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use quick_cache::{
@@ -18,49 +18,46 @@ use quick_cache::{
 use zerocopy::FromZeros as _;
 
 use super::{
-    cgroup::{
-        Placement, {self},
-    },
+    c_string::until_nul,
+    cgroup::{self, Placement},
     details,
-    folder::{Folder, NANOS_PER_TICK, Namespaces},
     passwd::Users,
-    until_nul,
+    proc_dir::{NANOS_PER_TICK, Namespaces, ProcDir, host_proc},
 };
 use crate::config::Detail;
 
-/// What the kernel adds to the link of an executable that was removed or replaced (`fs/d_path.c`).
+/// The suffix that the kernel adds to the link of an executable that was removed or replaced (`fs/d_path.c`).
 const DELETED: &[u8] = b" (deleted)";
 
-/// Most bytes of `/proc/PID/cgroup`: a line for each hierarchy, and a path has at most 4096.
-const CGROUP: u64 = 64 << 10;
+/// Most bytes read of `/proc/PID/cgroup`: it has one line for each hierarchy, and a path has at most 4096
+/// bytes.
+const MAX_CGROUP_BYTES: u64 = 64 << 10;
 
-/// Inode number of the host's first pid namespace (`include/linux/proc_ns.h`).
-const INIT_PID_NAMESPACE: &[u8] = b"pid:[4026531836]";
-
-/// Cgroups that are remembered, so that a process that is gone is still known to have been in its container.
+/// Number of cached cgroups. The cache also places a process that has exited already, if another process of
+/// the same cgroup was observed before.
 const CGROUPS: usize = 1024;
 
-/// Completes the kernel's facts.
+/// Completes the kernel's facts about processes, and caches what processes of one cgroup share.
 #[derive(Debug)]
 pub struct Observer {
-    /// Where processes have the pids that the kernel gives, if anywhere.
+    /// The `/proc` that shows the kernel's own pids, if there is one.
     proc: Option<PathBuf>,
-    /// Where cgroups of version 2 are.
+    /// Where the cgroup v2 file system is mounted.
     cgroups: PathBuf,
-    /// By the id of cgroup v2.
+    /// Placement by the id of the cgroup (v2).
     placements: Cache<u64, Placement, UnitWeighter, RandomState>,
     users: Users,
-    /// User and mount namespace of the host, in which a uid has the host's name.
+    /// The host's user and mount namespace: only in these a uid has the name in the host's passwd file.
     host_namespaces: Option<Namespaces>,
 }
 
 impl Observer {
-    /// An observer of this host's processes. `root` is where the host's files are (`host.root`), `cgroups` where those of cgroup
-    /// v2 are.
+    /// An observer of this host's processes. `root` is where the host's files are (`host.root`), `cgroups`
+    /// where the host's cgroup v2 file system is mounted.
     #[must_use]
     pub fn new(root: &Path, cgroups: &Path) -> Self {
-        let proc = proc_of_host(root);
-        let namespaces = |pid| proc.as_ref().and_then(|proc| Folder::open(proc, pid).ok()?.namespaces());
+        let proc = host_proc(root);
+        let namespaces = |pid| proc.as_ref().and_then(|proc| ProcDir::open(proc, pid).ok()?.namespaces());
         let host_namespaces = namespaces(1).or_else(|| namespaces(std::process::id()));
         Self {
             proc,
@@ -72,26 +69,29 @@ impl Observer {
                 RandomState::default(),
                 DefaultLifecycle::default(),
             ),
-            users: Users::of_host(root),
+            users: Users::from_host_root(root),
             host_namespaces,
         }
     }
 
-    /// Where the kernel's pids can be looked up; nowhere in a container that sees only its own processes.
+    /// The `/proc` that shows the kernel's own pids; `None` in a container that sees only its own processes.
     #[must_use]
     pub fn proc(&self) -> Option<&Path> {
         self.proc.as_deref()
     }
 
-    /// The process of `task`. What cannot be known any more is absent: a process that is gone, or whose pid
-    /// belongs to another one by now, has what the kernel said at the accept and no more.
+    /// Observes the process of `task`. `boot_time_unix_ns` is the wall-clock time of the boot. A process that
+    /// has exited, or whose pid was reused, has only the facts that the kernel captured at the accept.
     pub fn observe(&mut self, task: &Task, boot_time_unix_ns: u64) -> Process {
-        let folder = self.proc.as_ref().and_then(|proc| Folder::of(proc, task.tgid, task.leader_start_ns));
-        let path = folder.as_ref().and_then(|folder| Some(without_deleted(folder.link("exe")?)));
-        let path = path.filter(|path| is_of(task, path));
-        let placement = self.placement(task.cgroup_id, folder.as_ref());
-        let namespaces = folder.as_ref().and_then(Folder::namespaces);
-        let is_in_hosts = namespaces.is_some() && namespaces == self.host_namespaces;
+        let dir = self
+            .proc
+            .as_ref()
+            .and_then(|proc| ProcDir::open_if_started_at(proc, task.tgid, task.leader_start_ns));
+        let path = dir.as_ref().and_then(|dir| Some(without_deleted(dir.link("exe")?)));
+        let path = path.filter(|path| matches_executable(task, path));
+        let placement = self.placement(task.cgroup_id, dir.as_ref());
+        let namespaces = dir.as_ref().and_then(ProcDir::namespaces);
+        let is_in_host_namespaces = namespaces.is_some() && namespaces == self.host_namespaces;
         Process {
             pid: task.tgid,
             creation_time: rfc3339_millis(boot_time_unix_ns.saturating_add(task.leader_start_ns)),
@@ -99,50 +99,53 @@ impl Observer {
             executable_path: path,
             user_id: task.euid,
             real_user_id: (task.uid != task.euid).then_some(task.uid),
-            owner: is_in_hosts.then(|| self.users.name(task.euid).map(str::to_owned)).flatten(),
+            owner: is_in_host_namespaces.then(|| self.users.name(task.euid).map(str::to_owned)).flatten(),
             kernel_thread: task.kernel_thread != 0,
             container_id: placement.container_id,
             pod_uid: placement.pod_uid,
             unit: placement.service,
-            // Not without waiting for the process.
-            details: Details::default(),
+            // Details are in the process's memory; reading that can block (`reader.rs`).
+            details: ProcessDetails::default(),
         }
     }
 
-    /// What is wanted of a process that lets itself be waited for: the agent.
-    pub(super) fn details(&self, pid: u32, wanted: &[Detail]) -> Details {
-        let folder = self.proc.as_ref().and_then(|proc| Folder::open(proc, pid).ok());
-        folder.map(|folder| details::of(&folder, wanted)).unwrap_or_default()
+    /// The details of the agent itself. Reading the agent's own memory cannot block.
+    pub(super) fn details(&self, pid: u32, wanted: &[Detail]) -> ProcessDetails {
+        let dir = self.proc.as_ref().and_then(|proc| ProcDir::open(proc, pid).ok());
+        dir.map(|dir| details::read_details(&dir, wanted)).unwrap_or_default()
     }
 
-    /// By the process, or by what was found of others in the same cgroup.
-    fn placement(&mut self, cgroup_id: u64, folder: Option<&Folder>) -> Placement {
+    /// The placement of a process: cached from another process in the same cgroup, or read from the process's
+    /// directory.
+    fn placement(&mut self, cgroup_id: u64, dir: Option<&ProcDir>) -> Placement {
         if let Some(known) = self.placements.get(&cgroup_id) {
             return known.clone();
         }
-        let Some(text) = folder.and_then(|folder| folder.read("cgroup", CGROUP)) else {
+        let Some(text) = dir.and_then(|dir| dir.read("cgroup", MAX_CGROUP_BYTES)) else {
             return Placement::default();
         };
-        let placement = cgroup::placement(&text);
-        let known =
-            cgroup::telling_path(&text).filter(|_| cgroup_id != 0).and_then(|path| self.cgroup_at(path));
+        let placement = cgroup::parse_placement(&text);
+        let known = cgroup::conclusive_v2_path(&text)
+            .filter(|_| cgroup_id != 0)
+            .and_then(|path| self.cgroup_at(path));
         match known {
             Some(id) if id == cgroup_id => self.placements.insert(cgroup_id, placement.clone()),
-            // It was moved since.
+            // The process was moved to another cgroup after the accept.
             Some(_) => return Placement::default(),
             None => {}
         }
         placement
     }
 
-    /// The id of a cgroup. Nothing is at a path that is shown to somebody in a cgroup namespace.
+    /// The id of the cgroup at a path; `None` if there is no such cgroup, as for a path that is relative to a
+    /// cgroup namespace.
     fn cgroup_at(&self, path: &str) -> Option<u64> {
         Some(fs::metadata(self.cgroups.join(path.trim_start_matches('/'))).ok()?.ino())
     }
 
-    /// The agent itself.
+    /// Observes the agent itself. `boot_time_unix_ns` is the wall-clock time of the boot.
     pub fn observe_self(&mut self, boot_time_unix_ns: u64) -> Process {
-        // In the host's pid namespace, where it can be seen.
+        // The agent's pid in the host's pid namespace, if that is visible.
         let known = self.proc.as_ref().and_then(|proc| fs::read_link(proc.join("self")).ok());
         let known = known.and_then(|link| link.to_str()?.parse().ok());
         let pid = known.unwrap_or_else(std::process::id);
@@ -151,7 +154,7 @@ impl Observer {
         task.euid = rustix::process::geteuid().as_raw();
         task.uid = rustix::process::getuid().as_raw();
         let proc = self.proc.as_deref().unwrap_or(Path::new("/proc"));
-        let started = Folder::open(proc, pid).ok().and_then(|folder| folder.started());
+        let started = ProcDir::open(proc, pid).ok().and_then(|dir| dir.started());
         task.leader_start_ns = started.unwrap_or_default() * NANOS_PER_TICK;
         let path = std::env::current_exe().unwrap_or_default();
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
@@ -162,32 +165,14 @@ impl Observer {
     }
 }
 
-/// Where processes have the pids that the kernel gives: in `/proc`, or, for an agent in a pid namespace of its own, in the
-/// host's.
-#[must_use]
-pub fn proc_of_host(root: &Path) -> Option<PathBuf> {
-    [PathBuf::from("/proc"), root.join("proc")].into_iter().find(|proc| is_of_host(proc))
-}
-
-/// Whether the pids there are those of the host, which are the kernel's own: in its first pid namespace 2 is the parent of the
-/// kernel's threads.
-fn is_of_host(proc: &Path) -> bool {
-    let namespace = Folder::open(proc, 1).ok().and_then(|folder| folder.link("ns/pid"));
-    let second = Folder::open(proc, 2).ok().and_then(|folder| folder.read("comm", 16));
-    match namespace {
-        Some(namespace) => namespace == INIT_PID_NAMESPACE,
-        // Of pid 1 it is not shown to everybody.
-        None => second.as_deref() == Some(b"kthreadd\n"),
-    }
-}
-
-/// Whether the path is of the executable that ran at the accept: the process may have called exec since.
-fn is_of(task: &Task, path: &[u8]) -> bool {
+/// Whether the path has the name of the executable that ran at the accept; the process may have called exec
+/// since.
+fn matches_executable(task: &Task, path: &[u8]) -> bool {
     let name = kernel_name(task);
     if name.len() == EXE_LEN - 1 { basename(path).starts_with(name) } else { basename(path) == name }
 }
 
-/// The basename that the kernel captured; cut when it fills the field.
+/// The base name that the kernel captured; truncated if it fills the field.
 fn kernel_name(task: &Task) -> &[u8] {
     let length = usize::try_from(task.exe_len).unwrap_or(0).min(EXE_LEN);
     until_nul(&task.exe[..length])
@@ -198,7 +183,7 @@ fn executable_name(task: &Task, path: Option<&[u8]>) -> Vec<u8> {
         return [b"[", until_nul(&task.leader_comm), b"]"].concat();
     }
     let name = path.map_or_else(|| kernel_name(task), basename);
-    // An executable whose name could not be read still has a process name.
+    // Without the name of the executable, use the name of the process.
     if name.is_empty() { until_nul(&task.leader_comm).to_vec() } else { name.to_vec() }
 }
 
@@ -206,6 +191,7 @@ fn basename(path: &[u8]) -> &[u8] {
     path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
 }
 
+/// The path without the suffix of a removed executable.
 pub(super) fn without_deleted(path: Vec<u8>) -> Vec<u8> {
     path.strip_suffix(DELETED).map(<[u8]>::to_vec).unwrap_or(path)
 }
@@ -226,10 +212,10 @@ mod tests {
     }
 
     fn task_of(pid: u32) -> Task {
-        let folder = Folder::open(Path::new("/proc"), pid).expect("the process lives");
+        let dir = ProcDir::open(Path::new("/proc"), pid).expect("the process lives");
         let mut task = Task::new_zeroed();
         task.tgid = pid;
-        task.leader_start_ns = folder.started().expect("a start time") * NANOS_PER_TICK + 123;
+        task.leader_start_ns = dir.started().expect("a start time") * NANOS_PER_TICK + 123;
         task
     }
 
@@ -255,11 +241,11 @@ mod tests {
     }
 
     #[test]
-    fn a_reused_pid_gives_nothing_away() {
-        let mut task = with_exe(task_of(std::process::id()), b"somebody-else");
+    fn a_reused_pid_adds_no_facts() {
+        let mut task = with_exe(task_of(std::process::id()), b"another-server");
         task.leader_start_ns -= 10 * NANOS_PER_TICK;
         let process = observer().observe(&task, 0);
-        assert_eq!(process.executable_name, b"somebody-else");
+        assert_eq!(process.executable_name, b"another-server");
         assert_eq!((process.executable_path, process.owner), (None, None));
     }
 
@@ -271,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_gone_keeps_the_kernels_facts() {
+    fn an_exited_process_keeps_the_kernels_facts() {
         let mut task = with_exe(Task::new_zeroed(), b"short-lived");
         task.tgid = u32::MAX;
         task.euid = 33;

@@ -1,70 +1,73 @@
-//! What a process says of itself, in the words of OpenTelemetry: the process context that its SDK publishes (`context.rs`), and
-//! the variables that the SDK would read. Only what names the service is taken, and it is never believed about anything else.
+//! Reads what a process publishes about itself: the process context of its OpenTelemetry SDK
+//! (`process_context.rs`), and the environment variables that the SDK would read. Only attributes that name
+//! the service are accepted, because the process is not trusted.
 
 use std::collections::BTreeMap;
 
 use acceptd_otlp::names;
 use opentelemetry_proto::tonic::{common::v1::any_value::Value, resource::v1::Resource};
 
-use super::{context, folder::Folder};
+use super::{proc_dir::ProcDir, process_context};
 use crate::config;
 
-/// Most bytes of a process's environment that are looked at. One of execve(2) can be longer; what is behind is not seen.
-const ENVIRON: u64 = 1 << 20;
+/// Most bytes read of a process's environment. execve(2) allows more; variables after this limit are not
+/// seen.
+const MAX_ENVIRON_BYTES: u64 = 1 << 20;
 
-/// Most bytes of one attribute's value.
-const VALUE: usize = 1 << 10;
+/// Most bytes of one attribute's value; a longer value is truncated.
+const MAX_VALUE_BYTES: usize = 1 << 10;
 
-/// Most bytes of all that one process says, names and values: it is kept for each process that is known.
-const ROOM: usize = 4 << 10;
+/// Most bytes of all names and values of one process, because they are kept for each cached process.
+const MAX_BYTES: usize = 4 << 10;
 
-/// What an SDK calls a service that nobody named.
-const NAMELESS: &str = "unknown_service";
+/// The name that an SDK gives a service without a configured name.
+const UNKNOWN_SERVICE: &str = "unknown_service";
 
-/// What begins so is taken, and [`names::DEPLOYMENT_ENVIRONMENT_NAME`].
-const SERVICE: &str = "service.";
+/// Prefix of the accepted attributes; [`names::DEPLOYMENT_ENVIRONMENT_NAME`] is accepted, too.
+const SERVICE_PREFIX: &str = "service.";
 
 /// Attributes of a Resource, by name.
-pub(super) type Published = BTreeMap<String, String>;
+pub(super) type PublishedAttributes = BTreeMap<String, String>;
 
-/// Looks into a process: its context, completed by its environment. Its memory is read, and that can take as long as the process
-/// wants: a page of it may be behind a userfaultfd or a network.
-pub(super) fn of(folder: &Folder) -> Published {
+/// Reads a process's context, completed by its environment. Can block for as long as the process makes the
+/// kernel wait for its memory: a page may be behind a userfaultfd or a network file system.
+pub(super) fn read_published(dir: &ProcDir) -> PublishedAttributes {
     let mut published =
-        folder.read("environ", ENVIRON).map(|block| of_environment(&block)).unwrap_or_default();
-    if let Some(resource) = context::read(folder) {
-        // One that its SDK did not name is still the service of the variable.
-        published.extend(of_resource(resource));
+        dir.read("environ", MAX_ENVIRON_BYTES).map(|block| from_environment(&block)).unwrap_or_default();
+    if let Some(resource) = process_context::read(dir) {
+        // The context wins; a context without the service's name keeps the name from the environment.
+        published.extend(from_resource(resource));
     }
     bounded(published)
 }
 
-/// What there is room for, the service's name first.
-fn bounded(published: Published) -> Published {
+/// Truncates values, and drops attributes that do not fit into [`MAX_BYTES`]. The service's name has
+/// priority.
+fn bounded(published: PublishedAttributes) -> PublishedAttributes {
     let (names, others): (Vec<_>, Vec<_>) =
         published.into_iter().partition(|(key, _)| key == names::SERVICE_NAME);
-    let mut room = ROOM;
+    let mut room = MAX_BYTES;
     let fits = |(key, mut value): (String, String)| {
-        value.truncate(value.floor_char_boundary(VALUE));
+        value.truncate(value.floor_char_boundary(MAX_VALUE_BYTES));
         room = room.checked_sub(key.len() + value.len())?;
-        // What is left of a long value would keep all of its memory.
+        // A new string, because a truncated one would keep all of its memory.
         Some((key, value.as_str().to_owned()))
     };
     names.into_iter().chain(others).filter_map(fits).collect()
 }
 
-fn of_resource(resource: Resource) -> Published {
+fn from_resource(resource: Resource) -> PublishedAttributes {
     let texts = resource.attributes.into_iter().filter_map(|attribute| match attribute.value?.value? {
         Value::StringValue(text) => Some((attribute.key, text)),
         _ => None,
     });
-    texts.filter(is_taken).collect()
+    texts.filter(is_accepted).collect()
 }
 
-/// `NAME=VALUE` with a NUL behind each, as the process was given them. `OTEL_SERVICE_NAME` wins; a list with an error in it says
-/// nothing, as for an SDK.
-fn of_environment(block: &[u8]) -> Published {
-    // Of two with one name, getenv(3) gives the first.
+/// The accepted attributes of an environment block: `NAME=VALUE`, each ended by a NUL. `OTEL_SERVICE_NAME`
+/// wins. As in an SDK, a list with an error in it counts as empty.
+fn from_environment(block: &[u8]) -> PublishedAttributes {
+    // As with getenv(3), the first of two variables with the same name counts.
     let value = |name: &[u8]| {
         let mut variables = block.split(|&byte| byte == 0);
         let value = variables.find_map(|variable| variable.strip_prefix(name)?.strip_prefix(b"="))?;
@@ -72,64 +75,64 @@ fn of_environment(block: &[u8]) -> Published {
     };
     let list = value(b"OTEL_RESOURCE_ATTRIBUTES").and_then(config::resource_attributes);
     let name = value(b"OTEL_SERVICE_NAME").map(|name| (names::SERVICE_NAME.to_owned(), name.to_owned()));
-    list.unwrap_or_default().into_iter().chain(name).filter(is_taken).collect()
+    list.unwrap_or_default().into_iter().chain(name).filter(is_accepted).collect()
 }
 
-fn is_taken((key, value): &(String, String)) -> bool {
-    let is_known = key.starts_with(SERVICE) || key == names::DEPLOYMENT_ENVIRONMENT_NAME;
-    let says_nothing = key == names::SERVICE_NAME && value.split(':').next() == Some(NAMELESS);
-    is_known && !value.is_empty() && !says_nothing
+fn is_accepted((key, value): &(String, String)) -> bool {
+    let is_known = key.starts_with(SERVICE_PREFIX) || key == names::DEPLOYMENT_ENVIRONMENT_NAME;
+    let is_unnamed = key == names::SERVICE_NAME && value.split(':').next() == Some(UNKNOWN_SERVICE);
+    is_known && !value.is_empty() && !is_unnamed
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn published(pairs: &[(&str, &str)]) -> Published {
+    fn published(pairs: &[(&str, &str)]) -> PublishedAttributes {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
-    fn only_what_names_the_service_is_taken_from_the_environment() {
+    fn only_attributes_that_name_the_service_are_read_from_the_environment() {
         let block = b"PATH=/bin\0OTEL_RESOURCE_ATTRIBUTES=service.version=1.2%2C3,process.pid=1,password=x,deployment.environment.name=prod,service.name=a\0OTEL_SERVICE_NAME=shop\0SECRET=y\0";
         let expected =
             [("deployment.environment.name", "prod"), ("service.name", "shop"), ("service.version", "1.2,3")];
-        assert_eq!(of_environment(block), published(&expected));
+        assert_eq!(from_environment(block), published(&expected));
     }
 
     #[test]
     fn a_name_alone_is_enough_and_the_first_of_two_counts() {
         assert_eq!(
-            of_environment(b"OTEL_SERVICE_NAME=one\0OTEL_SERVICE_NAME=two"),
+            from_environment(b"OTEL_SERVICE_NAME=one\0OTEL_SERVICE_NAME=two"),
             published(&[("service.name", "one")])
         );
-        let of_the_list =
-            of_environment(b"OTEL_SERVICE_NAME=\0OTEL_RESOURCE_ATTRIBUTES=service.name=listed\0");
-        assert_eq!(of_the_list, published(&[("service.name", "listed")]));
+        let from_list =
+            from_environment(b"OTEL_SERVICE_NAME=\0OTEL_RESOURCE_ATTRIBUTES=service.name=listed\0");
+        assert_eq!(from_list, published(&[("service.name", "listed")]));
     }
 
     #[test]
-    fn what_an_sdk_calls_a_nameless_service_is_no_name() {
+    fn the_default_name_of_an_sdk_is_no_name() {
         for name in ["unknown_service", "unknown_service:java"] {
-            assert_eq!(of_environment(format!("OTEL_SERVICE_NAME={name}").as_bytes()).len(), 0, "{name}");
+            assert_eq!(from_environment(format!("OTEL_SERVICE_NAME={name}").as_bytes()).len(), 0, "{name}");
         }
-        assert_eq!(of_environment(b"OTEL_SERVICE_NAME=unknown_services").len(), 1);
+        assert_eq!(from_environment(b"OTEL_SERVICE_NAME=unknown_services").len(), 1);
     }
 
     #[test]
-    fn there_is_room_for_the_name_and_for_little_else() {
-        let long = "\u{e4}".repeat(VALUE);
-        let mut many: Published =
+    fn the_name_has_priority_when_attributes_are_dropped() {
+        let long = "\u{e4}".repeat(MAX_VALUE_BYTES);
+        let mut many: PublishedAttributes =
             (0..1000).map(|number| (format!("service.a{number}"), long.clone())).collect();
         many.insert(names::SERVICE_NAME.to_owned(), long.clone());
         let kept = bounded(many);
-        assert_eq!(kept[names::SERVICE_NAME], "\u{e4}".repeat(VALUE / 2));
+        assert_eq!(kept[names::SERVICE_NAME], "\u{e4}".repeat(MAX_VALUE_BYTES / 2));
         let bytes: usize = kept.iter().map(|(key, value)| key.len() + value.len()).sum();
-        assert!(kept.len() > 1 && bytes <= ROOM, "{} of {bytes} bytes", kept.len());
+        assert!(kept.len() > 1 && bytes <= MAX_BYTES, "{} of {bytes} bytes", kept.len());
     }
 
     #[test]
-    fn what_is_no_environment_says_nothing() {
+    fn a_malformed_environment_has_no_attributes() {
         for block in [
             &b""[..],
             b"\0\0\0",
@@ -141,7 +144,7 @@ mod tests {
             b"OTEL_RESOURCE_ATTRIBUTES=service.name=%zz\0",
             b"nginx: worker process\0\0\0\0",
         ] {
-            assert_eq!(of_environment(block), Published::new(), "{}", block.escape_ascii());
+            assert_eq!(from_environment(block), PublishedAttributes::new(), "{}", block.escape_ascii());
         }
     }
 }

@@ -1,175 +1,193 @@
-//! Threads that read what processes publish of themselves, and how they were started. To read a process's memory takes as long as the process wants, so it
-//! is never waited for: who hangs in it is left there, and another thread takes over, so long as there are not too many.
+//! The reader threads: read from a process's memory what the process publishes about itself and how it was
+//! started.
+//!
+//! Such a read can block for as long as the process wants, so no other thread waits for it. A reader thread
+//! that blocks is left alone and another one is started, up to [`MAX_THREADS`].
 
 use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
-        mpsc::{
-            Receiver, SyncSender, TrySendError, {self},
-        },
+        mpsc::{self, Receiver, SyncSender, TrySendError},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use acceptd_otlp::Details;
+use acceptd_otlp::ProcessDetails;
 
 use super::{
-    ProcessKey, details,
-    folder::Folder,
+    details,
+    key::ProcessKey,
+    proc_dir::ProcDir,
     process::without_deleted,
-    published::{
-        Published, {self},
-    },
+    published::{self, PublishedAttributes},
 };
 use crate::config::Detail;
 
-/// Processes that wait to be read. One that does not find room is asked for again at a later record of it.
-const WAITING: usize = 1024;
+/// Most requests in the queue. A process that does not fit is requested again at a later event.
+const MAX_REQUESTS: usize = 1024;
 
-/// Answers that wait to be taken: each can hold as much as a process made of it.
-const ANSWERS: usize = 64;
+/// Most results in the queue, because each can be as large as a process makes it.
+const MAX_RESULTS: usize = 64;
 
-/// After so long a thread hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(1);
+/// After this time in one read a thread counts as stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 
-/// Most threads, hanging ones among them.
-const THREADS: usize = 4;
+/// Most threads, stuck ones included.
+const MAX_THREADS: usize = 4;
 
-/// Who is asked.
+/// A process to read.
 #[derive(Debug)]
-pub(super) struct Question {
+pub(super) struct ReadRequest {
     pub(super) key: ProcessKey,
-    /// The path of its executable, and where its arguments are. A process that runs another program by now, also one of the same
-    /// executable, does not answer for it.
+    /// The path of the executable at the accept. Together with `arg_start` it shows whether the process has
+    /// called exec since, even of the same executable; then the result is empty.
     pub(super) executable: Vec<u8>,
+    /// The address of the arguments in the process's memory at the accept.
     pub(super) arg_start: u64,
 }
 
-/// What was found.
+/// The result of reading one process; empty if the process has exited or called exec.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ReadResult {
     pub(super) key: ProcessKey,
-    pub(super) published: Published,
-    pub(super) details: Details,
+    pub(super) published: PublishedAttributes,
+    pub(super) details: ProcessDetails,
 }
 
-/// What is looked for.
+/// The parts of each process to read.
 #[derive(Debug, Clone)]
-pub(super) struct Wanted {
+pub(super) struct ReadScope {
+    /// Whether to read what processes publish about themselves.
     pub(super) published: bool,
+    /// The details of how processes were started.
     pub(super) details: Vec<Detail>,
 }
 
-/// The threads, and what is under way.
+/// The reader threads and their queues.
 #[derive(Debug)]
-pub(super) struct Readers {
-    requests: SyncSender<Question>,
-    answers: Receiver<Answer>,
-    /// What a further thread needs.
+pub(super) struct ReaderPool {
+    requests: SyncSender<ReadRequest>,
+    results: Receiver<ReadResult>,
+    /// Cloned for each new thread.
     worker: Worker,
-    /// Since when each thread reads, in nanoseconds after `began` and one; 0 when it does not.
-    busy: Vec<Arc<AtomicU64>>,
-    began: Instant,
-    hangs_after: Duration,
-    has_given_up: bool,
+    /// For each thread, when its current read began: nanoseconds since `epoch`, plus one; 0 while the thread
+    /// is idle.
+    busy_since: Vec<Arc<AtomicU64>>,
+    epoch: Instant,
+    stuck_after: Duration,
+    /// Whether the warning that all threads are stuck was logged.
+    has_warned: bool,
 }
 
+/// The state of one reader thread.
 #[derive(Debug, Clone)]
 struct Worker {
     proc: PathBuf,
-    requests: Arc<Mutex<Receiver<Question>>>,
-    answers: SyncSender<Answer>,
-    wanted: Wanted,
-    began: Instant,
+    requests: Arc<Mutex<Receiver<ReadRequest>>>,
+    results: SyncSender<ReadResult>,
+    scope: ReadScope,
+    epoch: Instant,
 }
 
-impl Readers {
-    /// Readers of the processes under `proc`. The first thread starts with the first question.
-    pub(super) fn new(proc: &Path, wanted: Wanted) -> Self {
-        Self::with_patience(proc, wanted, HANGS_AFTER)
+impl ReaderPool {
+    /// Readers of the processes under `proc`. The first thread starts at the first request.
+    pub(super) fn new(proc: &Path, scope: ReadScope) -> Self {
+        Self::with_stuck_after(proc, scope, STUCK_AFTER)
     }
 
-    fn with_patience(proc: &Path, wanted: Wanted, hangs_after: Duration) -> Self {
-        let (requests, asked) = mpsc::sync_channel(WAITING);
-        let (answered, answers) = mpsc::sync_channel(ANSWERS);
-        let began = Instant::now();
-        let (proc, requests_of_worker) = (proc.to_owned(), Arc::new(Mutex::new(asked)));
-        let worker = Worker { proc, requests: requests_of_worker, answers: answered, wanted, began };
-        Self { requests, answers, worker, busy: Vec::new(), began, hangs_after, has_given_up: false }
+    fn with_stuck_after(proc: &Path, scope: ReadScope, stuck_after: Duration) -> Self {
+        let (requests, worker_requests) = mpsc::sync_channel(MAX_REQUESTS);
+        let (worker_results, results) = mpsc::sync_channel(MAX_RESULTS);
+        let epoch = Instant::now();
+        let worker = Worker {
+            proc: proc.to_owned(),
+            requests: Arc::new(Mutex::new(worker_requests)),
+            results: worker_results,
+            scope,
+            epoch,
+        };
+        Self { requests, results, worker, busy_since: Vec::new(), epoch, stuck_after, has_warned: false }
     }
 
-    /// Asks for a process; never waits. False when it is not asked.
-    pub(super) fn ask(&mut self, question: Question) -> bool {
-        self.hire();
-        match self.requests.try_send(question) {
+    /// Queues a request; never waits. Returns false if the queue is full.
+    pub(super) fn request(&mut self, request: ReadRequest) -> bool {
+        self.start_thread_if_all_are_stuck();
+        match self.requests.try_send(request) {
             Ok(()) => true,
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
         }
     }
 
-    /// An answer that has come.
-    pub(super) fn answer(&self) -> Option<Answer> {
-        self.answers.try_recv().ok()
+    /// The next result, if there is one; never waits.
+    pub(super) fn try_next(&self) -> Option<ReadResult> {
+        self.results.try_recv().ok()
     }
 
-    /// Starts a thread when each of those there are hangs.
-    fn hire(&mut self) {
-        let (now, hangs_after) = (since(self.began), self.hangs_after.as_nanos());
-        let hangs = |busy: &AtomicU64| {
-            let began = busy.load(Ordering::Acquire);
-            began != 0 && u128::from(now.saturating_sub(began)) > hangs_after
+    fn start_thread_if_all_are_stuck(&mut self) {
+        let (now, stuck_after) = (ticks_since(self.epoch), self.stuck_after.as_nanos());
+        let is_stuck = |busy_since: &AtomicU64| {
+            let since = busy_since.load(Ordering::Acquire);
+            since != 0 && u128::from(now.saturating_sub(since)) > stuck_after
         };
-        if !self.busy.iter().all(|busy| hangs(busy)) {
+        if !self.busy_since.iter().all(|busy_since| is_stuck(busy_since)) {
             return;
         }
-        if self.busy.len() >= THREADS {
-            if !std::mem::replace(&mut self.has_given_up, true) {
+        if self.busy_since.len() >= MAX_THREADS {
+            if !std::mem::replace(&mut self.has_warned, true) {
                 tracing::warn!(
-                    "{THREADS} processes do not let their memory be read, or hang in the kernel: until one does, what processes publish and resource.include is not seen; resource.published = false and an empty resource.include stop asking"
+                    "acceptd cannot read what processes publish, nor what resource.include asks for: reading the memory of {MAX_THREADS} processes does not return; this lasts until one of these reads returns; to stop reading, set resource.published = false and empty resource.include"
                 );
             }
             return;
         }
-        let busy = Arc::new(AtomicU64::new(0));
-        let (worker, mark) = (self.worker.clone(), Arc::clone(&busy));
-        let spawned =
-            thread::Builder::new().name("acceptd-reader".to_owned()).spawn(move || worker.work(&mark));
+        let busy_since = Arc::new(AtomicU64::new(0));
+        let (worker, own_busy_since) = (self.worker.clone(), Arc::clone(&busy_since));
+        let spawned = thread::Builder::new()
+            .name("acceptd-reader".to_owned())
+            .spawn(move || worker.run(&own_busy_since));
         match spawned {
-            Ok(_) => self.busy.push(busy),
-            Err(error) => tracing::debug!("no thread to read what processes publish: {error}"),
+            Ok(_) => self.busy_since.push(busy_since),
+            Err(error) => tracing::debug!("cannot start a thread to read what processes publish: {error}"),
         }
     }
 }
 
 impl Worker {
-    fn work(&self, busy: &AtomicU64) {
+    /// Serves requests until the pool is dropped.
+    fn run(&self, busy_since: &AtomicU64) {
         loop {
-            let asked = self.requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(question) = asked else { return };
-            busy.store(since(self.began), Ordering::Release);
-            let (published, details) = self.read(&question).unwrap_or_default();
-            busy.store(0, Ordering::Release);
-            if self.answers.send(Answer { key: question.key, published, details }).is_err() {
+            let received = self.requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(request) = received else { return };
+            busy_since.store(ticks_since(self.epoch), Ordering::Release);
+            let (published, details) = self.read(&request).unwrap_or_default();
+            busy_since.store(0, Ordering::Release);
+            if self.results.send(ReadResult { key: request.key, published, details }).is_err() {
                 return;
             }
         }
     }
 
-    fn read(&self, Question { key, executable, arg_start }: &Question) -> Option<(Published, Details)> {
-        let folder = Folder::of(&self.proc, key.tgid, key.leader_start_ns)?;
-        let published = if self.wanted.published { published::of(&folder) } else { Published::new() };
-        let details = details::of(&folder, &self.wanted.details);
-        // Now, behind all that was read.
-        let is_same = without_deleted(folder.link("exe")?) == *executable && folder.arg_start() == *arg_start;
-        is_same.then_some((published, details))
+    fn read(
+        &self,
+        ReadRequest { key, executable, arg_start }: &ReadRequest,
+    ) -> Option<(PublishedAttributes, ProcessDetails)> {
+        let dir = ProcDir::open_if_started_at(&self.proc, key.tgid, key.leader_start_ns)?;
+        let published =
+            if self.scope.published { published::read_published(&dir) } else { PublishedAttributes::new() };
+        let details = details::read_details(&dir, &self.scope.details);
+        // Checked last, so that it holds for everything that was read.
+        let is_same_program =
+            without_deleted(dir.link("exe")?) == *executable && dir.arg_start() == *arg_start;
+        is_same_program.then_some((published, details))
     }
 }
 
-fn since(began: Instant) -> u64 {
-    u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1)
+/// Nanoseconds since `epoch`, plus one, so that the result is never 0.
+fn ticks_since(epoch: Instant) -> u64 {
+    u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 #[cfg(test)]
@@ -178,16 +196,17 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_millis(50);
-    const NAMES: Wanted = Wanted { published: true, details: Vec::new() };
+    const STUCK: Duration = Duration::from_millis(50);
+    const PUBLISHED: ReadScope = ReadScope { published: true, details: Vec::new() };
 
-    fn question(tgid: u32) -> Question {
+    fn request(tgid: u32) -> ReadRequest {
         let key = ProcessKey { tgid, leader_start_ns: 0, exec_id: 0, euid: 0, uid: 0 };
-        Question { key, executable: b"/bin/server".to_vec(), arg_start: 0 }
+        ReadRequest { key, executable: b"/bin/server".to_vec(), arg_start: 0 }
     }
 
-    /// A process of that pid, started with the host; its environment is a pipe, at which a reader hangs until somebody writes.
-    fn hanging(proc: &Path, pid: u32) -> PathBuf {
+    /// A process that was started at boot. Its environment is a pipe, so that a reader blocks until the test
+    /// writes to it.
+    fn blocked(proc: &Path, pid: u32) -> PathBuf {
         let folder = process(proc, pid);
         let pipe = folder.join("environ");
         let made = Command::new("mkfifo").arg(&pipe).status();
@@ -209,10 +228,10 @@ mod tests {
         folder
     }
 
-    fn answer(readers: &Readers, within: Duration) -> Option<(u32, Option<String>)> {
+    fn answer(readers: &ReaderPool, within: Duration) -> Option<(u32, Option<String>)> {
         let deadline = Instant::now() + within;
         loop {
-            if let Some(Answer { key, published, .. }) = readers.answer() {
+            if let Some(ReadResult { key, published, .. }) = readers.try_next() {
                 return Some((key.tgid, published.get("service.name").cloned()));
             }
             if Instant::now() > deadline {
@@ -223,45 +242,45 @@ mod tests {
     }
 
     #[test]
-    fn who_hangs_holds_up_nobody_until_there_are_too_many() {
+    fn a_blocked_read_delays_no_other_until_all_threads_are_stuck() {
         let proc = tempfile::tempdir().expect("a temporary folder");
-        let pipes = [1, 2, 3, 4].map(|pid| hanging(proc.path(), pid));
+        let pipes = [1, 2, 3, 4].map(|pid| blocked(proc.path(), pid));
         named(proc.path(), 7, "shop");
         named(proc.path(), 8, "till");
-        let mut readers = Readers::with_patience(proc.path(), NAMES, PATIENCE);
+        let mut readers = ReaderPool::with_stuck_after(proc.path(), PUBLISHED, STUCK);
         let long = Duration::from_secs(10);
-        for hanging in 1..=3 {
-            assert!(readers.ask(question(hanging)));
-            thread::sleep(2 * PATIENCE);
-            assert!(readers.ask(question(7)));
-            assert_eq!(answer(&readers, long), Some((7, Some("shop".to_owned()))), "beside {hanging}");
+        for pid in 1..=3 {
+            assert!(readers.request(request(pid)));
+            thread::sleep(2 * STUCK);
+            assert!(readers.request(request(7)));
+            assert_eq!(answer(&readers, long), Some((7, Some("shop".to_owned()))), "beside {pid}");
         }
-        assert!(readers.ask(question(4)));
-        thread::sleep(2 * PATIENCE);
-        assert!(readers.ask(question(8)));
-        assert_eq!((answer(&readers, 4 * PATIENCE), readers.busy.len()), (None, THREADS));
-        assert!(readers.has_given_up);
-        // One comes back.
-        fs::write(&pipes[0], "OTEL_SERVICE_NAME=slow\0").expect("somebody reads");
+        assert!(readers.request(request(4)));
+        thread::sleep(2 * STUCK);
+        assert!(readers.request(request(8)));
+        assert_eq!((answer(&readers, 4 * STUCK), readers.busy_since.len()), (None, MAX_THREADS));
+        assert!(readers.has_warned);
+        // One read returns.
+        fs::write(&pipes[0], "OTEL_SERVICE_NAME=slow\0").expect("a thread reads");
         let both = [answer(&readers, long), answer(&readers, long)];
         let expected = [(1, Some("slow".to_owned())), (8, Some("till".to_owned()))];
         assert_eq!(both, expected.map(Some));
     }
 
     #[test]
-    fn another_process_and_another_program_do_not_answer() {
+    fn a_reused_pid_and_an_exec_give_no_result() {
         let proc = tempfile::tempdir().expect("a temporary folder");
         named(proc.path(), 7, "shop");
-        let mut readers = Readers::new(proc.path(), NAMES);
-        let mut other = question(7);
+        let mut readers = ReaderPool::new(proc.path(), PUBLISHED);
+        let mut other = request(7);
         other.key.leader_start_ns = 10_000_000;
-        let execed = Question { executable: b"/bin/before".to_vec(), ..question(7) };
-        let again = Question { arg_start: 4096, ..question(7) };
+        let execed = ReadRequest { executable: b"/bin/before".to_vec(), ..request(7) };
+        let again = ReadRequest { arg_start: 4096, ..request(7) };
         for another in [other, execed, again] {
-            assert!(readers.ask(another));
+            assert!(readers.request(another));
             assert_eq!(answer(&readers, Duration::from_secs(10)), Some((7, None)));
         }
-        assert!(readers.ask(question(7)));
+        assert!(readers.request(request(7)));
         assert_eq!(answer(&readers, Duration::from_secs(10)), Some((7, Some("shop".to_owned()))));
     }
 }

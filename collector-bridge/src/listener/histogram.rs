@@ -1,45 +1,46 @@
-//! Times in buckets: what is counted here and by the programs in the kernel, as OTLP and as Prometheus have it.
+//! Histograms of durations, exported as OTLP exponential buckets and as classic Prometheus buckets.
 //!
-//! The SDK has histograms, too, but none that a listener which closed can leave, and none that counts in the kernel.
+//! The OpenTelemetry SDK's histograms do not fit: a series cannot be removed when its listener closes, and
+//! counts from the kernel cannot be added.
 
 use acceptd_common::histogram::{BUCKETS, OFFSET, SCALE, bucket};
 
 const STEPS: usize = 1 << SCALE;
 const NANOS_PER_SECOND: f64 = 1e9;
 
-/// How many took how long.
+/// Counts of durations in the buckets of [`acceptd_common::histogram`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Histogram {
+pub(crate) struct DurationHistogram {
     count: u64,
     total_ns: u64,
     buckets: Box<[u64; BUCKETS]>,
 }
 
-impl Default for Histogram {
+impl Default for DurationHistogram {
     fn default() -> Self {
         Self { count: 0, total_ns: 0, buckets: Box::new([0; BUCKETS]) }
     }
 }
 
-/// The buckets of OTLP from the first to the last one that is not empty.
+/// Buckets of an OTLP exponential histogram, from the first to the last bucket that is not empty.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Exponential<'a> {
-    /// Index of the first.
-    pub offset: i32,
-    /// Their counts.
-    pub counts: &'a [u64],
+pub(crate) struct ExponentialBuckets<'a> {
+    /// Index of the first bucket.
+    pub(crate) offset: i32,
+    /// Count of each bucket.
+    pub(crate) counts: &'a [u64],
 }
 
-impl Histogram {
-    /// Adds one time.
-    pub fn record(&mut self, nanos: u64) {
+impl DurationHistogram {
+    /// Adds one duration, in nanoseconds.
+    pub(crate) fn record(&mut self, nanos: u64) {
         self.count += 1;
         self.total_ns = self.total_ns.saturating_add(nanos);
         self.buckets[bucket(nanos)] += 1;
     }
 
-    /// Adds what was counted elsewhere, bucket by bucket.
-    pub fn add(&mut self, total_ns: u64, buckets: impl IntoIterator<Item = u64>) {
+    /// Adds counts from elsewhere, bucket by bucket, and the sum of their durations in nanoseconds.
+    pub(crate) fn add(&mut self, total_ns: u64, buckets: impl IntoIterator<Item = u64>) {
         self.total_ns = self.total_ns.saturating_add(total_ns);
         for (own, count) in self.buckets.iter_mut().zip(buckets) {
             *own += count;
@@ -47,47 +48,48 @@ impl Histogram {
         }
     }
 
-    /// What was added since it was `before`.
+    /// The durations that were added after the state `before` of the same histogram.
     #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
-        let mut since = self.clone();
-        since.count = self.count.saturating_sub(before.count);
-        since.total_ns = self.total_ns.saturating_sub(before.total_ns);
-        for (own, before) in since.buckets.iter_mut().zip(before.buckets.iter()) {
+    pub(crate) fn delta_since(&self, before: &Self) -> Self {
+        let mut delta = self.clone();
+        delta.count = self.count.saturating_sub(before.count);
+        delta.total_ns = self.total_ns.saturating_sub(before.total_ns);
+        for (own, before) in delta.buckets.iter_mut().zip(before.buckets.iter()) {
             *own = own.saturating_sub(*before);
         }
-        since
+        delta
     }
 
-    /// How many there are.
+    /// Number of durations.
     #[must_use]
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Seconds, together.
+    /// Sum of the durations in seconds.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
-        reason = "what is lost of 2^53 ns is less than what the buckets lose"
+        reason = "above 2^53 ns the rounding error is far smaller than a bucket"
     )]
-    pub fn sum(&self) -> f64 {
+    pub(crate) fn sum(&self) -> f64 {
         self.total_ns as f64 / NANOS_PER_SECOND
     }
 
-    /// As OTLP has them, at [`SCALE`].
+    /// The buckets of an OTLP exponential histogram with scale [`SCALE`].
     #[must_use]
-    pub fn exponential(&self) -> Exponential<'_> {
+    pub(crate) fn otlp_buckets(&self) -> ExponentialBuckets<'_> {
         let is_some = |count: &u64| *count > 0;
         let first = self.buckets.iter().position(is_some).unwrap_or(0);
         let end = self.buckets.iter().rposition(is_some).map_or(first, |last| last + 1);
         let offset = OFFSET + i32::try_from(first).unwrap_or(i32::MAX);
-        Exponential { offset, counts: &self.buckets[first..end] }
+        ExponentialBuckets { offset, counts: &self.buckets[first..end] }
     }
 
-    /// As Prometheus has them: upper bounds in seconds, from 2^-13 (122 µs) to 2^6 (64 s), each with the count of what lies
-    /// between it and the one before; beyond is infinity.
-    pub fn classic(&self) -> impl Iterator<Item = (f64, u64)> {
+    /// The buckets of a classic Prometheus histogram: upper bounds in seconds, from 2^-13 (122 µs) to 2^6 (64
+    /// s), each with the count of durations between it and the bound before (not cumulative). The last
+    /// bucket, with bound `f64::MAX`, has the rest.
+    pub(crate) fn prometheus_buckets(&self) -> impl Iterator<Item = (f64, u64)> {
         const BOUNDS: std::ops::RangeInclusive<i32> = -13..=6;
         let end_of = |exponent: i32| usize::try_from(exponent * (1 << SCALE) - OFFSET).unwrap_or(0);
         let bounds = BOUNDS.map(move |exponent| (exponent, f64::from(exponent).exp2()));
@@ -124,18 +126,19 @@ mod tests {
 
     use super::*;
 
-    /// What is not empty, by the index that OTLP has for it.
+    /// Buckets that are not empty: OTLP index and count.
     type Indexed = Vec<(i32, u64)>;
 
     fn indexed(offset: i32, counts: impl IntoIterator<Item = u64>) -> Indexed {
         (offset..).zip(counts).filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Keeps the buckets of the only histogram.
+    /// An exporter that keeps the buckets of the only histogram.
     #[derive(Clone, Default)]
     struct Keeper(Arc<Mutex<Indexed>>);
 
     impl PushMetricExporter for Keeper {
+        #[expect(clippy::unused_async_trait_impl, reason = "the SDK's trait is async")]
         async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
             let metric = metrics.scope_metrics().flat_map(ScopeMetrics::metrics).next().expect("one");
             let AggregatedMetrics::F64(MetricData::ExponentialHistogram(data)) = metric.data() else {
@@ -162,8 +165,8 @@ mod tests {
         }
     }
 
-    /// Buckets of the SDK at the same scale.
-    fn of_the_sdk(seconds: &[f64]) -> Indexed {
+    /// The buckets of the SDK's histogram at the same scale.
+    fn sdk_buckets(seconds: &[f64]) -> Indexed {
         let view = |_: &Instrument| {
             let max_scale = i8::try_from(SCALE).expect("small");
             let aggregation =
@@ -186,8 +189,8 @@ mod tests {
         nanos as f64 / NANOS_PER_SECOND
     }
 
-    fn of(nanos: &[u64]) -> Histogram {
-        let mut histogram = Histogram::default();
+    fn histogram(nanos: &[u64]) -> DurationHistogram {
+        let mut histogram = DurationHistogram::default();
         for nanos in nanos {
             histogram.record(*nanos);
         }
@@ -196,7 +199,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Near a bound one of them may be on the other side: those are not compared.
+        /// Durations close to a bucket's bound are left out, because rounding may put them into different
+        /// buckets.
         #[test]
         fn buckets_are_those_of_the_sdk(nanos in proptest::collection::vec(2_000_u64..10_000_000_000_000, 1..40)) {
             let away_from_bounds = |nanos: &u64| {
@@ -205,18 +209,18 @@ mod tests {
             };
             let nanos: Vec<u64> = nanos.into_iter().filter(away_from_bounds).collect();
             prop_assume!(!nanos.is_empty());
-            let theirs = of_the_sdk(&nanos.iter().map(|nanos| seconds(*nanos)).collect::<Vec<_>>());
-            let histogram = of(&nanos);
-            let Exponential { offset, counts } = histogram.exponential();
+            let theirs = sdk_buckets(&nanos.iter().map(|nanos| seconds(*nanos)).collect::<Vec<_>>());
+            let histogram = histogram(&nanos);
+            let ExponentialBuckets { offset, counts } = histogram.otlp_buckets();
             prop_assert_eq!(indexed(offset, counts.iter().copied()), theirs);
         }
 
         #[test]
-        fn any_time_has_a_bucket(nanos: u64) {
-            let histogram = of(&[nanos]);
-            prop_assert_eq!(histogram.exponential().counts, &[1]);
-            prop_assert_eq!(histogram.classic().map(|(_, count)| count).sum::<u64>(), 1);
-            let (bound, _) = histogram.classic().find(|(_, count)| *count > 0).expect("one");
+        fn any_duration_has_a_bucket(nanos: u64) {
+            let histogram = histogram(&[nanos]);
+            prop_assert_eq!(histogram.otlp_buckets().counts, &[1]);
+            prop_assert_eq!(histogram.prometheus_buckets().map(|(_, count)| count).sum::<u64>(), 1);
+            let (bound, _) = histogram.prometheus_buckets().find(|(_, count)| *count > 0).expect("one");
             prop_assert!(seconds(nanos) <= bound * 1.0001, "{} {}", nanos, bound);
             let below = bound / 2.0;
             prop_assert!(!(1.3e-4..f64::MAX).contains(&bound) || seconds(nanos) >= below * 0.9999, "{} {}", nanos, bound);
@@ -224,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_added_since_is_a_histogram_again() {
-        let before = of(&[1_000_000]);
+    fn the_delta_of_two_states_is_a_histogram() {
+        let before = histogram(&[1_000_000]);
         let mut after = before.clone();
         after.record(300_000_000);
-        let since = after.since(&before);
-        assert_eq!(since, of(&[300_000_000]));
+        let delta = after.delta_since(&before);
+        assert_eq!(delta, histogram(&[300_000_000]));
         let mut sum = before.clone();
-        sum.add(300_000_000, since.buckets.iter().copied());
+        sum.add(300_000_000, delta.buckets.iter().copied());
         assert_eq!(sum, after);
         assert_eq!((after.count(), after.sum()), (2, 0.301));
     }

@@ -1,29 +1,36 @@
-//! The accept record, of each kind of sample.
+//! Makes the accept record from a sample of an accept.
 
-use acceptd_common::{Call, Header, InetAccept, Listener, Peer, Task, Trace, UnixAccept};
+use acceptd_common::{
+    AcceptCall, Header, InetAccept, Listener, PeerProcess, Task, TraceDecision, UnixAccept,
+};
 use acceptd_otlp::{Accept, Endpoint, Handshake, Syscall, Transport, network_type};
 
-use super::{Context, endpoint, is_mptcp, listener_endpoint, non_zero, peer, transport, unix_endpoint};
-use crate::{
-    identity::{Identity, until_nul},
-    mapping::ids::{Connection, Role},
+use super::{
+    RecordContext,
+    endpoint::{endpoint, is_mptcp, listener_endpoint, non_zero, transport, unix_endpoint, visible_peer},
+    ids::{SpanRole, TraceName},
 };
+use crate::identity::{Identity, until_nul};
 
 /// The record of an accept on an internet or VSOCK socket.
 #[must_use]
-pub fn inet<'a>(sample: &'a InetAccept, identity: &'a Identity, context: Context<'_>) -> Accept<'a> {
+pub(crate) fn inet_accept<'a>(
+    sample: &'a InetAccept,
+    identity: &'a Identity,
+    context: RecordContext<'_>,
+) -> Accept<'a> {
     let InetAccept { header, task, call, socket, listener, handshake, trace, peer: process } = sample;
-    let mut record = call_of(header, task, call, non_zero(socket.cookie), identity, context);
+    let mut record = base_record(header, task, call, non_zero(socket.cookie), identity, context);
     record.sampled = is_sampled(trace);
-    (record.peer_pid, record.peer_executable) = process_of(process);
-    let listens = with_listener(&mut record, call, listener);
-    let has_socket = has(call, Call::HAS_SOCKET);
+    (record.peer_pid, record.peer_executable) = peer_identity(process);
+    let has_listener = add_listener(&mut record, call, listener);
+    let has_socket = has(call, AcceptCall::HAS_SOCKET);
     let (family, protocol) =
         if has_socket { (socket.family, socket.protocol) } else { (listener.family, listener.protocol) };
     record.transport = transport(family, protocol);
     record.mptcp = is_mptcp(family, protocol);
     record.netns_inode = listener.netns;
-    if listens {
+    if has_listener {
         record.listener = endpoint(listener.family, listener.addr, listener.port).0;
         record.network_type = record.listener.as_ref().and_then(network_type);
     }
@@ -32,7 +39,7 @@ pub fn inet<'a>(sample: &'a InetAccept, identity: &'a Identity, context: Context
         let (known, _) = endpoint(socket.family, socket.peer_addr, socket.peer_port);
         record.network_type = local.as_ref().and_then(network_type);
         record.v4_mapped = mapped;
-        (record.local, record.peer) = (local, peer(known, context.peers));
+        (record.local, record.peer) = (local, visible_peer(known, context.peers));
         record.socket_inode = non_zero(socket.inode);
         record.netns_inode = socket.netns;
     }
@@ -46,7 +53,11 @@ pub fn inet<'a>(sample: &'a InetAccept, identity: &'a Identity, context: Context
 
 /// The record of an accept on a UNIX socket.
 #[must_use]
-pub fn unix<'a>(sample: &'a UnixAccept, identity: &'a Identity, context: Context<'_>) -> Accept<'a> {
+pub(crate) fn unix_accept<'a>(
+    sample: &'a UnixAccept,
+    identity: &'a Identity,
+    context: RecordContext<'_>,
+) -> Accept<'a> {
     let UnixAccept {
         header,
         task,
@@ -61,42 +72,42 @@ pub fn unix<'a>(sample: &'a UnixAccept, identity: &'a Identity, context: Context
         peer_process,
         ..
     } = sample;
-    let mut record = call_of(header, task, call, non_zero(*cookie), identity, context);
+    let mut record = base_record(header, task, call, non_zero(*cookie), identity, context);
     record.sampled = is_sampled(trace);
-    (record.peer_pid, record.peer_executable) = process_of(peer_process);
+    (record.peer_pid, record.peer_executable) = peer_identity(peer_process);
     record.transport = Transport::Unix;
     record.netns_inode = listener.netns;
-    if with_listener(&mut record, call, listener) {
+    if add_listener(&mut record, call, listener) {
         record.listener = listener_endpoint(listener, local);
     }
-    if has(call, Call::HAS_SOCKET) {
+    if has(call, AcceptCall::HAS_SOCKET) {
         record.local = unix_endpoint(local);
-        record.peer = super::peer(unix_endpoint(peer), context.peers);
+        record.peer = visible_peer(unix_endpoint(peer), context.peers);
         record.socket_inode = non_zero(*inode);
         record.netns_inode = *netns;
     }
     record
 }
 
-/// The part that is the same for all: call, thread, ids and times.
-fn call_of<'a>(
+/// The part of the record that does not depend on the address family: call, thread, ids and times.
+fn base_record<'a>(
     header: &Header,
     task: &'a Task,
-    call: &Call,
+    call: &AcceptCall,
     cookie: Option<u64>,
     identity: &'a Identity,
-    context: Context<'_>,
+    context: RecordContext<'_>,
 ) -> Accept<'a> {
-    let uid = context.ids.record(header.cpu, header.sequence);
+    let uid = context.ids.record_uid(header.cpu, header.sequence);
     let failed = call.result < 0;
     let trace = (!failed).then(|| {
-        let name = cookie.map_or(Connection::Record(uid), Connection::Cookie);
-        context.ids.trace(name, Role::Connection)
+        let name = cookie.map_or(TraceName::Record(uid), TraceName::Cookie);
+        context.ids.trace_and_span_id(name, SpanRole::Connection)
     });
     let none: Option<Endpoint<'_>> = None;
     Accept {
         time_unix_nano: context.clock.unix_nanos(header.boot_ns),
-        observed_time_unix_nano: context.observed,
+        observed_time_unix_nano: context.observed_unix_ns,
         uid,
         trace_id: trace.map(|(trace, _)| trace),
         span_id: trace.map(|(_, span)| span),
@@ -115,16 +126,16 @@ fn call_of<'a>(
         listener_cookie: None,
         socket_inode: None,
         listener_inode: None,
-        socket_fd: (!failed && has(call, Call::HAS_FD)).then_some(call.result),
-        listener_fd: has(call, Call::HAS_LISTENER_FD).then_some(call.listener_fd),
+        socket_fd: (!failed && has(call, AcceptCall::HAS_FD)).then_some(call.result),
+        listener_fd: has(call, AcceptCall::HAS_LISTENER_FD).then_some(call.listener_fd),
         backlog_length: None,
         backlog_limit: None,
-        queue_time_ns: has(call, Call::HAS_QUEUE_TIME).then_some(call.queue_ns),
-        blocked_time_ns: has(call, Call::HAS_BLOCKED_TIME).then_some(call.blocked_ns),
+        queue_time_ns: has(call, AcceptCall::HAS_QUEUE_TIME).then_some(call.queue_ns),
+        blocked_time_ns: has(call, AcceptCall::HAS_BLOCKED_TIME).then_some(call.blocked_ns),
         handshake: None,
         syscall: syscall(call.syscall),
-        verified: failed || has(call, Call::VERIFIED),
-        self_accept: has(call, Call::SELF_ACCEPT),
+        verified: failed || has(call, AcceptCall::VERIFIED),
+        self_accept: has(call, AcceptCall::SELF_ACCEPT),
         adjusted_count: None,
         thread_id: task.tid,
         thread_name: until_nul(&task.comm),
@@ -135,9 +146,9 @@ fn call_of<'a>(
     }
 }
 
-/// Adds what is known of the listener, if it is; all but its address.
-fn with_listener(record: &mut Accept<'_>, call: &Call, listener: &Listener) -> bool {
-    let known = has(call, Call::HAS_LISTENER);
+/// Adds the listener's facts except its address, if the sample has a listener. Returns whether it has one.
+fn add_listener(record: &mut Accept<'_>, call: &AcceptCall, listener: &Listener) -> bool {
+    let known = has(call, AcceptCall::HAS_LISTENER);
     if known {
         record.listener_cookie = non_zero(listener.cookie);
         record.listener_inode = non_zero(listener.inode);
@@ -147,24 +158,26 @@ fn with_listener(record: &mut Accept<'_>, call: &Call, listener: &Listener) -> b
     known
 }
 
+/// `acceptd.accept.syscall` of a call's number in the sample.
 pub(super) fn syscall(number: u8) -> Syscall {
     match number {
-        Call::SYSCALL_ACCEPT => Syscall::Accept,
-        Call::SYSCALL_IO_URING => Syscall::IoUring,
-        Call::SYSCALL_KERNEL => Syscall::Kernel,
+        AcceptCall::SYSCALL_ACCEPT => Syscall::Accept,
+        AcceptCall::SYSCALL_IO_URING => Syscall::IoUring,
+        AcceptCall::SYSCALL_KERNEL => Syscall::Kernel,
         _ => Syscall::Accept4,
     }
 }
 
-fn process_of(peer: &Peer) -> (Option<u32>, &[u8]) {
+/// The pid and the executable's name of the peer process; `None` and empty if they are unknown.
+fn peer_identity(peer: &PeerProcess) -> (Option<u32>, &[u8]) {
     let length = usize::try_from(peer.exe_len).unwrap_or(0).min(peer.exe.len());
     (Some(peer.tgid).filter(|tgid| *tgid != 0), until_nul(&peer.exe[..length]))
 }
 
-fn is_sampled(trace: &Trace) -> bool {
-    trace.flags & Trace::SAMPLED != 0
+fn is_sampled(trace: &TraceDecision) -> bool {
+    trace.flags & TraceDecision::SAMPLED != 0
 }
 
-fn has(call: &Call, flag: u16) -> bool {
+fn has(call: &AcceptCall, flag: u16) -> bool {
     call.flags & flag != 0
 }

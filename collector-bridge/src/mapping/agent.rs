@@ -1,4 +1,4 @@
-//! What the agent says of itself.
+//! Makes the agent's records about itself: started, stopped, events lost.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use acceptd_otlp::{
     severity::{ERROR, INFO},
 };
 
-use super::Context;
-use crate::{accounting::gaps::Gap, bpf::Capture};
+use super::RecordContext;
+use crate::{accounting::gaps::Gap, bpf::CaptureMode};
 
-/// The agent captures from now on; without the programs `missing`.
+/// The record of the agent's start. `missing` names the programs that this kernel refused.
 #[must_use]
-pub fn started<'a>(
-    capture: &Capture,
+pub(crate) fn started_event<'a>(
+    capture: &CaptureMode,
     missing: &'a [&'static str],
     uid: RecordUid,
-    context: Context<'_>,
+    context: RecordContext<'_>,
 ) -> Event<'a> {
     let tier = u64::from(capture.tier.number());
     let mut body = vec![
@@ -32,17 +32,17 @@ pub fn started<'a>(
     event
 }
 
-/// The agent was stopped after this time.
+/// The record of the agent's stop. `after` is how long it ran.
 #[must_use]
-pub fn stopped(after: Duration, uid: RecordUid, context: Context<'_>) -> Event<'static> {
+pub(crate) fn stopped_event(after: Duration, uid: RecordUid, context: RecordContext<'_>) -> Event<'static> {
     let body =
         vec![Value::Text("acceptd was stopped after "), Value::Int(after.as_secs()), Value::Text(" s")];
     event(names::EVENT_ACCEPTD_AGENT_STOPPED, INFO, body, uid, context)
 }
 
-/// Events are missing.
+/// The record of lost events.
 #[must_use]
-pub fn lost<'a>(gap: &'a Gap, uid: RecordUid, context: Context<'_>) -> Event<'a> {
+pub(crate) fn lost_event<'a>(gap: &'a Gap, uid: RecordUid, context: RecordContext<'_>) -> Event<'a> {
     let nanos = u64::try_from(gap.interval.as_nanos()).unwrap_or(u64::MAX);
     let mut body = match gap.count {
         Some(count) => vec![Value::Text("acceptd lost "), Value::Int(count), Value::Text(" events in ")],
@@ -61,17 +61,18 @@ pub fn lost<'a>(gap: &'a Gap, uid: RecordUid, context: Context<'_>) -> Event<'a>
     event
 }
 
+/// The parts that all of the agent's own records share. Their time is the time of observation.
 fn event<'a>(
     name: &'static str,
     severity: u8,
     body: Vec<Value<'a>>,
     uid: RecordUid,
-    context: Context<'_>,
+    context: RecordContext<'_>,
 ) -> Event<'a> {
     Event {
         name,
-        time_unix_nano: context.observed,
-        observed_time_unix_nano: context.observed,
+        time_unix_nano: context.observed_unix_ns,
+        observed_time_unix_nano: context.observed_unix_ns,
         uid,
         severity,
         body,

@@ -1,4 +1,5 @@
-//! Ids that are computed, not drawn: the same event has the same ids wherever and however often they are made.
+//! Computes record, trace and span ids. The ids are hashes and not random, so that an event gets the same ids
+//! wherever and however often they are computed.
 
 use std::hash::{BuildHasher as _, RandomState};
 
@@ -6,27 +7,28 @@ use acceptd_common::trace;
 use acceptd_otlp::RecordUid;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-/// Makes the ids of one capture epoch (one load of the programs).
+/// Computes the ids of one capture epoch, which is one load of the programs.
 #[derive(Debug, Clone)]
 pub struct Ids {
     /// Hash of host.id and boot id.
     boot: [u8; 16],
+    /// Hash of `boot` and a nonce.
     epoch: u64,
 }
 
-/// What a trace is named after.
+/// The input from which the ids of a connection's trace are computed.
 #[derive(Debug, Clone, Copy)]
-pub enum Connection {
+pub enum TraceName {
     /// The socket's cookie: unique on the host for this boot.
     Cookie(u64),
-    /// A socket without a cookie is named after its record.
+    /// The accept record's uid, for a socket without a cookie.
     Record(RecordUid),
 }
 
-/// Which span of a connection. A number is never used again.
+/// The role of a span in a connection's trace. The numbers go into the span ids: never reuse one.
 #[derive(Debug, Clone, Copy)]
 #[repr(u8)]
-pub enum Role {
+pub enum SpanRole {
     /// The root span, from the SYN-ACK to the close.
     Connection = 0,
     /// From the SYN-ACK to ESTABLISHED.
@@ -36,7 +38,8 @@ pub enum Role {
 }
 
 impl Ids {
-    /// Ids of this host and boot, with a nonce drawn now: a reloaded program counts its sequence from 0 again.
+    /// Ids for this host and boot. A random nonce separates this epoch from earlier ones, because reloaded
+    /// programs count their sequence from 0 again.
     #[must_use]
     pub fn new(host_id: &str, boot_id: &str) -> Self {
         // RandomState is keyed by the operating system's entropy.
@@ -53,40 +56,41 @@ impl Ids {
 
     /// `log.record.uid` of the event with this CPU and sequence number.
     #[must_use]
-    pub fn record(&self, cpu: u32, sequence: u64) -> RecordUid {
+    pub fn record_uid(&self, cpu: u32, sequence: u64) -> RecordUid {
         RecordUid { epoch: self.epoch, cpu: u16::try_from(cpu).unwrap_or(u16::MAX), sequence }
     }
 
-    /// What makes the randomness of traces out of cookies.
+    /// The key with which the programs turn a socket cookie into the randomness that sampling is decided by.
     #[must_use]
-    pub fn key(&self) -> [u64; 2] {
+    pub fn sampling_key(&self) -> [u64; 2] {
         let [high, low]: [[u8; 8]; 2] = zerocopy::transmute!(self.boot);
         [u64::from_be_bytes(high), u64::from_be_bytes(low)]
     }
 
-    /// Trace and span id of a connection; never zero. The programs in the kernel know the trace's low 56 bits, too: they decide
-    /// by them which connections have a trace.
+    /// Trace id and span id of a span; neither is ever zero. The low 56 bits of the trace id are the
+    /// randomness that the programs compute in the kernel to decide which connections are traced.
     #[must_use]
-    pub fn trace(&self, connection: Connection, role: Role) -> ([u8; 16], [u8; 8]) {
-        let mut name = [0; 41];
-        name[..16].copy_from_slice(&self.boot);
-        match connection {
-            Connection::Cookie(cookie) => name[16..24].copy_from_slice(&cookie.to_be_bytes()),
-            Connection::Record(uid) => {
-                name[24..32].copy_from_slice(&uid.epoch.to_be_bytes());
-                name[16..24].copy_from_slice(&uid.sequence.to_be_bytes());
-                name[32..34].copy_from_slice(&uid.cpu.to_be_bytes());
-                // Tells it from a cookie of the same number.
-                name[34] = 1;
+    pub fn trace_and_span_id(&self, name: TraceName, role: SpanRole) -> ([u8; 16], [u8; 8]) {
+        let mut input = [0; 41];
+        input[..16].copy_from_slice(&self.boot);
+        match name {
+            TraceName::Cookie(cookie) => input[16..24].copy_from_slice(&cookie.to_be_bytes()),
+            TraceName::Record(uid) => {
+                input[24..32].copy_from_slice(&uid.epoch.to_be_bytes());
+                input[16..24].copy_from_slice(&uid.sequence.to_be_bytes());
+                input[32..34].copy_from_slice(&uid.cpu.to_be_bytes());
+                // Distinguishes the name from a cookie with the same number.
+                input[34] = 1;
             }
         }
-        let mut trace = xxh3_128(&name[..40]);
-        if let Connection::Cookie(cookie) = connection {
-            trace = trace >> trace::BITS << trace::BITS | u128::from(trace::randomness(self.key(), cookie));
+        let mut trace = xxh3_128(&input[..40]);
+        if let TraceName::Cookie(cookie) = name {
+            trace = trace >> trace::BITS << trace::BITS
+                | u128::from(trace::randomness(self.sampling_key(), cookie));
         }
         let trace = trace.max(1);
-        name[40] = 1 + role as u8;
-        let span = xxh3_64(&name).max(1);
+        input[40] = 1 + role as u8;
+        let span = xxh3_64(&input).max(1);
         (trace.to_be_bytes(), span.to_be_bytes())
     }
 }
@@ -103,7 +107,8 @@ mod tests {
 
     #[test]
     fn the_same_connection_has_the_same_ids_and_no_other_has_them() {
-        let trace = |ids: &Ids, cookie| ids.trace(Connection::Cookie(cookie), Role::Connection);
+        let trace =
+            |ids: &Ids, cookie| ids.trace_and_span_id(TraceName::Cookie(cookie), SpanRole::Connection);
         assert_eq!(
             trace(&ids(), 5),
             trace(&Ids::with_nonce("host", "boot", 8), 5),
@@ -114,14 +119,14 @@ mod tests {
         let all: HashSet<_> = (0..100_000).map(|cookie| trace(&ids(), cookie)).collect();
         assert_eq!(all.len(), 100_000);
         let uid = RecordUid { epoch: 0, cpu: 0, sequence: 5 };
-        assert_ne!(trace(&ids(), 5), ids().trace(Connection::Record(uid), Role::Connection));
+        assert_ne!(trace(&ids(), 5), ids().trace_and_span_id(TraceName::Record(uid), SpanRole::Connection));
     }
 
     #[test]
     fn trace_ids_are_uniform_in_the_low_56_bits() {
         let mut ones = [0_u32; 56];
         for cookie in 0..20_000 {
-            let (trace, _) = ids().trace(Connection::Cookie(cookie), Role::Connection);
+            let (trace, _) = ids().trace_and_span_id(TraceName::Cookie(cookie), SpanRole::Connection);
             let low = u128::from_be_bytes(trace);
             for (bit, count) in ones.iter_mut().enumerate() {
                 *count += u32::from((low >> bit) & 1 == 1);
@@ -134,6 +139,6 @@ mod tests {
     #[test]
     fn a_new_epoch_has_new_record_uids() {
         let again = Ids::new("host", "boot");
-        assert_ne!(Ids::new("host", "boot").record(0, 0).epoch, again.record(0, 0).epoch);
+        assert_ne!(Ids::new("host", "boot").record_uid(0, 0).epoch, again.record_uid(0, 0).epoch);
     }
 }

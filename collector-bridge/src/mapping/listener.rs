@@ -1,31 +1,36 @@
-//! What is said of listeners: overflow, stall, abandoned connections, counts of failures.
+//! Makes the records about listeners (overflow, stall, abandoned connections, failed accepts), and the labels
+//! of their metrics.
 
-use acceptd_common::{Abandoned, FailureKey, Failures, Listener, UnixName};
+use acceptd_common::{ConnectionAbandoned, FailureKey, FailureStats, Listener, UnixName};
 use acceptd_otlp::{
     Attribute, Endpoint, Event, NetworkType, RecordUid, Value, errno, names, network_type,
     severity::{ERROR, INFO, WARN},
     text,
 };
 
-use super::{Context, endpoint, listener_endpoint, non_zero, peer, transport};
+use super::{
+    RecordContext,
+    endpoint::{endpoint, listener_endpoint, non_zero, transport, visible_peer},
+};
 use crate::{
     identity::Identity,
     listener::{
         series::Labels,
-        table::{Finding, Known, What},
+        table::{Finding, FindingKind, KnownListener},
     },
 };
 
-/// Whose event it is.
+/// The process that an event about a listener belongs to.
 #[derive(Debug, Clone, Copy)]
-pub struct Owner<'a> {
-    /// Of the process that listens, or the agent's.
-    pub identity: &'a Identity,
-    /// The process's id, when it is known.
-    pub pid: Option<u32>,
+pub(crate) struct ListenerOwner<'a> {
+    /// The identity of the process that listens; the agent's identity if that process is unknown.
+    pub(crate) identity: &'a Identity,
+    /// The pid of the process that listens; `None` if it is unknown.
+    pub(crate) pid: Option<u32>,
 }
 
-impl<'a> Owner<'a> {
+impl<'a> ListenerOwner<'a> {
+    /// The process as a record's body names it: `name[pid]`.
     fn name(self) -> [Value<'a>; 4] {
         match self.pid {
             Some(pid) => [
@@ -39,17 +44,17 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// The event of a finding.
+/// The record of a finding.
 #[must_use]
-pub fn finding<'a>(
+pub(crate) fn finding_event<'a>(
     finding: &'a Finding,
     uid: RecordUid,
-    owner: Owner<'a>,
-    context: Context<'_>,
+    owner: ListenerOwner<'a>,
+    context: RecordContext<'_>,
 ) -> Event<'a> {
-    let Finding { known, boot_ns, what } = finding;
+    let Finding { listener: known, boot_ns, kind } = finding;
     let address = listener_endpoint(&known.listener, &known.name);
-    let on = |body: &mut Vec<Value<'a>>| {
+    let push_address = |body: &mut Vec<Value<'a>>| {
         body.push(Value::Text(transport(known.listener.family, known.listener.protocol).as_str()));
         if let Some(address) = address {
             body.extend([Value::Text(" "), Value::Address(address)]);
@@ -57,22 +62,22 @@ pub fn finding<'a>(
     };
     let waited = known.oldest_wait_ns(*boot_ns);
     let mut body = Vec::with_capacity(16);
-    let (name, severity) = match *what {
-        What::Overflow { count } => {
+    let (name, severity) = match *kind {
+        FindingKind::Overflow { count } => {
             body.extend(owner.name());
             body.extend([
                 Value::Text(" lost "),
                 Value::Int(u64::from(count)),
                 Value::Text(" connections to "),
             ]);
-            on(&mut body);
+            push_address(&mut body);
             body.push(Value::Text(": its accept queue was full"));
             (names::EVENT_ACCEPTD_LISTENER_OVERFLOW, ERROR)
         }
-        What::Stalled => {
+        FindingKind::Stalled => {
             body.extend(owner.name());
             body.push(Value::Text(" accepts nothing on "));
-            on(&mut body);
+            push_address(&mut body);
             body.push(Value::Text(": "));
             body.extend([
                 Value::Int(u64::from(known.listener.backlog_length)),
@@ -82,10 +87,10 @@ pub fn finding<'a>(
             ]);
             (names::EVENT_ACCEPTD_LISTENER_STALLED, ERROR)
         }
-        What::Recovered { after_ns } => {
+        FindingKind::Recovered { after_ns } => {
             body.extend(owner.name());
             body.push(Value::Text(" is no longer stalled on "));
-            on(&mut body);
+            push_address(&mut body);
             body.extend([Value::Text(" after "), Value::Milliseconds(after_ns), Value::Text(" ms")]);
             (names::EVENT_ACCEPTD_LISTENER_STALLED, INFO)
         }
@@ -93,44 +98,44 @@ pub fn finding<'a>(
     let mut event = Event {
         name,
         time_unix_nano: context.clock.unix_nanos(*boot_ns),
-        observed_time_unix_nano: context.observed,
+        observed_time_unix_nano: context.observed_unix_ns,
         uid,
         severity,
         body,
         attributes: Vec::with_capacity(16),
     };
-    describe(&mut event, &known.listener, &known.name);
+    add_listener(&mut event, &known.listener, &known.name);
     event.add(Attribute::BacklogLength, Some(Value::Int(u64::from(known.listener.backlog_length))));
     event.add(Attribute::BacklogLimit, Some(Value::Int(u64::from(known.listener.backlog_limit))));
-    match *what {
-        What::Overflow { count } => {
+    match *kind {
+        FindingKind::Overflow { count } => {
             event.add(Attribute::OverflowCount, Some(Value::Int(u64::from(count))));
         }
-        What::Stalled => event.add(Attribute::StallState, Some(Value::Text("began"))),
-        What::Recovered { after_ns } => {
+        FindingKind::Stalled => event.add(Attribute::StallState, Some(Value::Text("began"))),
+        FindingKind::Recovered { after_ns } => {
             event.add(Attribute::StallState, Some(Value::Text("ended")));
             event.add(Attribute::StallDuration, Some(Value::Int(after_ns)));
         }
     }
-    if !matches!(what, What::Overflow { .. }) {
+    if !matches!(kind, FindingKind::Overflow { .. }) {
         event.add(Attribute::OldestWait, waited.map(Value::Int));
     }
     event.add(Attribute::OwnerUnknown, owner.pid.is_none().then_some(Value::Flag(true)));
     event
 }
 
-/// The event of a connection that nobody accepted.
+/// The record of a connection that was closed before it was accepted.
 #[must_use]
-pub fn abandoned<'a>(
-    sample: &'a Abandoned,
-    listener: Option<&'a Known>,
-    owner: Owner<'a>,
-    context: Context<'_>,
+pub(crate) fn abandoned_event<'a>(
+    sample: &'a ConnectionAbandoned,
+    listener: Option<&'a KnownListener>,
+    owner: ListenerOwner<'a>,
+    context: RecordContext<'_>,
 ) -> Event<'a> {
-    let Abandoned { header, socket, queue_ns } = sample;
+    let ConnectionAbandoned { header, socket, queue_ns } = sample;
     let (local, mapped) = endpoint(socket.family, socket.local_addr, socket.local_port);
     let (known, _) = endpoint(socket.family, socket.peer_addr, socket.peer_port);
-    let peer = peer(known, context.peers);
+    let peer = visible_peer(known, context.peers);
     let transport = transport(socket.family, socket.protocol).as_str();
     let mut body = Vec::with_capacity(16);
     body.extend(owner.name());
@@ -148,8 +153,8 @@ pub fn abandoned<'a>(
     let mut event = Event {
         name: names::EVENT_ACCEPTD_LISTENER_ABANDONED,
         time_unix_nano: context.clock.unix_nanos(header.boot_ns),
-        observed_time_unix_nano: context.observed,
-        uid: context.ids.record(header.cpu, header.sequence),
+        observed_time_unix_nano: context.observed_unix_ns,
+        uid: context.ids.record_uid(header.cpu, header.sequence),
         severity: WARN,
         body,
         attributes: Vec::with_capacity(16),
@@ -159,13 +164,13 @@ pub fn abandoned<'a>(
     event.add(Attribute::NetworkType, kind);
     event.add_endpoint(Attribute::LocalAddress, Attribute::LocalPort, local);
     event.add(Attribute::PeerAddress, peer.map(Value::Address));
-    // Of a connection that was reset in the queue the port is forgotten.
+    // The kernel clears the peer's port of a connection that is reset in the queue.
     let port = peer.and_then(|_| non_zero(u64::from(u16::from_be(socket.peer_port))));
     event.add(Attribute::PeerPort, port.map(Value::Int));
     event.add(Attribute::SocketCookie, non_zero(socket.cookie).map(Value::Id));
     event.add(Attribute::QueueTime, non_zero(*queue_ns).map(Value::Int));
     event.add(Attribute::V4Mapped, mapped.then_some(Value::Flag(true)));
-    if let Some(Known { listener, name, .. }) = listener {
+    if let Some(KnownListener { listener, name, .. }) = listener {
         let address = listener_endpoint(listener, name);
         event.add_endpoint(Attribute::ListenerAddress, Attribute::ListenerPort, address);
         event.add(Attribute::ListenerInode, non_zero(listener.inode).map(Value::Int));
@@ -176,31 +181,31 @@ pub fn abandoned<'a>(
     event
 }
 
-/// How often a process failed to accept from one listener for one reason.
+/// How often a process failed to accept from one listener with one errno.
 #[derive(Debug, Clone, Copy)]
-pub struct FailureCount<'a> {
+pub(crate) struct FailureCount<'a> {
     /// Listener, process and errno.
-    pub key: &'a FailureKey,
-    /// What the kernel knew at the first.
-    pub first: &'a Failures,
-    /// How often in the interval.
-    pub count: u64,
-    /// Its length.
-    pub interval_ns: u64,
+    pub(crate) key: &'a FailureKey,
+    /// The kernel's sample of the first failure.
+    pub(crate) first: &'a FailureStats,
+    /// Number of failures in the interval.
+    pub(crate) count: u64,
+    /// Length of the interval in nanoseconds.
+    pub(crate) interval_ns: u64,
     /// The name of a UNIX listener.
-    pub name: &'a UnixName,
+    pub(crate) name: &'a UnixName,
 }
 
-/// The event of such a count, at `boot_ns`.
+/// The record of a count of failures. `boot_ns` is the end of the interval.
 #[must_use]
-pub fn failures<'a>(
-    failed: FailureCount<'a>,
+pub(crate) fn failures_event<'a>(
+    failures: FailureCount<'a>,
     boot_ns: u64,
     uid: RecordUid,
-    owner: Owner<'a>,
-    context: Context<'_>,
+    owner: ListenerOwner<'a>,
+    context: RecordContext<'_>,
 ) -> Event<'a> {
-    let FailureCount { key, first, count, interval_ns, name } = failed;
+    let FailureCount { key, first, count, interval_ns, name } = failures;
     let code = i32::try_from(key.errno).unwrap_or(i32::MAX);
     let mut body = Vec::with_capacity(16);
     body.extend(owner.name());
@@ -218,14 +223,14 @@ pub fn failures<'a>(
     let mut event = Event {
         name: names::EVENT_ACCEPTD_LISTENER_FAILURES,
         time_unix_nano: context.clock.unix_nanos(boot_ns),
-        observed_time_unix_nano: context.observed,
+        observed_time_unix_nano: context.observed_unix_ns,
         uid,
         severity: errno::severity(Some(code)),
         body,
         attributes: Vec::with_capacity(12),
     };
     if first.socket.family != 0 {
-        describe(&mut event, &first.socket, name);
+        add_listener(&mut event, &first.socket, name);
     }
     event.add(Attribute::ErrorType, Some(Value::Text(errno::symbol(code))));
     event.add(Attribute::FailureCount, Some(Value::Int(count)));
@@ -233,9 +238,9 @@ pub fn failures<'a>(
     event
 }
 
-/// What names the series of a listener's metrics.
+/// The labels of a listener's series.
 #[must_use]
-pub fn labels(listener: &Listener, name: &UnixName, owner: Option<&Identity>) -> Labels {
+pub(crate) fn series_labels(listener: &Listener, name: &UnixName, owner: Option<&Identity>) -> Labels {
     let endpoint = listener_endpoint(listener, name);
     let (address, port) = match endpoint {
         Some(Endpoint::Ip { addr, port }) => (Some(addr.to_string()), Some(u32::from(port))),
@@ -249,15 +254,15 @@ pub fn labels(listener: &Listener, name: &UnixName, owner: Option<&Identity>) ->
         address,
         port,
         service: owner.map_or_else(String::new, |owner| owner.service.clone()),
-        executable: owner.map_or_else(String::new, |owner| text::escape(&owner.name, LABEL_LENGTH)),
+        executable: owner.map_or_else(String::new, |owner| text::escape(&owner.name, MAX_LABEL_BYTES)),
     }
 }
 
-/// Longest text of a label, in bytes.
-const LABEL_LENGTH: usize = 256;
+/// Most bytes of the executable's name in a label.
+const MAX_LABEL_BYTES: usize = 256;
 
-/// What names a listener.
-fn describe<'a>(event: &mut Event<'a>, listener: &Listener, name: &'a UnixName) {
+/// Adds the attributes that name a listener.
+fn add_listener<'a>(event: &mut Event<'a>, listener: &Listener, name: &'a UnixName) {
     let transport = transport(listener.family, listener.protocol);
     event.add(Attribute::Transport, Some(Value::Text(transport.as_str())));
     let address: Option<Endpoint<'a>> = listener_endpoint(listener, name);

@@ -1,5 +1,6 @@
-//! Which attributes an accept record has, by the way it was accepted: one table for the reference (docs/fields.md) and for
-//! the scenarios, which hold every record against it, absence too.
+//! The table of attributes that an accept record has, by the kind of accept and the tier. The reference
+//! (docs/fields.md) is generated from the table, and the test scenarios compare every record with it,
+//! including absent attributes.
 
 use std::fmt::Write as _;
 
@@ -7,25 +8,25 @@ use acceptd_otlp::names;
 
 use crate::bpf::Tier;
 
-/// How a connection was accepted, or was not; with every attribute switched on.
+/// The kinds of accepts that the table distinguishes. All attributes are enabled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Case {
     /// TCP, by accept or accept4.
     Tcp,
-    /// Multipath TCP, likewise.
+    /// Multipath TCP, by accept or accept4.
     Mptcp,
-    /// A UNIX socket, likewise.
+    /// A UNIX socket, by accept or accept4.
     Unix,
-    /// TCP, by a request of io_uring.
+    /// TCP, by an io_uring request.
     Ring,
-    /// TCP, by a multishot request of io_uring.
+    /// TCP, by a multishot io_uring request.
     Multishot,
-    /// TCP, by a request of io_uring, into a slot of its table of files.
+    /// TCP, by an io_uring request, into a slot of the ring's file table.
     Slot,
-    /// An accept on a TCP socket that failed.
+    /// A failed accept on a TCP socket.
     Failed,
-    /// One on a UNIX socket.
+    /// A failed accept on a UNIX socket.
     UnixFailed,
 }
 
@@ -36,14 +37,16 @@ pub enum Presence {
     Present,
     /// Never.
     Absent,
-    /// It depends on the connection; see the notes.
+    /// Depends on the connection; see the notes of the document.
     Depends,
 }
 
+/// The column heads, in the order of [`Case`].
 const CASES: [&str; 8] =
     ["TCP", "MPTCP", "UNIX", "io_uring", "io_uring multishot", "io_uring slot", "failed", "failed UNIX"];
 
-/// One letter a case, in their order, for tier 1 and for tier 2: `+` present, `-` absent, `?` depends.
+/// For each attribute one sign per case, in the order of [`Case`], for tier 1 and for tier 2: `+` present,
+/// `-` absent, `?` depends.
 const TABLE: [(&str, &str, &str); 35] = [
     (names::NETWORK_TRANSPORT, "++++++++", "++++++++"),
     (names::NETWORK_TYPE, "++-++++-", "++-++++-"),
@@ -85,47 +88,52 @@ const TABLE: [(&str, &str, &str); 35] = [
 const HEAD: &str = "\
 # Which attributes an accept record has
 
-Printed by `acceptd events --fields`; the scenarios hold every record against it, in both tiers. With
-`attributes.profile = full`; the profile `standard` leaves some out ([attributes.md](attributes.md)). Failed accepts are
-those on a listener that is not one (EINVAL). A cell has two signs where the tiers differ: tier 1 (fentry and fexit), then
-tier 2 (tracepoints).
+`acceptd events --fields` prints this page. The test scenarios compare every record with it, in both tiers.
+
+The table holds for `attributes.profile = full`; the profile `standard` omits some attributes
+([attributes.md](attributes.md)). A failed accept is one on a socket that does not listen (EINVAL). A cell has
+two signs where the tiers differ: first tier 1 (fentry and fexit), then tier 2 (tracepoints).
 
 ";
 
 const NOTES: &str = "
-`+` always, `-` never, `?` it depends:
-- The local and peer address of a UNIX connection, and the listener's of a failed one, are there when the socket has a
-  name; that of the peer seldom is.
-- `acceptd.peer.*` is there for TCP over the loopback, or from an address to itself, when the client connected while the agent
-  ran; the executable of a UNIX peer when its process still runs.
-- `acceptd.socket.v4_mapped` is there, and true, when an IPv6 socket carries an IPv4 connection.
-- `acceptd.accept.queue_time_ns` and `acceptd.tcp.*` are absent too for connections that were queued before the agent
-  started, and for those of TCP fast open that are accepted before they are established.
-- `acceptd.tcp.*` is absent with SYN cookies: the kernel keeps nothing of such a connection before its last packet, and takes
-  a round-trip time from time stamps that are no times. Without the handshake of tier 1 nothing tells such a connection
-  from another of the same listener, so there, and with TCP fast open, it is absent from the first cookie on, and always
-  where the listener is not known.
-- When a SYN-ACK was sent again, there is no `acceptd.tcp.rtt_ns`, and in tier 2 no `acceptd.tcp.handshake_time_ns`.
-- Tier 1 does not know the new descriptor of an accept through io_uring: the ring installs it later.
-- `acceptd.listener.*`, `acceptd.socket.fd`, `acceptd.socket.inode` and `acceptd.accept.blocked_time_ns` are absent for
-  accepts by the kernel itself, `acceptd.socket.fd` and the blocked time also for a thread that waited in accept since before the agent's start. Both are tier 1's; tier 2 does
-  not see the kernel's own accepts.
-- `acceptd.self` is there, and true, on the agent's own when `filter.self` is on.
-- `acceptd.sampling.adjusted_count` is there under overload (`overload.max_records_per_second`).
-- An accept on a VSOCK or SCTP socket has what TCP has, but for `acceptd.tcp.*` and the queue time; VSOCK has the context id
-  as the address, and no `network.type`.
+`+` always, `-` never, `?` depends on the connection:
+- The local and the peer address of a UNIX connection are present if that socket has a name, which peers
+  rarely have. So is the listener's address of a failed accept on a UNIX socket.
+- `acceptd.peer.*` is present for TCP over the loopback, or from an address to itself, if the client connected
+  while the agent ran. The executable of a UNIX peer is present if the peer's process still runs.
+- `acceptd.socket.v4_mapped` is present, and true, if an IPv6 socket carries an IPv4 connection.
+- `acceptd.accept.queue_time_ns` and `acceptd.tcp.*` are also absent for connections that were queued before
+  the agent started, and for connections of TCP fast open that are accepted before they are established.
+- `acceptd.tcp.*` is absent for connections with SYN cookies: the kernel keeps no state of them before the
+  last packet of the handshake, and computes their round-trip time from time stamps that are not times. Only
+  the handshake of tier 1 distinguishes such connections from others of the same listener. Where that
+  handshake is missing, and with TCP fast open, `acceptd.tcp.*` is absent for all connections of the listener
+  from the first cookie on, and always if the listener is unknown.
+- If a SYN-ACK was retransmitted, `acceptd.tcp.rtt_ns` is absent, and in tier 2
+  `acceptd.tcp.handshake_time_ns`, too.
+- Tier 1 does not know the new descriptor of an accept through io_uring, because the ring installs it later.
+- `acceptd.listener.*`, `acceptd.socket.fd`, `acceptd.socket.inode` and `acceptd.accept.blocked_time_ns` are
+  absent for accepts by the kernel itself. `acceptd.socket.fd` and the blocked time are also absent for the
+  first accept of a thread that was blocked in accept before the agent started. Both hold for tier 1; tier 2
+  does not see accepts by the kernel.
+- `acceptd.self` is present, and true, for the agent's own accepts if `filter.self` is on.
+- `acceptd.sampling.adjusted_count` is present under overload (`overload.max_records_per_second`).
+- An accept on a VSOCK or SCTP socket has the attributes of TCP without `acceptd.tcp.*` and the queue time.
+  VSOCK has the context id as the address, and no `network.type`.
 
-Of tier 2 only:
-- `acceptd.listener.cookie` of a failed accept is there when the listener ever listened, or its owner asked for it.
-- `acceptd.accept.verified` is there, and false, where nothing proves that the record's socket is the one that the call
-  returned. It is also there for a connection that was not seen to be established (TCP fast open, or there were more than
-  65,536 at once); such a one has no queue time.
-- `acceptd.accept.blocked_time_ns` is there for system calls when `events.accept_attempt` is on.
-- A UNIX multishot accept of io_uring is no record: nothing tells its completion from another request's. It is counted
-  (`unverified.io_uring` in the ledger).
+In tier 2 only:
+- `acceptd.listener.cookie` of a failed accept is present if the socket ever listened, or if its owner asked
+  for the cookie.
+- `acceptd.accept.verified` is present, and false, if it is not proven that the record's socket is the one
+  that the call returned. That includes connections that were not seen to be established (TCP fast open, or
+  more than 65,536 of them at once); those have no queue time.
+- `acceptd.accept.blocked_time_ns` is present for system calls if `events.accept_attempt` is on.
+- A UNIX multishot accept of io_uring gives no record, because its completion cannot be distinguished from
+  that of another request. It is counted (`unverified.io_uring` in the ledger).
 ";
 
-/// Whether a record of this case has the attribute; nothing for an attribute that accepts do not have.
+/// Whether a record of this case has the attribute; `None` for an attribute that is not in the table.
 #[must_use]
 pub fn presence(attribute: &str, case: Case, tier: Tier) -> Option<Presence> {
     let (_, in_tier_1, in_tier_2) = TABLE.iter().find(|(name, ..)| *name == attribute)?;
@@ -140,7 +148,7 @@ pub fn presence(attribute: &str, case: Case, tier: Tier) -> Option<Presence> {
     }
 }
 
-/// What differs between the keys of a record and the table: nothing, or a line for each.
+/// The differences between the keys of a record and the table, one line each.
 pub fn differences<'a>(keys: impl Iterator<Item = &'a str> + Clone, case: Case, tier: Tier) -> Vec<String> {
     let mut found = Vec::new();
     for (name, ..) in TABLE {
@@ -158,7 +166,7 @@ pub fn differences<'a>(keys: impl Iterator<Item = &'a str> + Clone, case: Case, 
     found
 }
 
-/// The table as a document.
+/// The document docs/fields.md.
 #[must_use]
 pub fn markdown() -> String {
     let mut text = HEAD.to_owned();
@@ -182,14 +190,14 @@ mod tests {
     fn the_document_is_the_table() {
         let path = format!("{}/../docs/fields.md", env!("CARGO_MANIFEST_DIR"));
         let document = std::fs::read_to_string(path).expect("docs/fields.md");
-        assert_eq!(document, markdown(), "write it anew: acceptd events --fields > docs/fields.md");
+        assert_eq!(document, markdown(), "regenerate it: acceptd events --fields > docs/fields.md");
     }
 
     #[test]
     fn every_attribute_of_an_accept_has_a_row_with_a_cell_for_every_case() {
         let accept = names::EVENTS.iter().find(|event| event.name == names::EVENT_ACCEPTD_SOCKET_ACCEPT);
         for attribute in accept.expect("the accept").attributes {
-            // Only sent for backends that lose the event's name.
+            // This attribute is sent only for backends that drop the event's name.
             let key = attribute.key;
             if key != names::OTEL_EVENT_NAME {
                 assert!(TABLE.iter().any(|(name, ..)| *name == key), "{key}");

@@ -1,15 +1,18 @@
-//! The trace of a connection: its parts at the accept, the whole when it ends. All times are by the anchor of the accept, so that
-//! parts stay within the whole, whatever the clock did meanwhile.
+//! Makes the spans of a connection's trace: the child spans (handshake, queue) at the accept, the root span
+//! at the close.
+//!
+//! All times use the clock anchor that the programs stored at the accept, so that child spans stay within the
+//! root span even when the wall clock is stepped in between.
 
-use acceptd_common::{Call, Closed, InetAccept, Trace, UnixAccept, UnixName, sample};
+use acceptd_common::{AcceptCall, ConnectionClosed, InetAccept, TraceDecision, UnixAccept, UnixName, sample};
 use acceptd_otlp::{
     Attribute, Endpoint, Span, SpanKind, Threshold, Transport, Value, errno, names, network_type,
 };
 
-use super::{Context, endpoint, non_zero, peer, transport, unix_endpoint};
-use crate::{
-    mapping::ids::{Connection, Role},
-    pipeline::spans::Look,
+use super::{
+    RecordContext,
+    endpoint::{endpoint, non_zero, transport, unix_endpoint, visible_peer},
+    ids::{SpanRole, TraceName},
 };
 
 // include/net/tcp_states.h
@@ -25,101 +28,124 @@ const CLOSING: u8 = 11;
 const EPIPE: u32 = 32;
 const ECONNRESET: u32 = 104;
 
-/// The two ends of a connection.
+/// How spans are written: settings that the configuration has and samples do not.
 #[derive(Debug, Clone, Copy)]
-struct Ends<'a> {
+pub struct SpanStyle {
+    /// The kind of the root span (`traces.connection_kind`).
+    pub connection_kind: SpanKind,
+}
+
+/// The two endpoints of a connection.
+#[derive(Debug, Clone, Copy)]
+struct Endpoints<'a> {
     transport: Transport,
     local: Option<Endpoint<'a>>,
     peer: Option<Endpoint<'a>>,
 }
 
-impl<'a> Ends<'a> {
-    fn of_inet(socket: &sample::Connection, context: Context<'_>) -> Self {
+impl<'a> Endpoints<'a> {
+    fn from_inet(socket: &sample::Connection, context: RecordContext<'_>) -> Self {
         Self {
             transport: transport(socket.family, socket.protocol),
             local: endpoint(socket.family, socket.local_addr, socket.local_port).0,
-            peer: peer(endpoint(socket.family, socket.peer_addr, socket.peer_port).0, context.peers),
+            peer: visible_peer(endpoint(socket.family, socket.peer_addr, socket.peer_port).0, context.peers),
         }
     }
 
-    fn of_unix(local: &'a UnixName, name: &'a UnixName, context: Context<'_>) -> Self {
+    fn from_unix(local: &'a UnixName, peer: &'a UnixName, context: RecordContext<'_>) -> Self {
         Self {
             transport: Transport::Unix,
             local: unix_endpoint(local),
-            peer: peer(unix_endpoint(name), context.peers),
+            peer: visible_peer(unix_endpoint(peer), context.peers),
         }
     }
 }
 
-/// Times between which a part was, nanoseconds on `CLOCK_BOOTTIME`.
+/// Start and end of a span, nanoseconds on `CLOCK_BOOTTIME`.
 type Interval = (u64, u64);
 
-/// The parts of a connection's trace that are over with its accept; none when it has no trace.
+/// The handshake span and the queue span of an accepted internet connection; `None` for each that is unknown,
+/// and for both if the connection is not traced.
 #[must_use]
-pub fn parts_of_inet<'a>(sample: &InetAccept, look: Look, context: Context<'_>) -> [Option<Span<'a>>; 2] {
+pub(crate) fn inet_accept_spans<'a>(
+    sample: &InetAccept,
+    style: SpanStyle,
+    context: RecordContext<'_>,
+) -> [Option<Span<'a>>; 2] {
     let InetAccept { header, call, socket, handshake, trace, .. } = sample;
-    let Some(queue) = queued(header.boot_ns, call, trace) else { return [None, None] };
-    let ends = Ends::of_inet(socket, context);
-    let part = |role, interval| part(role, interval, trace, socket.cookie, ends, look, context);
-    let shook = (handshake.is_known != 0).then_some(handshake.time_ns).and_then(non_zero);
-    let shook = shook.map(|time_ns| {
-        let mut span = part(Role::Handshake, (queue.0.saturating_sub(time_ns), queue.0));
+    let Some(queue) = queue_interval(header.boot_ns, call, trace) else { return [None, None] };
+    let endpoints = Endpoints::from_inet(socket, context);
+    let child = |role, interval| child_span(role, interval, trace, socket.cookie, endpoints, style, context);
+    let duration = (handshake.is_known != 0).then_some(handshake.time_ns).and_then(non_zero);
+    let handshake_span = duration.map(|time_ns| {
+        let mut span = child(SpanRole::Handshake, (queue.0.saturating_sub(time_ns), queue.0));
         span.add(Attribute::HandshakeTime, Some(Value::Int(time_ns)));
         span.add(Attribute::RoundTripTime, non_zero(handshake.rtt_ns).map(Value::Int));
         span.add(Attribute::SynackRetransmits, Some(Value::Int(u64::from(handshake.synack_retransmits))));
         span
     });
-    [shook, Some(waited(part(Role::Queue, queue), call))]
+    [handshake_span, Some(with_queue_time(child(SpanRole::Queue, queue), call))]
 }
 
-/// Likewise of a UNIX socket, which has no handshake.
+/// The queue span of an accepted UNIX connection, which has no handshake; `None` if the connection is not
+/// traced or its queue time is unknown.
 #[must_use]
-pub fn part_of_unix<'a>(sample: &'a UnixAccept, look: Look, context: Context<'_>) -> Option<Span<'a>> {
-    let UnixAccept { header, call, cookie, local, peer: name, trace, .. } = sample;
-    let queue = queued(header.boot_ns, call, trace)?;
-    let ends = Ends::of_unix(local, name, context);
-    Some(waited(part(Role::Queue, queue, trace, *cookie, ends, look, context), call))
+pub(crate) fn unix_accept_span<'a>(
+    sample: &'a UnixAccept,
+    style: SpanStyle,
+    context: RecordContext<'_>,
+) -> Option<Span<'a>> {
+    let UnixAccept { header, call, cookie, local, peer, trace, .. } = sample;
+    let queue = queue_interval(header.boot_ns, call, trace)?;
+    let endpoints = Endpoints::from_unix(local, peer, context);
+    Some(with_queue_time(child_span(SpanRole::Queue, queue, trace, *cookie, endpoints, style, context), call))
 }
 
-/// When the connection was in the queue, if it has a trace and that is known.
-fn queued(accepted_ns: u64, call: &Call, trace: &Trace) -> Option<Interval> {
-    let is_known = trace.flags & Trace::SAMPLED != 0 && call.flags & Call::HAS_QUEUE_TIME != 0;
+/// When the connection was in the accept queue; `None` if it is not traced or its queue time is unknown.
+fn queue_interval(accepted_ns: u64, call: &AcceptCall, trace: &TraceDecision) -> Option<Interval> {
+    let is_known = trace.flags & TraceDecision::SAMPLED != 0 && call.flags & AcceptCall::HAS_QUEUE_TIME != 0;
     is_known.then(|| (accepted_ns.saturating_sub(call.queue_ns), accepted_ns))
 }
 
-fn waited<'a>(mut span: Span<'a>, call: &Call) -> Span<'a> {
+fn with_queue_time<'a>(mut span: Span<'a>, call: &AcceptCall) -> Span<'a> {
     span.add(Attribute::QueueTime, Some(Value::Int(call.queue_ns)));
     span
 }
 
-fn part<'a>(
-    role: Role,
+/// A child of the connection's root span.
+fn child_span<'a>(
+    role: SpanRole,
     interval: Interval,
-    trace: &Trace,
+    trace: &TraceDecision,
     cookie: u64,
-    ends: Ends<'a>,
-    look: Look,
-    context: Context<'_>,
+    endpoints: Endpoints<'a>,
+    style: SpanStyle,
+    context: RecordContext<'_>,
 ) -> Span<'a> {
-    let (_, parent) = context.ids.trace(Connection::Cookie(cookie), Role::Connection);
+    let (_, parent) = context.ids.trace_and_span_id(TraceName::Cookie(cookie), SpanRole::Connection);
     Span {
         parent: Some(parent),
         kind: SpanKind::Internal,
-        ..span(role, interval, trace, cookie, ends, look, context)
+        ..span(role, interval, trace, cookie, endpoints, style, context)
     }
 }
 
-/// A connection that ended.
+/// The root span of a connection that closed.
 #[must_use]
-pub fn connection<'a>(sample: &'a Closed, look: Look, context: Context<'_>) -> Span<'a> {
-    let Closed { header, open, socket, local, peer: name, .. } = sample;
-    let ends = match transport(socket.family, socket.protocol) {
-        Transport::Unix => Ends::of_unix(local, name, context),
-        _ => Ends::of_inet(socket, context),
+pub(crate) fn connection_span<'a>(
+    sample: &'a ConnectionClosed,
+    style: SpanStyle,
+    context: RecordContext<'_>,
+) -> Span<'a> {
+    let ConnectionClosed { header, traced, socket, local, peer, .. } = sample;
+    let endpoints = match transport(socket.family, socket.protocol) {
+        Transport::Unix => Endpoints::from_unix(local, peer, context),
+        _ => Endpoints::from_inet(socket, context),
     };
-    let interval = (open.began_ns, header.boot_ns);
-    let mut span = span(Role::Connection, interval, &open.trace, socket.cookie, ends, look, context);
-    if sample.flags & Closed::HAS_TCP != 0 {
+    let interval = (traced.began_ns, header.boot_ns);
+    let mut span =
+        span(SpanRole::Connection, interval, &traced.trace, socket.cookie, endpoints, style, context);
+    if sample.flags & ConnectionClosed::HAS_TCP != 0 {
         span.add(Attribute::BytesReceived, Some(Value::Int(sample.received)));
         span.add(Attribute::BytesSent, Some(Value::Int(sample.sent)));
         span.add(Attribute::Retransmits, Some(Value::Int(u64::from(sample.retransmits))));
@@ -132,10 +158,11 @@ pub fn connection<'a>(sample: &'a Closed, look: Look, context: Context<'_>) -> S
     span
 }
 
-/// Who ended a TCP connection that was in this state when it closed, with this error. An end by a timer was nobody's.
+/// Which end closed a TCP connection first, from its state and error at the close. `None` if a timer closed
+/// it, or if the state does not show it.
 fn closed_by(old_state: u8, error: u32) -> Option<&'static str> {
     match (error, old_state) {
-        // Whoever was first, however the other one answered.
+        // In these states the local end sent its FIN before it received the peer's.
         (0 | ECONNRESET | EPIPE, FIN_WAIT1 | FIN_WAIT2 | TIME_WAIT | CLOSING) => Some("local"),
         (0 | ECONNRESET | EPIPE, CLOSE_WAIT | LAST_ACK) | (ECONNRESET | EPIPE, _) => Some("peer"),
         (0, ESTABLISHED) => Some("local"),
@@ -143,48 +170,50 @@ fn closed_by(old_state: u8, error: u32) -> Option<&'static str> {
     }
 }
 
+/// A span with everything that all spans of a trace share.
 fn span<'a>(
-    role: Role,
+    role: SpanRole,
     (start, end): Interval,
-    trace: &Trace,
+    trace: &TraceDecision,
     cookie: u64,
-    ends: Ends<'a>,
-    look: Look,
-    context: Context<'_>,
+    endpoints: Endpoints<'a>,
+    style: SpanStyle,
+    context: RecordContext<'_>,
 ) -> Span<'a> {
-    let (trace_id, span_id) = context.ids.trace(Connection::Cookie(cookie), role);
+    let (trace_id, span_id) = context.ids.trace_and_span_id(TraceName::Cookie(cookie), role);
     let time = |boot_ns: u64| match trace.anchor_ns {
         0 => context.clock.unix_nanos(boot_ns),
         anchor => anchor.saturating_add(boot_ns),
     };
-    let by_ratio = trace.flags & Trace::BY_RATIO != 0;
+    let by_ratio = trace.flags & TraceDecision::BY_RATIO != 0;
     let mut span = Span {
         trace_id,
         span_id,
         parent: None,
         name: match role {
-            Role::Connection => names::SPAN_SOCKET_CONNECTION,
-            Role::Handshake => names::SPAN_TCP_HANDSHAKE,
-            Role::Queue => names::SPAN_ACCEPT_QUEUE,
+            SpanRole::Connection => names::SPAN_SOCKET_CONNECTION,
+            SpanRole::Handshake => names::SPAN_TCP_HANDSHAKE,
+            SpanRole::Queue => names::SPAN_ACCEPT_QUEUE,
         },
-        kind: look.connection_kind,
+        kind: style.connection_kind,
         start_unix_nano: time(start),
         end_unix_nano: time(end),
         threshold: by_ratio.then_some(Threshold(trace.threshold)),
         failed: false,
         attributes: Vec::with_capacity(20),
     };
-    describe(&mut span, ends);
+    add_endpoints(&mut span, endpoints);
     span.add(Attribute::SocketCookie, Some(Value::Id(cookie)));
     span.add(Attribute::SamplingReason, (!by_ratio).then_some(Value::Text("slow")));
-    for (flag, attribute) in [(Trace::PREEXISTING, Attribute::Preexisting), (Trace::MPTCP, Attribute::Mptcp)]
+    for (flag, attribute) in
+        [(TraceDecision::PREEXISTING, Attribute::Preexisting), (TraceDecision::MPTCP, Attribute::Mptcp)]
     {
         span.add(attribute, (trace.flags & flag != 0).then_some(Value::Flag(true)));
     }
     span
 }
 
-fn describe<'a>(span: &mut Span<'a>, Ends { transport, local, peer }: Ends<'a>) {
+fn add_endpoints<'a>(span: &mut Span<'a>, Endpoints { transport, local, peer }: Endpoints<'a>) {
     span.add(Attribute::Transport, Some(Value::Text(transport.as_str())));
     let network = local.as_ref().and_then(network_type);
     span.add(Attribute::NetworkType, network.map(|network| Value::Text(network.as_str())));

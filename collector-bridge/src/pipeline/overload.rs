@@ -1,100 +1,108 @@
-//! Fewer records under load: beyond `overload.max_records_per_second`, each busy listener has one record for several accepts,
-//! which says for how many it stands. Quiet listeners keep theirs. Pure: time is the samples' own.
+//! Samples accepts under load: beyond `overload.max_records_per_second`, each busy listener has one record
+//! for several accepts, which says how many it represents. Quiet listeners keep all of their records. No I/O:
+//! time is that of the samples.
 
 use foldhash::{HashMap, HashMapExt as _};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Shortest window that a rate is taken from.
-const SHORTEST_NS: u64 = 1_000_000;
+const SHORTEST_WINDOW_NS: u64 = 1_000_000;
 
-/// Listeners with a share of their own; the others have one together.
+/// Most listeners with a share of their own; all others have one share together.
 const LISTENERS: usize = 4096;
 
 /// Windows without an accept after which a listener counts as gone.
-const IDLE: u32 = 60;
+const IDLE_WINDOWS: u32 = 60;
 
-/// The listener of those.
+/// The key of the share that all listeners beyond [`LISTENERS`] have together, and accepts of an unknown
+/// listener.
 const OTHERS: u64 = 0;
 
-/// Decides which accepts are records.
+/// Decides which accepts become records.
 #[derive(Debug)]
-pub struct Overload {
-    /// Records a second.
+pub(super) struct Overload {
+    /// Most records a second.
     budget: u64,
-    began_ns: u64,
-    /// Since when the shares are counted.
-    counted_ns: u64,
-    /// Accepts in this window, and records of them.
+    /// When the window began, nanoseconds on `CLOCK_BOOTTIME`.
+    window_began_ns: u64,
+    /// When the shares of this window began to count, nanoseconds on `CLOCK_BOOTTIME`.
+    counted_since_ns: u64,
+    /// Accepts in this window.
     accepts: u64,
+    /// Records in this window.
     records: u64,
-    /// Whether some listener is thinned, or was and has accepts that no record stands for yet.
-    thins: bool,
+    /// Whether some listener is sampled, or was and has accepts that no record represents yet.
+    is_sampling: bool,
     shares: HashMap<u64, Share>,
 }
 
-/// One listener's part.
+/// One listener's share of the budget.
 #[derive(Debug)]
 struct Share {
     /// Accepts in this window.
     accepts: u64,
-    /// One of so many is a record.
+    /// One accept of so many becomes a record.
     every: u64,
     /// Accepts since the last record.
     waiting: u64,
-    /// Windows without an accept.
-    idle: u32,
+    /// Windows in a row without an accept.
+    idle_windows: u32,
 }
 
 impl Default for Share {
     fn default() -> Self {
-        Self { accepts: 0, every: 1, waiting: 0, idle: 0 }
+        Self { accepts: 0, every: 1, waiting: 0, idle_windows: 0 }
     }
 }
 
 impl Overload {
-    /// Lets `budget` records a second pass.
+    /// Samples once there are more than `budget` records a second.
     #[must_use]
-    pub fn new(budget: u64) -> Self {
+    pub(super) fn new(budget: u64) -> Self {
         Self {
             budget,
-            began_ns: 0,
-            counted_ns: 0,
+            window_began_ns: 0,
+            counted_since_ns: 0,
             accepts: 0,
             records: 0,
-            thins: false,
+            is_sampling: false,
             shares: HashMap::new(),
         }
     }
 
-    /// Another budget, from the next window on.
-    pub fn limit(&mut self, budget: u64) {
+    /// Changes the budget, from the next window on.
+    pub(super) fn set_budget(&mut self, budget: u64) {
         self.budget = budget;
     }
 
-    /// Whether an accept on `listener` (its inode; 0 when it is not known) at `boot_ns` is a record, and for how many accepts it
-    /// stands then, itself among them. Nothing: it is one of those that the next record stands for.
-    pub fn admit(&mut self, listener: u64, boot_ns: u64) -> Option<u64> {
-        // Samples of several CPUs are not quite in order.
-        if boot_ns.saturating_sub(self.began_ns) >= SECOND_NS {
+    /// Decides on an accept on `listener` (the inode; 0 if it is unknown) at `boot_ns`. Returns how many
+    /// accepts its record represents, itself included; `None` if there is no record, because the listener's
+    /// next record represents the accept.
+    pub(super) fn admit(&mut self, listener: u64, boot_ns: u64) -> Option<u64> {
+        // Saturating: samples of different CPUs are not quite in order.
+        if boot_ns.saturating_sub(self.window_began_ns) >= SECOND_NS {
             self.next_window(boot_ns);
         }
         self.accepts += 1;
-        // The way of almost every host: nothing is thinned, and not half of what may be is there.
-        if !self.thins && self.accepts <= self.budget / 2 {
+        // The fast path of almost every host: no listener is sampled, and less than half of the budget is
+        // used.
+        if !self.is_sampling && self.accepts <= self.budget / 2 {
             self.records += 1;
-            self.counted_ns = boot_ns;
+            self.counted_since_ns = boot_ns;
             return Some(1);
         }
-        let stands_for = self.share(listener)?;
+        let represents = self.count(listener)?;
         self.records += 1;
         if self.records >= self.budget {
             self.next_window(boot_ns);
         }
-        Some(stands_for)
+        Some(represents)
     }
 
-    fn share(&mut self, listener: u64) -> Option<u64> {
+    /// Counts an accept in the listener's share. Returns how many accepts its record represents, if it has
+    /// one.
+    fn count(&mut self, listener: u64) -> Option<u64> {
         let is_full = self.shares.len() >= LISTENERS && !self.shares.contains_key(&listener);
         let share = self.shares.entry(if is_full { OTHERS } else { listener }).or_default();
         share.accepts += 1;
@@ -102,42 +110,43 @@ impl Overload {
         (share.waiting >= share.every).then(|| std::mem::take(&mut share.waiting))
     }
 
-    /// Shares out the next window by the rates of this one.
+    /// Begins the next window: divides the budget by the rates of this one.
     fn next_window(&mut self, boot_ns: u64) {
-        let passed_ns = boot_ns.saturating_sub(self.counted_ns);
+        let passed_ns = boot_ns.saturating_sub(self.counted_since_ns);
         let rate = |accepts: u64| {
             let per_second =
-                u128::from(accepts) * u128::from(SECOND_NS) / u128::from(passed_ns.max(SHORTEST_NS));
+                u128::from(accepts) * u128::from(SECOND_NS) / u128::from(passed_ns.max(SHORTEST_WINDOW_NS));
             u64::try_from(per_second).unwrap_or(u64::MAX)
         };
-        let level = level(self.shares.values().map(|share| rate(share.accepts)).collect(), self.budget);
-        self.thins = false;
+        let rates = self.shares.values().map(|share| rate(share.accepts)).collect();
+        let fair_rate = fair_rate(rates, self.budget);
+        self.is_sampling = false;
         self.shares.retain(|_, share| {
-            share.every = level.map_or(1, |level| rate(share.accepts).div_ceil(level).max(1));
-            share.idle = if share.accepts == 0 { share.idle + 1 } else { 0 };
+            share.every = fair_rate.map_or(1, |fair| rate(share.accepts).div_ceil(fair).max(1));
+            share.idle_windows = if share.accepts == 0 { share.idle_windows + 1 } else { 0 };
             share.accepts = 0;
-            // A listener that is gone will have no record to stand for its last accepts.
-            let is_kept = share.every > 1 || share.waiting > 0 && share.idle < IDLE;
-            self.thins |= is_kept;
+            // A listener that is gone makes no further record: the accepts that wait for one are given up.
+            let is_kept = share.every > 1 || share.waiting > 0 && share.idle_windows < IDLE_WINDOWS;
+            self.is_sampling |= is_kept;
             is_kept
         });
-        (self.began_ns, self.counted_ns) = (boot_ns, boot_ns);
+        (self.window_began_ns, self.counted_since_ns) = (boot_ns, boot_ns);
         (self.accepts, self.records) = (0, 0);
     }
 }
 
-/// The rate up to which each listener keeps all of its records, so that together they have `budget`; nothing when they have no
-/// more than that anyway.
-fn level(mut rates: Vec<u64>, budget: u64) -> Option<u64> {
+/// The rate up to which a listener keeps all of its records, chosen so that all listeners together use up
+/// `budget` (max-min fairness); `None` if the sum of the rates does not exceed the budget.
+fn fair_rate(mut rates: Vec<u64>, budget: u64) -> Option<u64> {
     rates.sort_unstable();
-    let mut left = budget;
+    let mut remaining = budget;
     let mut listeners = rates.len() as u64;
     for rate in rates {
-        let fair = left / listeners;
+        let fair = remaining / listeners;
         if rate > fair {
             return Some(fair.max(1));
         }
-        left -= rate;
+        remaining -= rate;
         listeners -= 1;
     }
     None
@@ -149,7 +158,8 @@ mod tests {
 
     use super::*;
 
-    /// Accepts of each listener at an even rate for so many seconds: what became records, as (second, listener, stands for).
+    /// Accepts of each listener at an even rate for so many seconds. Returns the records, as (second,
+    /// listener, represents).
     fn run(overload: &mut Overload, rates: &[u64], seconds: u64) -> Vec<(u64, usize, u64)> {
         let mut times: Vec<(u64, usize)> = rates
             .iter()
@@ -161,13 +171,13 @@ mod tests {
         times.sort_unstable();
         let start = 77 * SECOND_NS;
         let admit = |(at, listener): (u64, usize)| {
-            let stands_for = overload.admit(listener as u64 + 1, start + at)?;
-            Some((at / SECOND_NS, listener, stands_for))
+            let represents = overload.admit(listener as u64 + 1, start + at)?;
+            Some((at / SECOND_NS, listener, represents))
         };
         times.into_iter().filter_map(admit).collect()
     }
 
-    fn of(records: &[(u64, usize, u64)], second: u64, listener: usize) -> usize {
+    fn count(records: &[(u64, usize, u64)], second: u64, listener: usize) -> usize {
         records.iter().filter(|record| (record.0, record.1) == (second, listener)).count()
     }
 
@@ -179,12 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn the_busy_are_thinned_and_the_quiet_are_not() {
+    fn busy_listeners_are_sampled_and_quiet_ones_are_not() {
         let records = run(&mut Overload::new(1000), &[9000, 100, 3], 6);
-        // In the first second the rates are not known yet.
+        // In the first second the rates are unknown.
         for second in 1..6 {
-            assert_eq!((of(&records, second, 1), of(&records, second, 2)), (100, 3), "second {second}");
-            let busy = of(&records, second, 0);
+            assert_eq!((count(&records, second, 1), count(&records, second, 2)), (100, 3), "second {second}");
+            let busy = count(&records, second, 0);
             assert!((500..=900).contains(&busy), "second {second}: {busy}");
         }
         assert!((0..6).all(|second| records.iter().filter(|record| record.0 == second).count() <= 2000));
@@ -195,9 +205,9 @@ mod tests {
         let records = run(&mut Overload::new(1000), &[1500], 8);
         for second in 2..8 {
             assert!(
-                (500..=1001).contains(&of(&records, second, 0)),
+                (500..=1001).contains(&count(&records, second, 0)),
                 "second {second}: {}",
-                of(&records, second, 0)
+                count(&records, second, 0)
             );
         }
     }
@@ -207,20 +217,20 @@ mod tests {
         let mut overload = Overload::new(1000);
         let _ = run(&mut overload, &[9000], 3);
         let later = |number: u64| overload.admit(1, 90 * SECOND_NS + number * SECOND_NS / 100);
-        let stands_for: Vec<_> = (0..300).map(later).collect();
-        assert!(stands_for[100..].iter().all(|record| *record == Some(1)), "{stands_for:?}");
-        assert!(!overload.thins && overload.shares.is_empty(), "nothing is left of it");
+        let represents: Vec<_> = (0..300).map(later).collect();
+        assert!(represents[100..].iter().all(|record| *record == Some(1)), "{represents:?}");
+        assert!(!overload.is_sampling && overload.shares.is_empty(), "no share is kept");
     }
 
     #[test]
-    fn what_was_left_of_the_load_is_told_by_the_next_record() {
+    fn the_next_record_represents_what_waited_since_the_load() {
         let mut overload = Overload::new(1000);
-        let told: u64 = run(&mut overload, &[9000], 3).iter().map(|record| record.2).sum();
-        let left = 27_000 - told;
-        assert!(left > 0, "it has to be of use");
-        // The window after the load still has its rate.
+        let represented: u64 = run(&mut overload, &[9000], 3).iter().map(|record| record.2).sum();
+        let waiting = 27_000 - represented;
+        assert!(waiting > 0, "the test needs accepts that wait");
+        // The window after the load is still sampled by the rate of the load.
         let _ = overload.admit(7, 82 * SECOND_NS);
-        assert_eq!(overload.admit(1, 84 * SECOND_NS), Some(left + 1));
+        assert_eq!(overload.admit(1, 84 * SECOND_NS), Some(waiting + 1));
     }
 
     #[test]
@@ -230,20 +240,20 @@ mod tests {
         for second in 81..150 {
             let _ = overload.admit(7, second * SECOND_NS);
         }
-        assert!(overload.shares.is_empty() && !overload.thins);
+        assert!(overload.shares.is_empty() && !overload.is_sampling);
     }
 
     #[test]
-    fn the_level_is_where_the_budget_is_used_up() {
-        assert_eq!(level(vec![], 10), None);
-        assert_eq!(level(vec![3, 7], 10), None);
-        assert_eq!(level(vec![100, 3], 10), Some(7));
-        assert_eq!(level(vec![100, 200], 10), Some(5));
-        assert_eq!(level(vec![5; 100], 10), Some(1), "each has at least one");
+    fn at_the_fair_rate_the_budget_is_used_up() {
+        assert_eq!(fair_rate(vec![], 10), None);
+        assert_eq!(fair_rate(vec![3, 7], 10), None);
+        assert_eq!(fair_rate(vec![100, 3], 10), Some(7));
+        assert_eq!(fair_rate(vec![100, 200], 10), Some(5));
+        assert_eq!(fair_rate(vec![5; 100], 10), Some(1), "each has at least one");
     }
 
     #[test]
-    fn listeners_without_number_are_bounded() {
+    fn the_number_of_shares_is_bounded() {
         let mut overload = Overload::new(10);
         for listener in 0..100_000 {
             let _ = overload.admit(listener, SECOND_NS + listener);
@@ -252,20 +262,20 @@ mod tests {
     }
 
     proptest! {
-        /// What the records stand for is what was accepted, but for what still waits.
+        /// The records represent every accept but those that still wait for a record.
         #[test]
-        fn nothing_is_counted_twice_or_not_at_all(
+        fn every_accept_is_counted_exactly_once(
             accepts in proptest::collection::vec((0_u64..5, 0_u64..5_000_000), 1..5000),
             budget in 1_u64..500,
         ) {
             let mut overload = Overload::new(budget);
-            let (mut now, mut told) = (SECOND_NS, 0);
+            let (mut now, mut represented) = (SECOND_NS, 0);
             for (listener, pause) in &accepts {
                 now += pause;
-                told += overload.admit(*listener, now).unwrap_or_default();
+                represented += overload.admit(*listener, now).unwrap_or_default();
             }
             let waiting: u64 = overload.shares.values().map(|share| share.waiting).sum();
-            prop_assert_eq!(told + waiting, accepts.len() as u64);
+            prop_assert_eq!(represented + waiting, accepts.len() as u64);
         }
     }
 }

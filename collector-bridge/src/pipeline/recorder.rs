@@ -1,192 +1,145 @@
-//! From samples to batches: whose it is, what it is called, and whether it is a record at all.
+//! From a sample to what becomes of it: decodes each sample and dispatches it to the listeners, the spans and
+//! the records.
 
-mod looks;
-mod own;
+mod agent;
+mod failures;
+mod listeners;
+mod stamp;
+mod writer;
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use acceptd_common::{
-    Abandoned, Call, Closed, FailureKey, Header, InetAccept, Listener, SocketCall, Task, UnixAccept,
+    AcceptCall, ConnectionClosed, ConnectionStats, FailureKey, FailureStats, Header, InetAccept, Listener,
+    ListenerState, SocketCall, UnixAccept,
 };
-use acceptd_otlp::{
-    Accept, BatchBuilder, BatchLimits, Event, Profile, Push, Span, encode_accept, encode_event,
-};
-use foldhash::{HashMap, HashMapExt as _};
+use acceptd_otlp::Signal;
+use agent::AgentReporter;
+pub use listeners::ListenerMonitor;
+use stamp::Stamp;
+use writer::{RecordWriter, SpanBatcher};
 
 use crate::{
-    accounting::{gaps::Gaps, ledger::DrainCounts},
-    bpf::{decode, filter::Filter},
-    clock::{
-        Clock, {self},
+    accounting::{
+        gaps::LossTotal,
+        ledger::{CaptureLedger, DrainCounts},
     },
-    config::{Events, PeerAddress},
-    identity::{Identities, Identity, PATIENCE},
-    listener::{series::AllSeries, table::Listeners},
+    bpf::{
+        CaptureMode,
+        decode::{Sample, decode},
+    },
+    config::EventsSection,
+    identity::Identities,
+    listener::series::Series,
     mapping::{
-        Context,
+        accept,
         ids::Ids,
-        listener::Owner,
-        {self},
+        socket_call,
+        span::{self, SpanStyle},
     },
     pipeline::{
+        batcher::Batcher,
         outputs::{ConsoleCounts, Outputs},
         overload::Overload,
-        spans::{Look, Spans},
+        settings::ReloadableSettings,
     },
 };
 
-/// How a recorder is made.
-pub struct Parts {
-    /// Resources.
+/// The parts of a recorder.
+pub struct RecorderDeps {
+    /// Finds the process behind a sample, and its Resource.
     pub identities: Identities,
-    /// Ids.
+    /// Makes the ids of records and traces.
     pub ids: Ids,
-    /// Which attributes.
-    pub profile: Profile,
-    /// What is told of peers.
-    pub peers: PeerAddress,
-    /// Which events.
-    pub events: Events,
-    /// What is recorded at all.
-    pub filter: Filter,
-    /// Gathers records.
-    pub builder: BatchBuilder,
-    /// How long a record waits for others.
-    pub timeout: Duration,
-    /// Where batches go.
+    /// Where log records go.
     pub outputs: Outputs,
-    /// The listeners that are known.
-    pub listeners: Listeners,
-    /// What is sent of accepts under load.
-    pub overload: Overload,
-    /// The traces of connections, if they are sent.
-    pub spans: Option<Spans>,
-    /// What is counted of listeners.
-    pub series: AllSeries,
+    /// Where spans go; `None` if no spans are sent.
+    pub spans: Option<SpanOutput>,
+    /// Follows the listeners.
+    pub listeners: ListenerMonitor,
+    /// How records are made and batched.
+    pub settings: ReloadableSettings,
 }
 
-/// What can be changed while it runs.
-#[derive(Debug)]
-pub struct Live {
-    /// Which attributes.
-    pub profile: Profile,
-    /// What is told of peers.
-    pub peers: PeerAddress,
-    /// Which events.
-    pub events: Events,
-    /// When a batch is full.
-    pub limits: BatchLimits,
-    /// How long a record waits for others.
-    pub timeout: Duration,
-    /// Most records of accepts a second.
-    pub max_records_per_second: u64,
-    /// How long the oldest connection waits where a listener is stalled.
-    pub stalled_after: Duration,
+/// Where spans go and how they are written.
+pub struct SpanOutput {
+    /// How they are written.
+    pub style: SpanStyle,
+    /// Where they go.
+    pub outputs: Outputs,
 }
 
-/// Turns samples into batches.
+/// Turns samples into batches of records and spans.
 pub struct Recorder {
-    parts: Parts,
-    clock: Clock,
-    observed_unix_ns: u64,
-    /// When the burst began.
-    now: Instant,
-    /// When the oldest record of the batch was added.
-    oldest: Option<Instant>,
-    /// Failures that were told, and for how many looks there was no new one.
-    failures: HashMap<FailureKey, (u64, u32)>,
-    looked_boot_ns: u64,
-    /// Number of the next record that is made here and not in the kernel.
-    next_own: u64,
-    gaps: Gaps,
-    /// Listeners that have counts in the kernel, and were not known at the last look.
-    unknown: HashSet<u64>,
-    started: Instant,
+    writer: RecordWriter,
+    listeners: ListenerMonitor,
+    overload: Overload,
+    agent: AgentReporter,
+    events: EventsSection,
+    /// The recorder's own counts; its collaborators count the rest.
     counts: DrainCounts,
 }
 
 impl Recorder {
-    /// A recorder that hands on a batch when its builder is full or its oldest record has waited long enough.
+    /// A recorder that hands on a batch when the batch is full or its oldest record has waited for the
+    /// timeout.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(deps: RecorderDeps) -> Self {
+        let RecorderDeps { identities, ids, outputs, spans, listeners, settings } = deps;
+        let ReloadableSettings { attributes, peers, events, limits, timeout, max_records_per_second, .. } =
+            settings;
+        let spans = spans.map(|SpanOutput { style, outputs }| SpanBatcher {
+            style,
+            batcher: Batcher::new(Signal::Traces, limits, outputs),
+        });
         Self {
-            parts,
-            clock: Clock::new(),
-            observed_unix_ns: clock::now_unix_nanos(),
-            now: Instant::now(),
-            oldest: None,
-            failures: HashMap::new(),
-            looked_boot_ns: clock::now_boot_nanos(),
-            next_own: 0,
-            gaps: Gaps::default(),
-            unknown: HashSet::new(),
-            started: Instant::now(),
+            writer: RecordWriter {
+                identities,
+                stamp: Stamp::new(ids, peers),
+                attributes,
+                timeout,
+                logs: Batcher::new(Signal::Logs, limits, outputs),
+                spans,
+            },
+            listeners,
+            overload: Overload::new(max_records_per_second),
+            agent: AgentReporter::new(),
+            events,
             counts: DrainCounts::default(),
         }
     }
 
-    /// Changes what can be changed, from the next record on.
-    pub fn change(&mut self, live: Live) {
-        let Live { profile, peers, events, limits, timeout, max_records_per_second, stalled_after } = live;
-        // By the old limits.
+    /// Takes over new settings, from the next record on. Hands on the records gathered under the old ones
+    /// first.
+    pub(crate) fn change_settings(&mut self, settings: ReloadableSettings) {
+        let ReloadableSettings {
+            attributes,
+            peers,
+            events,
+            limits,
+            timeout,
+            max_records_per_second,
+            stalled_after,
+        } = settings;
         self.flush();
-        self.parts.builder.limit(limits);
-        if let Some(spans) = &mut self.parts.spans {
-            spans.limit(limits);
-        }
-        (self.parts.profile, self.parts.events, self.parts.timeout) = (profile, events, timeout);
-        self.parts.peers = peers;
-        self.parts.overload.limit(max_records_per_second);
-        self.parts.listeners.stalled_after(stalled_after);
+        self.writer.set_limits(limits);
+        (self.writer.attributes, self.writer.timeout) = (attributes, timeout);
+        self.writer.stamp.set_peers(peers);
+        self.events = events;
+        self.overload.set_budget(max_records_per_second);
+        self.listeners.set_stalled_after(stalled_after);
     }
 
-    /// Nanoseconds since the Unix epoch at which `CLOCK_BOOTTIME` was 0, as it is known now.
-    #[must_use]
-    pub fn anchor(&self) -> u64 {
-        self.clock.boot_time_unix_nanos()
-    }
-
-    /// What was counted so far.
-    #[must_use]
-    pub fn counts(&self) -> DrainCounts {
-        let (spans, spans_too_large) = self.parts.spans.as_ref().map(Spans::counts).unwrap_or_default();
-        DrainCounts { listeners_beyond: self.parts.listeners.beyond(), spans, spans_too_large, ..self.counts }
-    }
-
-    /// What the console printed, if there is one.
-    #[must_use]
-    pub fn console_counts(&self) -> Option<ConsoleCounts> {
-        self.parts.outputs.console_counts()
-    }
-
-    /// Looks at the clocks: once for many samples, so that their time of observation is that of the burst.
+    /// Reads the clocks, once for many samples: they share the time of their observation.
     pub fn begin_burst(&mut self) {
-        self.clock.refresh();
-        self.observed_unix_ns = clock::now_unix_nanos();
-        self.now = Instant::now();
-        self.complete();
+        self.writer.begin_burst();
     }
 
-    /// Gives the batch under construction what is known of its processes by now.
-    fn complete(&mut self) {
-        while let Some(identity) = self.parts.identities.completed() {
-            self.parts.builder.complete(identity.key, &identity.resource);
-            if let Some(spans) = &mut self.parts.spans {
-                spans.complete(&identity);
-            }
-        }
-    }
-
-    /// Records one sample, or counts why not.
+    /// Records one sample, or counts why it is not a record.
     pub fn record(&mut self, sample: &[u8]) {
         self.counts.read += 1;
-        let event = match decode::decode(sample) {
-            Ok(event) => event,
+        let sample = match decode(sample) {
+            Ok(sample) => sample,
             Err(malformed) => {
                 self.counts.malformed += 1;
                 tracing::warn!(%malformed, "a ring-buffer sample could not be decoded; it is counted and skipped");
@@ -194,203 +147,144 @@ impl Recorder {
             }
         };
         self.counts.decoded += 1;
-        match event {
-            decode::Event::InetAccept(sample) => self.inet(sample),
-            decode::Event::UnixAccept(sample) => self.unix(sample),
-            decode::Event::SocketCall(sample) => self.related(sample),
-            decode::Event::ListenerClosed(sample) => {
+        match sample {
+            Sample::InetAccept(sample) => self.inet_accept(sample),
+            Sample::UnixAccept(sample) => self.unix_accept(sample),
+            Sample::SocketCall(sample) => self.socket_call(sample),
+            Sample::ListenerClosed(state) => {
                 self.counts.bookkeeping += 1;
-                self.parts.listeners.closed(sample);
-                self.tell_findings();
+                self.listeners.closed(state, &self.events, &mut self.writer);
             }
-            decode::Event::Abandoned(sample) => self.abandoned(sample),
-            decode::Event::Closed(sample) => self.closed(sample),
+            Sample::Abandoned(sample) => {
+                let is_recorded = self.listeners.abandoned(sample, &self.events, &mut self.writer);
+                self.counts.bookkeeping += u64::from(!is_recorded);
+            }
+            Sample::Closed(sample) => self.connection_closed(sample),
         }
     }
 
-    fn inet(&mut self, sample: &InetAccept) {
-        self.parts.listeners.accepted(&sample.listener, None, &sample.task);
-        self.count_accept(&sample.call, &sample.listener);
-        self.trace(&sample.task, |look, context| {
-            mapping::span::parts_of_inet(sample, look, context).into_iter().flatten()
+    fn inet_accept(&mut self, sample: &InetAccept) {
+        let InetAccept { header, call, listener, task, .. } = sample;
+        self.listeners.accepted(call, listener, None, task, &mut self.writer);
+        self.writer.push_spans(task, |style, context| {
+            span::inet_accept_spans(sample, style, context).into_iter().flatten()
         });
-        let Some(stands_for) = self.admit(&sample.header, &sample.call, &sample.listener) else { return };
-        let identity = self.parts.identities.of(&sample.task, self.now);
-        let mut accept = mapping::accept::inet(sample, &identity, self.context());
-        accept.adjusted_count = Some(stands_for).filter(|accepts| *accepts > 1);
-        let pushed = push_accept(&mut self.parts, &identity, &accept);
-        self.pushed(pushed);
+        let Some(represents) = self.admit(header, call, listener) else { return };
+        let identity = self.writer.identity(task);
+        let mut accept = accept::inet_accept(sample, &identity, self.writer.context());
+        accept.adjusted_count = Some(represents).filter(|accepts| *accepts > 1);
+        self.writer.push_accept(&identity, &accept);
     }
 
-    fn unix(&mut self, sample: &UnixAccept) {
-        self.parts.listeners.accepted(&sample.listener, Some(&sample.local), &sample.task);
-        self.count_accept(&sample.call, &sample.listener);
-        self.trace(&sample.task, |look, context| mapping::span::part_of_unix(sample, look, context));
-        let Some(stands_for) = self.admit(&sample.header, &sample.call, &sample.listener) else { return };
-        let identity = self.parts.identities.of(&sample.task, self.now);
-        let mut accept = mapping::accept::unix(sample, &identity, self.context());
-        accept.adjusted_count = Some(stands_for).filter(|accepts| *accepts > 1);
-        let pushed = push_accept(&mut self.parts, &identity, &accept);
-        self.pushed(pushed);
+    fn unix_accept(&mut self, sample: &UnixAccept) {
+        let UnixAccept { header, call, listener, task, local, .. } = sample;
+        self.listeners.accepted(call, listener, Some(local), task, &mut self.writer);
+        self.writer.push_spans(task, |style, context| span::unix_accept_span(sample, style, context));
+        let Some(represents) = self.admit(header, call, listener) else { return };
+        let identity = self.writer.identity(task);
+        let mut accept = accept::unix_accept(sample, &identity, self.writer.context());
+        accept.adjusted_count = Some(represents).filter(|accepts| *accepts > 1);
+        self.writer.push_accept(&identity, &accept);
     }
 
-    fn closed(&mut self, sample: &Closed) {
-        self.counts.bookkeeping += 1;
-        self.trace(&sample.open.task, |look, context| Some(mapping::span::connection(sample, look, context)));
-    }
-
-    /// Adds what there is to be told of a connection's trace, under the Resource of the process that accepted it.
-    fn trace<'a, S: IntoIterator<Item = Span<'a>>>(
-        &mut self,
-        task: &Task,
-        spans_of: impl FnOnce(Look, Context<'_>) -> S,
-    ) {
-        let Some(look) = self.parts.spans.as_ref().map(|spans| spans.look) else { return };
-        for span in spans_of(look, self.context()) {
-            let identity = self.parts.identities.of(task, self.now);
-            let Parts { spans, profile, .. } = &mut self.parts;
-            if let Some(spans) = spans {
-                spans.push(&identity, &span, profile);
-            }
-        }
-    }
-
-    /// Whether an accept is a record (if not, it is counted), and for how many accepts it stands, itself among them. Failures have
-    /// a budget of their own, in the kernel.
-    fn admit(&mut self, header: &Header, call: &Call, listener: &Listener) -> Option<u64> {
+    /// How many accepts the record of this one represents, itself included; `None` if another record
+    /// represents it. A failed accept is always a record: the kernel has a budget for those
+    /// (`capture.failure_budget`).
+    fn admit(&mut self, header: &Header, call: &AcceptCall, listener: &Listener) -> Option<u64> {
         if call.result < 0 {
             return Some(1);
         }
-        let stands_for = self.parts.overload.admit(listener.inode, header.boot_ns);
-        self.counts.thinned += u64::from(stands_for.is_none());
-        stands_for
+        let represents = self.overload.admit(listener.inode, header.boot_ns);
+        self.counts.thinned += u64::from(represents.is_none());
+        represents
     }
 
-    /// Failures are counted in the kernel.
-    fn count_accept(&mut self, call: &Call, listener: &Listener) {
-        let inode = listener.inode;
-        if call.result < 0 || inode == 0 {
-            return;
-        }
-        let queue_ns = (call.flags & Call::HAS_QUEUE_TIME != 0).then_some(call.queue_ns);
-        if !self.parts.series.accepted(inode, queue_ns) {
-            self.name_series(inode);
-            // One that is one too many to be known is not counted.
-            let _ = self.parts.series.accepted(inode, queue_ns);
-        }
-    }
-
-    fn related(&mut self, sample: &SocketCall) {
-        self.parts.listeners.listening(sample);
-        if sample.operation == SocketCall::LISTEN && !self.parts.events.listen {
+    fn socket_call(&mut self, sample: &SocketCall) {
+        self.listeners.listening(sample);
+        if sample.operation == SocketCall::LISTEN && !self.events.listen {
             self.counts.bookkeeping += 1;
             return;
         }
-        let identity = self.parts.identities.of(&sample.task, self.now);
-        let event = mapping::related::event(sample, &identity, self.context());
-        let pushed = push_event(&mut self.parts, &identity, &event);
-        self.pushed(pushed);
+        let identity = self.writer.identity(&sample.task);
+        let event = socket_call::event(sample, &identity, self.writer.context());
+        self.writer.push_event(&identity, &event);
     }
 
-    fn abandoned(&mut self, sample: &Abandoned) {
-        let known = self.parts.listeners.of(&sample.socket).cloned();
-        let owner = known.as_ref().and_then(|known| known.owner.as_ref());
-        // The kernel compared the connection, but does not know whose listener it was on.
-        let passes = known.as_ref().is_none_or(|known| self.parts.filter.passes(&known.listener, owner));
-        if let Some(known) = &known
-            && passes
-        {
-            self.parts.series.abandoned(known.listener.inode);
-        }
-        if !self.parts.events.abandoned || !passes {
-            self.counts.bookkeeping += 1;
-            return;
-        }
-        let identity = self.identity_of(owner);
-        let whose = Owner { identity: &identity, pid: owner.map(|task| task.tgid) };
-        let event = mapping::listener::abandoned(sample, known.as_ref(), whose, self.context());
-        let pushed = push_event(&mut self.parts, &identity, &event);
-        self.pushed(pushed);
+    fn connection_closed(&mut self, sample: &ConnectionClosed) {
+        self.counts.bookkeeping += 1;
+        self.writer.push_spans(&sample.traced.task, |style, context| {
+            Some(span::connection_span(sample, style, context))
+        });
     }
 
-    /// Of the process, or else of the agent.
-    fn identity_of(&mut self, owner: Option<&Task>) -> Arc<Identity> {
-        match owner {
-            Some(task) => self.parts.identities.of(task, self.now),
-            None => self.parts.identities.agent(),
-        }
+    /// Records that the agent captures from now on, and for how long no agent ran before, if the agent before
+    /// crashed.
+    pub(crate) fn agent_started(&mut self, capture: &CaptureMode, unobserved: Option<Duration>) {
+        AgentReporter::started(capture, unobserved, &self.events, &mut self.writer);
     }
 
-    fn context(&self) -> Context<'_> {
-        Context {
-            ids: &self.parts.ids,
-            clock: &self.clock,
-            observed: self.observed_unix_ns,
-            peers: self.parts.peers,
-        }
+    /// Records that the agent captures no more.
+    pub(crate) fn agent_stopped(&mut self) {
+        self.agent.stopped(&self.events, &mut self.writer);
     }
 
-    fn pushed(&mut self, pushed: Push) {
-        match pushed {
-            Push::Added => self.counts.records += 1,
-            Push::Sealed(batch) => {
-                self.counts.records += 1;
-                self.parts.outputs.push(&batch);
-                self.oldest = None;
-            }
-            Push::TooLarge => self.counts.too_large += 1,
-        }
-        if self.oldest.is_none() {
-            self.oldest = Some(Instant::now());
-        }
+    /// Records what was lost since the last call, by the counts of this moment. `is_last` says that no later
+    /// call follows.
+    pub(crate) fn report_losses(&mut self, capture: &CaptureLedger, is_last: bool) {
+        self.agent.report_losses(capture, is_last, &self.events, &mut self.writer);
     }
 
-    /// Hands on what has waited long enough: a little longer while a process is asked who it is.
-    pub fn flush_if_due(&mut self) {
-        let Parts { timeout, identities, spans, .. } = &mut self.parts;
-        let is_due = |waited: Duration| {
-            waited >= *timeout && (waited >= *timeout + PATIENCE || !identities.is_asking())
-        };
-        if let Some(spans) = spans
-            && spans.waited().is_some_and(is_due)
-        {
-            spans.flush();
-        }
-        if self.oldest.is_some_and(|oldest| is_due(oldest.elapsed())) {
-            self.flush_records();
-        }
+    /// Takes a survey: the state of every listener at this moment.
+    pub(crate) fn listeners_surveyed(&mut self, states: &[ListenerState]) {
+        self.listeners.surveyed(states, &self.events, &mut self.writer);
     }
 
-    /// Waits a little for what is asked.
-    fn be_patient(&mut self) {
-        while self.parts.identities.is_asking() {
-            thread::sleep(Duration::from_millis(1));
-            self.complete();
-        }
+    /// Takes the kernel's totals of failed accepts. Returns the keys that the kernel's map may forget.
+    pub(crate) fn accepts_failed(&mut self, totals: &[(FailureKey, FailureStats)]) -> Vec<FailureKey> {
+        self.listeners.failed(totals, &self.events, &mut self.writer)
     }
 
-    /// Hands on what is gathered, however little.
+    /// Takes the kernel's counts of connections by listener. Returns the listeners whose counts the kernel's
+    /// map may forget.
+    pub(crate) fn connections_counted(&mut self, counts: &[(u64, ConnectionStats)]) -> Vec<u64> {
+        self.listeners.connections(counts)
+    }
+
+    /// Hands on each batch whose oldest record has waited for the timeout.
+    pub(crate) fn flush_if_due(&mut self) {
+        self.writer.flush_if_due();
+    }
+
+    /// Hands on both batches, however small they are.
     pub fn flush(&mut self) {
-        self.flush_records();
-        if let Some(spans) = &mut self.parts.spans {
-            spans.flush();
-        }
+        self.writer.flush();
     }
 
-    fn flush_records(&mut self) {
-        self.oldest = None;
-        if let Some(batch) = self.parts.builder.seal() {
-            self.parts.outputs.push(&batch);
-        }
+    /// Counts of samples, records and spans so far.
+    #[must_use]
+    pub fn counts(&self) -> DrainCounts {
+        let counts = DrainCounts { listeners_beyond: self.listeners.beyond(), ..self.counts };
+        self.writer.add_counts(counts)
     }
-}
 
-fn push_accept(parts: &mut Parts, identity: &Identity, accept: &Accept<'_>) -> Push {
-    let Parts { builder, profile, .. } = parts;
-    builder.push(identity.key, &identity.resource, |out| encode_accept(out, accept, profile))
-}
+    /// The console's counts; `None` if records are not printed.
+    pub(crate) fn console_counts(&self) -> Option<ConsoleCounts> {
+        self.writer.console_counts()
+    }
 
-fn push_event(parts: &mut Parts, identity: &Identity, event: &Event<'_>) -> Push {
-    let Parts { builder, profile, .. } = parts;
-    builder.push(identity.key, &identity.resource, |out| encode_event(out, event, profile))
+    /// The losses reported within the last minute.
+    pub(crate) fn recent_losses(&self) -> Vec<LossTotal> {
+        self.agent.recent_losses()
+    }
+
+    /// The series of all listeners at this moment.
+    pub(crate) fn series(&self) -> Vec<Series> {
+        self.listeners.series()
+    }
+
+    /// Nanoseconds since the Unix epoch at which `CLOCK_BOOTTIME` was 0, by the last comparison of the
+    /// clocks.
+    pub(crate) fn boot_time_unix_nanos(&self) -> u64 {
+        self.writer.stamp.boot_time_unix_nanos()
+    }
 }

@@ -1,181 +1,182 @@
-//! What was found, without judging it. Serialisable, so that a report can be attached to an issue, and so that the
-//! verdicts on hosts that are not here can be tested.
+//! The facts about a host, without judgement. They can be serialized, so that users can attach them to a bug
+//! report, and so that tests can judge recorded hosts.
 
 use serde::{Deserialize, Serialize};
 
 use crate::bpf::Tier;
 
-/// Everything that the verdicts are made of.
+/// Everything on which the verdicts are based.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The kernel.
-    pub kernel: Kernel,
-    /// What this process may do, and where it is.
-    pub process: Process,
+    pub(crate) kernel: KernelFacts,
+    /// The privileges and namespaces of this process.
+    pub(crate) process: ProcessFacts,
     /// The kernel's type information.
-    pub btf: Btf,
-    /// `/sys/kernel/security/lockdown`: none, integrity or confidentiality; absent when it cannot be read.
-    pub lockdown: Option<String>,
-    /// Where cgroups of version 2 are mounted.
-    pub cgroup2: Option<String>,
-    /// The folder of small files.
-    pub state: State,
-    /// The tier that the configuration asks for, if it leaves no choice.
+    pub(crate) btf: BtfFacts,
+    /// `/sys/kernel/security/lockdown`: none, integrity or confidentiality; `None` if it cannot be read.
+    pub(crate) lockdown: Option<String>,
+    /// Where the cgroup2 hierarchy is mounted.
+    pub(crate) cgroup2: Option<String>,
+    /// The state directory.
+    pub(crate) state: StateFacts,
+    /// The tier that the configuration requires; `None` if the kernel decides.
     #[serde(default)]
-    pub chosen_tier: Option<Tier>,
-    /// How accepts would be captured; absent when nothing was tried.
+    pub(crate) chosen_tier: Option<Tier>,
+    /// How accepts are captured; `None` if no program was loaded.
     #[serde(default)]
-    pub capture: Option<Capture>,
-    /// Each program of that tier, as the kernel took it; absent when it was not tried.
-    pub programs: Option<Programs>,
-    /// An accept of our own; absent when it was not tried.
-    pub canary: Option<Canary>,
+    pub(crate) capture: Option<CaptureFacts>,
+    /// Whether the kernel accepts each program of that tier; `None` if no program was loaded.
+    pub(crate) programs: Option<ProgramFacts>,
+    /// The result of the canary; `None` if there was none.
+    pub(crate) canary: Option<Canary>,
     /// The destinations of records.
-    pub endpoints: Vec<Endpoint>,
+    pub(crate) endpoints: Vec<EndpointFacts>,
 }
 
 /// See [`Facts::kernel`].
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Kernel {
+pub(crate) struct KernelFacts {
     /// `uname -r`
-    pub release: String,
+    pub(crate) release: String,
     /// `uname -m`
-    pub machine: String,
+    pub(crate) machine: String,
 }
 
 /// See [`Facts::process`].
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Process {
-    /// Effective user.
-    pub user_id: u32,
+pub(crate) struct ProcessFacts {
+    /// The effective user id.
+    pub(crate) user_id: u32,
     /// `CapEff` of `/proc/self/status`, bit N for capability N.
-    pub capabilities: u64,
-    /// `Seccomp` of the same file: 0 is off, 2 a filter.
-    pub seccomp: u32,
-    /// Whether the user namespace is the host's first; absent when that cannot be told.
-    pub in_host_user_namespace: Option<bool>,
-    /// Whether the pid namespace is.
-    pub in_host_pid_namespace: Option<bool>,
-    /// Whether the host's processes can be looked up in spite of that, under `host.root`.
+    pub(crate) capabilities: u64,
+    /// `Seccomp` of the same file: 0 is off, 2 is a filter.
+    pub(crate) seccomp: u32,
+    /// Whether the process is in the host's initial user namespace; `None` if that cannot be read.
+    pub(crate) in_host_user_namespace: Option<bool>,
+    /// Whether the process is in the host's initial pid namespace; `None` if that cannot be read.
+    pub(crate) in_host_pid_namespace: Option<bool>,
+    /// Whether `host.root` has a /proc of the host's pid namespace.
     #[serde(default)]
-    pub sees_host_processes: bool,
-    /// `kernel.yama.ptrace_scope`; absent without Yama.
+    pub(crate) sees_host_processes: bool,
+    /// `kernel.yama.ptrace_scope`; `None` without Yama.
     #[serde(default)]
-    pub ptrace_scope: Option<u8>,
+    pub(crate) ptrace_scope: Option<u8>,
 }
 
 /// See [`Facts::btf`].
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Btf {
-    /// The file.
-    pub path: String,
-    /// Why it cannot be used, if it cannot.
-    pub error: Option<BtfError>,
-    /// Where VSOCK's types are.
+pub(crate) struct BtfFacts {
+    /// The file with the kernel's BTF.
+    pub(crate) path: String,
+    /// Why the file cannot be used; `None` if it can.
+    pub(crate) error: Option<BtfError>,
+    /// Whether there is BTF for VSOCK.
     #[serde(default)]
-    pub vsock: VsockTypes,
+    pub(crate) vsock: VsockTypes,
 }
 
-/// See [`Btf::vsock`].
+/// See [`BtfFacts::vsock`].
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-pub enum VsockTypes {
+pub(crate) enum VsockTypes {
     /// The kernel has no VSOCK, or its module is not loaded.
     #[default]
     NotLoaded,
-    /// With the kernel's own, or the module's.
+    /// In the kernel's BTF, or in that of the module.
     Found,
-    /// The module is loaded, and has none.
+    /// The module is loaded but has no BTF.
     Missing,
 }
 
-/// See [`Btf::error`].
+/// See [`BtfFacts::error`].
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-pub enum BtfError {
-    /// There is no such file.
+pub(crate) enum BtfError {
+    /// The file does not exist.
     Missing,
-    /// It cannot be read, or parsed, or lacks a type.
+    /// The file cannot be read or parsed, or lacks a type.
     Unusable(String),
 }
 
 /// See [`Facts::state`].
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct State {
-    /// The folder.
-    pub directory: String,
-    /// Why nothing can be written there, if nothing can.
-    pub error: Option<String>,
+pub(crate) struct StateFacts {
+    /// The directory.
+    pub(crate) directory: String,
+    /// Why the directory is not writable; `None` if it is.
+    pub(crate) error: Option<String>,
 }
 
 /// See [`Facts::capture`].
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Capture {
+pub(crate) struct CaptureFacts {
     /// The tier.
-    pub tier: Tier,
-    /// Why it is not tier 1, if the kernel decided that.
-    pub because: Option<String>,
+    pub(crate) tier: Tier,
+    /// Why tier 1 is not used; `None` in tier 1, and if the configuration chose the tier.
+    pub(crate) because: Option<String>,
 }
 
 /// See [`Facts::programs`].
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Programs {
-    /// Why not even the maps could be made.
-    pub error: Option<String>,
-    /// Each program.
-    pub trials: Vec<Trial>,
+pub(crate) struct ProgramFacts {
+    /// Why no program could be tried, for instance because the kernel refused the maps.
+    pub(crate) error: Option<String>,
+    /// The trial of each program.
+    pub(crate) trials: Vec<ProgramTrial>,
 }
 
-/// One program that was loaded and attached, or was to be.
+/// The attempt to load and attach one program.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Trial {
-    /// Its name, which is that of its tracepoint or iterator.
-    pub program: String,
-    /// What is gone without it; absent for one that is indispensable.
-    pub feature: Option<String>,
-    /// Why the kernel refused it.
-    pub error: Option<String>,
-    /// What to do about that, where the cause says it.
+pub(crate) struct ProgramTrial {
+    /// The name of the program.
+    pub(crate) program: String,
+    /// The feature that is missing without the program; `None` if acceptd cannot work without it.
+    pub(crate) feature: Option<String>,
+    /// Why the kernel refused the program; `None` if it is attached.
+    pub(crate) error: Option<String>,
+    /// The remedy, if it follows from the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
+    pub(crate) remedy: Option<String>,
 }
 
-/// What became of an accept of our own.
+/// The result of the canary.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-pub enum Canary {
-    /// It was seen, and proven to be the connection that it was.
+pub(crate) enum Canary {
+    /// The programs saw the accept, and it was verified.
     Seen,
-    /// It was seen, but not when it was established.
+    /// The programs saw the accept, but not that its connection was established, so it is unverified.
     Unproven,
-    /// These programs are attached, and did not run; none are named when the kernel does not tell which.
+    /// These programs are attached but did not run. Empty if no sample came and the kernel does not count
+    /// runs.
     Silent(Vec<String>),
-    /// It could not be made.
+    /// The canary's connection could not be made.
     Failed(String),
 }
 
 /// See [`Facts::endpoints`].
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-pub struct Endpoint {
+pub(crate) struct EndpointFacts {
     /// The destination's name.
-    pub destination: String,
+    pub(crate) destination: String,
     /// Host and port.
-    pub address: String,
-    /// Why it does not answer, if it does not.
-    pub error: Option<EndpointError>,
+    pub(crate) address: String,
+    /// The first step that failed; `None` if the endpoint accepts records.
+    pub(crate) error: Option<EndpointError>,
 }
 
-/// The first step that failed.
+/// See [`EndpointFacts::error`].
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-pub enum EndpointError {
-    /// The name has no address.
+pub(crate) enum EndpointError {
+    /// The host name cannot be resolved.
     Name(String),
-    /// Nobody answers at the address.
+    /// The connection failed.
     Connect(String),
-    /// What answers does not take log records.
+    /// The server does not accept log records.
     #[serde(alias = "grpc")]
     Otlp(String),
-    /// What is configured cannot be used.
+    /// The configuration of the destination cannot be used.
     Settings(String),
 }

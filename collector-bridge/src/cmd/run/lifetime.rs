@@ -1,22 +1,15 @@
-//! Until when the agent before this one ran, and whether another one runs now: two small files in `state.directory`.
+//! The claim on the state directory, and the heartbeat in it: two small files.
 //!
-//! An agent that nobody stopped leaves a time in which nobody counted. The next one tells how long that was.
+//! The lock keeps a second agent from sending the same accepts. The heartbeat says when the agent last ran:
+//! after a crash the next agent computes from it for how long no agent captured.
 
 use std::{
-    fs::{
-        File, OpenOptions, {self},
-    },
-    io::{
-        Read as _, Write as _, {self},
-    },
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
     os::unix::fs::FileExt as _,
     path::Path,
-    sync::mpsc::{
-        RecvTimeoutError, Sender, {self},
-    },
-    thread::{
-        JoinHandle, {self},
-    },
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -26,68 +19,70 @@ use thiserror::Error;
 
 use crate::clock::{now_boot_nanos, now_unix_nanos};
 
-/// How often the agent says that it runs: by so much its successor may take it for dead too early.
-const BEAT: Duration = Duration::from_secs(1);
+/// Time between two heartbeats, and so the maximum error of the time that the next agent computes.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The lock that an agent holds as long as it runs.
+/// The file that an agent locks for as long as it runs. It holds the agent's pid.
 const LOCK: &str = "lock";
 
-/// What the agent says of itself.
+/// The file with the last [`HeartbeatRecord`].
 const HEARTBEAT: &str = "heartbeat";
 
-/// Bytes of that: the file is written in place, with spaces at its end, since a new one each second would cost the disk more.
+/// Size of the heartbeat file in bytes. The record is padded with spaces and written in place, since a new
+/// file every second would cost the disk more.
 const HEARTBEAT_BYTES: usize = 256;
 
-/// Why an agent cannot have the state directory.
+/// Why an agent cannot claim the state directory.
 #[derive(Debug, Error)]
-pub enum LifetimeError {
-    /// Somebody else has it.
+pub(super) enum LifetimeError {
+    /// Another agent has claimed it.
     #[error(
-        "another agent{} has {directory}: both would send every accept; stop it, or give this one filters (filter.*), or, if that is wanted, a state.directory of its own",
+        "another agent{} uses {directory}, so every accept would be sent twice; stop the other agent, or give this one filters (filter.*), or, if duplicates are intended, a state.directory of its own",
         pid.as_ref().map(|pid| format!(" (pid {pid})")).unwrap_or_default()
     )]
     Taken {
         /// The state directory.
         directory: String,
-        /// Who, as it said itself.
+        /// The pid of the other agent; `None` if the lock file has none.
         pid: Option<String>,
     },
-    /// It cannot be written.
+    /// The directory is not writable.
     #[error(
-        "{directory} cannot be written: {cause}; a second agent is not noticed, nor is the time in which none runs; set state.directory to a writable folder"
+        "{directory} is not writable: {cause}; a second agent will not be detected, and after a crash the next agent cannot tell how long no agent ran; set state.directory to a writable directory"
     )]
     Unusable {
         /// The state directory.
         directory: String,
-        /// Why not.
+        /// The error of the file system.
         cause: io::Error,
     },
 }
 
-/// The last sign of life of an agent.
+/// The content of the heartbeat file.
 #[derive(Debug, Serialize, Deserialize)]
-struct Heartbeat {
+struct HeartbeatRecord {
     boot_id: String,
     boot_ns: u64,
     unix_ns: u64,
-    /// Whether it was stopped, and had told that.
+    /// Whether the agent was stopped, and so sent an event about its stop.
     stopped: bool,
 }
 
-/// The time of this agent, as long as the value lives.
+/// The claim of this agent on the state directory. It ends when the value is dropped.
 #[derive(Debug)]
-pub struct Lifetime {
+pub(super) struct Lifetime {
     heartbeat: File,
     boot_id: String,
     _lock: File,
 }
 
 impl Lifetime {
-    /// Begins one; and says for how long no agent ran, if the one before was not stopped.
+    /// Claims the directory. Also returns for how long no agent ran; `None` if the agent before was stopped,
+    /// or if there was none.
     ///
     /// # Errors
-    /// Another agent runs with this directory, or it cannot be written.
-    pub fn begin(directory: &Path, boot_id: &str) -> Result<(Self, Option<Duration>), LifetimeError> {
+    /// Another agent has claimed the directory, or the directory is not writable.
+    pub(super) fn claim(directory: &Path, boot_id: &str) -> Result<(Self, Option<Duration>), LifetimeError> {
         let shown = || directory.display().to_string();
         let unusable = |cause| LifetimeError::Unusable { directory: shown(), cause };
         fs::create_dir_all(directory).map_err(unusable)?;
@@ -104,63 +99,64 @@ impl Lifetime {
         let mut heartbeat = open(&directory.join(HEARTBEAT)).map_err(unusable)?;
         let mut text = Vec::new();
         heartbeat.read_to_end(&mut text).map_err(unusable)?;
-        let before = serde_json::from_slice(&text).ok();
+        let before: Option<HeartbeatRecord> = serde_json::from_slice(&text).ok();
         let lifetime = Self { heartbeat, boot_id: boot_id.to_owned(), _lock: lock };
-        let blind = before.and_then(|before| blind(&before, boot_id, now_boot_nanos(), now_unix_nanos()));
-        Ok((lifetime, blind))
+        let unobserved =
+            before.and_then(|before| unobserved(&before, boot_id, now_boot_nanos(), now_unix_nanos()));
+        Ok((lifetime, unobserved))
     }
 
-    /// The agent captures: says so from now on, in a thread of its own (the disk may take its time). Who never came so far leaves
-    /// the gap of the one before as it is.
+    /// Starts the heartbeat thread; call it when the agent captures. An agent that fails earlier keeps its
+    /// predecessor's gap. The heartbeat has a thread of its own, because a write to a slow disk blocks.
     ///
     /// # Errors
-    /// When there is no thread.
-    pub fn go_on(self) -> io::Result<Heart> {
+    /// The thread cannot be started.
+    pub(super) fn start(self) -> io::Result<Heartbeat> {
         let (stop, stopped) = mpsc::channel();
-        // A disk that is full says nothing of the agent; the gap only seems longer later.
-        _ = self.say(false);
-        let beats = move || {
+        // A failed write is harmless: the next agent computes a longer gap.
+        _ = self.write(false);
+        let beat = move || {
             loop {
-                match stopped.recv_timeout(BEAT) {
-                    Err(RecvTimeoutError::Timeout) => _ = self.say(false),
-                    Ok(()) => return self.say(true),
-                    // The agent ends in another way than by being stopped.
+                match stopped.recv_timeout(INTERVAL) {
+                    Err(RecvTimeoutError::Timeout) => _ = self.write(false),
+                    Ok(()) => return self.write(true),
+                    // The agent ends with an error, and was not stopped.
                     Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 }
             }
         };
-        Ok(Heart { stop, thread: thread::Builder::new().name("acceptd-heart".to_owned()).spawn(beats)? })
+        Ok(Heartbeat { stop, thread: thread::Builder::new().name("acceptd-heart".to_owned()).spawn(beat)? })
     }
 
-    fn say(&self, stopped: bool) -> io::Result<()> {
-        let heartbeat = Heartbeat {
+    fn write(&self, stopped: bool) -> io::Result<()> {
+        let record = HeartbeatRecord {
             boot_id: self.boot_id.clone(),
             boot_ns: now_boot_nanos(),
             unix_ns: now_unix_nanos(),
             stopped,
         };
-        let mut text = serde_json::to_vec(&heartbeat)?;
+        let mut text = serde_json::to_vec(&record)?;
         text.resize(HEARTBEAT_BYTES, b' ');
         self.heartbeat.write_all_at(&text, 0)
     }
 }
 
-/// A [`Lifetime`] that goes on.
+/// The heartbeat thread of a running agent. It owns the [`Lifetime`].
 #[derive(Debug)]
-pub struct Heart {
+pub(super) struct Heartbeat {
     stop: Sender<()>,
     thread: JoinHandle<io::Result<()>>,
 }
 
-impl Heart {
-    /// The agent was stopped, and has told so.
+impl Heartbeat {
+    /// Notes that the agent was stopped, and ends the claim.
     ///
     /// # Errors
-    /// The file system's.
-    pub fn end(self) -> io::Result<()> {
-        // A thread that is gone says so below.
+    /// The heartbeat file cannot be written.
+    pub(super) fn stop(self) -> io::Result<()> {
+        // Fails only if the thread has panicked, which `join` reports.
         _ = self.stop.send(());
-        self.thread.join().map_err(|_| io::Error::other("the thread died"))?
+        self.thread.join().map_err(|_| io::Error::other("the heartbeat thread panicked"))?
     }
 }
 
@@ -168,8 +164,9 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
-/// For how long no agent ran: by the boot clock, which nobody sets, or over a boot by the wall clock.
-fn blind(before: &Heartbeat, boot_id: &str, boot_ns: u64, unix_ns: u64) -> Option<Duration> {
+/// For how long no agent ran; `None` if the agent before was stopped. Within one boot the boot clock counts,
+/// because it cannot be set; across a reboot, the wall clock.
+fn unobserved(before: &HeartbeatRecord, boot_id: &str, boot_ns: u64, unix_ns: u64) -> Option<Duration> {
     if before.stopped {
         return None;
     }
@@ -182,58 +179,62 @@ fn blind(before: &Heartbeat, boot_id: &str, boot_ns: u64, unix_ns: u64) -> Optio
 mod tests {
     use super::*;
 
-    fn begin(directory: &Path) -> Result<(Lifetime, Option<Duration>), LifetimeError> {
-        Lifetime::begin(directory, "boot")
+    fn claim(directory: &Path) -> Result<(Lifetime, Option<Duration>), LifetimeError> {
+        Lifetime::claim(directory, "boot")
     }
 
     #[test]
-    fn only_who_was_not_stopped_leaves_a_gap() {
+    fn only_an_agent_that_was_not_stopped_leaves_a_gap() {
         let state = tempfile::tempdir().expect("a temporary folder");
         let directory = state.path().join("new");
-        let (first, blind) = begin(&directory).expect("writable");
-        assert_eq!(blind, None, "nobody ran before");
-        first.go_on().expect("a thread").end().expect("writable");
-        let (second, blind) = begin(&directory).expect("writable");
-        assert_eq!(blind, None, "it was stopped");
-        // As an error ends it, or the kernel.
-        drop(second.go_on().expect("a thread"));
+        let (first, unobserved) = claim(&directory).expect("writable");
+        assert_eq!(unobserved, None, "no agent ran before");
+        first.start().expect("a thread").stop().expect("writable");
+        let (second, unobserved) = claim(&directory).expect("writable");
+        assert_eq!(unobserved, None, "it was stopped");
+        // As after an error, or after SIGKILL.
+        drop(second.start().expect("a thread"));
         thread::sleep(Duration::from_millis(100));
-        drop(begin(&directory).expect("writable"));
-        let (_third, blind) = begin(&directory).expect("writable");
-        assert!(blind.is_some_and(|blind| blind >= Duration::from_millis(100)), "{blind:?}");
+        drop(claim(&directory).expect("writable"));
+        let (_third, unobserved) = claim(&directory).expect("writable");
+        assert!(
+            unobserved.is_some_and(|unobserved| unobserved >= Duration::from_millis(100)),
+            "{unobserved:?}"
+        );
     }
 
     #[test]
     fn a_second_agent_is_refused_with_the_pid_of_the_first() {
         let state = tempfile::tempdir().expect("a temporary folder");
-        let (_first, _) = begin(state.path()).expect("writable");
-        let said = begin(state.path()).expect_err("it is taken").to_string();
-        assert!(said.contains(&format!("pid {}", std::process::id())), "{said}");
-        assert!(said.contains("state.directory"), "{said}");
+        let (_first, _) = claim(state.path()).expect("writable");
+        let message = claim(state.path()).expect_err("it is claimed").to_string();
+        assert!(message.contains(&format!("pid {}", std::process::id())), "{message}");
+        assert!(message.contains("state.directory"), "{message}");
     }
 
     #[test]
     fn the_boot_clock_counts_within_a_boot_and_the_wall_clock_over_one() {
-        let before = Heartbeat { boot_id: "boot".to_owned(), boot_ns: 5_000, unix_ns: 1_000, stopped: false };
-        assert_eq!(blind(&before, "boot", 5_700, 900), Some(Duration::from_nanos(700)));
-        assert_eq!(blind(&before, "next", 10, 1_300), Some(Duration::from_nanos(300)));
-        assert_eq!(blind(&before, "next", 10, 900), Some(Duration::ZERO), "the clock was set back");
+        let before =
+            HeartbeatRecord { boot_id: "boot".to_owned(), boot_ns: 5_000, unix_ns: 1_000, stopped: false };
+        assert_eq!(unobserved(&before, "boot", 5_700, 900), Some(Duration::from_nanos(700)));
+        assert_eq!(unobserved(&before, "next", 10, 1_300), Some(Duration::from_nanos(300)));
+        assert_eq!(unobserved(&before, "next", 10, 900), Some(Duration::ZERO), "the clock was set back");
     }
 
     #[test]
-    fn a_damaged_file_is_no_sign_of_life() {
+    fn a_damaged_file_counts_as_none() {
         let state = tempfile::tempdir().expect("a temporary folder");
         for damage in ["", "{}", "{\"boot_id\":7}", "\0\0"] {
             fs::write(state.path().join(HEARTBEAT), damage).expect("writable");
-            let (lifetime, blind) = begin(state.path()).expect("writable");
-            assert_eq!(blind, None, "{damage:?}");
+            let (lifetime, unobserved) = claim(state.path()).expect("writable");
+            assert_eq!(unobserved, None, "{damage:?}");
             drop(lifetime);
         }
     }
 
     #[test]
     fn a_directory_that_cannot_be_written_is_an_error_with_a_remedy() {
-        let said = begin(Path::new("/proc/none")).expect_err("not writable").to_string();
-        assert!(said.contains("/proc/none") && said.contains("state.directory"), "{said}");
+        let message = claim(Path::new("/proc/none")).expect_err("not writable").to_string();
+        assert!(message.contains("/proc/none") && message.contains("state.directory"), "{message}");
     }
 }

@@ -1,37 +1,65 @@
-//! SIGHUP: the configuration is read again. It is taken as a whole or not at all, and no event is lost by it.
+//! SIGHUP: reads the configuration again and applies it to the running agent, as a whole or not at all. No
+//! event is lost.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, time::Duration};
 
-use acceptd_otlp::{Exporter, Prepared, Signal};
+use acceptd_otlp::{AttributeFilter, Exporter, PreparedRoute, Signal};
 
-use super::record;
+use super::{exporters::Exporters, settings};
 use crate::{
-    cmd::logging::Level,
-    config::{ConfigError, Loaded, Reloaded, Scope, View},
-    health::snapshot::Outlet,
-    pipeline::{destination, drain::Shared},
+    cmd::logging::LogLevelHandle,
+    config::{
+        Config, ConfigError, Loaded, Reloaded, Scope, View,
+        destination::{Destination, record_destinations},
+    },
+    pipeline::{NamedExporter, handle::DrainHandle},
 };
 
-/// Reads the configuration: the file, the environment and the flags.
+/// Reads the configuration from the file, the environment and the flags.
 pub(super) type Load<'a> = &'a dyn Fn() -> Result<Loaded, ConfigError>;
 
-/// What a new configuration is given to.
+/// Applies a new configuration to the parts of the agent that can change it.
 pub(super) struct Reloader<'a> {
-    pub(super) load: Load<'a>,
-    pub(super) loaded: Loaded,
-    pub(super) level: Level,
-    pub(super) shared: Arc<Shared>,
-    pub(super) outlets: Vec<Outlet>,
-    pub(super) traces: Option<Exporter>,
-    pub(super) metrics: Option<Exporter>,
+    load: Load<'a>,
+    /// The configuration that is in effect.
+    loaded: Loaded,
+    log_level: LogLevelHandle,
+    exporters: Exporters,
 }
 
-impl Reloader<'_> {
-    /// Reads the configuration again, and says what came of it.
-    pub(super) fn reload(&mut self) {
+/// A new configuration that was checked and can be applied without an error.
+struct Checked {
+    loaded: Loaded,
+    attributes: AttributeFilter,
+    /// The new route of each exporter that can have one.
+    routes: Vec<(Exporter, PreparedRoute)>,
+    /// Keys that changed and take effect now.
+    changed: Vec<String>,
+    /// Keys and destinations that changed and take effect at the next start.
+    pending: Vec<String>,
+}
+
+impl<'a> Reloader<'a> {
+    /// A reloader of an agent that started with `loaded`.
+    pub(super) fn new(
+        load: Load<'a>,
+        loaded: Loaded,
+        log_level: LogLevelHandle,
+        exporters: Exporters,
+    ) -> Self {
+        Self { load, loaded, log_level, exporters }
+    }
+
+    /// How long a stop may take, by the configuration that is in effect.
+    pub(super) fn shutdown_timeout(&self) -> Duration {
+        self.loaded.config.shutdown.timeout
+    }
+
+    /// Reads the configuration again and applies it. Logs the result.
+    pub(super) fn reload(&mut self, drain: &DrainHandle) {
         let problems = match (self.load)() {
-            Ok(new) => match self.take(new) {
-                Ok(()) => return,
+            Ok(new) => match self.check(new) {
+                Ok(checked) => return self.apply(checked, drain),
                 Err(problem) => vec![problem],
             },
             Err(error) => error.problems().iter().map(ToString::to_string).collect(),
@@ -39,60 +67,71 @@ impl Reloader<'_> {
         for problem in problems {
             tracing::error!("{problem}");
         }
-        tracing::error!("the configuration is kept as it was");
+        tracing::error!("the reload failed; the previous configuration stays in effect");
     }
 
-    /// Everything that can fail comes before the first change.
-    fn take(&mut self, new: Loaded) -> Result<(), String> {
-        super::filter(&new.config)?;
-        // Those of new destinations, too: the next start is to find them good.
-        let mut ways = BTreeMap::new();
-        for (name, view) in destination::of_records(&new) {
-            ways.extend(way(&view, Signal::Logs)?.map(|way| (name, way)));
+    /// Does everything that can fail, so that a configuration is never applied in part.
+    fn check(&self, new: Loaded) -> Result<Checked, String> {
+        settings::event_filter(&new.config)?;
+        // Includes destinations that only the next start adds, so that their mistakes are reported now.
+        let mut log_routes = BTreeMap::new();
+        for (name, view) in record_destinations(&new) {
+            log_routes.extend(prepare_route(&view, Signal::Logs)?.map(|route| (name, route)));
         }
-        let Reloaded { loaded, changed, mut waiting } = self.loaded.reload(new);
-        let config = &loaded.config;
-        let profile = record::profile(config)?;
-        let mut redirects = Vec::new();
-        for Outlet { name, exporter } in &self.outlets {
-            match ways.remove(name) {
-                Some(way) => redirects.push((exporter, way)),
-                None => waiting.push(format!("the end of the destination {name}")),
+        let Reloaded { loaded, changed, mut pending } = self.loaded.reload(new);
+        let attributes = settings::attribute_filter(&loaded.config)?;
+        let mut routes = Vec::new();
+        for NamedExporter { name, exporter } in &self.exporters.logs {
+            match log_routes.remove(name) {
+                Some(route) => routes.push((exporter.clone(), route)),
+                None => pending.push(format!("the removed destination {name}")),
             }
         }
-        waiting.extend(ways.keys().map(|name| format!("the new destination {name}")));
-        for (exporter, signal, is_wanted, what) in [
-            (&self.traces, Signal::Traces, config.traces.export, "traces"),
-            (&self.metrics, Signal::Metrics, config.metrics.export, "the agent's own metrics"),
-        ] {
-            match (exporter, way(&loaded.view(&Scope::Signal(signal)), signal)?) {
-                (Some(exporter), Some(way)) => redirects.push((exporter, way)),
-                (Some(_), None) => waiting.push(format!("the end of {what}")),
-                (None, Some(_)) if is_wanted => waiting.push(what.to_owned()),
+        pending.extend(log_routes.keys().map(|name| format!("the new destination {name}")));
+        for (exporter, signal, is_enabled, what) in self.other_signals(&loaded.config) {
+            match (exporter, prepare_route(&loaded.view(&Scope::Signal(signal)), signal)?) {
+                (Some(exporter), Some(route)) => routes.push((exporter.clone(), route)),
+                (Some(_), None) => pending.push(format!("no export of {what}")),
+                (None, Some(_)) if is_enabled => pending.push(format!("the export of {what}")),
                 (None, _) => {}
             }
         }
-        for (exporter, way) in redirects {
-            exporter.redirect(way);
+        Ok(Checked { loaded, attributes, routes, changed, pending })
+    }
+
+    /// The exporter of each signal but logs, whether `config` enables the export, and what is exported.
+    fn other_signals(&self, config: &Config) -> [(&Option<Exporter>, Signal, bool, &'static str); 2] {
+        let Exporters { traces, metrics, .. } = &self.exporters;
+        [
+            (traces, Signal::Traces, config.traces.export, "traces"),
+            (metrics, Signal::Metrics, config.metrics.export, "the agent's own metrics"),
+        ]
+    }
+
+    fn apply(&mut self, checked: Checked, drain: &DrainHandle) {
+        let Checked { loaded, attributes, routes, changed, pending } = checked;
+        let config = &loaded.config;
+        for (exporter, route) in routes {
+            exporter.redirect(route);
         }
-        self.shared.change(record::live(config, profile), config.listener.interval);
-        self.level.change(config);
+        drain.change_settings(settings::reloadable_settings(config, attributes), config.listener.interval);
+        self.log_level.change(config);
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let changed = if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
-        tracing::info!("the configuration was read again, with the files that it names; changed: {changed}");
-        if !waiting.is_empty() {
-            tracing::warn!("at the next start only: {}", waiting.join(", "));
+        let changed = if changed.is_empty() { "no key".to_owned() } else { changed.join(", ") };
+        tracing::info!("reloaded the configuration and the files that it names; changed: {changed}");
+        if !pending.is_empty() {
+            tracing::warn!("restart the agent to apply: {}", pending.join(", "));
         }
         self.loaded = loaded;
-        Ok(())
     }
 }
 
-/// The way to the destination of a view, which can be used.
-fn way(view: &View, signal: Signal) -> Result<Option<Prepared>, String> {
-    let Some(destination) = destination::of(view, signal)? else { return Ok(None) };
-    let way = destination.exporter(&view.config, None).prepare().map_err(|error| error.to_string())?;
-    Ok(Some(way))
+/// The route to the destination of a view; `None` if the view sends the signal nowhere.
+fn prepare_route(view: &View, signal: Signal) -> Result<Option<PreparedRoute>, String> {
+    let Some(destination) = Destination::from_view(view, signal)? else { return Ok(None) };
+    let route =
+        destination.exporter_config(&view.config, None).prepare().map_err(|error| error.to_string())?;
+    Ok(Some(route))
 }

@@ -1,35 +1,86 @@
-//! What comes before the first event: the state directory, and the programs.
+//! The start before the first event: facts about the host, the state directory, and the loaded programs.
 
-use std::{path::Path, time::Duration};
-
-use anyhow::{Context as _, anyhow};
-
-use crate::{
-    bpf::{Programs, Settings, Traces, Wanted, filter::Filter, offsets},
-    cmd::run::lifetime::{Lifetime, LifetimeError},
-    config::{Config, Loaded},
-    pipeline::destination,
-    preflight::{
-        Facts, Item, Verdict, canary, gather, heard, {self},
-    },
+use std::{
+    path::Path,
+    time::{Duration, Instant},
 };
 
-/// The agent's time in `state.directory`, and how long nobody captured before it, if the agent before was not stopped. Who
-/// delivers nothing, or has filters, may run beside another one.
-pub(super) fn lifetime(
+use anyhow::anyhow;
+
+use super::{
+    lifetime::{Lifetime, LifetimeError},
+    settings,
+};
+use crate::{
+    bpf::{Programs, TraceSettings, filter::EventFilter, offsets},
+    config::{Config, Loaded, destination::record_destinations},
+    identity::host::{self, HostFacts},
+    mapping::ids::Ids,
+    preflight::{self, Facts, Item, Verdict, gather, verify::load_and_probe_counters},
+};
+
+/// A host whose accepts are being captured.
+pub(super) struct Capture {
+    /// Facts about the host.
+    pub(super) host: HostFacts,
+    /// Makes the ids of records and traces.
+    pub(super) ids: Ids,
+    /// The attached programs.
+    pub(super) programs: Programs,
+    /// The claim on the state directory; `None` if this agent needs none, or if the directory is not
+    /// writable.
+    pub(super) lifetime: Option<Lifetime>,
+    /// How long no agent captured before this one; `None` if the agent before was stopped, or if there was
+    /// none.
+    pub(super) unobserved: Option<Duration>,
+}
+
+/// Gathers facts about the host, claims the state directory, and loads and attaches the programs.
+pub(super) fn capture(loaded: &Loaded, filter: &EventFilter) -> anyhow::Result<Capture> {
+    let config = &loaded.config;
+    let host = host_facts(config);
+    let (lifetime, unobserved) = claim_state_directory(loaded, filter, &host.boot_id)?;
+    let ids = Ids::new(host.host.id.as_deref().unwrap_or_default(), &host.boot_id);
+    let traces = settings::trace_settings(loaded, &ids, lifetime.is_some());
+    let started = Instant::now();
+    let programs = load_programs(config, filter, traces)?;
+    // The programs capture only from now on.
+    let unobserved = unobserved.map(|unobserved| unobserved + started.elapsed());
+    Ok(Capture { host, ids, programs, lifetime, unobserved })
+}
+
+fn host_facts(config: &Config) -> HostFacts {
+    let (facts, warnings) = host::gather(
+        &config.host.root,
+        config.host.id.as_deref(),
+        config.host.name.as_deref(),
+        &config.state.directory,
+    );
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    facts
+}
+
+/// Claims the state directory, so that no second agent sends the same accepts. An agent that sends no
+/// records, or only those that pass a filter, claims nothing and may run beside another one. Also returns how
+/// long no agent captured, if the agent before was not stopped but crashed.
+fn claim_state_directory(
     loaded: &Loaded,
-    filter: &Filter,
+    filter: &EventFilter,
     boot_id: &str,
 ) -> anyhow::Result<(Option<Lifetime>, Option<Duration>)> {
-    if destination::of_records(loaded).is_empty() || !filter.is_everything() {
+    if record_destinations(loaded).is_empty() || !filter.has_no_includes() {
         return Ok((None, None));
     }
-    match Lifetime::begin(&loaded.config.state.directory, boot_id) {
-        Ok((lifetime, blind)) => {
-            if let Some(blind) = blind {
-                tracing::warn!("the agent before this one was not stopped: for {blind:.1?} nobody captured");
+    match Lifetime::claim(&loaded.config.state.directory, boot_id) {
+        Ok((lifetime, unobserved)) => {
+            if let Some(unobserved) = unobserved {
+                tracing::warn!(
+                    "the previous agent crashed or was killed: for {unobserved:.1?} no agent captured accepts"
+                );
             }
-            Ok((Some(lifetime), blind))
+            Ok((Some(lifetime), unobserved))
         }
         Err(taken @ LifetimeError::Taken { .. }) => Err(taken.into()),
         Err(unusable @ LifetimeError::Unusable { .. }) => {
@@ -39,55 +90,38 @@ pub(super) fn lifetime(
     }
 }
 
-/// Loads the programs, and says what is wrong with this host: the short form of `acceptd check`.
-pub(super) fn load_checked(config: &Config, filter: &Filter, traces: Traces) -> anyhow::Result<Programs> {
+/// Loads and attaches the programs, and verifies that they run. Logs each defect of this host with its
+/// remedy, as `acceptd check` prints it.
+fn load_programs(config: &Config, filter: &EventFilter, traces: TraceSettings) -> anyhow::Result<Programs> {
     let mut facts = gather::host(config, Path::new(offsets::VMLINUX));
-    let explained = |facts: &Facts, error: anyhow::Error| {
-        let items = preflight::items(facts);
-        if let Some(failed) = items.iter().find(|item| item.verdict == Verdict::Failed) {
-            let Item { looked_at, because, remedy, .. } = failed;
-            tracing::debug!("{error:#}");
-            return anyhow!("{looked_at}: {because}; {remedy}");
-        }
-        let error = error.context("`acceptd check` says what this host lacks");
-        // An old kernel may have what is needed; this one has not.
-        match items.iter().find(|item| item.id == "kernel" && item.verdict != Verdict::Ok) {
-            Some(Item { looked_at, because, .. }) => error.context(format!("{looked_at}: {because}")),
-            None => error,
-        }
-    };
-    let settings = settings(config, filter, traces)?;
-    let programs = heard::load(&mut facts, &settings, |programs| canary::is_counted(programs))
-        .map_err(|error| explained(&facts, error.into()))?;
+    let settings = settings::load_settings(config, filter, traces)?;
+    let programs =
+        load_and_probe_counters(&mut facts, &settings).map_err(|error| with_verdict(error.into(), &facts))?;
     for missing in &programs.capture.missing {
         tracing::warn!("{missing}");
     }
-    // What was loaded needs no verdict any more.
-    for Item { looked_at, because, remedy, verdict, .. } in preflight::items(&facts) {
+    // `facts` has no trials of programs here: the missing features are logged above.
+    for Item { subject, because, remedy, verdict, .. } in preflight::judge(&facts) {
         if matches!(verdict, Verdict::Failed | Verdict::Degraded) {
-            tracing::warn!("{looked_at}: {because}; {remedy}");
+            tracing::warn!("{subject}: {because}; {remedy}");
         }
     }
     Ok(programs)
 }
 
-fn settings(config: &Config, filter: &Filter, traces: Traces) -> anyhow::Result<Settings> {
-    let ring_bytes =
-        u32::try_from(config.capture.ring_bytes).context("capture.ring_bytes is larger than 4 GiB")?;
-    Ok(Settings {
-        tier: gather::chosen_tier(config),
-        skip: config.capture.skip_hooks.clone(),
-        ring_bytes,
-        record_self: config.filter.own,
-        failure_budget: config.capture.failure_budget as u64,
-        wanted: Wanted {
-            bind: config.events.bind,
-            create: config.events.create,
-            attempts: config.events.accept_attempt,
-            traces: traces != Traces::NONE,
-            lives: config.metrics.connections,
-        },
-        filter: filter.clone(),
-        traces,
-    })
+/// Replaces the error of the loader by the verdict that explains it, if there is one.
+fn with_verdict(error: anyhow::Error, facts: &Facts) -> anyhow::Error {
+    let items = preflight::judge(facts);
+    if let Some(Item { subject, because, remedy, .. }) =
+        items.iter().find(|item| item.verdict == Verdict::Failed)
+    {
+        tracing::debug!("{error:#}");
+        return anyhow!("{subject}: {because}; {remedy}");
+    }
+    let error = error.context("run `acceptd check` for the cause and the remedy");
+    // An old kernel is worth naming only now: it could have had the required features.
+    match items.iter().find(|item| item.id == "kernel" && item.verdict != Verdict::Ok) {
+        Some(Item { subject, because, .. }) => error.context(format!("{subject}: {because}")),
+        None => error,
+    }
 }

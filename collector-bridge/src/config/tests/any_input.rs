@@ -1,10 +1,10 @@
-//! Nothing that anybody writes makes the configuration panic or lie.
+//! Property tests: no input makes the configuration panic, and `config show` prints what was loaded.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// TOML that often reaches the kinds: a known key with a value of any shape.
+/// TOML text; often a known key with a value of any type, so that the kinds are exercised.
 fn toml_text() -> impl Strategy<Value = String> {
     let value = prop_oneof![
         any::<i64>().prop_map(|number| number.to_string()),
@@ -45,13 +45,13 @@ fn variable() -> impl Strategy<Value = (OsString, OsString)> {
 
 proptest! {
     #[test]
-    fn nothing_anybody_writes_panics(
+    fn no_input_panics(
         text in toml_text(),
         env in proptest::collection::btree_map(variable().prop_map(|(name, _)| name), variable().prop_map(|(_, value)| value), 0..6),
     ) {
-        let source = Source { path: PATH.into(), text };
-        // Either it is a configuration that can be shown, or a message that says something.
-        match resolve(Some(&source), &env, &[]) {
+        let file = ConfigFile { path: PATH.into(), text };
+        // The result is a configuration that can be shown, or an error with a message.
+        match resolve(Some(&file), &env, &[]) {
             Ok(loaded) => prop_assert_eq!(loaded.settings().count(), KEYS.len()),
             Err(error) => prop_assert!(!error.to_string().is_empty()),
         }
@@ -59,8 +59,8 @@ proptest! {
 
     #[test]
     fn what_config_show_prints_is_what_was_loaded(text in toml_text()) {
-        let source = Source { path: PATH.into(), text };
-        if let Ok(loaded) = resolve(Some(&source), &Environment::new(), &[]) {
+        let file = ConfigFile { path: PATH.into(), text };
+        if let Ok(loaded) = resolve(Some(&file), &Environment::new(), &[]) {
             let secret = |name: &str| name == "export.headers" || loaded.origin(name) == Origin::Default;
             let lines = loaded.settings().filter(|setting| !secret(&setting.name));
             let lines: Vec<_> = lines.map(|setting| format!("{} = {}", setting.name, setting.value)).collect();

@@ -1,4 +1,4 @@
-//! What a mistake in a layer says: the place, the cause and the remedy.
+//! Tests of the messages for mistakes: each names the place, the cause and the remedy.
 
 use super::*;
 
@@ -47,11 +47,11 @@ fn mistakes_in_the_file_name_line_cause_and_remedy() {
         ),
         (
             "export.endpoint = \"https://h:1/v1/logs\"",
-            r#"export.endpoint (/etc/acceptd/test.toml:1): gRPC endpoints have no path; end it after the port, or set export.protocol = "http/protobuf""#,
+            r#"export.endpoint (/etc/acceptd/test.toml:1): gRPC endpoints have no path; remove what follows the port, or set export.protocol = "http/protobuf""#,
         ),
         (
             "export.protocol = \"http/json\"",
-            r#"/etc/acceptd/test.toml:1: export.protocol: "http/json" is not built: it costs several times as much; use "http/protobuf", which every receiver of it takes"#,
+            r#"/etc/acceptd/test.toml:1: export.protocol: "http/json" is not supported, because encoding it costs several times as much; use "http/protobuf", which every receiver of http/json accepts"#,
         ),
         (
             "output = \"xml\"",
@@ -64,7 +64,7 @@ fn mistakes_in_the_file_name_line_cause_and_remedy() {
         ("host.root = \"proc\"", r#"/etc/acceptd/test.toml:1: host.root: "proc" is not an absolute path"#),
         (
             "attributes.include = [1]",
-            "/etc/acceptd/test.toml:1: attributes.include: expected a list of names, and one of the list is an integer",
+            "/etc/acceptd/test.toml:1: attributes.include: expected a list of names, but an item of the list is an integer",
         ),
         (
             "export.backoff_max = \"500ms\"",
@@ -102,7 +102,7 @@ fn a_file_that_cannot_be_read_is_an_error_only_when_it_was_named() {
     let message = load(Some(&missing), [], &[]).unwrap_err().to_string();
     let cause = "cannot read the configuration file: No such file or directory (os error 2); make it a readable UTF-8 file, or name another one with --config";
     assert_eq!(message, format!("{}: {cause}", missing.display()));
-    // The default file exists, and is a directory: nothing to pass over in silence.
+    // The default file exists but is a directory, which is an error.
     assert!(matches!(file::read(None, directory.path()), Err(Problem::Unreadable { .. })));
     let binary = directory.path().join("binary.toml");
     std::fs::write(&binary, b"output = \"\xff\"").unwrap();
@@ -130,7 +130,7 @@ fn mistakes_in_variables_and_flags_name_them() {
 }
 
 #[test]
-fn an_empty_value_is_no_value() {
+fn an_empty_value_counts_as_unset() {
     let env =
         [("ACCEPTD_BATCH_TIMEOUT", ""), ("ACCEPTD_NO_SUCH_KEY", ""), ("OTEL_EXPORTER_OTLP_TIMEOUT", "")];
     let loaded = resolve_all("export.endpoint = \"\"", &env, &[("batch.max_records", "")]).unwrap();

@@ -1,8 +1,8 @@
-//! Keys for one signal, and more destinations.
+//! Tests of keys for one signal, of additional destinations, and of reloads.
 
 use super::*;
 
-fn of(loaded: &Loaded, signal: Signal) -> Option<String> {
+fn endpoint_for(loaded: &Loaded, signal: Signal) -> Option<String> {
     loaded.view(&Scope::Signal(signal)).config.export.endpoint.as_ref().map(Endpoint::uri)
 }
 
@@ -11,8 +11,8 @@ fn a_signal_has_what_is_set_for_it_and_else_what_is_set_for_all() {
     let loaded = from_file(
         "[export]\nendpoint = \"all:1\"\ntimeout = \"3s\"\n[export.metrics]\nendpoint = \"some:1\"\n[export.traces.tls]\nca_file = \"/ca.pem\"",
     );
-    assert_eq!(of(&loaded, Signal::Logs).as_deref(), Some("http://all:1"));
-    assert_eq!(of(&loaded, Signal::Metrics).as_deref(), Some("http://some:1"));
+    assert_eq!(endpoint_for(&loaded, Signal::Logs).as_deref(), Some("http://all:1"));
+    assert_eq!(endpoint_for(&loaded, Signal::Metrics).as_deref(), Some("http://some:1"));
     let metrics = loaded.view(&Scope::Signal(Signal::Metrics));
     assert_eq!((metrics.config.export.timeout, metrics.has_own_endpoint), (Duration::from_secs(3), true));
     let traces = loaded.view(&Scope::Signal(Signal::Traces));
@@ -46,11 +46,11 @@ fn each_variable_of_opentelemetry_has_a_form_for_each_signal() {
         assert_eq!((export.protocol, export.compression), (Protocol::Http, Compression::Gzip));
         assert_eq!((export.timeout, export.headers.iter().count()), (Duration::from_millis(7), 1));
         assert!([export_tls.ca_file, export_tls.cert_file, export_tls.key_file].iter().all(Option::is_some));
-        assert_eq!(loaded.config.export, Config::default().export, "{form}: nothing for the others");
+        assert_eq!(loaded.config.export, Config::default().export, "{form}: the global keys are unchanged");
     }
 }
 
-/// Whoever types --endpoint means it, whatever a file says of single signals.
+/// `--endpoint` overrides a file's endpoint for one signal.
 #[test]
 fn a_stronger_layer_wins_over_a_more_special_key() {
     let file = "export.logs.endpoint = \"file:1\"";
@@ -72,10 +72,10 @@ fn another_destination_has_its_own_keys_and_the_defaults() {
     let archive = view("archive");
     assert!(archive.export.file.is_some() && archive.export.endpoint.is_none() && archive.is_sent());
     let audit = view("audit");
-    assert_eq!(audit.export.headers.iter().count(), 0, "secrets stay where they belong");
+    assert_eq!(audit.export.headers.iter().count(), 0, "headers are not inherited");
     assert_eq!(audit.export.timeout, Config::default().export.timeout);
     assert_eq!(audit.export.retry_window, Duration::from_hours(1));
-    assert_eq!(loaded.config.output, None, "somebody else gets the records");
+    assert_eq!(loaded.config.output, None, "the records are sent elsewhere, so they are not printed");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn what_is_wrong_with_a_destination_is_named_with_its_line() {
     for (text, words) in [
         (
             "[destinations.a]\ntimeout = \"1s\"",
-            "test.toml:2): nothing is sent there: set destinations.a.endpoint",
+            "test.toml:2): the destination has no address: set destinations.a.endpoint",
         ),
         (
             "[destinations.a]\nendpoint = \"h:1/x\"",
@@ -98,8 +98,8 @@ fn what_is_wrong_with_a_destination_is_named_with_its_line() {
         ("[export]\nendpoint = \"h:1\"\nfile = \"/x\"", "export.file"),
         ("[export.logs]\ntls.cert_file = \"/x\"", "export.logs.tls.cert_file"),
     ] {
-        let said = error(text, &[], &[]);
-        assert!(said.contains(words), "{text}: {said}");
+        let message = error(text, &[], &[]);
+        assert!(message.contains(words), "{text}: {message}");
     }
 }
 
@@ -127,12 +127,8 @@ fn of_an_endpoint_and_a_file_the_stronger_layer_wins() {
     let otel = sent(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:1")], &[]);
     assert_eq!(otel, (Some("http://otel:1".to_owned()), false));
     assert_eq!(sent(&[("OTEL_LOGS_EXPORTER", "none")], &[]), (None, false));
-    assert_eq!(
-        sent(&[("OTEL_LOGS_EXPORTER", "otlp")], &[]),
-        (None, true),
-        "the file is more than a fallback"
-    );
-    assert_eq!(sent(&[], &[("export.endpoint", "none")]), (None, false), "as `watch` has it");
+    assert_eq!(sent(&[("OTEL_LOGS_EXPORTER", "otlp")], &[]), (None, true), "a file overrides a fallback");
+    assert_eq!(sent(&[], &[("export.endpoint", "none")]), (None, false), "`watch` sets this");
     let both = [("export.logs.file", "/x"), ("export.endpoint", "h:1")];
     assert_eq!(sent(&[], &both), (None, true), "in one layer the special key wins");
 }
@@ -148,18 +144,22 @@ fn the_fallback_of_a_signal_is_weaker_than_the_file_and_has_the_port_of_its_prot
     let uri = view.config.export.endpoint.as_ref().map(Endpoint::uri);
     assert_eq!(uri.as_deref(), Some("http://localhost:4317"));
     assert!(!view.has_own_endpoint && endpoint(&metrics).is_none());
-    assert_eq!(metrics.config.output, Some(OutputFormat::Columns), "records go nowhere else");
+    assert_eq!(
+        metrics.config.output,
+        Some(OutputFormat::Columns),
+        "records are not sent, so they are printed"
+    );
 }
 
 #[test]
 fn a_reload_says_what_changes_at_once_and_what_does_not() {
     let before = from_file("[export]\nendpoint = \"h:1\"\n[capture]\nring_bytes = \"4MiB\"");
     let text = "[export]\nendpoint = \"h:2\"\nconcurrency = 3\n[capture]\nring_bytes = \"8MiB\"\n[batch]\nmax_bytes = \"1MiB\"\n[export.metrics]\ntimeout = \"1s\"";
-    let Reloaded { loaded, changed, waiting } = before.reload(from_file(text));
+    let Reloaded { loaded, changed, pending } = before.reload(from_file(text));
     assert_eq!(changed, ["export.endpoint", "export.metrics.timeout"]);
-    assert_eq!(waiting, ["capture.ring_bytes", "batch.max_bytes", "export.concurrency"]);
+    assert_eq!(pending, ["capture.ring_bytes", "batch.max_bytes", "export.concurrency"]);
     assert_eq!(endpoint(&loaded).as_deref(), Some("http://h:2"));
     assert_eq!(loaded.config.capture, before.config.capture);
-    let Reloaded { changed, waiting, .. } = loaded.reload(loaded.clone());
-    assert_eq!((changed.len(), waiting.len()), (0, 0));
+    let Reloaded { changed, pending, .. } = loaded.reload(loaded.clone());
+    assert_eq!((changed.len(), pending.len()), (0, 0));
 }

@@ -1,4 +1,4 @@
-//! OpenTelemetry's variables.
+//! Tests of OpenTelemetry's environment variables.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn standard_variables_map_to_keys_and_the_logs_form_wins() {
 }
 
 #[test]
-fn standard_variables_about_the_way_map_to_keys() {
+fn standard_variables_about_the_transport_map_to_keys() {
     let loaded = from_env(&[
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://general:4318/otlp"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
@@ -73,7 +73,11 @@ fn a_bad_standard_variable_is_a_warning_and_the_default_is_used() {
             "brotli",
             r#"env OTEL_EXPORTER_OTLP_COMPRESSION: export.compression: "brotli" is not one of none, gzip, zstd; the value is ignored"#,
         ),
-        ("OTEL_BLRP_MAX_QUEUE_SIZE", "2048", "env OTEL_BLRP_MAX_QUEUE_SIZE: has no effect yet"),
+        (
+            "OTEL_BLRP_MAX_QUEUE_SIZE",
+            "2048",
+            "env OTEL_BLRP_MAX_QUEUE_SIZE: acceptd does not support this variable; it has no effect",
+        ),
         (
             "OTEL_LOGS_EXPORTER",
             "zipkin",
@@ -87,7 +91,7 @@ fn a_bad_standard_variable_is_a_warning_and_the_default_is_used() {
         (
             "OTEL_RESOURCE_ATTRIBUTES",
             "a=1,b",
-            "env OTEL_RESOURCE_ATTRIBUTES: entry 2 is not name=value (a comma within a value is written %2C); the value is ignored",
+            "env OTEL_RESOURCE_ATTRIBUTES: entry 2 is not name=value (write %2C for a comma within a value); the value is ignored",
         ),
     ] {
         let loaded = from_env(&[(variable, value)]);

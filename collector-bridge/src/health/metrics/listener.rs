@@ -1,37 +1,46 @@
 //! The metrics of listeners and their connections.
 
-use acceptd_otlp::names::{
-    MetricName, {self},
-};
+use std::time::Duration;
 
-use super::{Amount, Attributes, Histogram, Instrument, Label, Metric, Observe};
+use acceptd_otlp::names::{self, MetricName};
+
+use super::instrument::{Amount, Attributes, Instrument, Label, Metric, Observe};
 use crate::{
-    health::snapshot::Reading,
-    listener::series::{Labels, Series},
+    health::snapshot::HealthSnapshot,
+    listener::{
+        histogram::DurationHistogram,
+        series::{Labels, Series},
+    },
 };
 
-/// A metric of times.
+/// A metric of durations.
 #[derive(Debug)]
-pub struct TimesMetric {
-    /// What it is called, and what it says.
-    pub name: MetricName,
-    /// Its values, of one series.
-    pub of: fn(&Series) -> &Histogram,
+pub(super) struct HistogramMetric {
+    /// Its name, unit and description.
+    pub(super) name: MetricName,
+    /// Its values in one series.
+    pub(super) histogram: fn(&Series) -> &DurationHistogram,
 }
 
-/// Every metric of times. The unit is the second.
-pub const TIMES: [TimesMetric; 2] = [
-    TimesMetric { name: names::METRIC_ACCEPTD_LISTENER_QUEUE_DURATION, of: |series| &series.queue },
-    TimesMetric { name: names::METRIC_ACCEPTD_CONNECTION_DURATION, of: |series| &series.lives },
+/// Every metric of durations. The unit is the second.
+pub(super) const HISTOGRAMS: [HistogramMetric; 2] = [
+    HistogramMetric {
+        name: names::METRIC_ACCEPTD_LISTENER_QUEUE_DURATION,
+        histogram: |series| &series.queue,
+    },
+    HistogramMetric {
+        name: names::METRIC_ACCEPTD_CONNECTION_DURATION,
+        histogram: |series| &series.durations,
+    },
 ];
 
-/// Every other metric.
-pub const METRICS: [Metric; 7] = [
+/// Every other metric of listeners.
+pub(super) const METRICS: [Metric; 7] = [
     Metric {
         name: names::METRIC_ACCEPTD_LISTENER_ACCEPTS,
         instrument: Instrument::Counter,
-        observe: |reading, observe| {
-            each(reading, observe, |series, labels, observe| {
+        observe: |snapshot, observe| {
+            each(snapshot, observe, |series, labels, observe| {
                 let outcome = |outcome| ("acceptd.accept.outcome", Label::Text(outcome));
                 observe(Amount::Count(series.accepted), &[labels, &[outcome("accepted")]].concat());
                 for (error, count) in &series.failed {
@@ -44,19 +53,19 @@ pub const METRICS: [Metric; 7] = [
     Metric {
         name: names::METRIC_ACCEPTD_LISTENER_QUEUE_LENGTH,
         instrument: Instrument::UpDownCounter,
-        observe: |reading, observe| each_count(reading, observe, |series| Some(series.length)),
+        observe: |snapshot, observe| each_count(snapshot, observe, |series| Some(series.length)),
     },
     Metric {
         name: names::METRIC_ACCEPTD_LISTENER_QUEUE_LIMIT,
         instrument: Instrument::UpDownCounter,
-        observe: |reading, observe| each_count(reading, observe, |series| Some(series.limit)),
+        observe: |snapshot, observe| each_count(snapshot, observe, |series| Some(series.limit)),
     },
     Metric {
         name: names::METRIC_ACCEPTD_LISTENER_QUEUE_OLDEST_WAIT,
         instrument: Instrument::Gauge,
-        observe: |reading, observe| {
-            each(reading, observe, |series, labels, observe| {
-                let waited = std::time::Duration::from_nanos(series.oldest_wait_ns);
+        observe: |snapshot, observe| {
+            each(snapshot, observe, |series, labels, observe| {
+                let waited = Duration::from_nanos(series.oldest_wait_ns);
                 observe(Amount::Seconds(waited.as_secs_f64()), labels);
             });
         },
@@ -64,38 +73,45 @@ pub const METRICS: [Metric; 7] = [
     Metric {
         name: names::METRIC_ACCEPTD_LISTENER_OVERFLOWS,
         instrument: Instrument::Counter,
-        observe: |reading, observe| each_count(reading, observe, |series| Some(series.overflows)),
+        observe: |snapshot, observe| each_count(snapshot, observe, |series| Some(series.overflows)),
     },
     Metric {
         name: names::METRIC_ACCEPTD_LISTENER_ABANDONED_CONNECTIONS,
         instrument: Instrument::Counter,
-        observe: |reading, observe| each_count(reading, observe, |series| Some(series.abandoned)),
+        observe: |snapshot, observe| each_count(snapshot, observe, |series| Some(series.abandoned)),
     },
     Metric {
         name: names::METRIC_ACCEPTD_CONNECTION_COUNT,
         instrument: Instrument::UpDownCounter,
-        observe: |reading, observe| each_count(reading, observe, |series| series.open),
+        observe: |snapshot, observe| each_count(snapshot, observe, |series| series.open),
     },
 ];
 
-fn each(reading: &Reading, observe: Observe<'_>, of_one: fn(&Series, Attributes<'_>, Observe<'_>)) {
-    for series in reading.stock.listeners.iter() {
-        with_labels(series.labels.as_deref(), |labels| of_one(series, labels, observe));
+/// Calls `observe_one` for every series.
+fn each(
+    snapshot: &HealthSnapshot,
+    observe: Observe<'_>,
+    observe_one: fn(&Series, Attributes<'_>, Observe<'_>),
+) {
+    for series in snapshot.counters.listeners.iter() {
+        with_labels(series.labels.as_deref(), |labels| observe_one(series, labels, observe));
     }
 }
 
-fn each_count(reading: &Reading, observe: Observe<'_>, count: fn(&Series) -> Option<u64>) {
-    for series in reading.stock.listeners.iter() {
+/// Observes one count of every series; a series for which it is `None` has no value.
+fn each_count(snapshot: &HealthSnapshot, observe: Observe<'_>, count: fn(&Series) -> Option<u64>) {
+    for series in snapshot.counters.listeners.iter() {
         if let Some(count) = count(series) {
             with_labels(series.labels.as_deref(), |labels| observe(Amount::Count(count), labels));
         }
     }
 }
 
-/// A series' attributes; of the shared one what OpenTelemetry has for those that are too many.
-pub fn with_labels<R>(labels: Option<&Labels>, to: impl FnOnce(Attributes<'_>) -> R) -> R {
+/// Calls `with` with the attributes of a series. The series that all listeners beyond the limit share has
+/// `None` for labels, and the attribute that OpenTelemetry defines for an overflow.
+pub(super) fn with_labels<R>(labels: Option<&Labels>, with: impl FnOnce(Attributes<'_>) -> R) -> R {
     let Some(Labels { transport, network_type, address, port, service, executable }) = labels else {
-        return to(&[("otel.metric.overflow", Label::Flag(true))]);
+        return with(&[("otel.metric.overflow", Label::Flag(true))]);
     };
     let mut attributes = vec![
         ("network.transport", Label::Text(transport)),
@@ -107,5 +123,5 @@ pub fn with_labels<R>(labels: Option<&Labels>, to: impl FnOnce(Attributes<'_>) -
     if !executable.is_empty() {
         attributes.push(("process.executable.name", Label::Text(executable)));
     }
-    to(&attributes)
+    with(&attributes)
 }

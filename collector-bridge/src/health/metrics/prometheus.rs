@@ -1,4 +1,4 @@
-//! The metrics as `OpenMetrics` text.
+//! Exports the metrics as `OpenMetrics` text, for `/metrics`.
 
 use std::fmt;
 
@@ -10,24 +10,27 @@ use prometheus_client::{
 };
 
 use super::{
-    Amount, Attributes, Instrument, Label, Metric, all,
-    listener::{TIMES, TimesMetric, with_labels},
+    all,
+    instrument::{Amount, Attributes, Instrument, Label, Metric},
+    listener::{HISTOGRAMS, HistogramMetric, with_labels},
 };
-use crate::health::snapshot::Reading;
+use crate::health::snapshot::HealthSnapshot;
 
-/// All metrics of this moment. Names and units are changed by the rules of OpenTelemetry's compatibility specification.
+/// All metrics of a snapshot. Names and units follow OpenTelemetry's specification of compatibility with
+/// Prometheus.
 #[must_use]
-pub fn text(reading: Reading) -> String {
+pub(crate) fn text(snapshot: HealthSnapshot) -> String {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape(reading)));
+    registry.register_collector(Box::new(Scrape(snapshot)));
     let mut text = String::new();
     // Writing to a string cannot fail.
     _ = encode(&mut text, &registry);
     text
 }
 
+/// One scrape: the collector lives as long as the encoding of one snapshot.
 #[derive(Debug)]
-struct Scrape(Reading);
+struct Scrape(HealthSnapshot);
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -45,21 +48,25 @@ impl Collector for Scrape {
             });
             result?;
         }
-        TIMES.iter().try_for_each(|metric| times(&mut encoder, metric, &self.0))
+        HISTOGRAMS.iter().try_for_each(|metric| histogram(&mut encoder, metric, &self.0))
     }
 }
 
-fn times(encoder: &mut DescriptorEncoder<'_>, metric: &TimesMetric, reading: &Reading) -> fmt::Result {
+fn histogram(
+    encoder: &mut DescriptorEncoder<'_>,
+    metric: &HistogramMetric,
+    snapshot: &HealthSnapshot,
+) -> fmt::Result {
     let name = metric.name.name.replace('.', "_");
     let mut family =
         encoder.encode_descriptor(&name, metric.name.brief, Some(&Unit::Seconds), MetricType::Histogram)?;
-    for series in reading.stock.listeners.iter() {
-        let histogram = (metric.of)(series);
-        let buckets: Vec<(f64, u64)> = histogram.classic().collect();
+    for series in snapshot.counters.listeners.iter() {
+        let durations = (metric.histogram)(series);
+        let buckets: Vec<(f64, u64)> = durations.prometheus_buckets().collect();
         let labels = with_labels(series.labels.as_deref(), labels_of);
         family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
-            histogram.sum(),
-            histogram.count(),
+            durations.sum(),
+            durations.count(),
             &buckets,
             None,
         )?;
@@ -76,7 +83,7 @@ fn labels_of(attributes: Attributes<'_>) -> Vec<(String, String)> {
     attributes.iter().map(|(name, value)| (name.replace('.', "_"), text(value))).collect()
 }
 
-/// What stands in the name; a thing that is counted, in braces, does not.
+/// The unit that becomes part of the name. Annotations in braces, such as `{record}`, do not.
 fn unit(metric: &Metric) -> Option<Unit> {
     match metric.name.unit {
         "s" => Some(Unit::Seconds),

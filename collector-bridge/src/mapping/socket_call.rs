@@ -1,12 +1,16 @@
-//! listen, bind, socket, and the begin of accept.
+//! Makes the records of other socket calls: listen, bind, socket, and the entry into accept.
 
 use acceptd_common::SocketCall;
-use acceptd_otlp::{Attribute, Event, Value, errno, names, network_type};
+use acceptd_otlp::{Attribute, Event, NetworkType, Value, errno, names, network_type};
 
-use super::{Context, accept::syscall, is_mptcp, listener_endpoint, non_zero, socket_type, transport};
+use super::{
+    RecordContext,
+    accept::syscall,
+    endpoint::{AF_INET, AF_INET6, is_mptcp, listener_endpoint, non_zero, socket_type, transport},
+};
 use crate::identity::{Identity, until_nul};
 
-/// What a process does with a socket, in words.
+/// The words of a record's body for one operation.
 struct Words {
     event: &'static str,
     did: &'static str,
@@ -34,9 +38,13 @@ fn words(operation: u8) -> Words {
     }
 }
 
-/// The event of one call.
+/// The record of one call.
 #[must_use]
-pub fn event<'a>(sample: &'a SocketCall, identity: &'a Identity, context: Context<'_>) -> Event<'a> {
+pub(crate) fn event<'a>(
+    sample: &'a SocketCall,
+    identity: &'a Identity,
+    context: RecordContext<'_>,
+) -> Event<'a> {
     let SocketCall { header, task, socket, .. } = sample;
     let words = words(sample.operation);
     let error = (sample.result < 0).then(|| sample.result.saturating_neg());
@@ -61,8 +69,8 @@ pub fn event<'a>(sample: &'a SocketCall, identity: &'a Identity, context: Contex
     let mut event = Event {
         name: words.event,
         time_unix_nano: context.clock.unix_nanos(header.boot_ns),
-        observed_time_unix_nano: context.observed,
-        uid: context.ids.record(header.cpu, header.sequence),
+        observed_time_unix_nano: context.observed_unix_ns,
+        uid: context.ids.record_uid(header.cpu, header.sequence),
         severity: errno::severity(error),
         body,
         attributes: Vec::with_capacity(16),
@@ -93,7 +101,8 @@ pub fn event<'a>(sample: &'a SocketCall, identity: &'a Identity, context: Contex
         }
     }
     if sample.operation == SocketCall::LISTEN {
-        // A negative backlog means the longest queue there may be.
+        // A negative backlog asks for the longest queue that the kernel allows, so there is no number to
+        // record.
         let requested = u64::try_from(sample.backlog).ok().filter(|_| sample.fd >= 0);
         event.add(Attribute::BacklogRequested, requested.map(Value::Int));
         let limit = error.is_none().then(|| Value::Int(u64::from(socket.backlog_limit)));
@@ -109,11 +118,11 @@ pub fn event<'a>(sample: &'a SocketCall, identity: &'a Identity, context: Contex
     event
 }
 
-/// A socket without an address still has a family.
-fn family_type(family: u16) -> Option<acceptd_otlp::NetworkType> {
+/// `network.type` of a socket that has no address yet, from its family.
+fn family_type(family: u16) -> Option<NetworkType> {
     match family {
-        2 => Some(acceptd_otlp::NetworkType::Ipv4),
-        super::AF_INET6 => Some(acceptd_otlp::NetworkType::Ipv6),
+        AF_INET => Some(NetworkType::Ipv4),
+        AF_INET6 => Some(NetworkType::Ipv6),
         _ => None,
     }
 }

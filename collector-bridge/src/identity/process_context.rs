@@ -1,5 +1,6 @@
-//! The process context that an OpenTelemetry SDK publishes in its process's memory, in a mapping named `OTEL_CTX` (OTEP 4719). The
-//! process is not trusted: every size is bounded, and whatever does not hold is no context.
+//! Reads the process context that an OpenTelemetry SDK publishes in its process's memory, in a mapping named
+//! `OTEL_CTX` (OTEP 4719). The process is not trusted: every size is bounded, and a context that violates the
+//! format is ignored.
 
 use std::{
     fs::File,
@@ -14,100 +15,103 @@ use prost::Message;
 use rustix::fs::{MemfdFlags, fstat, major, memfd_create, minor};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::folder::Folder;
+use super::proc_dir::ProcDir;
 
-/// Most bytes of `/proc/PID/maps` that are looked at: some 20,000 mappings, and 65,530 are the kernel's default limit.
-const MAPS: u64 = 2 << 20;
+/// Most bytes read of `/proc/PID/maps`: about 20,000 mappings. The kernel's default limit is 65,530 mappings.
+const MAX_MAPS_BYTES: u64 = 2 << 20;
 
-/// Longest line there that is looked at as a whole.
-const LINE: usize = 8 << 10;
+/// Most bytes of one line of `/proc/PID/maps`.
+const MAX_LINE_BYTES: usize = 8 << 10;
 
-/// Most mappings that are tried: there is to be one.
-const MAPPINGS: usize = 8;
+/// Most mappings with the context's name that are tried. A correct process has one.
+const MAX_CONTEXTS: usize = 8;
 
-/// Most bytes of a context that is believed. The Resource it becomes has 8 KiB.
-const PAYLOAD: u32 = 64 << 10;
+/// Most bytes of a context; a longer one is ignored. The Resource that is made from the context has at most 8
+/// KiB.
+const MAX_PAYLOAD_BYTES: u32 = 64 << 10;
 
-/// How often a context that changes while it is read is read again.
-const TRIES: usize = 3;
+/// How often a context is read when it changes during the read.
+const ATTEMPTS: usize = 3;
 
 const SIGNATURE: [u8; 8] = *b"OTEL_CTX";
 const VERSION: u32 = 2;
 
-/// How the mapping begins.
+/// The header at the start of the mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Header {
+struct ContextHeader {
     signature: [u8; 8],
     version: u32,
     payload_size: u32,
-    /// 0 while it is written.
+    /// 0 while the SDK writes the context.
     published_at_ns: u64,
     payload: u64,
 }
 
-/// `opentelemetry.proto.processcontext.v1development.ProcessContext`, what of it is used.
+/// The used part of `opentelemetry.proto.processcontext.v1development.ProcessContext`.
 #[derive(Clone, PartialEq, Message)]
 struct ProcessContext {
     #[prost(message, optional, tag = "1")]
     resource: Option<Resource>,
 }
 
-/// The Resource that the process publishes, if it publishes one.
-pub(super) fn read(folder: &Folder) -> Option<Resource> {
-    let contexts: Vec<u64> = mappings(maps(folder)?)
+/// The Resource that the process publishes, if there is one. Can block for as long as the process makes the
+/// kernel wait for its memory.
+pub(super) fn read(dir: &ProcDir) -> Option<Resource> {
+    let contexts: Vec<u64> = mappings(maps(dir)?)
         .filter(|mapping| mapping.is_context && mapping.is_memory)
         .map(|mapping| mapping.range.start)
-        .take(MAPPINGS)
+        .take(MAX_CONTEXTS)
         .collect();
     if contexts.is_empty() {
         return None;
     }
-    let memory = folder.file("mem").ok()?;
+    let memory = dir.file("mem").ok()?;
     let is_memory = |payload: &Range<u64>| {
-        maps(folder).is_some_and(|maps| {
+        maps(dir).is_some_and(|maps| {
             mappings(maps).any(|mapping| mapping.is_memory && encloses(&mapping.range, payload))
         })
     };
     contexts.into_iter().find_map(|start| resource(&memory, start, is_memory))
 }
 
-fn maps(folder: &Folder) -> Option<impl BufRead> {
-    Some(BufReader::new(folder.file("maps").ok()?.take(MAPS)))
+fn maps(dir: &ProcDir) -> Option<impl BufRead> {
+    Some(BufReader::new(dir.file("maps").ok()?.take(MAX_MAPS_BYTES)))
 }
 
 fn encloses(outer: &Range<u64>, inner: &Range<u64>) -> bool {
     outer.start <= inner.start && inner.end <= outer.end
 }
 
-/// A line of `/proc/PID/maps`.
+/// One line of `/proc/PID/maps`.
 #[derive(Debug, PartialEq)]
-struct Mapping {
+struct MemoryMapping {
     range: Range<u64>,
-    /// Named as a context is: by its memfd, or by prctl(2).
+    /// Whether the mapping has the context's name, by its memfd or by prctl(2).
     is_context: bool,
-    /// Of no file system, which would be asked for a page that is not there, and need never answer.
+    /// Whether the mapping is plain memory. A page of a mapped file may have to come from a file system that
+    /// never answers.
     is_memory: bool,
 }
 
-fn mappings(mut maps: impl BufRead) -> impl Iterator<Item = Mapping> {
+fn mappings(mut maps: impl BufRead) -> impl Iterator<Item = MemoryMapping> {
     let mut line = Vec::new();
     std::iter::from_fn(move || {
         loop {
             line.clear();
-            if maps.by_ref().take(LINE as u64).read_until(b'\n', &mut line).ok()? == 0 {
+            if maps.by_ref().take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut line).ok()? == 0 {
                 return None;
             }
-            if let Some(mapping) = Mapping::of_line(&line) {
+            if let Some(mapping) = MemoryMapping::parse_line(&line) {
                 return Some(mapping);
             }
         }
     })
 }
 
-impl Mapping {
-    /// `START-END PERMISSIONS OFFSET MAJOR:MINOR INODE   NAME`
-    fn of_line(line: &[u8]) -> Option<Self> {
+impl MemoryMapping {
+    /// Parses `START-END PERMISSIONS OFFSET MAJOR:MINOR INODE   NAME`.
+    fn parse_line(line: &[u8]) -> Option<Self> {
         let mut fields = str::from_utf8(line).ok()?.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
         let (major, minor) = fields.nth(2)?.split_once(':')?;
@@ -123,25 +127,26 @@ impl Mapping {
     }
 }
 
-/// The device of memfds and of shared anonymous memory, which is the kernel's own.
+/// The device number of memfds and of shared anonymous memory: the kernel's internal tmpfs.
 static SHARED_MEMORY: LazyLock<Option<(u64, u64)>> = LazyLock::new(|| {
     let file = memfd_create("acceptd", MemfdFlags::CLOEXEC).ok()?;
     let device = fstat(file).ok()?.st_dev;
     Some((major(device).into(), minor(device).into()))
 });
 
+/// The Resource in the context whose header is at address `start`.
 fn resource(memory: &File, start: u64, is_memory: impl Fn(&Range<u64>) -> bool) -> Option<Resource> {
-    let payload = (0..TRIES).find_map(|_| consistent(memory, start, &is_memory))?;
+    let payload = (0..ATTEMPTS).find_map(|_| consistent_payload(memory, start, &is_memory))?;
     ProcessContext::decode(payload.as_slice()).ok()?.resource
 }
 
-/// The payload, if nothing changed while it was read.
-fn consistent(memory: &File, start: u64, is_memory: impl Fn(&Range<u64>) -> bool) -> Option<Vec<u8>> {
+/// The payload, if the header is valid and did not change while the payload was read.
+fn consistent_payload(memory: &File, start: u64, is_memory: impl Fn(&Range<u64>) -> bool) -> Option<Vec<u8>> {
     let before = header(memory, start)?;
     let is_valid = before.signature == SIGNATURE
         && before.version == VERSION
         && before.published_at_ns != 0
-        && (1..=PAYLOAD).contains(&before.payload_size);
+        && (1..=MAX_PAYLOAD_BYTES).contains(&before.payload_size);
     let end = before.payload.checked_add(before.payload_size.into())?;
     if !is_valid || !is_memory(&(before.payload..end)) {
         return None;
@@ -151,10 +156,10 @@ fn consistent(memory: &File, start: u64, is_memory: impl Fn(&Range<u64>) -> bool
     (header(memory, start)? == before).then_some(payload)
 }
 
-fn header(memory: &File, start: u64) -> Option<Header> {
-    let mut bytes = [0; size_of::<Header>()];
+fn header(memory: &File, start: u64) -> Option<ContextHeader> {
+    let mut bytes = [0; size_of::<ContextHeader>()];
     memory.read_exact_at(&mut bytes, start).ok()?;
-    Header::read_from_bytes(&bytes).ok()
+    ContextHeader::read_from_bytes(&bytes).ok()
 }
 
 #[cfg(test)]
@@ -181,9 +186,9 @@ mod tests {
         Resource { attributes, ..Resource::default() }
     }
 
-    /// A file in the place of a process's memory: the header at 64, the payload behind it.
-    fn memory(change: impl Fn(&mut Header), payload: &[u8]) -> File {
-        let mut header = Header {
+    /// A file that stands for a process's memory: the header is at offset 64, the payload after it.
+    fn memory(change: impl Fn(&mut ContextHeader), payload: &[u8]) -> File {
+        let mut header = ContextHeader {
             signature: SIGNATURE,
             version: VERSION,
             payload_size: u32::try_from(payload.len()).expect("small"),
@@ -205,9 +210,9 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_hold_is_no_context() {
+    fn a_context_that_violates_the_format_is_ignored() {
         let payload = ProcessContext { resource: Some(a_resource()) }.encode_to_vec();
-        let changes: [fn(&mut Header); 7] = [
+        let changes: [fn(&mut ContextHeader); 7] = [
             |header| header.signature[0] = b'o',
             |header| header.version = 1,
             |header| header.published_at_ns = 0,
@@ -224,7 +229,8 @@ mod tests {
         assert_eq!(resource(&memory(|_| {}, &payload), u64::MAX, anywhere), None);
     }
 
-    /// In this process, which writes it all the time as an SDK would: a name of one letter and of another in turn.
+    /// This process publishes the context and rewrites it all the time as an SDK does, alternating between
+    /// two attribute names.
     #[test]
     fn a_context_that_changes_is_read_whole_or_not_at_all() {
         const LETTERS: usize = 1000;
@@ -239,9 +245,9 @@ mod tests {
         let sizes = u64::from(VERSION) | (payload.len() as u64) << 32;
         let fields = [u64::from_ne_bytes(SIGNATURE), sizes, 1, content.as_ptr().addr() as u64];
         header.iter().zip(fields).for_each(|(to, field)| to.store(field, Ordering::Relaxed));
-        let ended = &*Box::leak(Box::new(AtomicBool::new(false)));
+        let is_done = &*Box::leak(Box::new(AtomicBool::new(false)));
         let writer = thread::spawn(move || {
-            for time in (2..).take_while(|_| !ended.load(Ordering::Relaxed)) {
+            for time in (2..).take_while(|_| !is_done.load(Ordering::Relaxed)) {
                 header[2].store(0, Ordering::SeqCst);
                 let letter = if time % 2 == 0 { b'b' } else { b'a' };
                 content[start..start + LETTERS].iter().for_each(|to| to.store(letter, Ordering::SeqCst));
@@ -249,7 +255,7 @@ mod tests {
                 thread::sleep(Duration::from_micros(20));
             }
         });
-        let memory = File::open("/proc/self/mem").expect("one's own");
+        let memory = File::open("/proc/self/mem").expect("a process may read its own memory");
         let mut whole = 0;
         for _ in 0..READS {
             let Some(read) = resource(&memory, header.as_ptr().addr() as u64, anywhere) else { continue };
@@ -257,13 +263,13 @@ mod tests {
             assert!(name == &"a".repeat(LETTERS) || name == &"b".repeat(LETTERS), "{name}");
             whole += 1;
         }
-        ended.store(true, Ordering::Relaxed);
+        is_done.store(true, Ordering::Relaxed);
         writer.join().expect("no panic");
         assert!(whole > READS / 100, "read {whole} times");
     }
 
     #[test]
-    fn a_payload_that_a_file_system_would_have_to_give_is_not_read() {
+    fn a_payload_in_a_mapped_file_is_not_read() {
         let payload = ProcessContext { resource: Some(a_resource()) }.encode_to_vec();
         let asked = std::cell::RefCell::new(None);
         let nowhere = |range: &Range<u64>| {
@@ -275,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_context_is_known_by_its_name_and_memory_by_its_device() {
+    fn a_context_is_recognized_by_its_name_and_memory_by_its_device() {
         let (major, minor) = SHARED_MEMORY.expect("memfds have a device");
         let device = format!("{major:02x}:{minor:02x}");
         let maps = format!(
@@ -297,7 +303,7 @@ mod tests {
             (0x7f00_c000, true, true),
             (0x7f00_e000, true, true),
             (0x7f01_0000, false, true),
-            // Of a file that is called so.
+            // A file with that name.
             (0x7f01_2000, true, false),
             (0x7f01_4000, false, true),
         ];

@@ -1,0 +1,31 @@
+//! The accepted values of `capture.skip_hooks`: the names of the eBPF programs, in alphabetical order.
+//!
+//! The list is here, and not beside the table of hooks, so that `config` depends on no other room. A
+//! test in `bpf/hooks.rs` holds the list against the table of hooks.
+
+/// The name of every eBPF program that can be attached.
+pub(crate) const HOOK_NAMES: [&str; 23] = [
+    "accept4_entry",
+    "accept4_exit",
+    "bind_exit",
+    "bind_socket_exit",
+    "complete_hashdance",
+    "do_accept_entry",
+    "do_accept_exit",
+    "inet_sock_set_state",
+    "io_uring_complete",
+    "io_uring_cqe_overflow",
+    "io_uring_submit_req",
+    "listen_exit",
+    "listen_socket_exit",
+    "sched_process_exit",
+    "sock_graft",
+    "socket_accept",
+    "socket_accept_lsm",
+    "socket_exit",
+    "sys_enter",
+    "sys_exit",
+    "tcp_destroy_sock",
+    "unix_release",
+    "unix_stream_connect",
+];
