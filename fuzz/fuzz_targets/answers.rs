@@ -1,4 +1,5 @@
-//! What a server answers, and what a file to be replayed says: a verdict or an error, within bounds.
+//! The answer of a server is classified, and a line of a file to be replayed is parsed or refused, without a
+//! panic.
 #![no_main]
 
 use std::time::{Duration, SystemTime};
@@ -11,11 +12,12 @@ fuzz_target!(|answer: (i32, u16, &str, &[u8], &str)| {
     let (code, http, message, details, retry_after) = answer;
     let status = Status::with_details(Code::from_i32(code), message, details.to_vec().into());
     for bytes in [1, 2 << 20] {
-        _ = retry::judge(&status, bytes);
-        let asked = retry::after(retry_after, SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 31));
-        _ = retry::judge_http(http, asked, bytes, message);
+        _ = retry::classify_grpc(&status, bytes);
+        let asked =
+            retry::parse_retry_after(retry_after, SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 31));
+        _ = retry::classify_http(http, asked, bytes, message);
     }
-    if let Ok(batch) = recorded::of_line(details) {
+    if let Ok(batch) = recorded::parse_line(details) {
         assert!(batch.records > 0 || batch.split().is_none());
     }
 });

@@ -1,25 +1,20 @@
-//! Ring-buffer bytes, all the way to a batch. Whatever they are, nothing panics and the counts add up. The first byte
-//! chooses the kind: with a header that fits, or the bytes as they are.
+//! Bytes from the ring buffer take the whole path to a batch, without a panic, and the counts add up.
+//!
+//! The first byte chooses a kind of sample: the rest then gets a valid header of that kind. With any other
+//! first byte the rest is used as it is.
 #![no_main]
 
 use std::{cell::RefCell, path::Path, time::Duration};
 
 use acceptd::{
-    bpf::filter::Filter,
-    clock,
+    bpf::filter::EventFilter,
     config::Config,
-    identity::{Additions, Identities, host, process::Observer},
-    listener::{series::AllSeries, table::Listeners},
+    identity::{Identities, ResourceSettings, host, process::Observer},
     mapping::ids::Ids,
-    pipeline::{
-        outputs::Outputs,
-        overload::Overload,
-        recorder::{Parts, Recorder},
-        spans::{Look, Spans},
-    },
+    pipeline::{ListenerMonitor, Outputs, Recorder, RecorderDeps, ReloadableSettings, SpanOutput, SpanStyle},
 };
 use acceptd_common::{ABI_VERSION, Header, Kind};
-use acceptd_otlp::{BatchBuilder, BatchLimits, Profile, Signal, SpanKind};
+use acceptd_otlp::{AttributeFilter, BatchLimits, SpanKind};
 use libfuzzer_sys::fuzz_target;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -28,42 +23,49 @@ const KINDS: [(Kind, usize); 6] = [
     (Kind::UnixAccept, size_of::<acceptd_common::UnixAccept>()),
     (Kind::SocketCall, size_of::<acceptd_common::SocketCall>()),
     (Kind::ListenerClosed, size_of::<acceptd_common::ListenerState>()),
-    (Kind::Abandoned, size_of::<acceptd_common::Abandoned>()),
-    (Kind::Closed, size_of::<acceptd_common::Closed>()),
+    (Kind::ConnectionAbandoned, size_of::<acceptd_common::ConnectionAbandoned>()),
+    (Kind::ConnectionClosed, size_of::<acceptd_common::ConnectionClosed>()),
 ];
 
-/// Nobody is asked: what a pid of the input leads to is another one with each run.
-fn additions() -> Additions {
-    Additions { every: Vec::new(), own: Vec::new(), published: false, details: Vec::new(), value_length: 256 }
+/// No process is read: a pid in the input would lead to another process with each run.
+fn additions() -> ResourceSettings {
+    ResourceSettings {
+        attributes: Vec::new(),
+        agent_attributes: Vec::new(),
+        published: false,
+        details: Vec::new(),
+        value_length: 256,
+    }
 }
 
 fn recorder() -> Recorder {
     let (facts, _) = host::gather(Path::new("/"), Some("fuzz"), Some("fuzz"), Path::new("/nonexistent"));
     let mut events = Config::default().events;
     events.failures = true;
-    Recorder::new(Parts {
+    let stalled_after = Duration::from_secs(5);
+    Recorder::new(RecorderDeps {
         ids: Ids::new("fuzz", &facts.boot_id),
         identities: Identities::new(
             facts,
             Observer::new(Path::new("/"), Path::new("/sys/fs/cgroup")),
             additions(),
         ),
-        profile: Profile::new(true, &[], &[], true, 256).expect("nothing is named"),
-        events,
-        peers: Config::default().privacy.peer_address,
-        filter: Filter::default(),
-        builder: BatchBuilder::new(Signal::Logs, BatchLimits { max_records: 64, max_bytes: 1 << 20 }),
-        timeout: Duration::from_secs(1),
         outputs: Outputs::default(),
-        listeners: Listeners::new(&[], Duration::from_secs(5), clock::now_boot_nanos()),
-        // So few that some are thinned.
-        overload: Overload::new(16),
-        series: AllSeries::new(clock::now_unix_nanos(), Duration::ZERO),
-        spans: Some(Spans::new(
-            Look { connection_kind: SpanKind::Server },
-            BatchBuilder::new(Signal::Traces, BatchLimits { max_records: 64, max_bytes: 1 << 20 }),
-            Outputs::default(),
-        )),
+        spans: Some(SpanOutput {
+            style: SpanStyle { connection_kind: SpanKind::Server },
+            outputs: Outputs::default(),
+        }),
+        listeners: ListenerMonitor::new(&[], EventFilter::default(), stalled_after, Duration::ZERO),
+        settings: ReloadableSettings {
+            attributes: AttributeFilter::new(true, &[], &[], true, 256).expect("no attribute is named"),
+            peers: Config::default().privacy.peer_address,
+            events,
+            limits: BatchLimits { max_records: 64, max_bytes: 1 << 20 },
+            timeout: Duration::from_secs(1),
+            // A budget so small that some accepts are sampled.
+            max_records_per_second: 16,
+            stalled_after,
+        },
     })
 }
 
