@@ -3,29 +3,29 @@
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use xtask_support::{Extent, Workspace, command, results, root};
 
-use crate::{Extent, build, command, host, results, vm, workspace::Workspace};
+use crate::{build, vm};
 
-/// Runs the benchmarks; with `--full` writes docs/results/bench.md, also when a figure misses its floor.
+/// Runs the benchmarks. With `--full`, writes docs/results/bench.md, even if a figure misses its floor.
 pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
-    host::require_root("bench")?;
-    let mut bench = Command::new(build::suites(workspace, extent.profile())?.join("bench"));
-    bench.arg(if extent.full { "--full" } else { "--quick" }).current_dir(workspace.root());
-    let (good, mut figures) = command::figures(bench)?;
+    root::require("bench")?;
+    let mut bench = Command::new(build::suites(workspace, build::profile(extent))?.join("bench"));
+    bench.arg(extent.flag()).current_dir(workspace.root());
+    let (succeeded, mut figures) = command::figures(bench)?;
     if extent.full {
         for line in vm::costs(workspace)? {
             println!("{line}");
             figures.push_str(&line);
             figures.push('\n');
         }
-        let machine = std::thread::available_parallelism().map_or(0, std::num::NonZeroUsize::get);
-        let facts = [("CPUs", machine.to_string())];
+        let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZeroUsize::get);
+        let facts = [("CPUs", cpus.to_string())];
         results::write(workspace, "bench", "What acceptd costs", &facts, &figures)?;
-    }
-    if !extent.full {
+    } else {
         println!("cost of tier 1: by --full, in a virtual machine");
     }
-    if !good {
+    if !succeeded {
         bail!("the bench failed, see above");
     }
     Ok(())

@@ -1,21 +1,45 @@
-//! `cargo xtask build`: the agent's binary. collector-bridge/build.rs finds the tools of `setup` by itself.
-//! `cargo xtask dist`: static programs, which images are made of.
+//! `cargo xtask build` and `dist`, and the one build that all suites share. collector-bridge/build.rs finds
+//! the tools that `setup` installs.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::{path::PathBuf, process::Command, time::Instant};
 
 use anyhow::{Context, Result, bail};
+use xtask_support::{Extent, Workspace, command, files};
 
-use crate::{apt, command, setup, workspace::Workspace};
+use crate::{apt, setup};
 
-/// What is shipped.
+/// The profile of what is shipped.
 pub(crate) const RELEASE: &str = "release";
 
-/// Built in half the time, and almost as fast.
+/// A profile that builds in half the time of [`RELEASE`]; the programs are almost as fast.
 pub(crate) const QUICK: &str = "quick";
+
+/// The packages and programs of all suites, for one cargo invocation.
+const SUITES: [&str; 18] = [
+    "--package",
+    "acceptd",
+    "--package",
+    "acceptd-suites",
+    "--package",
+    "acceptd-tests",
+    "--package",
+    "acceptd-workload",
+    "--bin",
+    "acceptd",
+    "--bin",
+    "bench",
+    "--bin",
+    "soak",
+    "--bin",
+    "suites",
+    "--bin",
+    "workload",
+];
+
+/// The profile for a suite: committed figures are those of what is shipped.
+pub(crate) fn profile(extent: Extent) -> &'static str {
+    if extent.full { RELEASE } else { QUICK }
+}
 
 /// Sets up what is missing, builds `acceptd` in the release profile and returns its path.
 pub(crate) fn release(workspace: &Workspace) -> Result<PathBuf> {
@@ -23,53 +47,47 @@ pub(crate) fn release(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.target().join("release/acceptd"))
 }
 
-/// Builds the agent with the programs of the suites, and returns the folder that they are in. All suites use this one build: with
-/// other packages beside it, cargo compiles the agent's dependencies anew, for minutes. What is not measured for good is built in
-/// the profile [`QUICK`].
+/// Builds the agent with the programs of all suites, and returns their folder.
+///
+/// All suites use this one set of packages. With another set, the dependencies would have other features, and
+/// cargo would compile them again, for minutes.
 pub(crate) fn suites(workspace: &Workspace, profile: &str) -> Result<PathBuf> {
-    let packages = ["--package", "acceptd", "--package", "acceptd-tests", "--package", "acceptd-workload"];
-    let programs = ["--bin", "acceptd", "--bin", "bench", "--bin", "soak", "--bin", "workload"];
-    build(
-        workspace,
-        profile,
-        "acceptd, bench, soak and workload",
-        &[packages.as_slice(), &programs].concat(),
-    )?;
+    build(workspace, profile, "acceptd, bench, soak, suites and workload", &SUITES)?;
     Ok(workspace.target().join(profile))
 }
 
-/// A target whose programs need nothing of the system that they run on.
-pub(crate) struct Static {
-    /// As Docker calls the architecture.
+/// A target whose programs are linked statically, so that they run on any Linux.
+pub(crate) struct StaticTarget {
+    /// Docker's name of the architecture.
     pub(crate) architecture: &'static str,
     triple: &'static str,
-    /// For the C parts of zstd and ring.
+    /// The compiler for the C code of zstd and ring.
     compiler: &'static str,
-    /// Debian's, with that compiler.
+    /// The Debian packages with that compiler.
     packages: &'static str,
 }
 
-pub(crate) const X86_64: Static = Static {
+pub(crate) const X86_64: StaticTarget = StaticTarget {
     architecture: "amd64",
     triple: "x86_64-unknown-linux-musl",
     compiler: "x86_64-linux-gnu-gcc",
     packages: "gcc-x86-64-linux-gnu libc6-dev-amd64-cross",
 };
-pub(crate) const ARM64: Static = Static {
+pub(crate) const ARM64: StaticTarget = StaticTarget {
     architecture: "arm64",
     triple: "aarch64-unknown-linux-musl",
     compiler: "aarch64-linux-gnu-gcc",
     packages: "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
 };
 
-/// Builds what `arguments` names for such a target, and returns the folder that it is in.
+/// Builds what `arguments` name for a static target, and returns the folder of the programs.
 pub(crate) fn statically(
     workspace: &Workspace,
-    target: &Static,
+    target: &StaticTarget,
     profile: &str,
     arguments: &[&str],
 ) -> Result<PathBuf> {
-    let Static { triple, compiler, packages, .. } = target;
+    let StaticTarget { triple, compiler, packages, .. } = target;
     apt::require(compiler, "--version", packages)?;
     add_target(workspace, triple)?;
     setup::run(workspace)?;
@@ -78,8 +96,9 @@ pub(crate) fn statically(
     let mut make =
         command::cargo(workspace, &["build", "--profile", profile, "--locked", "--target", triple]);
     make.args(arguments);
-    // Rust's own linker. The C parts use nothing of their C library that musl has not, but for what the compiler's own hardening
-    // would add.
+    // Linked by Rust's own lld with musl, although the C code is compiled by a compiler for glibc. That works
+    // as long as the C code calls only functions that musl has; the flags switch the compiler's hardening
+    // off, which would add calls of others.
     let name = triple.replace('-', "_");
     make.env(format!("CARGO_TARGET_{}_LINKER", name.to_ascii_uppercase()), "rust-lld");
     make.env(format!("CC_{name}"), compiler);
@@ -89,8 +108,8 @@ pub(crate) fn statically(
     Ok(workspace.target().join(triple).join(profile))
 }
 
-/// That of this host.
-pub(crate) fn this() -> Result<Static> {
+/// The static target with the architecture of this host.
+fn host_target() -> Result<StaticTarget> {
     match std::env::consts::ARCH {
         "x86_64" => Ok(X86_64),
         "aarch64" => Ok(ARM64),
@@ -98,35 +117,22 @@ pub(crate) fn this() -> Result<Static> {
     }
 }
 
-/// Static programs of this host's architecture, and with `all` of the others, in `target/image/ARCHITECTURE`.
+/// Builds static programs into `target/image/ARCHITECTURE`: for this host's architecture, with `all` for the
+/// others, too.
 pub(crate) fn dist(workspace: &Workspace, profile: &str, all: bool) -> Result<()> {
-    let this = this()?;
-    for target in [X86_64, ARM64].iter().filter(|target| all || target.triple == this.triple) {
-        let packages = [
-            "--package",
-            "acceptd",
-            "--package",
-            "acceptd-workload",
-            "--bin",
-            "acceptd",
-            "--bin",
-            "workload",
-        ];
-        let built = statically(workspace, target, profile, &packages)?;
+    let host = host_target()?;
+    for target in [X86_64, ARM64].iter().filter(|target| all || target.triple == host.triple) {
+        let arguments = ["acceptd", "acceptd-workload"].map(|package| ["--package", package]);
+        let programs = ["acceptd", "workload"];
+        let bins = programs.map(|program| ["--bin", program]);
+        let built = statically(workspace, target, profile, &[arguments, bins].concat().concat())?;
         let folder = workspace.path("target/image").join(target.architecture);
-        for program in ["acceptd", "workload"] {
-            copy(&built.join(program), &folder.join(program))?;
+        for program in programs {
+            files::copy(&built.join(program), &folder.join(program))?;
         }
         println!("built {}", folder.display());
     }
     Ok(())
-}
-
-/// Copies a file, into a folder that need not be there yet.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
-    let folder = to.parent().unwrap_or(to);
-    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    std::fs::copy(from, to).with_context(|| format!("copying {}", from.display())).map(drop)
 }
 
 fn add_target(workspace: &Workspace, target: &str) -> Result<()> {

@@ -1,52 +1,44 @@
 //! `cargo xtask ci`: what .ci/run calls on a clean clone.
 
-use std::{process::Command, thread, time::Instant};
+use std::{thread, time::Instant};
 
 use anyhow::{Result, bail};
+use xtask_support::{Extent, Workspace};
 
 use crate::{
-    Extent, backends, bench, codegen, collector, command, e2e, fuzz, kubernetes, setup,
-    setup::{Tool, install_tool, toolchain},
-    soak, test, vm,
-    workspace::Workspace,
+    bench, codegen, externals, fuzz, kubernetes, language, lint, setup, soak, structure, suites, test, vm,
 };
 
-const CARGO_DENY: Tool<'_> = Tool {
-    name: "cargo-deny",
-    version: "0.20.2",
-    toolchain: None,
-    optimized: false,
-    takes: "two to three minutes",
-};
-
-const QUICK: Extent = Extent { quick: true, full: false };
+const QUICK: Extent = Extent::QUICK;
 
 type Step = (&'static str, fn(&Workspace) -> Result<()>);
 
 /// Cheap ones first; a failed step does not keep the others from running.
-const STEPS: [Step; 12] = [
-    ("format", format),
+const STEPS: [Step; 14] = [
+    ("format", lint::format),
+    ("language", language::run),
+    ("structure", structure::run),
     ("codegen", |workspace| codegen::run(workspace, true)),
-    ("clippy", clippy),
-    ("deny", deny),
+    ("clippy", lint::clippy),
+    ("deny", lint::deny),
     ("test", test::run),
     ("fuzz", |workspace| fuzz::run(workspace, QUICK)),
     ("kubernetes", kubernetes::run),
-    ("e2e", |workspace| e2e::run(workspace, QUICK)),
+    ("e2e", |workspace| suites::e2e(workspace, QUICK)),
     ("soak", |workspace| soak::run(workspace, QUICK)),
-    ("backends", |workspace| backends::run(workspace, QUICK)),
+    ("backends", |workspace| suites::backends(workspace, QUICK)),
     ("vm", vm::quick),
     ("bench", |workspace| bench::run(workspace, QUICK)),
 ];
 
-/// Programs in Go that steps need, in the order in which they do: built ahead, while a step waits or uses one CPU.
-const AHEAD: [fn(&Workspace) -> Result<()>; 4] =
-    [kubernetes::ahead, collector::ahead, collector::elastic_ahead, backends::ahead];
+/// The Go programs that steps need, in the order in which they need them. They are built ahead, while a step
+/// waits or uses one CPU.
+const AHEAD: [fn(&Workspace) -> Result<()>; 2] = [kubernetes::build_ahead, externals::build_ahead];
 
 /// Runs every step and ends with the line `N passed, N failed`.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     thread::scope(|scope| {
-        // What fails here fails again in the step that needs it, which says so.
+        // A build that fails here fails again in the step that needs it, which reports the error.
         scope.spawn(|| AHEAD.iter().for_each(|build| drop(build(workspace))));
         run_steps(workspace)
     })
@@ -73,33 +65,4 @@ fn run_steps(workspace: &Workspace) -> Result<()> {
         bail!("failed: {}", failed.join(", "));
     }
     Ok(())
-}
-
-fn format(workspace: &Workspace) -> Result<()> {
-    rust_components(workspace)?;
-    command::run(command::cargo(workspace, &["fmt", "--all", "--check"]))?;
-    // The eBPF crate is outside the workspace, and its own nightly has no rustfmt: ours formats it.
-    let mut ebpf = Command::new("rustfmt");
-    ebpf.args(["--check", "--edition", "2024", "ebpf/src/main.rs"]).current_dir(workspace.root());
-    command::run(ebpf)
-}
-
-fn clippy(workspace: &Workspace) -> Result<()> {
-    rust_components(workspace)?;
-    let arguments = ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"];
-    command::run(command::cargo(workspace, &arguments))
-}
-
-/// Bans, licences and sources only: the advisory database cannot be reached from every CI.
-fn deny(workspace: &Workspace) -> Result<()> {
-    install_tool(workspace, &CARGO_DENY)?;
-    println!("checking bans, licenses and sources; advisories are not checked here");
-    let mut deny = Command::new(workspace.tool("cargo-deny"));
-    deny.args(["--workspace", "check", "bans", "licenses", "sources"]).current_dir(workspace.root());
-    command::run(deny)
-}
-
-/// The pinned toolchain may have been installed without its components.
-fn rust_components(workspace: &Workspace) -> Result<()> {
-    toolchain(&setup::pinned_toolchain(workspace, "rust-toolchain.toml")?, &["rustfmt", "clippy"])
 }

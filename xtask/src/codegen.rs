@@ -1,5 +1,5 @@
-//! `cargo xtask codegen`: the registry becomes the names that the code uses, the reference that people read, and the types that
-//! Elasticsearch gives them.
+//! `cargo xtask codegen`: generates the names that the code uses, the reference for users, and the index
+//! templates of Elasticsearch from otel-config/registry.
 
 mod mapping;
 mod names;
@@ -12,13 +12,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use registry::Registry;
-
-use crate::workspace::Workspace;
+use xtask_support::Workspace;
 
 const NAMES: &str = "collector-bridge/otlp/src/names.rs";
 const REFERENCE: &str = "docs/attributes.md";
 
-/// Writes the files, or with `check` fails when one differs from what the registry says.
+/// Writes the files. With `check`, writes nothing, and fails if a file differs from what the registry gives.
 pub(crate) fn run(workspace: &Workspace, check: bool) -> Result<()> {
     let registry = Registry::read(&workspace.path("otel-config/registry"))?;
     rules::check(&registry)?;

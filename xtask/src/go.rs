@@ -1,4 +1,4 @@
-//! Programs in Go that the suites run, built once and kept in the user's cache.
+//! Builds Go programs, and keeps them in the user's cache.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -10,46 +10,44 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-
-use crate::{
-    command::{
-        capture, {self},
-    },
-    workspace::Workspace,
+use xtask_support::{
+    Workspace,
+    command::{self, capture},
 };
 
-/// A program.
-pub(crate) struct Program<'a> {
-    /// What messages call it.
-    pub(crate) title: &'a str,
-    /// Its name in the cache.
-    pub(crate) name: &'a str,
-    /// The folder of its module, in the workspace.
-    pub(crate) folder: &'a str,
-    /// Its package.
-    pub(crate) package: &'a str,
-    /// The module file of another set of versions in the same folder than go.mod's.
-    pub(crate) modfile: Option<&'a str>,
-    /// What is left out or taken in, as build constraints.
-    pub(crate) tags: &'a str,
-    /// How long it takes the first time.
-    pub(crate) takes: &'a str,
+/// A Go program.
+pub(crate) struct GoProgram {
+    /// The name in messages.
+    pub(crate) title: &'static str,
+    /// The name in the cache.
+    pub(crate) name: &'static str,
+    /// The folder of the module, in the checkout.
+    pub(crate) folder: &'static str,
+    /// The package to build.
+    pub(crate) package: &'static str,
+    /// The module file, if it is not go.mod: another set of versions in the same folder.
+    pub(crate) modfile: Option<&'static str>,
+    /// Build tags.
+    pub(crate) tags: &'static str,
+    /// How long the first build takes, for the message.
+    pub(crate) takes: &'static str,
 }
 
-/// Builds it unless the cache holds one of these very sources; returns its path. Who comes while another builds it waits.
-pub(crate) fn build(workspace: &Workspace, program: &Program<'_>) -> Result<PathBuf> {
+/// Builds a program unless the cache has one of the same sources, and returns its path. If another process
+/// builds it at the same time, waits for that.
+pub(crate) fn build(workspace: &Workspace, program: &GoProgram) -> Result<PathBuf> {
     make(workspace, program, Command::new("go"))
 }
 
-/// [`build`] at the lowest priority: what only waits to be needed takes what nobody else does.
-pub(crate) fn build_ahead(workspace: &Workspace, program: &Program<'_>) -> Result<()> {
+/// [`build`] at the lowest priority, for a program that is needed later.
+pub(crate) fn build_ahead(workspace: &Workspace, program: &GoProgram) -> Result<()> {
     let mut go = Command::new("nice");
     go.args(["-n", "19", "go"]);
     make(workspace, program, go).map(drop)
 }
 
-fn make(workspace: &Workspace, program: &Program<'_>, mut go: Command) -> Result<PathBuf> {
-    let Program { title, name, folder, package, modfile, tags, takes } = program;
+fn make(workspace: &Workspace, program: &GoProgram, mut go: Command) -> Result<PathBuf> {
+    let GoProgram { title, name, folder, package, modfile, tags, takes } = program;
     let sources = workspace.path(folder);
     let binary = cache()?.join(format!(
         "{name}-{:016x}",
@@ -92,18 +90,19 @@ fn make(workspace: &Workspace, program: &Program<'_>, mut go: Command) -> Result
     Ok(binary)
 }
 
-/// Outside the checkout, so that `git clean` does not cost minutes.
+/// The folder of the cache. It is outside of the checkout, so that `git clean` does not remove it.
 pub(crate) fn cache() -> Result<PathBuf> {
     let base = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))
-        .context("neither XDG_CACHE_HOME nor HOME is set: there is nowhere to keep what is built")?;
+        .context("neither XDG_CACHE_HOME nor HOME is set, so there is no folder for the cache")?;
     let folder = base.join("acceptd");
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     Ok(folder)
 }
 
-/// Changes with every source file, and with what is asked for; it names a cached file, it protects nothing.
+/// A hash of all source files and build arguments, which names the cached file. It does not protect against
+/// manipulation.
 fn fingerprint(sources: &Path, arguments: &[&str]) -> Result<u64> {
     let about = || format!("reading {}", sources.display());
     let entries = std::fs::read_dir(sources).with_context(about)?;
@@ -119,7 +118,8 @@ fn fingerprint(sources: &Path, arguments: &[&str]) -> Result<u64> {
     Ok(hasher.finish())
 }
 
-/// The first proxy only: a module that it does not have must fail at once, not be looked for at its origin.
+/// The first proxy of GOPROXY only, so that a module that it lacks fails at once instead of being fetched
+/// from its origin.
 fn proxy() -> Result<String> {
     let mut ask = Command::new("go");
     ask.args(["env", "GOPROXY"]);

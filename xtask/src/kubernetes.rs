@@ -1,28 +1,12 @@
-//! `cargo xtask kubernetes`: packaging/kubernetes as kustomize renders it, held against the schemas of Kubernetes in tests/kubernetes;
-//! likewise what its README.md has a user write on top of it.
+//! `cargo xtask kubernetes`: builds kustomize, and starts the check of packaging/kubernetes
+//! (tests/kubernetes).
 
-mod overlay;
+use anyhow::Result;
+use xtask_support::{Workspace, command};
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use crate::go::{self, GoProgram};
 
-use anyhow::{Context, Result, bail, ensure};
-use overlay::Overlay;
-use serde_json::Value;
-
-use crate::{
-    command,
-    go::{
-        Program, {self},
-    },
-    workspace::Workspace,
-};
-
-const KUSTOMIZE: Program<'_> = Program {
+const KUSTOMIZE: GoProgram = GoProgram {
     title: "kustomize",
     name: "kustomize",
     folder: "tests/kustomize",
@@ -32,151 +16,16 @@ const KUSTOMIZE: Program<'_> = Program {
     takes: "a minute or two",
 };
 
-/// What somebody applies.
-const APPLIED: [&str; 2] = [overlay::BASE, "packaging/kubernetes/privileged"];
-
-/// Builds kustomize, while others are built.
-pub(crate) fn ahead(workspace: &Workspace) -> Result<()> {
+/// Builds kustomize at the lowest priority, while other steps run.
+pub(crate) fn build_ahead(workspace: &Workspace) -> Result<()> {
     go::build_ahead(workspace, &KUSTOMIZE)
 }
 
-/// Fails for the first fault, after it has shown all.
+/// Runs the check.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let kustomize = go::build(workspace, &KUSTOMIZE)?;
-    let rendered = |folder| Ok((folder, render(&kustomize, &workspace.path(folder))?));
-    let applied = APPLIED.into_iter().map(rendered).collect::<Result<BTreeMap<_, _>>>()?;
-    let mut wrong = 0;
-    for (folder, objects) in &applied {
-        wrong += against_schemas(workspace, folder, objects)?;
-        if let Err(error) = images(objects) {
-            println!("{folder}: {error:#}");
-            wrong += 1;
-        }
-        println!("{folder}: {} objects", objects.len());
-    }
-    for (title, block) in overlay::blocks(&overlay::readme(workspace)?)? {
-        let own = Overlay::write(workspace, &block).context(title)?;
-        let objects = render(&kustomize, &own.folder()).context(title)?;
-        wrong += against_schemas(workspace, title, &objects)?;
-        if let Err(error) = own.changes(&applied[overlay::BASE], &objects) {
-            println!("{title}: {error:#}");
-            wrong += 1;
-        }
-        println!("{title}: {} objects", objects.len());
-    }
-    if wrong > 0 {
-        bail!("{wrong} faults in what packaging/kubernetes renders");
-    }
-    Ok(())
-}
-
-/// The objects of a folder.
-fn render(kustomize: &Path, folder: &Path) -> Result<Vec<Value>> {
-    let mut build = Command::new(kustomize);
-    build.arg("build").arg(folder);
-    let text = command::capture(build)?;
-    let objects: Vec<Value> = serde_saphyr::from_multiple(&text)
-        .with_context(|| format!("{} renders no YAML", folder.display()))?;
-    ensure!(!objects.is_empty(), "{} renders nothing", folder.display());
-    Ok(objects)
-}
-
-/// Shows the faults of all objects, and returns how many there are.
-fn against_schemas(workspace: &Workspace, title: &str, objects: &[Value]) -> Result<usize> {
-    let mut wrong = 0;
-    for object in objects {
-        let name = format!("{title}: {}", title_of(object));
-        for fault in faults(&fs::read(schema(workspace, object)?).context(name.clone())?, object)? {
-            println!("{name}: {fault}");
-            wrong += 1;
-        }
-    }
-    Ok(wrong)
-}
-
-/// Kind and name.
-fn title_of(object: &Value) -> String {
-    format!("{} {}", text_of(&object["kind"]), text_of(&object["metadata"]["name"]))
-}
-
-fn text_of(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-/// The file of an object's kind: `daemonset-apps-v1.json`, of the core group `namespace-v1.json`.
-fn schema(workspace: &Workspace, object: &Value) -> Result<PathBuf> {
-    let kind = text_of(&object["kind"]).to_lowercase();
-    let version = text_of(&object["apiVersion"]);
-    let name = match version.split_once('/') {
-        Some((group, version)) => format!("{kind}-{}-{version}", group.split('.').next().unwrap_or_default()),
-        None => format!("{kind}-{version}"),
-    };
-    let file = workspace.path("tests/kubernetes/schemas").join(format!("{name}.json"));
-    ensure!(
-        file.exists(),
-        "there is no schema {name}: tests/kubernetes/schemas/SOURCE.md says how to get it"
-    );
-    Ok(file)
-}
-
-/// What a schema says against an object.
-fn faults(schema: &[u8], object: &Value) -> Result<Vec<String>> {
-    let schema: Value = serde_json::from_slice(schema).context("a schema is no JSON")?;
-    let validator = jsonschema::draft202012::new(&schema).context("a schema is none")?;
-    Ok(validator.iter_errors(object).map(|error| format!("{}: {error}", error.instance_path())).collect())
-}
-
-/// Each image has a tag, and the agent's is of this version.
-fn images(objects: &[Value]) -> Result<()> {
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let containers =
-        objects.iter().flat_map(|object| list(&object["spec"]["template"]["spec"]["containers"]));
-    let mut agents = 0;
-    for container in containers {
-        let image = text_of(&container["image"]);
-        let (name, tag) = image.rsplit_once(':').with_context(|| format!("the image {image} has no tag"))?;
-        if name == "acceptd" {
-            let version = env!("CARGO_PKG_VERSION");
-            ensure!(tag == version, "the image {image} is not of the version {version}");
-            agents += 1;
-        }
-    }
-    ensure!(agents == 1, "{agents} containers are the agent's");
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{fs, path::Path};
-
-    use serde_json::{Value, json};
-
-    use super::{faults, images};
-
-    fn namespace() -> Vec<u8> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/kubernetes/schemas");
-        fs::read(folder.join("namespace-v1.json")).expect("vendored")
-    }
-
-    #[test]
-    fn a_misspelt_field_is_a_fault() {
-        let good = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "a" } });
-        assert_eq!(faults(&namespace(), &good).expect("a schema"), Vec::<String>::new());
-        for (from, to) in [("metadata", "metaData"), ("\"name\"", "\"nmae\""), ("\"a\"", "7")] {
-            let text = good.to_string().replace(from, to);
-            let bad: Value = serde_json::from_str(&text).expect("JSON");
-            assert_ne!(faults(&namespace(), &bad).expect("a schema"), Vec::<String>::new(), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_image_of_another_version_is_an_error() {
-        let of = |image: &str| {
-            images(&[json!({ "spec": { "template": { "spec": { "containers": [{ "image": image }] } } } })])
-        };
-        assert!(of(&format!("acceptd:{}", env!("CARGO_PKG_VERSION"))).is_ok());
-        for image in ["acceptd:0.0.0", "acceptd", "other:1"] {
-            assert!(of(image).is_err(), "{image}");
-        }
-    }
+    let arguments = ["run", "--quiet", "--locked", "--package", "acceptd-kubernetes", "--"];
+    let mut check = command::cargo(workspace, &arguments);
+    check.arg(kustomize);
+    command::run(check)
 }

@@ -1,40 +1,31 @@
-//! acceptd's tasks. `cargo xtask demo` and `cargo xtask test` are all that a newcomer needs.
+//! acceptd's tasks: install, build, generate, test, and start the suites. `cargo xtask demo` and `cargo xtask
+//! test` are all that a newcomer needs.
 #![forbid(unsafe_code)]
 
-mod agent;
 mod apt;
-mod backends;
 mod bench;
 mod build;
 mod ci;
 mod codegen;
-mod collector;
-mod command;
-mod demo;
-mod docker;
-mod e2e;
+mod elasticsearch;
+mod externals;
 mod fuzz;
 mod go;
-mod host;
-mod http;
-mod jaeger;
 mod kubernetes;
-mod ledger;
-mod libraries;
-mod process;
-mod records;
-mod results;
+mod language;
+mod lint;
 mod setup;
 mod soak;
+mod structure;
+mod suites;
+mod termtosvg;
 mod test;
 mod vm;
-mod workspace;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-
-use crate::workspace::Workspace;
+use clap::{Parser, Subcommand};
+use xtask_support::{Extent, Workspace};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "acceptd's tasks", version)]
@@ -57,64 +48,43 @@ enum Task {
     },
     /// Make connections and show their records as they arrived over OTLP (root)
     Demo,
-    /// Run the tests; without root those that load eBPF programs are left out
+    /// Run the tests; without root, all but those that load eBPF programs
     Test,
-    /// nginx, the agent and a real Collector: compare what arrived with nginx's own log (root)
+    /// Compare the records at a real Collector with the logs of nginx and other servers (root)
     E2e(Extent),
     /// Measure the agent (root)
     Bench(Extent),
-    /// Kill, cut and fill whatever the agent needs: nothing may be lost silently (root)
+    /// Check that nothing is lost silently while the agent, its disk and its Collector fail (root)
     Soak(Extent),
-    /// Real backends show what the demo's workload did: each query of docs/queries.md, each expression of the dashboards (root)
+    /// Ask real backends every query of docs/queries.md and every expression of the dashboards (root)
     Backends(Extent),
-    /// Make the README's pictures anew (root)
+    /// Draw the README's pictures again (root)
     Pictures,
-    /// Hold what packaging/kubernetes renders against Kubernetes' schemas
+    /// Check what packaging/kubernetes renders against the schemas of Kubernetes
     Kubernetes,
     /// Run the scenarios on other kernels, in virtual machines
     Vm(vm::Options),
-    /// Feed every parser with what libFuzzer makes up
+    /// Fuzz every parser with libFuzzer
     Fuzz(Extent),
     /// Generate names.rs and docs/attributes.md from otel-config/registry
     Codegen {
-        /// Write nothing; fail when a generated file differs
+        /// Write nothing; fail if a generated file differs
         #[arg(long)]
         check: bool,
     },
-    /// Everything that CI runs
+    /// Check that comments and pages are in plain technical English
+    Language,
+    /// Check that no files of a crate depend on each other in a circle
+    Structure,
+    /// Run everything that CI runs
     Ci,
-    /// A process of the end-to-end suite
-    #[command(hide = true)]
-    AcceptOnce,
-    /// Likewise
-    #[command(hide = true)]
-    AcceptSlowly,
-}
-
-/// How much of a suite to run.
-#[derive(Args, Clone, Copy)]
-#[group(required = true, multiple = false)]
-pub(crate) struct Extent {
-    /// What CI runs, a minute or two
-    #[arg(long)]
-    quick: bool,
-    /// Everything; writes its figures to docs/results
-    #[arg(long)]
-    full: bool,
-}
-
-impl Extent {
-    /// How the suite's programs are built: what is measured for good is what is shipped.
-    fn profile(self) -> &'static str {
-        if self.full { build::RELEASE } else { build::QUICK }
-    }
 }
 
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One sentence with its causes, and no backtrace even where RUST_BACKTRACE is set.
+            // The error with its causes on one line, without a backtrace even if RUST_BACKTRACE is set.
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
@@ -122,24 +92,24 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> anyhow::Result<()> {
-    let workspace = Workspace::locate()?;
+    let workspace = Workspace::of_xtask()?;
     match task {
         Task::Setup => setup::run(&workspace),
         Task::Build => build::release(&workspace).map(|binary| println!("built {}", binary.display())),
         Task::Dist { all } => build::dist(&workspace, build::RELEASE, all),
-        Task::Demo => demo::run(&workspace),
+        Task::Demo => suites::demo(&workspace),
         Task::Test => test::run(&workspace),
-        Task::E2e(extent) => e2e::run(&workspace, extent),
+        Task::E2e(extent) => suites::e2e(&workspace, extent),
         Task::Bench(extent) => bench::run(&workspace, extent),
         Task::Soak(extent) => soak::run(&workspace, extent),
-        Task::Backends(extent) => backends::run(&workspace, extent),
-        Task::Pictures => backends::pictures::run(&workspace),
+        Task::Backends(extent) => suites::backends(&workspace, extent),
+        Task::Pictures => suites::pictures(&workspace),
         Task::Kubernetes => kubernetes::run(&workspace),
         Task::Vm(options) => vm::run(&workspace, &options),
         Task::Fuzz(extent) => fuzz::run(&workspace, extent),
         Task::Codegen { check } => codegen::run(&workspace, check),
+        Task::Language => language::run(&workspace),
+        Task::Structure => structure::run(&workspace),
         Task::Ci => ci::run(&workspace),
-        Task::AcceptOnce => e2e::hostile::accept_once(),
-        Task::AcceptSlowly => e2e::jaeger::accept_slowly(),
     }
 }

@@ -1,20 +1,20 @@
-//! `cargo xtask soak`: builds and runs the binary `soak` of acceptd-tests, with the real Collector.
+//! `cargo xtask soak`: builds and runs the binary `soak` of acceptd-tests, with a real Collector.
 
 use std::process::Command;
 
 use anyhow::{Result, bail};
+use xtask_support::{Extent, External, Workspace, command, results, root};
 
-use crate::{Extent, build, collector, command, host, results, workspace::Workspace};
+use crate::{build, externals};
 
-/// Runs the suite; with `--full` writes docs/results/soak.md.
+/// Runs the suite. With `--full`, writes docs/results/soak.md.
 pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
-    host::require_root("soak")?;
-    let collector = collector::build(workspace)?;
-    let mut soak = Command::new(build::suites(workspace, extent.profile())?.join("soak"));
-    soak.arg(if extent.full { "--full" } else { "--quick" }).arg("--collector").arg(collector);
-    soak.current_dir(workspace.root());
-    let (good, figures) = command::figures(soak)?;
-    if !good {
+    root::require("soak")?;
+    let collector = externals::build_one(workspace, External::Collector)?;
+    let mut soak = Command::new(build::suites(workspace, build::profile(extent))?.join("soak"));
+    soak.arg(extent.flag()).arg("--collector").arg(collector).current_dir(workspace.root());
+    let (succeeded, figures) = command::figures(soak)?;
+    if !succeeded {
         bail!("the soak failed, see above");
     }
     if extent.full {

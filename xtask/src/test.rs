@@ -1,19 +1,20 @@
-//! `cargo xtask test`: every test of the workspace, with one summary.
+//! `cargo xtask test`: runs every test of the workspace, and sums the results up.
 
 use anyhow::{Result, bail};
+use xtask_support::{Workspace, command, root};
 
-use crate::{command, host, setup, workspace::Workspace};
+use crate::setup;
 
 /// The crate whose tests load eBPF programs.
 const SCENARIOS: &str = "acceptd-tests";
 
-/// Runs the tests. Without root, those of [`SCENARIOS`] are left out, and the summary says so.
+/// Runs the tests. Without root, those of [`SCENARIOS`] are not run, and the summary says so.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     setup::run(workspace)?;
-    let root = host::is_root();
+    let root = root::is_root();
     let mut tests = command::cargo(workspace, &["test", "--workspace", "--no-fail-fast"]);
-    // The scenarios start the agent as a process of its own; cargo builds it for the tests of its own package. A build before this
-    // one would compile most dependencies twice, since tests ask for more features of them.
+    // The scenarios start the program `acceptd`, which cargo builds for the tests of its package. A separate
+    // `cargo build` would compile most dependencies twice, since tests need more features of them.
     if !root {
         tests.args(["--exclude", SCENARIOS]);
     }
@@ -21,7 +22,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let succeeded = command::watch(tests, |line| total.add(line))?;
     println!("\ntests: {} passed, {} failed, {} ignored", total.passed, total.failed, total.ignored);
     if !root {
-        println!("left out: {SCENARIOS}, which loads eBPF programs: run `cargo xtask test` as root for them");
+        println!("not run: {SCENARIOS}, which loads eBPF programs: run `cargo xtask test` as root for them");
     }
     if !succeeded {
         bail!("tests failed, or did not build: see above");
@@ -29,7 +30,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Sums of libtest's `test result:` lines.
+/// The sums of libtest's `test result:` lines.
 #[derive(Default, Debug, PartialEq, Eq)]
 struct Counts {
     passed: u64,
@@ -38,7 +39,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// Adds one line of output, if it is a result line: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
+    /// Adds a line of output, if it is a result: `test result: ok. 3 passed; 0 failed; 1 ignored; ...`.
     fn add(&mut self, line: &str) {
         let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
         else {

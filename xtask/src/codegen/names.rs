@@ -1,10 +1,10 @@
-//! The names module of the OTLP crate.
+//! Generates collector-bridge/otlp/src/names.rs.
 
 use std::fmt::Write as _;
 
 use super::{
-    registry::{Attribute, Group, GroupKind, Kind, Level, PlainLevel, Primitive, Registry},
-    semconv,
+    registry::{Attribute, Group, GroupKind, Kind, Level, PlainLevel, Registry},
+    semconv::{self, Primitive},
 };
 
 const WIDTH: usize = 110;
@@ -16,7 +16,7 @@ const HEAD: &str = "\
 const TYPES: &str = "
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = \"they are those of OTLP\")]
+#[expect(missing_docs, reason = \"the variants are the types of OTLP\")]
 pub enum Type {
     String,
     Strings,
@@ -24,25 +24,25 @@ pub enum Type {
     Boolean,
 }
 
-/// An attribute where it is used.
+/// An attribute of an event, span, metric or Resource.
 #[derive(Debug, Clone, Copy)]
 pub struct Use {
     /// Its key.
     pub key: &'static str,
     /// Its type.
     pub value: Type,
-    /// Its values, if there are no others.
+    /// All allowed values; empty if any value is allowed.
     pub values: &'static [&'static str],
-    /// Whether it is always there.
+    /// Whether the attribute is always present.
     pub required: bool,
 }
 
-/// An event or a span, and what it may carry.
+/// An event or a span, with its attributes.
 #[derive(Debug, Clone, Copy)]
 pub struct EventName {
     /// Its name.
     pub name: &'static str,
-    /// What it says.
+    /// A description.
     pub brief: &'static str,
     /// Its attributes.
     pub attributes: &'static [Use],
@@ -55,23 +55,23 @@ pub struct MetricName {
     pub name: &'static str,
     /// Its unit, in UCUM.
     pub unit: &'static str,
-    /// What it says.
+    /// A description.
     pub brief: &'static str,
     /// `counter`, `updowncounter`, `gauge` or `histogram`.
     pub instrument: &'static str,
-    /// The attributes of its values.
+    /// The attributes of its data points.
     pub attributes: &'static [Use],
 }
 ";
 
-/// The module's text, as rustfmt would leave it.
+/// The text of the module, formatted as rustfmt does.
 pub(crate) fn render(registry: &Registry) -> String {
     let mut text = String::from(HEAD);
     constant(
         &mut text,
         "SCHEMA_URL",
         &registry.schema_url,
-        "The semantic conventions' version that the registry depends on: the `schema_url` of Resource and scope.",
+        "The schema URL of the semantic conventions that the registry depends on: the `schema_url` of Resource and scope.",
     );
     for group in registry.groups.iter().filter(|group| group.kind == GroupKind::Event) {
         if let Some(name) = &group.name {
@@ -87,15 +87,16 @@ pub(crate) fn render(registry: &Registry) -> String {
         constant(&mut text, &identifier(key), key, &known.brief);
     }
     text.push_str(TYPES);
-    let of = |kind| registry.groups.iter().filter(move |group| group.kind == kind);
-    let events = of(GroupKind::Event).filter_map(|group| Some((group, "EVENT_", group.name.as_deref()?)));
+    let groups_of = |kind| registry.groups.iter().filter(move |group| group.kind == kind);
+    let events =
+        groups_of(GroupKind::Event).filter_map(|group| Some((group, "EVENT_", group.name.as_deref()?)));
     named(&mut text, registry, "EVENTS", "Every event.", events);
     let spans =
-        of(GroupKind::Span).filter_map(|group| Some((group, "SPAN_", group.display_name.as_deref()?)));
+        groups_of(GroupKind::Span).filter_map(|group| Some((group, "SPAN_", group.display_name.as_deref()?)));
     named(&mut text, registry, "SPANS", "Every span.", spans);
     metrics(&mut text, registry);
     text.push_str(
-        "\n/// What the Resource of a process holds.\n#[rustfmt::skip]\npub const RESOURCE: &[Use] = &[\n",
+        "\n/// The attributes of a process's Resource.\n#[rustfmt::skip]\npub const RESOURCE: &[Use] = &[\n",
     );
     for group in registry.groups.iter().filter(|group| group.id == RESOURCE) {
         uses(&mut text, registry, group, "    ");
@@ -104,7 +105,7 @@ pub(crate) fn render(registry: &Registry) -> String {
     text
 }
 
-/// The group of what a Resource holds.
+/// The group with the attributes of a Resource.
 const RESOURCE: &str = "acceptd.resource";
 
 /// A list of events or spans with their attributes.
@@ -152,7 +153,7 @@ fn metrics(text: &mut String, registry: &Registry) {
     for metric in &registry.imported {
         begin(text, metric.name, metric.unit, metric.brief, metric.instrument);
         for (key, required) in metric.attributes {
-            text.push_str(&use_of(key, semconv::type_of(key), &[], *required, "        "));
+            text.push_str(&use_line(key, semconv::type_of(key), &[], *required, "        "));
         }
         text.push_str("    ],\n};\n");
     }
@@ -163,7 +164,7 @@ fn metrics(text: &mut String, registry: &Registry) {
     text.push_str("];\n");
 }
 
-/// The attributes of a group, a line each.
+/// The attributes of a group, one line each.
 fn uses(text: &mut String, registry: &Registry, group: &Group, indent: &str) {
     for attribute in &group.attributes {
         let Attribute::Reference(reference) = attribute else { continue };
@@ -175,11 +176,11 @@ fn uses(text: &mut String, registry: &Registry, group: &Group, indent: &str) {
             _ => Vec::new(),
         };
         let primitive = registry.kind_of(&reference.key);
-        text.push_str(&use_of(&reference.key, primitive, &members, required, indent));
+        text.push_str(&use_line(&reference.key, primitive, &members, required, indent));
     }
 }
 
-fn use_of(key: &str, primitive: Primitive, values: &[&str], required: bool, indent: &str) -> String {
+fn use_line(key: &str, primitive: Primitive, values: &[&str], required: bool, indent: &str) -> String {
     let value = match primitive {
         Primitive::String => "String",
         Primitive::Strings => "Strings",
@@ -214,7 +215,7 @@ fn constant(text: &mut String, identifier: &str, value: &str, brief: &str) {
     }
 }
 
-/// Breaks a brief at spaces.
+/// Breaks a text into lines at spaces.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

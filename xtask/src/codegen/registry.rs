@@ -1,37 +1,37 @@
-//! The part of OpenTelemetry Weaver's registry format that acceptd uses, read and resolved.
+//! Reads and resolves the registry, in the part of OpenTelemetry Weaver's format that acceptd uses.
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::semconv;
+use super::semconv::{self, Primitive};
 
 const MANIFEST: &str = "manifest.yaml";
 const SEMCONV: &str = "https://opentelemetry.io/schemas/";
 
-/// A registry whose references are known to lead somewhere.
+/// A registry in which every reference is resolved.
 pub(crate) struct Registry {
     /// The schema URL of the semantic conventions that it depends on.
     pub(crate) schema_url: String,
-    /// All groups, in the order of file name and place.
+    /// All groups, in the order of files and of lines.
     pub(crate) groups: Vec<Group>,
-    /// Metrics of the semantic conventions.
+    /// The metrics of the semantic conventions that acceptd emits.
     pub(crate) imported: Vec<&'static semconv::Metric>,
-    /// Every key, whether defined here or by the semantic conventions, with its one brief.
+    /// Every key, defined here or by the semantic conventions.
     pub(crate) keys: BTreeMap<String, Key>,
 }
 
-/// What is known of one attribute key.
+/// An attribute key.
 pub(crate) struct Key {
     pub(crate) brief: String,
-    /// Defined by this registry, not by the semantic conventions.
+    /// Whether this registry defines the key; otherwise the semantic conventions do.
     pub(crate) own: bool,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "Weaver's keys; they are named so that a misspelt one is an error")]
+#[expect(dead_code, reason = "keys of Weaver's format; deny_unknown_fields needs them")]
 struct Manifest {
     name: String,
     description: String,
@@ -41,7 +41,7 @@ struct Manifest {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "Weaver's keys; they are named so that a misspelt one is an error")]
+#[expect(dead_code, reason = "keys of Weaver's format; deny_unknown_fields needs them")]
 struct Dependency {
     schema_url: String,
     registry_path: String,
@@ -55,21 +55,21 @@ struct File {
     groups: Vec<Group>,
 }
 
-/// What of the semantic conventions is used as it is.
+/// Definitions of the semantic conventions that are used unchanged.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct Imports {
     metrics: Vec<String>,
 }
 
-/// A group of attributes: a namespace, an event, or what a Resource holds.
+/// A group of attributes: a namespace, an event, a span, a metric, or a Resource.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Group {
     pub(crate) id: String,
     #[serde(rename = "type")]
     pub(crate) kind: GroupKind,
-    /// An event's name.
+    /// The name of an event.
     pub(crate) name: Option<String>,
     pub(crate) display_name: Option<String>,
     pub(crate) brief: String,
@@ -78,8 +78,8 @@ pub(crate) struct Group {
     pub(crate) metric_name: Option<String>,
     pub(crate) instrument: Option<String>,
     pub(crate) unit: Option<String>,
-    /// A span's kind.
-    #[expect(dead_code, reason = "Weaver demands it; a setting can change it")]
+    /// The kind of a span.
+    #[expect(dead_code, reason = "Weaver requires it; a setting can change it")]
     pub(crate) span_kind: Option<SpanKind>,
     #[serde(default)]
     pub(crate) entity_associations: Vec<String>,
@@ -91,7 +91,7 @@ pub(crate) struct Group {
 pub(crate) enum GroupKind {
     AttributeGroup,
     Event,
-    /// Named by its `display_name`.
+    /// Its name is the `display_name`.
     Span,
     Metric,
 }
@@ -109,7 +109,7 @@ pub(crate) enum Stability {
     Stable,
 }
 
-/// A definition (`id`) or the use of one (`ref`).
+/// The definition of an attribute (`id`), or a reference to one (`ref`).
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Attribute {
@@ -135,12 +135,12 @@ pub(crate) struct Definition {
 pub(crate) struct Reference {
     #[serde(rename = "ref")]
     pub(crate) key: String,
-    /// Replaces the brief of the definition; demanded for keys that are not defined here.
+    /// Replaces the brief of the definition; required for keys that are not defined here.
     pub(crate) brief: Option<String>,
     pub(crate) requirement_level: Level,
 }
 
-/// A value's type: the name of a primitive one, or the members of an enumeration of strings.
+/// The type of a value: a primitive type, or an enumeration of strings.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Kind {
@@ -148,21 +148,11 @@ pub(crate) enum Kind {
     Enumeration { members: Vec<Member> },
 }
 
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Primitive {
-    String,
-    #[serde(rename = "string[]")]
-    Strings,
-    Int,
-    Boolean,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(
     dead_code,
-    reason = "Weaver demands id and stability of a member; the reference shows value and brief"
+    reason = "Weaver requires id and stability of a member; the reference shows value and brief"
 )]
 pub(crate) struct Member {
     id: String,
@@ -178,7 +168,7 @@ pub(crate) enum Example {
     Text(String),
 }
 
-/// Whether a record carries the attribute.
+/// When an attribute is present.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Level {
@@ -229,7 +219,7 @@ impl Registry {
         Ok(Self { schema_url, groups, imported, keys })
     }
 
-    /// Where a key of our own is defined.
+    /// The definition of an own key.
     pub(crate) fn definition(&self, key: &str) -> Option<&Definition> {
         self.groups.iter().flat_map(|group| &group.attributes).find_map(|attribute| match attribute {
             Attribute::Definition(definition) if definition.id == key => Some(definition),
@@ -256,7 +246,7 @@ impl fmt::Display for Example {
     }
 }
 
-/// Collects every key and its brief; fails for a key defined twice and for a reference that leads nowhere.
+/// Collects every key with its brief. Fails if a key is defined twice, or a reference has no definition.
 pub(crate) fn resolve(groups: &[Group]) -> Result<BTreeMap<String, Key>> {
     let mut keys = BTreeMap::new();
     for attribute in groups.iter().flat_map(|group| &group.attributes) {
@@ -287,5 +277,6 @@ pub(crate) fn resolve(groups: &[Group]) -> Result<BTreeMap<String, Key>> {
 
 fn parse<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_saphyr::from_str(&text).with_context(|| format!("{} is not what codegen reads", path.display()))
+    serde_saphyr::from_str(&text)
+        .with_context(|| format!("{} is not in the format that codegen reads", path.display()))
 }

@@ -1,4 +1,4 @@
-//! What the backends demand of the names.
+//! Rules for names, so that every backend can store them.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::registry::{GroupKind, Registry};
 
-/// Fails for the first name that some backend could not store.
+/// Fails with the first name that a backend could not store.
 pub(crate) fn check(registry: &Registry) -> Result<()> {
     keys(registry.keys.iter().map(|(key, known)| (key.as_str(), known.own)))?;
     for group in registry.groups.iter().filter(|group| group.kind == GroupKind::Event) {
@@ -39,7 +39,7 @@ pub(crate) fn check(registry: &Registry) -> Result<()> {
     Ok(())
 }
 
-/// Checks keys, each with whether it is our own.
+/// Checks keys, each with whether acceptd defines it.
 fn keys<'a>(keys: impl Iterator<Item = (&'a str, bool)>) -> Result<()> {
     let mut flat = BTreeMap::new();
     for (key, own) in keys {
@@ -58,8 +58,8 @@ fn keys<'a>(keys: impl Iterator<Item = (&'a str, bool)>) -> Result<()> {
             bail!("`{key}` and `{other}` are the same once dots are underscores");
         }
     }
-    // OpenSearch makes an object of a prefix, which can then hold no value of its own. Looked up key by key: other
-    // keys may sort between a key and those that it is a prefix of (`a.b`, `a.b_c`, `a.b.d`).
+    // OpenSearch turns a prefix into an object, which cannot have a value of its own. Every pair is compared,
+    // because other keys may sort between a key and a key with that prefix (`a.b`, `a.b_c`, `a.b.d`).
     let all: Vec<&str> = flat.into_values().collect();
     for key in &all {
         let prefix = format!("{key}.");

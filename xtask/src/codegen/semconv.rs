@@ -1,9 +1,20 @@
-//! What acceptd uses of OpenTelemetry's semantic conventions, as their model has it (semantic-conventions v1.44.0, model/): a
-//! reference in a registry says neither type nor unit.
+//! The part of OpenTelemetry's semantic conventions that acceptd uses, copied from their model
+//! (semantic-conventions v1.45.0, model/): a reference in a registry has neither type nor unit.
 
-use super::registry::Primitive;
+use serde::Deserialize;
 
-/// Attributes that are no strings.
+/// A primitive type of a value.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Primitive {
+    String,
+    #[serde(rename = "string[]")]
+    Strings,
+    Int,
+    Boolean,
+}
+
+/// The attributes whose values are not strings.
 const TYPES: [(&str, Primitive); 11] = [
     ("client.port", Primitive::Int),
     ("network.local.port", Primitive::Int),
@@ -18,18 +29,18 @@ const TYPES: [(&str, Primitive); 11] = [
     ("server.port", Primitive::Int),
 ];
 
-/// The type of an attribute of theirs.
+/// The type of an attribute of the semantic conventions.
 pub(crate) fn type_of(key: &str) -> Primitive {
     TYPES.iter().find(|(known, _)| *known == key).map_or(Primitive::String, |(_, primitive)| *primitive)
 }
 
-/// A metric of theirs, as far as acceptd has it.
+/// A metric of the semantic conventions, with the attributes that acceptd sets.
 pub(crate) struct Metric {
     pub(crate) name: &'static str,
     pub(crate) instrument: &'static str,
     pub(crate) unit: &'static str,
     pub(crate) brief: &'static str,
-    /// Keys, each with whether it is always there.
+    /// Keys, each with whether it is always present.
     pub(crate) attributes: &'static [(&'static str, bool)],
 }
 

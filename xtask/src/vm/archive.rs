@@ -1,4 +1,5 @@
-//! An apt of our own under target/vm: other suites and architectures than the host's, which stays as it is.
+//! A private apt under target/vm, with all Debian suites that have kernels and for both architectures. The
+//! host's own apt is not changed.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,17 +8,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use xtask_support::command;
 
 use super::mirror;
-use crate::command;
 
-/// From the oldest kernel to the newest.
+/// Debian's suites, from the oldest kernel to the newest.
 const SUITES: [&str; 6] = ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid"];
 
-/// How long package lists are believed; kernels are replaced every few days.
-const FRESH: Duration = Duration::from_hours(24);
+/// How old package lists may be; kernels are replaced every few days.
+const MAX_LIST_AGE: Duration = Duration::from_hours(24);
 
-/// The lists of packages, and what was downloaded.
+/// The package lists, and the downloaded packages.
 pub(super) struct Archive {
     config: PathBuf,
     packages: PathBuf,
@@ -25,16 +26,16 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Sets it up under `folder`, with lists that are not older than a day.
+    /// Sets it up below `folder`, and updates the lists if they are older than a day.
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let own = folder.join("apt");
         let packages = folder.join("packages");
         for needed in [own.join("lists/partial"), own.join("cache/archives/partial"), packages.clone()] {
-            std::fs::create_dir_all(&needed).with_context(|| format!("making {}", needed.display()))?;
+            std::fs::create_dir_all(&needed).with_context(|| format!("creating {}", needed.display()))?;
         }
         let config = own.join("apt.conf");
         let path = own.display();
-        // Not as the user _apt, who may not be let into the checkout.
+        // Sandbox::User: the default user _apt may not be able to enter the checkout.
         let settings = format!(
             "Dir::Etc::sourcelist \"{path}/sources.list\";\nDir::Etc::sourceparts \"/dev/null\";\n\
              Dir::State::lists \"{path}/lists\";\nDir::Cache \"{path}/cache\";\n\
@@ -55,15 +56,15 @@ impl Archive {
         let age = std::fs::metadata(stamp)
             .and_then(|file| file.modified())
             .map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
-        if age.is_ok_and(|age| age < FRESH) {
+        if age.is_ok_and(|age| age < MAX_LIST_AGE) {
             return Ok(());
         }
         eprintln!("downloading the package lists of {} (about 90 MB)", SUITES.join(", "));
         let mut update = self.apt("apt-get");
         update.args(["-qq", "update"]);
-        // A suite that was archived fails alone: what is missing is said when a kernel of it is looked for.
+        // Not an error: one suite may have been archived. Selecting a kernel fails if its list is missing.
         if let Err(error) = command::run(update) {
-            eprintln!("not all package lists could be had: {error:#}");
+            eprintln!("not all package lists could be downloaded: {error:#}");
             return Ok(());
         }
         std::fs::write(stamp, "").context("writing the time of the update")
@@ -75,21 +76,22 @@ impl Archive {
         command
     }
 
-    /// The names of all packages of kernels.
+    /// The names of all packages that begin with `linux-`.
     pub(super) fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// Downloads packages unless they are there; their files. One call for all: apt takes seconds to read its lists.
+    /// Downloads packages that are not there yet, and returns their files. One call for all packages: apt
+    /// needs seconds to read its lists.
     pub(super) fn download(&self, names: &[String], architecture: &str) -> Result<Vec<PathBuf>> {
         let wanted: Vec<String> = names.iter().map(|name| format!("{name}:{architecture}")).collect();
         let mut ask = self.apt("apt-get");
         ask.args(["download", "-qq", "--print-uris"]).args(&wanted);
-        // It says nothing of a file that it finds where it runs.
+        // In another folder than the packages: apt does not print the URI of a file in its working directory.
         ask.current_dir(self.config.parent().unwrap_or(&self.packages));
         let found = files(&command::capture(ask)?);
         if found.len() != names.len() {
-            bail!("apt does not say where {} are, but only {found:?}", names.join(", "));
+            bail!("apt does not know where to download {}, only {found:?}", names.join(", "));
         }
         let is_there = |(file, size): &(String, u64)| {
             std::fs::metadata(self.packages.join(file)).is_ok_and(|there| there.len() == *size)
@@ -107,18 +109,18 @@ impl Archive {
     }
 }
 
-/// Files and sizes in the answer of `--print-uris`: 'URI' FILE SIZE HASH, one a line.
+/// Files and sizes in the output of `--print-uris`, which has lines `'URI' FILE SIZE HASH`.
 fn files(answer: &str) -> Vec<(String, u64)> {
-    let of_line = |line: &str| {
+    let parse_line = |line: &str| {
         let mut words = line.split_whitespace().skip(1);
         Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
     };
-    answer.lines().filter_map(of_line).collect()
+    answer.lines().filter_map(parse_line).collect()
 }
 
 /// Unpacks a package into `folder`.
 pub(super) fn unpack(package: &Path, folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut unpack = Command::new("dpkg-deb");
     unpack.arg("-x").arg(package).arg(folder);
     command::capture(unpack).map(drop)

@@ -1,4 +1,4 @@
-//! The guest's files: an initramfs of busybox, the programs, the modules and what the guest is told to do.
+//! A guest's files: an initramfs with busybox, the programs, the kernel modules and the orders.
 
 use std::{
     fs::Permissions,
@@ -8,35 +8,36 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use xtask_support::{Workspace, files};
 
-use super::kernel::Unpacked;
-use crate::workspace::Workspace;
+use super::{kernel::Unpacked, place::files_below};
 
-/// What a guest is made of.
-pub(super) struct Parts<'a> {
+/// The contents of an initramfs.
+pub(super) struct Contents<'a> {
     pub(super) busybox: &'a Path,
-    /// A folder with the programs and their libraries, where the guest will have them.
+    /// A folder with the programs and their libraries, at the paths that they have in the guest.
     pub(super) programs: &'a Path,
     pub(super) kernel: &'a Unpacked,
     /// A shell script.
     pub(super) orders: &'a str,
 }
 
-/// Writes `folder`.cpio and returns its path. It is not compressed: to unpack it costs an emulated CPU seconds.
-pub(super) fn make(workspace: &Workspace, folder: &Path, parts: &Parts<'_>) -> Result<PathBuf> {
-    // Of a run before.
+/// Writes `folder`.cpio and returns its path. The archive is not compressed: an emulated CPU would need
+/// seconds to decompress it.
+pub(super) fn pack(workspace: &Workspace, folder: &Path, contents: &Contents<'_>) -> Result<PathBuf> {
+    // An earlier run may have left the folder.
     _ = std::fs::remove_dir_all(folder);
     for name in ["bin", "etc", "modules"] {
         let path = folder.join(name);
-        std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        std::fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
     }
     copy(&workspace.path("tests/vm/init"), &folder.join("init"))?;
-    copy(parts.busybox, &folder.join("bin/busybox"))?;
-    for file in super::files(parts.programs)? {
-        copy(&file, &folder.join(file.strip_prefix(parts.programs).unwrap_or(&file)))?;
+    copy(contents.busybox, &folder.join("bin/busybox"))?;
+    for file in files_below(contents.programs)? {
+        copy(&file, &folder.join(file.strip_prefix(contents.programs).unwrap_or(&file)))?;
     }
     let mut order = String::new();
-    for module in &parts.kernel.modules {
+    for module in &contents.kernel.modules {
         let name = module.file_name().unwrap_or_default();
         copy(module, &folder.join("modules").join(name))?;
         order += &name.to_string_lossy();
@@ -44,33 +45,31 @@ pub(super) fn make(workspace: &Workspace, folder: &Path, parts: &Parts<'_>) -> R
     }
     for (name, text) in [
         ("modules/order", order.as_str()),
-        ("etc/orders", parts.orders),
+        ("etc/orders", contents.orders),
         ("etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
         ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
         ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
     ] {
         std::fs::write(folder.join(name), text).with_context(|| format!("writing {name}"))?;
     }
-    pack(folder)
+    pack_cpio(folder)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    let folder = to.parent().unwrap_or(to);
-    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    std::fs::copy(from, to).with_context(|| format!("copying {}", from.display()))?;
+    files::copy(from, to)?;
     std::fs::set_permissions(to, Permissions::from_mode(0o755))
         .with_context(|| format!("permissions of {}", to.display()))
 }
 
-fn pack(folder: &Path) -> Result<PathBuf> {
-    // Not `with_extension`: what follows the dot of 6.12 is not one.
+fn pack_cpio(folder: &Path) -> Result<PathBuf> {
+    // Not `with_extension`, which would take the part of 6.12 behind the dot for an extension.
     let mut archive = folder.as_os_str().to_owned();
     archive.push(".cpio");
     let archive = PathBuf::from(archive);
-    let file = std::fs::File::create(&archive).with_context(|| format!("making {}", archive.display()))?;
+    let file = std::fs::File::create(&archive).with_context(|| format!("creating {}", archive.display()))?;
     let mut find = Command::new("find").arg(".").current_dir(folder).stdout(Stdio::piped()).spawn()?;
     let names = find.stdout.take().context("find's output")?;
-    // Root owns everything in the guest, whoever packs it.
+    // In the guest root owns every file, whichever user runs this.
     let packed = Command::new("cpio")
         .args(["--create", "--format=newc", "--quiet", "--owner=0:0"])
         .current_dir(folder)

@@ -1,4 +1,5 @@
-//! A kernel of the archive, unpacked: its image, its config, and the modules that scenarios need.
+//! Fetches a kernel from the archive and unpacks it: the image, the config, and the modules that scenarios
+//! need.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,57 +8,63 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use xtask_support::command;
 
 use super::{
     archive::{Archive, unpack},
     matrix::{Arch, Kernel},
     modules, version,
 };
-use crate::command;
 
-/// What scenarios use beyond what is built in; what the package lacks is left out and is `not_applicable`.
-const WANTED: [&str; 5] = ["crc32c_generic", "sctp", "vsock_loopback", "nfsd", "tun"];
+/// Modules that scenarios use. Those that a package lacks are skipped; their scenarios must be
+/// `not_applicable`.
+const WANTED_MODULES: [&str; 5] = ["crc32c_generic", "sctp", "vsock_loopback", "nfsd", "tun"];
 
-/// Those by which a flavour is chosen: the first is no module any more on newer kernels.
-const DECISIVE: [&str; 4] = ["sctp", "vsock_loopback", "nfsd", "tun"];
+/// The modules by which a flavour is chosen. `crc32c_generic` is not among them: newer kernels have no such
+/// module.
+const DECISIVE_MODULES: [&str; 4] = ["sctp", "vsock_loopback", "nfsd", "tun"];
 
-/// Since Linux 6.19 in parts: the kernel, its config and its modules.
-const PARTS: [&str; 4] = ["image", "base", "binary", "modules"];
+/// The packages of a kernel. Since Linux 6.19 the image, the config and the modules are in several packages.
+const PACKAGE_PARTS: [&str; 4] = ["image", "base", "binary", "modules"];
 
-/// What was found, and everything that the claims of tests/kernels.toml are held against.
+/// An unpacked kernel.
 #[derive(Debug)]
 pub(super) struct Unpacked {
-    /// The release, as `uname -r` says it.
+    /// The release, as `uname -r` prints it.
     pub(super) release: String,
     pub(super) package_version: String,
     pub(super) flavour: &'static str,
     pub(super) image: PathBuf,
-    pub(super) facts: Facts,
-    /// Wanted modules and what they depend on, in the order in which they can be loaded.
+    /// Facts to check the claims of tests/kernels.toml against.
+    pub(super) facts: PackageFacts,
+    /// The wanted modules and their dependencies, in the order in which they can be loaded.
     pub(super) modules: Vec<PathBuf>,
 }
 
-/// What the package says of the kernel.
+/// Facts about a kernel, from its package.
 #[derive(Debug, Default)]
-pub(super) struct Facts {
+pub(super) struct PackageFacts {
     pub(super) release: String,
+    /// The options that are on.
     pub(super) config: BTreeSet<String>,
+    /// All modules, including those that are built in.
     pub(super) modules: BTreeSet<String>,
 }
 
-/// Downloads and unpacks the newest kernel of the series: the cloud flavour unless the generic one has more.
+/// Downloads and unpacks the newest kernel of a series: the cloud flavour, or the generic one if that has
+/// more of the decisive modules.
 pub(super) fn fetch(archive: &Archive, kernel: &Kernel, folder: &Path) -> Result<Unpacked> {
     let version = version::newest(archive.names(), &kernel.series, kernel.arch)?;
     if let Some(least) = &kernel.at_least
         && version::numbers(&version) < version::numbers(least)
     {
         bail!(
-            "the newest kernel that the archive has is {version}, and {least} or later is expected: are all its lists there?"
+            "the newest kernel in the archive is {version}, and {least} or later is expected: were all package lists downloaded?"
         );
     }
     let cloud = flavour(archive, kernel.arch, &version, "cloud", folder)?;
     let lacks = |unpacked: &Unpacked| {
-        DECISIVE.iter().filter(|module| !unpacked.facts.modules.contains(**module)).count()
+        DECISIVE_MODULES.iter().filter(|module| !unpacked.facts.modules.contains(**module)).count()
     };
     if lacks(&cloud) == 0 || kernel.refused.is_some() {
         return Ok(cloud);
@@ -77,14 +84,14 @@ fn flavour(
     let release =
         if flavour == "cloud" { format!("{version}-cloud-{debian}") } else { format!("{version}-{debian}") };
     let tree = folder.join("kernels").join(&release);
-    let names: Vec<String> = PARTS
+    let names: Vec<String> = PACKAGE_PARTS
         .iter()
         .map(|part| format!("linux-{part}-{release}"))
         .filter(|name| archive.names().contains(name))
         .collect();
     let packages = archive.download(&names, debian)?;
     let package_version = packages.last().and_then(|file| version_of(file)).unwrap_or_default();
-    // A release can be built anew under the same name.
+    // Compared by file name: Debian may rebuild a release under the same name.
     let whole = tree.join("unpacked");
     let file_names: Vec<_> = packages
         .iter()
@@ -112,20 +119,20 @@ fn flavour(
         |path: &Path| std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
     let found = modules::find(&library)?;
     let built_in = read(&library.join("modules.builtin"))?;
-    let facts = Facts {
+    let facts = PackageFacts {
         release: release.clone(),
         config: options(&read(&config)?),
         modules: found.keys().cloned().chain(built_in.lines().filter_map(modules::name)).collect(),
     };
-    let modules = plain(&found, &tree.join("plain"))?;
+    let modules = decompress_modules(&found, &tree.join("plain"))?;
     Ok(Unpacked { release, package_version, flavour, image, facts, modules })
 }
 
-/// Decompresses the wanted modules and theirs; in the order of loading.
-fn plain(found: &BTreeMap<String, PathBuf>, folder: &Path) -> Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+/// Decompresses the wanted modules and their dependencies; returns them in the order of loading.
+fn decompress_modules(found: &BTreeMap<String, PathBuf>, folder: &Path) -> Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut order = Vec::new();
-    for wanted in WANTED {
+    for wanted in WANTED_MODULES {
         modules::in_order(wanted, &mut order, &mut |name| {
             let Some(packed) = found.get(name) else { return Ok(None) };
             let path = decompress(packed, &folder.join(format!("{name}.ko")))?;
@@ -147,15 +154,15 @@ fn decompress(packed: &Path, to: &Path) -> Result<PathBuf> {
             }
         };
         let next = to.with_extension("next");
-        let file = std::fs::File::create(&next).with_context(|| format!("making {}", next.display()))?;
+        let file = std::fs::File::create(&next).with_context(|| format!("creating {}", next.display()))?;
         command.args(["-dc"]).arg(packed).stdout(file);
         command::capture(command)?;
-        std::fs::rename(&next, to).with_context(|| format!("naming {}", to.display()))?;
+        std::fs::rename(&next, to).with_context(|| format!("renaming to {}", to.display()))?;
     }
     Ok(to.to_path_buf())
 }
 
-/// Options that are on, built in or as a module.
+/// The options of a config that are on, built in or as a module.
 fn options(config: &str) -> BTreeSet<String> {
     let on = |line: &str| Some(line.split_once('=')?.0.to_owned());
     config.lines().filter(|line| line.starts_with("CONFIG_")).filter_map(on).collect()

@@ -1,4 +1,5 @@
-//! One boot: QEMU without KVM, which not every host has, with nothing but a serial line.
+//! Boots a machine in QEMU, with a serial line as its only device. KVM is not used, since not every host has
+//! it.
 
 use std::{
     fs::File,
@@ -7,19 +8,19 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use xtask_support::command;
 
 use super::matrix::Arch;
-use crate::command;
 
-/// A machine that is not done by then is stuck.
+/// A machine that runs longer is stuck, and is killed.
 const LIMIT_SECONDS: u32 = 9000;
 
-/// What every run boots with; `lsm=` as Debian has it, with BPF.
+/// The default kernel parameters: Debian's security modules, and BPF.
 pub(super) const CMDLINE: &str = "lsm=landlock,lockdown,bpf";
 
-/// Boots until the guest powers itself off, its serial line going to `log`.
+/// Boots a machine, and waits until the guest powers itself off. The serial line is written to `log`.
 pub(super) fn boot(arch: Arch, kernel: &Path, initrd: &Path, cmdline: &str, log: &Path) -> Result<()> {
-    // `timeout`, so that no machine outlives us for long even when we are killed.
+    // `timeout` ends the machine even if xtask is killed.
     let mut qemu = Command::new("timeout");
     qemu.args(["--kill-after=10", &LIMIT_SECONDS.to_string()]);
     let console = match arch {
@@ -28,20 +29,24 @@ pub(super) fn boot(arch: Arch, kernel: &Path, initrd: &Path, cmdline: &str, log:
             "ttyS0"
         }
         Arch::Arm64 => {
-            // Pointer authentication by an algorithm of QEMU's own, which is much faster than the real one.
+            // pauth-impdef: QEMU's own algorithm for pointer authentication, which is much faster to emulate.
             qemu.args(["qemu-system-aarch64", "-M", "virt", "-cpu", "max,pauth-impdef=on"]);
             "ttyAMA0"
         }
     };
-    // Not thread=multi: there a CPU may still run the breakpoint of a text patch that another has just finished, and the kernel,
-    // which patches itself whenever a program is attached, dies of it ("Oops: int3", seen on 6.12).
+    // Not thread=multi: the kernel patches its text whenever a program is attached. With several threads, a
+    // CPU may still execute the breakpoint of a patch that another CPU has just finished, and the kernel dies
+    // ("Oops: int3", seen on 6.12).
     qemu.args(["-accel", "tcg,thread=single", "-m", "3G", "-smp", "2"]);
     qemu.args(["-nographic", "-no-reboot", "-nic", "none"]);
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
-    // Only what ends the machine goes to the console: a warning would cut a scenario's line, and is shown at the end.
+    // loglevel=1: only messages of a dying kernel go to the console. A warning would interrupt a scenario's
+    // line; the guest prints warnings at the end (dmesg).
     qemu.arg("-append").arg(format!("console={console} loglevel=1 panic=-1 {cmdline}"));
-    let file = || File::create(log).with_context(|| format!("making {}", log.display()));
+    let file = || File::create(log).with_context(|| format!("creating {}", log.display()));
     let output = file()?;
-    qemu.stdin(Stdio::null()).stderr(output.try_clone().context("the log twice")?).stdout(output);
+    qemu.stdin(Stdio::null())
+        .stderr(output.try_clone().context("duplicating the log's descriptor")?)
+        .stdout(output);
     command::run(qemu).with_context(|| format!("the machine did not power off; its log is {}", log.display()))
 }

@@ -1,10 +1,11 @@
-//! tests/kernels.toml: which kernels, and what does not apply to them.
+//! tests/kernels.toml: the kernels to boot, and the scenarios that do not apply to them.
+
+use std::fmt;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
-
-use crate::workspace::Workspace;
+use xtask_support::Workspace;
 
 /// An architecture of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ValueEnum)]
@@ -19,6 +20,7 @@ pub(crate) enum Arch {
 }
 
 impl Arch {
+    /// The name in ids and in docs/kernels.md.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
@@ -26,7 +28,7 @@ impl Arch {
         }
     }
 
-    /// Debian's name of it.
+    /// Debian's name.
     pub(super) fn debian(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",
@@ -46,7 +48,7 @@ pub(super) struct Matrix {
     pub(super) quick: Quick,
 }
 
-/// What `--quick` runs of each tier: parts of names.
+/// The scenarios that `--quick` runs in each tier, by parts of their names.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Quick {
@@ -54,32 +56,34 @@ pub(super) struct Quick {
     pub(super) tier_2: Vec<String>,
 }
 
-/// A kernel that is booted.
+/// A kernel to boot.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Kernel {
     pub(super) arch: Arch,
     /// `6.1`, or `newest`.
     pub(super) series: String,
-    /// Of `newest`: an older one means that the archive's lists are not whole.
+    /// For `newest`: an older version means that package lists are missing.
     pub(super) at_least: Option<String>,
     /// Part of `--quick`.
     #[serde(default)]
     pub(super) quick: bool,
-    /// Tiers of which --full runs every scenario; of the others it runs what --quick does.
+    /// The tiers of which `--full` runs every scenario. Of the other tiers it runs those of `--quick`.
     #[serde(default)]
     pub(super) whole: Vec<u8>,
-    /// acceptd does not run there, and says so with these words.
+    /// The words with which acceptd refuses to run on this kernel.
     pub(super) refused: Option<String>,
-    /// A name for what is special about its boot, with the parameters of the kernel for it, and the scenarios that it is for.
+    /// A name for a special boot of this kernel.
     pub(super) machine: Option<String>,
+    /// The kernel parameters of a special boot.
     pub(super) cmdline: Option<String>,
+    /// The scenarios of a special boot, by parts of their names.
     #[serde(default)]
     pub(super) only: Vec<String>,
 }
 
 impl Kernel {
-    /// The name of its log and of its column.
+    /// The name of its log and of its column in docs/kernels.md.
     pub(super) fn id(&self) -> String {
         let id = format!("{}-{}", self.arch.name(), self.series);
         self.machine.as_ref().map_or(id.clone(), |machine| format!("{id}-{machine}"))
@@ -92,17 +96,17 @@ impl Kernel {
 pub(super) struct NotApplicable {
     pub(super) scenario: String,
     pub(super) tiers: Vec<u8>,
-    /// Of these series only; without any, of all.
+    /// The series to which it applies; if empty, all.
     #[serde(default)]
     pub(super) kernels: Vec<String>,
-    /// On these architectures only; without any, on all.
+    /// The architectures to which it applies; if empty, all.
     #[serde(default)]
     pub(super) archs: Vec<Arch>,
     pub(super) because: Because,
 }
 
 impl NotApplicable {
-    /// Whether it speaks of this scenario's kernel and tier.
+    /// Whether it applies to this kernel and tier.
     pub(super) fn covers(&self, kernel: &Kernel, tier: u8) -> bool {
         self.tiers.contains(&tier)
             && (self.kernels.is_empty() || self.kernels.contains(&kernel.series))
@@ -110,7 +114,7 @@ impl NotApplicable {
     }
 }
 
-/// A reason that can be checked against the kernel's package.
+/// A reason, which `claims` checks against the kernel's package.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Because {
@@ -124,14 +128,25 @@ pub(super) enum Because {
     Arch(Arch),
 }
 
-/// Reads the file.
+impl fmt::Display for Because {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(option) => write!(out, "the kernel is built without {option}"),
+            Self::Module(module) => write!(out, "the package has no module {module}"),
+            Self::OlderThan(version) => write!(out, "the kernel has it since {version}"),
+            Self::Arch(arch) => write!(out, "exists on {} only", arch.name()),
+        }
+    }
+}
+
+/// Reads tests/kernels.toml.
 pub(super) fn read(workspace: &Workspace) -> Result<Matrix> {
     const FILE: &str = "tests/kernels.toml";
     let text = std::fs::read_to_string(workspace.path(FILE)).with_context(|| format!("reading {FILE}"))?;
     toml::from_str(&text).with_context(|| FILE.to_owned())
 }
 
-/// What of the list a run is about; an empty filter lets everything pass.
+/// Selects kernels. An empty filter selects all.
 pub(super) fn select(
     kernels: &[Kernel],
     quick: bool,
@@ -147,7 +162,7 @@ pub(super) fn select(
         .collect();
     if selected.is_empty() {
         let all: Vec<String> = kernels.iter().map(Kernel::id).collect();
-        bail!("no kernel of tests/kernels.toml is left: it has {}", all.join(", "));
+        bail!("no kernel of tests/kernels.toml is selected: it has {}", all.join(", "));
     }
     Ok(selected)
 }

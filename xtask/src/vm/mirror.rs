@@ -1,10 +1,10 @@
-//! Where apt gets Debian from: its own configuration knows, so no host is named here.
+//! Finds the Debian mirror in the host's apt configuration, so that no host name is needed here.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Suites that only Debian's main archive has; `bookworm-security` is another archive.
+/// Suites that only Debian's main archive has. `bookworm-security` belongs to another archive.
 const SUITES: [&str; 10] = [
     "bullseye",
     "bookworm",
@@ -20,7 +20,7 @@ const SUITES: [&str; 10] = [
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// The URI of the archive that apt is set up with.
+/// The URI of the main archive in apt's configuration.
 pub(super) fn find() -> Result<String> {
     let etc = Path::new("/etc/apt");
     let mut files = vec![etc.join("sources.list")];
@@ -32,21 +32,21 @@ pub(super) fn find() -> Result<String> {
         .iter()
         .filter_map(|file| Some((file, std::fs::read_to_string(file).ok()?)))
         .find_map(|(file, text)| match file.extension()?.to_str()? {
-            "sources" => of_stanzas(&text),
-            "list" => of_lines(&text),
+            "sources" => find_in_stanzas(&text),
+            "list" => find_in_lines(&text),
             _ => None,
         })
-        .context("apt is set up without a mirror of Debian: its kernels cannot be had; run this on Debian")
+        .context("apt's configuration has no mirror of Debian, which has the kernels: run this on Debian")
 }
 
-/// A sources.list of our own with these suites of that mirror.
+/// The text of a sources.list with these suites of a mirror.
 pub(super) fn sources(uri: &str, suites: &[&str]) -> String {
     let line = |suite: &&str| format!("deb [signed-by={KEYRING}] {uri} {suite} main");
     suites.iter().map(line).collect::<Vec<_>>().join("\n") + "\n"
 }
 
-/// The form of `*.sources` (deb822): fields, which go on in lines that are indented.
-fn of_stanzas(text: &str) -> Option<String> {
+/// The mirror in a `*.sources` file (deb822): stanzas of fields; indented lines continue a field.
+fn find_in_stanzas(text: &str) -> Option<String> {
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
     lines.split(|line| line.trim().is_empty()).find_map(|stanza| {
         let field = |name: &str| -> Vec<&str> {
@@ -74,8 +74,8 @@ fn of_stanzas(text: &str) -> Option<String> {
     })
 }
 
-/// The form of `*.list`: `deb [options] URI suite component…`.
-fn of_lines(text: &str) -> Option<String> {
+/// The mirror in a `*.list` file: `deb [options] URI suite component…`.
+fn find_in_lines(text: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let rest = line.trim().strip_prefix("deb")?;
         let rest = rest.strip_prefix([' ', '\t'])?.trim_start();
@@ -96,7 +96,7 @@ fn is_debian(suites: &[&str], components: &[&str]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{of_lines, of_stanzas, sources};
+    use super::{find_in_lines, find_in_stanzas, sources};
 
     #[test]
     fn a_stanza_of_the_archive_and_not_that_of_security() {
@@ -104,9 +104,9 @@ mod tests {
         let main = "Types: deb deb-src\n# a comment\nURIs: http://mirror.example/debian\nSuites:\n bookworm\n bookworm-updates\nComponents: main\n";
         let other = "Types: deb\nURIs: http://other.example/repo\nSuites: bookworm\nComponents: stable\n";
         let all = format!("{security}\n{other}\n{main}");
-        assert_eq!(of_stanzas(&all).as_deref(), Some("http://mirror.example/debian"));
-        assert_eq!(of_stanzas(security), None);
-        assert_eq!(of_stanzas(&format!("Enabled: no\n{main}")), None);
+        assert_eq!(find_in_stanzas(&all).as_deref(), Some("http://mirror.example/debian"));
+        assert_eq!(find_in_stanzas(security), None);
+        assert_eq!(find_in_stanzas(&format!("Enabled: no\n{main}")), None);
     }
 
     #[test]
@@ -115,8 +115,8 @@ mod tests {
             deb http://mirror.example/debian-security bookworm-security main\n\
             deb-src http://mirror.example/debian bookworm main\n\
             deb [arch=amd64 signed-by=/a.gpg] http://mirror.example/debian bookworm main contrib # ours\n";
-        assert_eq!(of_lines(text).as_deref(), Some("http://mirror.example/debian"));
-        assert_eq!(of_lines("deb http://other.example/repo nodistro main\n"), None);
+        assert_eq!(find_in_lines(text).as_deref(), Some("http://mirror.example/debian"));
+        assert_eq!(find_in_lines("deb http://other.example/repo nodistro main\n"), None);
     }
 
     #[test]

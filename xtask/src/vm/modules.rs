@@ -1,5 +1,5 @@
-//! Kernel modules: where they are in a package, and what each needs to be loaded before it. A module says so itself, in
-//! its section `.modinfo`, so that depmod is not needed.
+//! Kernel modules: finds them in a package, and orders them by their dependencies. Those are in a module's
+//! section `.modinfo`, so depmod is not needed.
 
 use std::{
     collections::BTreeMap,
@@ -8,13 +8,14 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// The module's name by its file: `kernel/net/sctp/sctp.ko.xz` is sctp. `-` and `_` are the same to the kernel.
+/// The name of a module, by its file: `kernel/net/sctp/sctp.ko.xz` is sctp. The kernel does not distinguish
+/// `-` and `_`.
 pub(super) fn name(path: &str) -> Option<String> {
     let file = path.rsplit('/').next()?;
     Some(file.split_once(".ko")?.0.replace('-', "_"))
 }
 
-/// All modules of a package by name.
+/// All modules of a package, by name.
 pub(super) fn find(library: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![library.join("kernel")];
@@ -32,7 +33,7 @@ pub(super) fn find(library: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(found)
 }
 
-/// The names in the module's `depends=`.
+/// The names in a module's field `depends=`.
 pub(super) fn depends(module: &[u8]) -> Vec<String> {
     const FIELD: &[u8] = b"\0depends=";
     let Some(at) = module.windows(FIELD.len()).position(|bytes| bytes == FIELD) else { return Vec::new() };
@@ -41,19 +42,19 @@ pub(super) fn depends(module: &[u8]) -> Vec<String> {
     names.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect()
 }
 
-/// Appends `wanted` to `order` behind everything that it needs. `look` says what a module depends on, and `None` of one
-/// that is not there: it is built in, or not to be had.
+/// Appends `wanted` to `order`, behind its dependencies. `dependencies_of` returns those of a module, or
+/// `None` if the package has no such file: the module is built in, or missing.
 pub(super) fn in_order(
     wanted: &str,
     order: &mut Vec<String>,
-    look: &mut dyn FnMut(&str) -> Result<Option<Vec<String>>>,
+    dependencies_of: &mut dyn FnMut(&str) -> Result<Option<Vec<String>>>,
 ) -> Result<()> {
     if order.iter().any(|name| name == wanted) {
         return Ok(());
     }
-    let Some(needs) = look(wanted)? else { return Ok(()) };
-    for needed in needs {
-        in_order(&needed, order, look)?;
+    let Some(dependencies) = dependencies_of(wanted)? else { return Ok(()) };
+    for dependency in dependencies {
+        in_order(&dependency, order, dependencies_of)?;
     }
     order.push(wanted.to_owned());
     Ok(())
@@ -81,7 +82,7 @@ mod tests {
     #[test]
     fn what_is_needed_comes_first_and_once() {
         let mut order = Vec::new();
-        let mut look = |name: &str| {
+        let mut dependencies_of = |name: &str| {
             Ok(match name {
                 "a" => Some(vec!["b".to_owned(), "c".to_owned()]),
                 "b" => Some(vec!["c".to_owned(), "built_in".to_owned()]),
@@ -89,8 +90,8 @@ mod tests {
                 _ => None,
             })
         };
-        in_order("a", &mut order, &mut look).unwrap();
-        in_order("c", &mut order, &mut look).unwrap();
+        in_order("a", &mut order, &mut dependencies_of).unwrap();
+        in_order("c", &mut order, &mut dependencies_of).unwrap();
         assert_eq!(order, ["c", "b", "a"]);
     }
 }

@@ -1,34 +1,46 @@
-//! What a guest is told to do: a few lines of shell for its init.
+//! The orders of a guest: a few lines of shell that its init executes.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-/// A guest's CPU is some twenty times slower than the host's.
+use xtask_support::guests::GuestTier;
+
+/// How many times longer than natively the scenarios wait: an emulated CPU is some twenty times slower than
+/// the host's.
 const PATIENCE: u32 = 10;
 
-/// Scenarios at a time: they wait as often as they compute.
+/// How many scenarios run at a time: they wait as often as they compute.
 pub(super) const JOBS: u32 = 3;
 
-/// Lines of the panics and of the agents of scenarios that failed; without a failure there are none.
-const LAST_WORDS: u32 = 300;
+/// How many lines of stderr are kept: panics, and the messages of the agents of failed scenarios. Without a
+/// failure there are none.
+const STDERR_LINES: u32 = 300;
 
-/// What a guest runs of one tier.
-pub(super) struct Tier<'a> {
-    pub(super) number: u8,
-    /// Parts of names; without any, every scenario.
-    pub(super) only: &'a [String],
-    /// Whole names.
-    pub(super) skip: Vec<&'a str>,
+/// The scenarios of one tier.
+pub(super) struct TierOrder<'a> {
+    number: u8,
+    /// Parts of names. If empty, every scenario runs.
+    only: &'a [String],
+    /// Full names.
+    skip: Vec<&'a str>,
 }
 
-/// These scenarios and no others.
-pub(super) fn of(names: &BTreeMap<u8, Vec<String>>) -> Vec<Tier<'_>> {
-    names.iter().map(|(number, only)| Tier { number: *number, only, skip: Vec::new() }).collect()
+impl<'a> TierOrder<'a> {
+    /// Everything that is to run in a tier, without its exceptions.
+    pub(super) fn from_tier(tier: &'a GuestTier) -> Self {
+        let skip = tier.exceptions.iter().map(|exception| exception.scenario.as_str()).collect();
+        Self { number: tier.number, only: &tier.only, skip }
+    }
 }
 
-/// Runs scenarios with each tier, so many at a time; those of `skip` are left out.
-pub(super) fn scenarios(tiers: &[Tier<'_>], jobs: u32) -> String {
+/// Only these scenarios, by tier.
+pub(super) fn only(names: &BTreeMap<u8, Vec<String>>) -> Vec<TierOrder<'_>> {
+    names.iter().map(|(number, only)| TierOrder { number: *number, only, skip: Vec::new() }).collect()
+}
+
+/// Runs scenarios in each tier, `jobs` at a time.
+pub(super) fn scenarios(tiers: &[TierOrder<'_>], jobs: u32) -> String {
     let mut script = format!("export ACCEPTD_TEST_PATIENCE={PATIENCE}\n");
-    for Tier { number: tier, only, skip } in tiers {
+    for TierOrder { number: tier, only, skip } in tiers {
         let mut words = format!("--tier {tier} --jobs {jobs}");
         for (flag, names) in [("--only", only.iter().map(String::as_str).collect()), ("--skip", skip.clone())]
         {
@@ -39,23 +51,23 @@ pub(super) fn scenarios(tiers: &[Tier<'_>], jobs: u32) -> String {
         _ = writeln!(
             script,
             "begun=$(date +%s)\nACCEPTD_TEST_TIER={tier} scenarios {words} 2> /tmp/stderr\n\
-             tail -n {LAST_WORDS} /tmp/stderr | sed 's/^/stderr: /'\n\
+             tail -n {STDERR_LINES} /tmp/stderr | sed 's/^/stderr: /'\n\
              echo \"guest: tier {tier} took $(($(date +%s) - begun))\""
         );
     }
     script
 }
 
-/// Lets a kernel refuse acceptd.
+/// Starts acceptd on a kernel that it must refuse.
 pub(super) fn refusal() -> String {
-    let of = |command: &str, arguments: &str| {
+    let script = |command: &str, arguments: &str| {
         format!(
             "timeout 600 acceptd {command} {arguments} > /tmp/said 2>&1\ncode=$?\n\
              sed 's/^/refused: {command} /' /tmp/said\necho \"guest: {command} ended with $code\"\n"
         )
     };
     let settings = "--config /dev/null --set state.directory=/tmp";
-    of("check", settings) + &of("run", &format!("{settings} --endpoint 127.0.0.1:4317"))
+    script("check", settings) + &script("run", &format!("{settings} --endpoint 127.0.0.1:4317"))
 }
 
 /// Measures what each program of tier 1 costs.
@@ -69,12 +81,12 @@ fn quote(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Tier, refusal, scenarios};
+    use super::{TierOrder, refusal, scenarios};
 
     #[test]
     fn each_tier_with_what_it_skips() {
         let only = ["x'y".to_owned()];
-        let tier = |number, skip| Tier { number, only: &only, skip };
+        let tier = |number, skip| TierOrder { number, only: &only, skip };
         let script = scenarios(&[tier(1, vec!["a::b"]), tier(2, vec![])], 3);
         assert!(
             script

@@ -1,6 +1,8 @@
-//! What runs in a guest: the agent, the scenarios, the program that they start, and the one that measures.
-//! Of the host's architecture they are those that were built for the other suites, with the libraries that they need.
-//! For arm64 they are static ones, built for nothing else.
+//! The programs of a guest: the agent, the scenarios, the program that they start, and the one that measures
+//! costs.
+//!
+//! For the host's architecture they are those that other suites and the tests use, with their shared
+//! libraries. For arm64 they are static and built for the guests only.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,40 +10,39 @@ use std::{
 };
 
 use anyhow::Result;
+use xtask_support::{Workspace, command, files, libraries::copy_libraries};
 
 use super::matrix::Arch;
-use crate::{apt, build, command, libraries, setup, workspace::Workspace};
+use crate::{apt, build};
 
 const AGENT: &str = "acceptd";
 const HARNESS: [&str; 3] = ["scenarios", "acceptor", "cost"];
 
-/// Builds them for an architecture; the folder that has them where the guest will.
-pub(super) fn build(workspace: &Workspace, arch: Arch) -> Result<PathBuf> {
-    setup::run(workspace)?;
+/// Collects the programs for an architecture. `suites` is the folder of the suites' programs for this host.
+/// Returns a folder that has the programs at the paths that they have in the guest.
+pub(super) fn build(workspace: &Workspace, arch: Arch, suites: &Path) -> Result<PathBuf> {
     let folder = workspace.path("target/vm/programs").join(arch.name());
-    // Of a run before.
+    // An earlier run may have left the folder.
     _ = std::fs::remove_dir_all(&folder);
     match arch {
-        Arch::X86_64 => of_this_host(workspace, &folder)?,
-        Arch::Arm64 => of_arm64(workspace, &folder)?,
+        Arch::X86_64 => build_native(workspace, suites, &folder)?,
+        Arch::Arm64 => build_arm64(workspace, &folder)?,
     }
     Ok(folder)
 }
 
-/// The agent as the suites have it, and the harness as the tests do: in this profile a scenario that panics does not end the others.
-fn of_this_host(workspace: &Workspace, folder: &Path) -> Result<()> {
+/// The agent is that of the suites. The harness is that of the tests: in the profile `dev` a scenario that
+/// panics does not end the others.
+fn build_native(workspace: &Workspace, suites: &Path, folder: &Path) -> Result<()> {
     apt::require("strip", "--version", "binutils")?;
-    let built = build::suites(workspace, build::QUICK)?;
     // Not `cargo build`: tests ask for more features of some dependencies, which would be built once more.
     command::run(command::cargo(workspace, &["test", "--workspace", "--no-run", "--locked", "--quiet"]))?;
     let tested = workspace.target().join("debug");
-    let programs = std::iter::once(built.join(AGENT)).chain(HARNESS.iter().map(|name| tested.join(name)));
+    let programs = std::iter::once(suites.join(AGENT)).chain(HARNESS.iter().map(|name| tested.join(name)));
     for program in programs {
-        for library in libraries::of(&program)? {
-            build::copy(&library, &folder.join(library.strip_prefix("/").unwrap_or(&library)))?;
-        }
+        copy_libraries(&program, folder)?;
         let copied = folder.join("bin").join(program.file_name().unwrap_or_default());
-        build::copy(&program, &copied)?;
+        files::copy(&program, &copied)?;
         let mut strip = Command::new("strip");
         strip.arg(&copied);
         command::capture(strip)?;
@@ -49,16 +50,13 @@ fn of_this_host(workspace: &Workspace, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn of_arm64(workspace: &Workspace, folder: &Path) -> Result<()> {
+fn build_arm64(workspace: &Workspace, folder: &Path) -> Result<()> {
+    let names = || std::iter::once(AGENT).chain(HARNESS);
     let mut arguments = vec!["--package", "acceptd", "--package", "acceptd-tests"];
     arguments.extend(names().flat_map(|name| ["--bin", name]));
     let built = build::statically(workspace, &build::ARM64, build::QUICK, &arguments)?;
     for name in names() {
-        build::copy(&built.join(name), &folder.join("bin").join(name))?;
+        files::copy(&built.join(name), &folder.join("bin").join(name))?;
     }
     Ok(())
-}
-
-fn names() -> impl Iterator<Item = &'static str> {
-    std::iter::once(AGENT).chain(HARNESS)
 }

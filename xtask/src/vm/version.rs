@@ -1,10 +1,10 @@
-//! Which of the archive's kernels is the one of a series: packages come and go, so the newest that is there.
+//! Selects the newest kernel of a series in the archive: Debian replaces packages all the time.
 
 use anyhow::{Context, Result};
 
 use super::matrix::Arch;
 
-/// The series that means the newest kernel of all.
+/// The series of the newest kernel of all.
 pub(super) const NEWEST: &str = "newest";
 
 /// The numbers of a version, in order: 6.12.90+deb12.1 is `[6, 12, 90, 12, 1]`.
@@ -52,11 +52,11 @@ mod tests {
         ]
         .map(str::to_owned)
         .into();
-        let of = |series, arch| newest(&names, series, arch).ok();
-        assert_eq!(of("6.1", Arch::X86_64).as_deref(), Some("6.1.0-50"));
-        assert_eq!(of("6.12", Arch::X86_64).as_deref(), Some("6.12.90+deb12.1"));
-        assert_eq!(of(NEWEST, Arch::X86_64).as_deref(), Some("7.3.4+deb13"));
-        assert_eq!(of(NEWEST, Arch::Arm64).as_deref(), Some("6.12.99+deb13"));
-        assert_eq!(of("5.10", Arch::X86_64), None);
+        let version = |series, arch| newest(&names, series, arch).ok();
+        assert_eq!(version("6.1", Arch::X86_64).as_deref(), Some("6.1.0-50"));
+        assert_eq!(version("6.12", Arch::X86_64).as_deref(), Some("6.12.90+deb12.1"));
+        assert_eq!(version(NEWEST, Arch::X86_64).as_deref(), Some("7.3.4+deb13"));
+        assert_eq!(version(NEWEST, Arch::Arm64).as_deref(), Some("6.12.99+deb13"));
+        assert_eq!(version("5.10", Arch::X86_64), None);
     }
 }
