@@ -21,10 +21,11 @@ import (
 	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
 )
 
-// version is that of the Collector whose parts go.mod has.
+// version is the Collector version of the modules in go.mod.
 const version = "0.161.0"
 
-// What minimal.yaml, demo.yaml and victorialogs.yaml name, and debug and file for the suites.
+// Components of minimal.yaml, demo.yaml and victorialogs.yaml, and the exporters debug and file for the
+// suites.
 var (
 	extensions = []extension.Factory{healthcheckextension.NewFactory()}
 	receivers  = []receiver.Factory{otlpreceiver.NewFactory()}
@@ -37,7 +38,7 @@ var (
 	}
 )
 
-// components lists what a configuration can name.
+// components returns the factories of all components that a configuration can name.
 func components() (otelcol.Factories, error) {
 	factories := otelcol.Factories{Telemetry: otelconftelemetry.NewFactory()}
 	var err error

@@ -10,8 +10,8 @@ import (
 	"github.com/open-telemetry/opentelemetry-collector-contrib/receiver/kafkareceiver"
 )
 
-// What else kubernetes.yaml, gateway/ and kafka/ name. The parts for Kafka are of 0.155: those of 0.161 need a module, pkg/kafka/topic
-// v0.161.0, that could not be fetched.
+// Further components of kubernetes.yaml, gateway/ and kafka/. Kafka's are of version 0.155, because those of
+// 0.161 need the module pkg/kafka/topic v0.161.0, which the module proxy did not serve.
 func init() {
 	extensions = append(extensions, filestorage.NewFactory())
 	receivers = append(receivers, kafkareceiver.NewFactory())

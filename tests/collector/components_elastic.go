@@ -17,10 +17,10 @@ import (
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
 )
 
-// version is that of the Collector whose parts elastic.mod has: the one whose settings elastic.yaml has.
+// version is the Collector version of the modules in elastic.mod, which elastic.yaml is written for.
 const version = "0.120.0"
 
-// components lists what elastic.yaml names.
+// components returns the factories of the components that elastic.yaml names.
 func components() (otelcol.Factories, error) {
 	var factories otelcol.Factories
 	var err error

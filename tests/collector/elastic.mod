@@ -1,4 +1,4 @@
-// Like go.mod, of Collector 0.120.0: the one whose settings elastic.yaml has.
+// Like go.mod, for Collector 0.120.0, which elastic.yaml is written for.
 module acceptd.test/collector
 
 go 1.26.0

@@ -1,5 +1,6 @@
-// Kept by hand: `go mod tidy` and the Collector's own builder also resolve test-only dependencies, which not every
-// module proxy serves. All versions belong to Collector 0.161.0 and move together; Kafka's parts are of 0.155.0.
+// Maintained by hand: `go mod tidy` and the Collector's builder also resolve test-only dependencies, which
+// not every module proxy serves. All versions belong to Collector 0.161.0 and are updated together; Kafka's
+// are of 0.155.0.
 module acceptd.test/collector
 
 go 1.26.0

@@ -1,7 +1,8 @@
-// The OpenTelemetry Collector that acceptd's tests send to: the real service, receivers and exporters, with only the components that
-// the configurations of ../../otel-config name. It is built in three ways, see ../../xtask/src/collector.rs: for one machine, in half
-// the time; with -tags contrib for many machines, too; with -tags elastic and elastic.mod the one with Elasticsearch's exporter, pinned
-// at the version whose settings elastic.yaml has.
+// The OpenTelemetry Collector that acceptd's tests send to: the real service with only the components that
+// the configurations in ../../otel-config name. tests/suites/src/collector.rs builds it in three variants:
+// without tags, for single-host configurations, in half the time; with -tags contrib, for multi-host
+// configurations as well; and with -tags elastic and elastic.mod, with Elasticsearch's exporter, pinned at
+// the version that elastic.yaml is written for.
 package main
 
 import (

@@ -1,7 +1,10 @@
-// A listener as Go makes it: Multipath TCP by default since Go 1.24. Ten clients connect to it, every other one with
-// Multipath TCP, and for each accept it prints: whether it is Multipath TCP, the client's address, SO_COOKIE.
+// A Go server, whose listener uses Multipath TCP by default (since Go 1.24), as a test subject for acceptd.
 //
-// golistener ADDRESS PATH serves there instead, and prints for each accept: its process id, the client's port or `unix`.
+// Without arguments, ten clients connect, every other one with Multipath TCP. For each accept it prints
+// whether it is Multipath TCP, the client's address, and SO_COOKIE.
+//
+// golistener ADDRESS PATH serves on that TCP address and UNIX socket instead. For each accept it prints its
+// process id and the client's port, or `unix`.
 package main
 
 import (
@@ -13,7 +16,7 @@ import (
 	"unsafe"
 )
 
-// include/uapi/asm-generic/socket.h
+// SO_COOKIE, include/uapi/asm-generic/socket.h
 const soCookie = 57
 
 func main() {
@@ -52,7 +55,7 @@ func serve(listener net.Listener) {
 			client = fmt.Sprint(address.Port)
 		}
 		fmt.Println("accepted", os.Getpid(), client)
-		// A client that is gone already is none of its business.
+		// The client may have closed already.
 		_, _ = accepted.Write([]byte("."))
 		_ = accepted.Close()
 	}

@@ -5,7 +5,7 @@ go 1.26.5
 
 require github.com/grafana/loki/v3 v3.7.8
 
-// Loki's own, which hold only in its own module.
+// Copied from Loki's go.mod, whose replace and exclude directives apply only to its own module.
 replace github.com/Azure/azure-sdk-for-go => github.com/Azure/azure-sdk-for-go v68.0.0+incompatible
 
 replace github.com/Azure/azure-storage-blob-go => github.com/MasslessParticle/azure-storage-blob-go v0.14.1-0.20240322194317-344980fda573

@@ -1,4 +1,5 @@
-//! What each program costs an accept, as the kernel counts it (`BPF_ENABLE_STATS`, kernel/bpf/syscall.c).
+//! Measures the cost of each BPF program per accept, with the kernel's own statistics (`BPF_ENABLE_STATS`,
+//! kernel/bpf/syscall.c).
 
 use std::{
     fmt,
@@ -6,28 +7,26 @@ use std::{
 };
 
 use acceptd::bpf::{
-    LoadError, Programs, Settings, Tier, Traces, Wanted,
-    figures::{
-        Figures, {self},
-    },
-    filter::Filter,
-    offsets, {self},
+    self, LoadError, LoadSettings, OptionalHooks, Programs, Tier, TraceSettings,
+    filter::EventFilter,
+    offsets,
+    program_stats::{self, ProgramStats},
 };
 
-/// One program.
+/// The cost of one program.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Cost {
-    /// Its name.
+pub struct ProgramCost {
+    /// The program's name.
     pub program: &'static str,
-    /// How often it ran for an accept, with the connect and the two closes that belong to it.
+    /// Runs per accepted connection, including those for its connect and its two closes.
     pub runs_per_accept: f64,
-    /// Nanoseconds of one run.
+    /// Nanoseconds per run.
     pub ns_per_run: f64,
-    /// See [`Figures::verified_instructions`]; 0 where the kernel does not tell (before 5.16).
+    /// See [`ProgramStats::verified_instructions`]; 0 before Linux 5.16, which does not report it.
     pub verified_instructions: u64,
 }
 
-impl fmt::Display for Cost {
+impl fmt::Display for ProgramCost {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { program, runs_per_accept, ns_per_run, verified_instructions } = self;
         write!(
@@ -37,42 +36,43 @@ impl fmt::Display for Cost {
     }
 }
 
-/// Accepts `accepts` connections of this process over IPv4, with the programs of `tier` recording them.
+/// Loads the programs of `tier`, accepts `accepts` IPv4 connections from this process, and returns the cost
+/// of each program.
 ///
 /// # Errors
-/// When the kernel refuses the programs.
+/// If the kernel refuses the programs.
 ///
 /// # Panics
-/// When nothing can be accepted, or the kernel's statistics cannot be switched on.
+/// If a connection fails, or the kernel's statistics cannot be switched on (root privileges).
 #[expect(clippy::cast_precision_loss, reason = "counts of one run are far below 2^52")]
-pub fn measure(tier: Tier, accepts: u32) -> Result<Vec<Cost>, LoadError> {
-    let settings = Settings {
+pub fn measure(tier: Tier, accepts: u32) -> Result<Vec<ProgramCost>, LoadError> {
+    let settings = LoadSettings {
         tier: Some(tier),
         skip: Vec::new(),
         ring_bytes: 16 << 20,
         record_self: true,
         failure_budget: 0,
-        wanted: Wanted::default(),
-        filter: Filter::of_process(std::process::id()),
-        traces: Traces::NONE,
+        optional: OptionalHooks::default(),
+        filter: EventFilter::for_process(std::process::id()),
+        traces: TraceSettings::DISABLED,
     };
-    let Programs { hooks, mut ring, .. } = bpf::load(&settings, &offsets::resolve(offsets::VMLINUX)?)?;
-    let statistics = figures::count_runs().expect("root may");
+    let Programs { attached, mut ring, .. } = bpf::load(&settings, &offsets::resolve(offsets::VMLINUX)?)?;
+    let statistics = program_stats::enable_run_stats().expect("root privileges");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
-    let before = hooks.figures();
+    let before = attached.stats();
     for _ in 0..accepts {
-        let client = TcpStream::connect(address).expect("somebody listens");
+        let client = TcpStream::connect(address).expect("the listener is up");
         let accepted = listener.accept().expect("a connection");
         drop((client, accepted));
         while ring.next().is_some() {}
     }
-    let after = hooks.figures();
+    let after = attached.stats();
     drop(statistics);
     let since = |before: Option<u64>, after: Option<u64>| after.unwrap_or(0) - before.unwrap_or(0);
-    let cost = |((program, before), (_, after)): (&(&'static str, Figures), &(_, Figures))| {
+    let cost = |((program, before), (_, after)): (&(&'static str, ProgramStats), &(_, ProgramStats))| {
         let runs = since(before.runs, after.runs);
-        Cost {
+        ProgramCost {
             program,
             runs_per_accept: runs as f64 / f64::from(accepts),
             ns_per_run: since(before.run_time_ns, after.run_time_ns) as f64 / runs.max(1) as f64,

@@ -1,7 +1,7 @@
-//! System calls through the i386 entry of an `x86_64` kernel, as a 32-bit program makes them: int 0x80 and the numbers of
-//! `arch/x86/entry/syscalls/syscall_32.tbl`.
+//! Makes system calls through the i386 entry of an `x86_64` kernel, as a 32-bit program does: int 0x80, with
+//! the numbers of `arch/x86/entry/syscalls/syscall_32.tbl`.
 #![cfg(target_arch = "x86_64")]
-#![allow(unsafe_code, reason = "another ABI's system calls have no safe wrapper")]
+#![allow(unsafe_code, reason = "system calls of another ABI have no safe wrapper")]
 
 use std::{
     arch::asm,
@@ -22,38 +22,38 @@ const SYS_ACCEPT4: u32 = 18;
 /// include/uapi/asm/mman.h
 const MAP_32BIT: u32 = 0x40;
 
-/// times(2) without a buffer. Its number is that of accept in the native ABI.
+/// times(2) without a buffer. Its i386 number, 43, is accept in the native ABI.
 pub fn times() -> i32 {
-    // SAFETY: a null buffer is allowed; nothing is written.
+    // SAFETY: times(2) accepts a null buffer and then writes nothing.
     unsafe { call(TIMES, [0; 4]) }
 }
 
 /// accept4(2) by its own number.
 ///
 /// # Errors
-/// The system call's.
+/// That of the system call.
 pub fn accept4(listener: &impl AsRawFd) -> io::Result<OwnedFd> {
-    // SAFETY: no address is asked for, so nothing is written.
+    // SAFETY: without an address argument the kernel writes no memory of this process.
     descriptor(unsafe { call(ACCEPT4, [listener.as_raw_fd().cast_unsigned(), 0, 0, 0]) })
 }
 
 /// accept(2) and accept4(2) through socketcall(2), as older C libraries make them.
 ///
 /// # Errors
-/// The system call's.
+/// That of the system call.
 ///
 /// # Panics
-/// When there is no memory below 4 GiB.
+/// If there is no memory below 4 GiB.
 pub fn socketcall(listener: &impl AsRawFd, with_flags: bool) -> io::Result<OwnedFd> {
     let flags = MapFlags::PRIVATE | MapFlags::from_bits_retain(MAP_32BIT);
-    // SAFETY: a new mapping, wherever the kernel wants it.
+    // SAFETY: a new anonymous mapping at an address that the kernel chooses.
     let page =
         unsafe { mmap_anonymous(std::ptr::null_mut(), 4096, ProtFlags::READ | ProtFlags::WRITE, flags) };
     let arguments = page.expect("memory below 4 GiB").cast::<[u32; 4]>();
     let number = if with_flags { SYS_ACCEPT4 } else { SYS_ACCEPT };
     let address = u32::try_from(arguments.addr()).expect("an address below 4 GiB");
-    // SAFETY: the page is ours, large enough and aligned; it stays mapped, since a test ends soon. The call reads it and
-    // writes nothing.
+    // SAFETY: the page was just mapped, is large enough and aligned, and is never unmapped. The call only
+    // reads it.
     descriptor(unsafe {
         arguments.write([listener.as_raw_fd().cast_unsigned(), 0, 0, 0]);
         call(SOCKETCALL, [number, address, 0, 0])
@@ -64,15 +64,18 @@ fn descriptor(result: i32) -> io::Result<OwnedFd> {
     if result < 0 {
         return Err(io::Error::from_raw_os_error(-result));
     }
-    // SAFETY: the kernel just made this descriptor, and nobody else has it.
+    // SAFETY: the system call just returned this descriptor, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
+/// One system call through int 0x80.
+///
 /// # Safety
-/// The arguments must be what the system call expects.
+/// The arguments must be valid for the system call.
 unsafe fn call(number: u32, [first, second, third, fourth]: [u32; 4]) -> i32 {
     let result: u32;
-    // SAFETY: the entry keeps every register but rax and r8 to r11. rbx is LLVM's own, so it is exchanged and put back.
+    // SAFETY: the int 0x80 entry preserves every register except rax and r8 to r11. LLVM reserves rbx, so it
+    // is exchanged and restored.
     unsafe {
         asm!(
             "xchg rbx, {first:r}",

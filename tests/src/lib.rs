@@ -1,21 +1,32 @@
-//! The harness of acceptd's scenarios: a real agent, a real receiver, real connections, and the truth as the
-//! kernel tells it to the accepting process.
+//! The harness of acceptd's end-to-end scenarios: a real agent, a real OTLP receiver, real connections.
+//!
+//! A scenario starts an [`agent::Agent`], does something that the kernel reports to the calling process
+//! itself (an accept, a bind, a reset), and compares the records in the agent's [`inbox::Inbox`] with what
+//! the kernel said ([`ground_truth::GroundTruth`], counters under /proc, other tools). To add one, write a
+//! function in a file under `scenarios/` and list it in `scenarios.rs`. Run it natively with `cargo xtask
+//! test`, and on other kernels with `cargo xtask vm` (tests/kernels.toml).
 #![deny(unsafe_code)]
-#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so and fails")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot continue panics with the reason")]
 
+pub mod admin;
 pub mod agent;
-pub mod clients;
-pub mod context;
+pub mod check;
+pub mod client_maps;
 pub mod cost;
+pub mod ground_truth;
 pub mod i386;
+pub mod inbox;
 pub mod metrics;
 pub mod mounted;
+pub mod netns;
+pub mod process_context;
 pub mod raw;
 pub mod record;
 pub mod registry;
 pub mod runner;
+pub mod scenario;
 pub mod scenarios;
-pub mod truth;
+pub mod stderr_log;
+pub mod tun_link;
 pub mod uring;
 pub mod wait;
-pub mod wire;

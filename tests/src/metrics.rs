@@ -1,4 +1,4 @@
-//! Metrics as they arrived over OTLP, flattened for comparison.
+//! Metric data points as they arrived over OTLP, flattened for comparison.
 
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::ExportMetricsServiceRequest,
@@ -6,22 +6,22 @@ use opentelemetry_proto::tonic::{
     metrics::v1::{AggregationTemporality, Metric, metric::Data, number_data_point::Value as Number},
 };
 
-use crate::record::{Attributes, flat};
+use crate::record::{Attributes, flatten};
 
-/// One value of one metric.
+/// One data point.
 #[derive(Debug, Clone)]
 pub struct Point {
     /// The metric's name.
     pub name: String,
-    /// The value's attributes.
+    /// The point's attributes.
     pub attributes: Attributes,
-    /// When it began, and when it was read, nanoseconds since the Unix epoch.
+    /// Start time and time, in nanoseconds since the Unix epoch.
     pub times: (u64, u64),
-    /// Whether it counts from the export before.
+    /// Whether its temporality is delta.
     pub is_delta: bool,
-    /// The value of a sum or a gauge, and of a histogram the sum of what was recorded.
+    /// The value of a sum or gauge; for a histogram, the sum of its recorded values.
     pub value: f64,
-    /// How much was recorded in a histogram.
+    /// The number of recorded values, for histograms only.
     pub count: Option<u64>,
 }
 
@@ -35,24 +35,25 @@ impl Point {
         }
     }
 
-    /// Whether it is of a listener on this port.
+    /// Whether `network.local.port` is this port.
     #[must_use]
-    pub fn is_of_port(&self, port: u16) -> bool {
+    pub fn is_on_port(&self, port: u16) -> bool {
         self.attributes.get("network.local.port") == Some(&Value::IntValue(i64::from(port)))
     }
 }
 
-/// Every value in a request.
+/// All data points of a request.
 ///
 /// # Panics
-/// When a metric is neither a sum, a gauge nor an exponential histogram, or one of these is not valid.
+/// If a metric is neither a sum, a gauge nor an exponential histogram, or a histogram's buckets do not add
+/// up.
 #[must_use]
 pub fn points(request: &ExportMetricsServiceRequest) -> Vec<Point> {
-    let scopes = request.resource_metrics.iter().flat_map(|of| &of.scope_metrics);
-    scopes.flat_map(|of| &of.metrics).flat_map(points_of).collect()
+    let scopes = request.resource_metrics.iter().flat_map(|group| &group.scope_metrics);
+    scopes.flat_map(|group| &group.metrics).flat_map(metric_points).collect()
 }
 
-fn points_of(metric: &Metric) -> Vec<Point> {
+fn metric_points(metric: &Metric) -> Vec<Point> {
     let name = &metric.name;
     let numbers = match &metric.data {
         Some(Data::Sum(sum)) => (&sum.data_points, sum.aggregation_temporality),
@@ -67,7 +68,7 @@ fn points_of(metric: &Metric) -> Vec<Point> {
                     assert_eq!(buckets.unwrap_or(0) + point.zero_count, point.count, "{point:?}");
                     Point {
                         name: name.clone(),
-                        attributes: flat(&point.attributes),
+                        attributes: flatten(&point.attributes),
                         times: (point.start_time_unix_nano, point.time_unix_nano),
                         is_delta,
                         value: point.sum.expect("a sum"),
@@ -83,7 +84,7 @@ fn points_of(metric: &Metric) -> Vec<Point> {
         .iter()
         .map(|point| Point {
             name: name.clone(),
-            attributes: flat(&point.attributes),
+            attributes: flatten(&point.attributes),
             times: (point.start_time_unix_nano, point.time_unix_nano),
             is_delta: temporality == AggregationTemporality::Delta as i32,
             value: match point.value {

@@ -1,4 +1,4 @@
-//! File systems that a test mounts for itself, so that the host's own mounts do not matter.
+//! File systems that a test mounts for itself, so that results do not depend on the host's mounts.
 
 use std::{
     fs,
@@ -10,76 +10,76 @@ use tempfile::TempDir;
 
 use crate::agent::binary;
 
-/// A file system, mounted as long as this lives.
+/// A file system that is mounted below a temporary folder, and unmounted on drop.
 #[derive(Debug)]
-pub struct Mounted {
+pub struct ScratchMount {
     root: TempDir,
-    at: PathBuf,
-}
-
-impl Mounted {
-    /// One of `kind`, at the path `inside` a root of its own.
-    ///
-    /// # Panics
-    /// When it cannot be mounted.
-    #[must_use]
-    pub fn new(kind: &str, inside: &str) -> Self {
-        let root = tempfile::tempdir().expect("a temporary folder");
-        let at = root.path().join(inside);
-        fs::create_dir_all(&at).expect("a new folder");
-        let mounted = Command::new("mount").args(["-t", kind, "none"]).arg(&at).status();
-        assert!(mounted.is_ok_and(|status| status.success()), "{kind} cannot be mounted");
-        Self { root, at }
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.at
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        _ = Command::new("umount").arg(&self.at).status();
-    }
-}
-
-/// A cgroup of version 2, under a root of its own.
-#[derive(Debug)]
-pub struct Group {
-    mounted: Mounted,
     path: PathBuf,
 }
 
-impl Group {
-    /// A new one.
+impl ScratchMount {
+    /// Mounts a file system of type `kind` at the relative path `inside` of a new temporary folder.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// If it cannot be mounted.
+    #[must_use]
+    pub fn new(kind: &str, inside: &str) -> Self {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let path = root.path().join(inside);
+        fs::create_dir_all(&path).expect("a new folder");
+        let mounted = Command::new("mount").args(["-t", kind, "none"]).arg(&path).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "{kind} cannot be mounted");
+        Self { root, path }
+    }
+
+    /// The mount point.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for ScratchMount {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg(&self.path).status();
+    }
+}
+
+/// A cgroup (v2) in a hierarchy mounted below a temporary root, which an agent uses as `host.root`.
+#[derive(Debug)]
+pub struct Cgroup {
+    mounted: ScratchMount,
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Creates the cgroup `/name`.
+    ///
+    /// # Panics
+    /// If it cannot be created.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let mounted = Mounted::new("cgroup2", "sys/fs/cgroup");
+        let mounted = ScratchMount::new("cgroup2", "sys/fs/cgroup");
         let path = mounted.path().join(name);
         fs::create_dir(&path).expect("a new cgroup");
         Self { mounted, path }
     }
 
-    /// What tells an agent where it is.
+    /// The argument for the agent's `--set` that makes it read cgroups from here.
     #[must_use]
-    pub fn flag(&self) -> String {
+    pub fn host_root_setting(&self) -> String {
         format!("host.root={}", self.mounted.root.path().display())
     }
 
-    /// Moves a process there.
+    /// Moves a process into the cgroup.
     ///
     /// # Panics
-    /// When it cannot.
-    pub fn take(&self, pid: i32) {
-        fs::write(self.path.join("cgroup.procs"), pid.to_string()).expect("root may move it");
+    /// If the kernel refuses.
+    pub fn move_process(&self, pid: i32) {
+        fs::write(self.path.join("cgroup.procs"), pid.to_string()).expect("cgroup.procs is writable");
     }
 
-    /// A shell that moves itself there, and becomes the acceptor.
+    /// A shell that moves itself into the cgroup and then executes `acceptor 1`.
     #[must_use]
     pub fn acceptor(&self) -> Command {
         let mut command = Command::new("sh");
@@ -91,7 +91,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for Cgroup {
     fn drop(&mut self) {
         _ = fs::remove_dir(&self.path);
     }

@@ -1,4 +1,5 @@
-//! What no safe wrapper offers: an accept with a bad address, signals that interrupt, addresses of VSOCK.
+//! System calls that std and rustix do not wrap: accept with a bad address, interrupting signals, namespaces,
+//! TUN interfaces, VSOCK addresses, SCTP.
 #![allow(unsafe_code, reason = "the C library's functions have no safe wrapper")]
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 };
 
 use rustix::{
-    net::{AddressFamily, SocketAddrAny},
+    net::{AddressFamily, SocketAddrAny, SocketType, ipproto, socket},
     process::Signal,
     thread::{UnshareFlags, unshare_unsafe},
 };
@@ -26,40 +27,40 @@ unsafe extern "C" {
     fn pthread_kill(thread: RawPthread, number: c_int) -> c_int;
 }
 
-/// accept(2) with an address that is no memory of this process.
+/// accept(2) with an address argument that points to unmapped memory.
 ///
 /// # Errors
-/// The system call's.
+/// That of the system call.
 pub fn accept_with_a_bad_address(listener: &impl AsRawFd) -> io::Result<OwnedFd> {
     let mut length = 128;
-    // SAFETY: the kernel refuses to write to an address that is not mapped; nothing of ours is there.
+    // SAFETY: the kernel refuses to write to the unmapped address (EFAULT), so no memory changes.
     let result =
         unsafe { accept(listener.as_raw_fd(), std::ptr::without_provenance_mut(1), &raw mut length) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel just made this descriptor, and nobody else has it.
+    // SAFETY: the system call just returned this descriptor, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
-/// From now on `number` does to this process, and to those that it starts, what it does by default: whoever started it may have had
-/// it ignored (nohup(1)).
-pub fn set_default(number: Signal) {
-    // SAFETY: there is no handler, and so nothing that is forbidden in one.
+/// Restores the default action of a signal for this process and its future children. The parent may have
+/// started this process with the signal ignored (nohup(1)).
+pub fn reset_signal_handler(number: Signal) {
+    // SAFETY: no handler is installed.
     unsafe { signal(number.as_raw(), None) };
 }
 
-extern "C" fn nothing(_: c_int) {}
+extern "C" fn no_op(_: c_int) {}
 
-/// From now on `number` does nothing in this process but to interrupt a call that blocks; `restarts` says whether the call
-/// then goes on (`SA_RESTART`).
+/// Installs a handler that does nothing, so that the signal only interrupts blocking system calls. `restarts`
+/// sets `SA_RESTART`: whether the interrupted call then continues.
 ///
 /// # Panics
-/// When there is no such signal.
-pub fn set_interrupting(number: Signal, restarts: bool) {
-    // SAFETY: the handler does nothing, and so nothing that is forbidden in one.
+/// If there is no such signal.
+pub fn install_interrupting_handler(number: Signal, restarts: bool) {
+    // SAFETY: the handler is async-signal-safe, since it does nothing.
     let done = unsafe {
-        signal(number.as_raw(), Some(nothing));
+        signal(number.as_raw(), Some(no_op));
         siginterrupt(number.as_raw(), c_int::from(!restarts))
     };
     assert_eq!(done, 0, "{}", io::Error::last_os_error());
@@ -68,31 +69,31 @@ pub fn set_interrupting(number: Signal, restarts: bool) {
 /// Sends a signal to one thread.
 ///
 /// # Panics
-/// When it is gone.
+/// If the thread has exited.
 pub fn interrupt<T>(thread: &JoinHandle<T>, number: Signal) {
-    // SAFETY: a thread that was not joined has its id.
+    // SAFETY: the id of a thread that was not joined is valid.
     assert_eq!(unsafe { pthread_kill(thread.as_pthread_t(), number.as_raw()) }, 0);
 }
 
-/// The calling thread leaves its network namespace for a new one.
+/// Moves the calling thread into a new network namespace.
 ///
 /// # Panics
-/// When it may not.
-pub fn leave_the_network() {
-    // SAFETY: no descriptor and no memory is unshared.
-    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("root may");
+/// Without root privileges.
+pub fn unshare_network_namespace() {
+    // SAFETY: neither descriptors nor memory are unshared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("root privileges");
 }
 
-/// The calling thread leaves the host's name behind for one that can be set.
+/// Moves the calling thread into a new UTS namespace, in which the host name can be set.
 ///
 /// # Panics
-/// When it may not.
-pub fn leave_the_host_name() {
-    // SAFETY: no descriptor and no memory is unshared.
-    unsafe { unshare_unsafe(UnshareFlags::NEWUTS) }.expect("root may");
+/// Without root privileges.
+pub fn unshare_uts_namespace() {
+    // SAFETY: neither descriptors nor memory are unshared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWUTS) }.expect("root privileges");
 }
 
-/// `struct ifreq`, `include/uapi/linux/if.h`: a name and what the request is about.
+/// `struct ifreq`, `include/uapi/linux/if.h`.
 #[repr(C)]
 struct InterfaceRequest {
     name: [u8; 16],
@@ -100,13 +101,14 @@ struct InterfaceRequest {
     rest: [u8; 22],
 }
 
-/// Makes the network interface `name` of an open `/dev/net/tun`: each packet is one read or write.
+/// Turns an open `/dev/net/tun` into the network interface `name`, of which each read or write is one IP
+/// packet.
 ///
 /// # Errors
-/// The system call's.
+/// That of the system call.
 ///
 /// # Panics
-/// With a name that is too long.
+/// If the name is longer than 15 bytes.
 pub fn make_tun(device: &impl AsRawFd, name: &str) -> io::Result<()> {
     // include/uapi/linux/if_tun.h
     const TUNSETIFF: c_ulong = 0x4004_54CA;
@@ -114,14 +116,14 @@ pub fn make_tun(device: &impl AsRawFd, name: &str) -> io::Result<()> {
     const IFF_NO_PI: u16 = 0x1000;
     let mut request = InterfaceRequest { name: [0; 16], flags: IFF_TUN | IFF_NO_PI, rest: [0; 22] };
     request.name[..name.len()].copy_from_slice(name.as_bytes());
-    // SAFETY: the kernel reads and writes one `struct ifreq`.
+    // SAFETY: the kernel reads and writes exactly one `struct ifreq`.
     match unsafe { ioctl(device.as_raw_fd(), TUNSETIFF, &raw mut request) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// `struct sockaddr_vm`, `include/uapi/linux/vm_sockets.h`
+/// `struct sockaddr_vm`, `include/uapi/linux/vm_sockets.h`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Vsock {
@@ -132,27 +134,35 @@ struct Vsock {
     rest: u32,
 }
 
-/// An address of VSOCK.
+/// A VSOCK address.
 ///
 /// # Panics
 /// Never.
 #[must_use]
-pub fn vsock(cid: u32, port: u32) -> SocketAddrAny {
+pub fn vsock_address(cid: u32, port: u32) -> SocketAddrAny {
     let address = Vsock { family: AddressFamily::VSOCK.as_raw(), reserved: 0, port, cid, rest: 0 };
     let length = u32::try_from(size_of::<Vsock>()).expect("short");
-    // SAFETY: so many bytes are there, and they begin with the family.
+    // SAFETY: the structure has this length and begins with the family.
     unsafe { SocketAddrAny::read((&raw const address).cast(), length) }
 }
 
-/// Context id and port of an address of VSOCK.
+/// Context id and port of a VSOCK address.
 ///
 /// # Panics
-/// When it is of another family.
+/// If the address has another family.
 #[must_use]
-pub fn of_vsock(address: &SocketAddrAny) -> (u32, u32) {
+pub fn vsock_parts(address: &SocketAddrAny) -> (u32, u32) {
     assert_eq!(address.address_family(), AddressFamily::VSOCK);
     assert!(address.addr_len() as usize >= size_of::<Vsock>());
-    // SAFETY: it is an address of this family, and as long as one.
+    // SAFETY: family and length were just checked.
     let address = unsafe { address.as_ptr().cast::<Vsock>().read_unaligned() };
     (address.cid, address.port)
+}
+
+/// A one-to-one style SCTP socket, which is used like a TCP socket.
+///
+/// # Errors
+/// If the kernel has no SCTP.
+pub fn sctp_socket() -> rustix::io::Result<OwnedFd> {
+    socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::SCTP))
 }

@@ -1,4 +1,4 @@
-//! Records as they arrived over OTLP, flattened for comparison.
+//! Log records and spans as they arrived over OTLP, each flattened with its Resource for comparison.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,36 +14,37 @@ use opentelemetry_proto::tonic::{
     trace,
 };
 
-/// Attributes by key. Keys are unique, or [`Record::of_request`] panics.
+/// Attributes by key. [`flatten`] panics if a key occurs twice.
 pub type Attributes = BTreeMap<String, Value>;
 
-/// One log record with the Resource that it arrived under.
+/// One log record, with the Resource it arrived under.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Which request it came in, counted by the receiver.
+    /// The number of the request it arrived in, counted by the inbox from 1.
     pub request: usize,
-    /// Attributes of the Resource.
+    /// The Resource's attributes.
     pub resource: Attributes,
-    /// Types of its entities, each of which has its keys among the attributes.
+    /// The types of the Resource's entities (`EntityRef.type`). Their id keys are all among `resource`.
     pub entities: BTreeSet<String>,
-    /// Attributes of the record.
+    /// The record's attributes.
     pub attributes: Attributes,
-    /// The record itself.
+    /// The record as it arrived.
     pub log: LogRecord,
 }
 
 impl Record {
-    /// Every record of a request.
+    /// All records of the request with this number.
     ///
     /// # Panics
-    /// When a record or a Resource has one key twice, or an envelope is empty.
+    /// If an attribute key occurs twice, an entity lacks its id keys, or the request, a Resource or a scope
+    /// is empty.
     #[must_use]
-    pub fn of_request(request: usize, message: &ExportLogsServiceRequest) -> Vec<Self> {
+    pub fn from_request(request: usize, message: &ExportLogsServiceRequest) -> Vec<Self> {
         let mut records = Vec::new();
         assert!(!message.resource_logs.is_empty(), "an empty request");
         for resource_logs in &message.resource_logs {
             let whole = resource_logs.resource.clone().unwrap_or_default();
-            let resource = flat(&whole.attributes);
+            let resource = flatten(&whole.attributes);
             let keys = |entity: &EntityRef| entity.id_keys.iter().all(|key| resource.contains_key(key));
             assert!(whole.entity_refs.iter().all(keys), "an entity without its keys: {whole:?}");
             let entities: BTreeSet<String> =
@@ -55,7 +56,7 @@ impl Record {
                     request,
                     resource: resource.clone(),
                     entities: entities.clone(),
-                    attributes: flat(&log.attributes),
+                    attributes: flatten(&log.attributes),
                     log: log.clone(),
                 }));
             }
@@ -87,7 +88,7 @@ impl Record {
         as_text(self.resource.get(key))
     }
 
-    /// A list of texts of the Resource; empty without it.
+    /// An attribute of the Resource that is a list of texts; empty if it is absent.
     #[must_use]
     pub fn resource_texts(&self, key: &str) -> Vec<&str> {
         let Some(Value::ArrayValue(array)) = self.resource.get(key) else { return Vec::new() };
@@ -100,32 +101,32 @@ impl Record {
         as_int(self.resource.get(key))
     }
 
-    /// `acceptd.capture.tier`
+    /// The capture tier (`acceptd.capture.tier`).
     ///
     /// # Panics
-    /// When it is not there.
+    /// If the record has none.
     #[must_use]
     pub fn tier(&self) -> Tier {
         let tier = self.int("acceptd.capture.tier").and_then(|tier| u8::try_from(tier).ok());
         tier.and_then(|tier| Tier::try_from(tier).ok()).unwrap_or_else(|| panic!("no tier: {self:?}"))
     }
 
-    /// Whether it is of a listener on `port`: by its own address, or the listener's where that is gone.
+    /// Whether the connection's local port is `port`, or, for records without one, the listener's.
     #[must_use]
-    pub fn is_of_port(&self, port: u16) -> bool {
+    pub fn is_on_port(&self, port: u16) -> bool {
         self.int("network.local.port").or_else(|| self.int("acceptd.listener.port")) == Some(i64::from(port))
     }
 
-    /// A number of nanoseconds.
+    /// An integer attribute of the record that is a number of nanoseconds.
     ///
     /// # Panics
-    /// When it is negative.
+    /// If it is negative.
     #[must_use]
     pub fn nanos(&self, key: &str) -> Option<Duration> {
         self.int(key).map(|nanos| Duration::from_nanos(u64::try_from(nanos).expect("not negative")))
     }
 
-    /// `network.local.*` or `network.peer.*`.
+    /// Address and port from `network.{side}.address` and `network.{side}.port`; `side` is `local` or `peer`.
     #[must_use]
     pub fn endpoint(&self, side: &str) -> Option<(IpAddr, u16)> {
         let address = self.text(&format!("network.{side}.address"))?.parse().ok()?;
@@ -134,63 +135,63 @@ impl Record {
     }
 }
 
-/// One span with the Resource that it arrived under.
+/// One span, with the Resource it arrived under.
 #[derive(Debug, Clone)]
 pub struct Span {
-    /// Attributes of the Resource.
+    /// The Resource's attributes.
     pub resource: Attributes,
-    /// Attributes of the span.
+    /// The span's attributes.
     pub attributes: Attributes,
-    /// The span itself.
+    /// The span as it arrived.
     pub span: trace::v1::Span,
 }
 
 impl Span {
-    /// Every span of a request.
+    /// All spans of a request.
     ///
     /// # Panics
-    /// When a span or a Resource has one key twice, or ends before it begins.
+    /// If an attribute key occurs twice, or a span ends before it starts.
     #[must_use]
-    pub fn of_request(message: &ExportTraceServiceRequest) -> Vec<Self> {
+    pub fn from_request(message: &ExportTraceServiceRequest) -> Vec<Self> {
         let mut spans = Vec::new();
         for resource_spans in &message.resource_spans {
             let whole = resource_spans.resource.clone().unwrap_or_default();
-            let resource = flat(&whole.attributes);
+            let resource = flatten(&whole.attributes);
             for span in resource_spans.scope_spans.iter().flat_map(|scope| &scope.spans) {
                 assert!(span.end_time_unix_nano >= span.start_time_unix_nano, "{span:?}");
                 let (resource, span) = (resource.clone(), span.clone());
-                spans.push(Self { resource, attributes: flat(&span.attributes), span });
+                spans.push(Self { resource, attributes: flatten(&span.attributes), span });
             }
         }
         spans
     }
 
-    /// How long it took.
+    /// From the span's start to its end.
     #[must_use]
-    pub fn took(&self) -> Duration {
+    pub fn duration(&self) -> Duration {
         Duration::from_nanos(self.span.end_time_unix_nano - self.span.start_time_unix_nano)
     }
 
-    /// Whether all of it is within `whole`.
+    /// Whether the span starts and ends within `whole`.
     #[must_use]
     pub fn is_within(&self, whole: &Self) -> bool {
         self.span.start_time_unix_nano >= whole.span.start_time_unix_nano
             && self.span.end_time_unix_nano <= whole.span.end_time_unix_nano
     }
 
-    /// A text attribute.
+    /// A text attribute of the span.
     #[must_use]
     pub fn text(&self, key: &str) -> Option<&str> {
         as_text(self.attributes.get(key))
     }
 
-    /// An integer attribute.
+    /// An integer attribute of the span.
     #[must_use]
     pub fn int(&self, key: &str) -> Option<i64> {
         as_int(self.attributes.get(key))
     }
 
-    /// A flag.
+    /// A boolean attribute of the span.
     #[must_use]
     pub fn bool(&self, key: &str) -> Option<bool> {
         as_bool(self.attributes.get(key))
@@ -198,12 +199,15 @@ impl Span {
 }
 
 /// Attributes by key.
-pub(crate) fn flat(attributes: &[KeyValue]) -> Attributes {
+///
+/// # Panics
+/// If a key occurs twice, or has no value.
+pub(crate) fn flatten(attributes: &[KeyValue]) -> Attributes {
     let mut out = Attributes::new();
     for attribute in attributes {
         let value = attribute.value.as_ref().and_then(|value| value.value.clone());
         let value = value.unwrap_or_else(|| panic!("{} has no value", attribute.key));
-        assert!(out.insert(attribute.key.clone(), value).is_none(), "{} is there twice", attribute.key);
+        assert!(out.insert(attribute.key.clone(), value).is_none(), "{} occurs twice", attribute.key);
     }
     out
 }

@@ -1,5 +1,8 @@
-//! What arrives, held against the registry (otel-config/registry, as `acceptd_otlp::names` has it): everything that a scenario
-//! receives is. What is unknown, misspelt, of another type or value, or missing, is a violation.
+//! Checks received telemetry against otel-config/registry, as generated into `acceptd_otlp::names`.
+//!
+//! [`crate::inbox::Inbox`] checks every request of every scenario. Violations are: an unknown event, span,
+//! metric or attribute; a wrong type, value, unit or instrument; a required attribute that is missing; a
+//! wrong schema URL.
 
 use std::collections::BTreeSet;
 
@@ -14,16 +17,17 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
 };
 
-/// Namespaces in which a Resource has what the registry says, and nothing else; others are the process's or the operator's.
+/// Namespaces in which a Resource may have only registered attributes. Attributes in other namespaces come
+/// from the observed process or from the operator.
 const OBSERVED: [&str; 7] = ["acceptd.", "container.", "host.", "k8s.", "os.", "process.", "telemetry."];
 
-/// What is wrong with logs.
+/// Violations in a logs request.
 #[must_use]
-pub fn of_logs(message: &ExportLogsServiceRequest) -> Vec<String> {
+pub fn violations_in_logs(message: &ExportLogsServiceRequest) -> Vec<String> {
     let mut wrong = Violations::default();
-    for of_resource in &message.resource_logs {
-        wrong.resource(of_resource.resource.as_ref(), &of_resource.schema_url);
-        for record in of_resource.scope_logs.iter().flat_map(|scope| &scope.log_records) {
+    for resource_group in &message.resource_logs {
+        wrong.resource(resource_group.resource.as_ref(), &resource_group.schema_url);
+        for record in resource_group.scope_logs.iter().flat_map(|scope| &scope.log_records) {
             match EVENTS.iter().find(|event| event.name == record.event_name) {
                 None => wrong.add(&record.event_name, "no such event"),
                 Some(event) => wrong.attributes(event.name, &record.attributes, event.attributes),
@@ -33,13 +37,13 @@ pub fn of_logs(message: &ExportLogsServiceRequest) -> Vec<String> {
     wrong.0
 }
 
-/// What is wrong with spans.
+/// Violations in a trace request.
 #[must_use]
-pub fn of_traces(message: &ExportTraceServiceRequest) -> Vec<String> {
+pub fn violations_in_traces(message: &ExportTraceServiceRequest) -> Vec<String> {
     let mut wrong = Violations::default();
-    for of_resource in &message.resource_spans {
-        wrong.resource(of_resource.resource.as_ref(), &of_resource.schema_url);
-        for span in of_resource.scope_spans.iter().flat_map(|scope| &scope.spans) {
+    for resource_group in &message.resource_spans {
+        wrong.resource(resource_group.resource.as_ref(), &resource_group.schema_url);
+        for span in resource_group.scope_spans.iter().flat_map(|scope| &scope.spans) {
             match SPANS.iter().find(|known| known.name == span.name) {
                 None => wrong.add(&span.name, "no such span"),
                 Some(known) => wrong.attributes(known.name, &span.attributes, known.attributes),
@@ -49,20 +53,20 @@ pub fn of_traces(message: &ExportTraceServiceRequest) -> Vec<String> {
     wrong.0
 }
 
-/// What is wrong with metrics.
+/// Violations in a metrics request.
 #[must_use]
-pub fn of_metrics(message: &ExportMetricsServiceRequest) -> Vec<String> {
+pub fn violations_in_metrics(message: &ExportMetricsServiceRequest) -> Vec<String> {
     let mut wrong = Violations::default();
-    for of_resource in &message.resource_metrics {
-        wrong.resource(of_resource.resource.as_ref(), &of_resource.schema_url);
-        for metric in of_resource.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
+    for resource_group in &message.resource_metrics {
+        wrong.resource(resource_group.resource.as_ref(), &resource_group.schema_url);
+        for metric in resource_group.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
             let name = &metric.name;
             let Some(known) = METRICS.iter().find(|known| known.name == name) else {
                 wrong.add(name, "no such metric");
                 continue;
             };
             if (metric.unit.as_str(), metric.description.as_str()) != (known.unit, known.brief) {
-                wrong.add(name, "another unit or description");
+                wrong.add(name, "wrong unit or description");
             }
             let (instrument, points): (_, Vec<&[KeyValue]>) = match &metric.data {
                 Some(Data::Sum(sum)) => {
@@ -75,7 +79,7 @@ pub fn of_metrics(message: &ExportMetricsServiceRequest) -> Vec<String> {
                 Some(Data::ExponentialHistogram(histogram)) => {
                     ("histogram", histogram.data_points.iter().map(|point| &*point.attributes).collect())
                 }
-                _ => ("something else", Vec::new()),
+                _ => ("unsupported data type", Vec::new()),
             };
             if instrument != known.instrument {
                 wrong.add(name, &format!("{instrument}, not {}", known.instrument));
@@ -92,8 +96,8 @@ pub fn of_metrics(message: &ExportMetricsServiceRequest) -> Vec<String> {
 struct Violations(Vec<String>);
 
 impl Violations {
-    fn add(&mut self, of: &str, what: &str) {
-        self.0.push(format!("{of}: {what}"));
+    fn add(&mut self, subject: &str, problem: &str) {
+        self.0.push(format!("{subject}: {problem}"));
     }
 
     fn resource(&mut self, resource: Option<&Resource>, schema_url: &str) {
@@ -109,34 +113,35 @@ impl Violations {
         self.attributes("Resource", &ours, RESOURCE);
     }
 
-    fn attributes(&mut self, of: &str, found: &[KeyValue], known: &[Use]) {
+    fn attributes(&mut self, subject: &str, found: &[KeyValue], known: &[Use]) {
         let mut keys = BTreeSet::new();
         for KeyValue { key, value, .. } in found {
             if !keys.insert(key.as_str()) {
-                self.add(of, &format!("{key} is there twice"));
+                self.add(subject, &format!("{key} occurs twice"));
             }
             match known.iter().find(|known| known.key == key) {
-                None => self.add(of, &format!("{key} is not among its attributes")),
+                None => self.add(subject, &format!("{key} is not among its attributes")),
                 Some(known) => {
-                    if let Some(what) = mismatch(value.as_ref().and_then(|value| value.value.as_ref()), known)
+                    if let Some(problem) =
+                        mismatch(value.as_ref().and_then(|value| value.value.as_ref()), known)
                     {
-                        self.add(of, &format!("{key}: {what}"));
+                        self.add(subject, &format!("{key}: {problem}"));
                     }
                 }
             }
         }
         for Use { key, .. } in known.iter().filter(|known| known.required && !keys.contains(known.key)) {
-            self.add(of, &format!("{key} is absent"));
+            self.add(subject, &format!("{key} is absent"));
         }
         for key in &keys {
             if keys.iter().any(|other| other.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'))) {
-                self.add(of, &format!("{key} is a key and a prefix of another"));
+                self.add(subject, &format!("{key} is a key and a prefix of another"));
             }
         }
     }
 }
 
-/// How a value differs from what it should be.
+/// How a value deviates from its registered type or values; `None` if it does not.
 fn mismatch(value: Option<&Value>, known: &Use) -> Option<String> {
     let is_right = match (value, known.value) {
         (Some(Value::StringValue(text)), Type::String) => {
@@ -174,7 +179,7 @@ mod tests {
         attribute(key, Value::IntValue(1))
     }
 
-    /// A Resource with all that is required.
+    /// A Resource with every required attribute.
     fn resource() -> Resource {
         let required = RESOURCE.iter().filter(|known| known.required);
         let attributes =
@@ -185,22 +190,26 @@ mod tests {
     fn logs(name: &str, attributes: Vec<KeyValue>) -> ExportLogsServiceRequest {
         let record = LogRecord { event_name: name.to_owned(), attributes, ..LogRecord::default() };
         let scope = ScopeLogs { log_records: vec![record], ..ScopeLogs::default() };
-        let of = ResourceLogs {
+        let group = ResourceLogs {
             resource: Some(resource()),
             scope_logs: vec![scope],
             schema_url: SCHEMA_URL.to_owned(),
         };
-        ExportLogsServiceRequest { resource_logs: vec![of] }
+        ExportLogsServiceRequest { resource_logs: vec![group] }
     }
 
     #[test]
-    fn what_is_right_is_not_complained_of() {
+    fn conforming_records_have_no_violations() {
         let stopped = logs("acceptd.agent.stopped", vec![text("log.record.uid")]);
-        assert_eq!(of_logs(&stopped), Vec::<String>::new());
+        assert_eq!(violations_in_logs(&stopped), Vec::<String>::new());
         let mut with_more = stopped;
         let resource = with_more.resource_logs[0].resource.as_mut().expect("a Resource");
         resource.attributes.push(text("team"));
-        assert_eq!(of_logs(&with_more), Vec::<String>::new(), "the operator's");
+        assert_eq!(
+            violations_in_logs(&with_more),
+            Vec::<String>::new(),
+            "an attribute that the operator added"
+        );
     }
 
     #[test]
@@ -218,26 +227,26 @@ mod tests {
                 "is no String of [\"ring\"",
             ),
         ] {
-            let found = of_logs(&request);
+            let found = violations_in_logs(&request);
             assert!(found.iter().any(|violation| violation.contains(words)), "{words}: {found:?}");
         }
         let mut misspelt = logs("acceptd.agent.stopped", vec![uid()]);
         let resource = misspelt.resource_logs[0].resource.as_mut().expect("a Resource");
         resource.attributes.push(text("process.executable_name"));
-        assert_eq!(of_logs(&misspelt).len(), 1, "{:?}", of_logs(&misspelt));
+        assert_eq!(violations_in_logs(&misspelt).len(), 1, "{:?}", violations_in_logs(&misspelt));
     }
 
     #[test]
-    fn spans_are_known_by_their_name() {
+    fn unknown_span_names_are_violations() {
         let span = Span { name: "accept".to_owned(), ..Span::default() };
         let scope = ScopeSpans { spans: vec![span], ..ScopeSpans::default() };
-        let of = ResourceSpans {
+        let group = ResourceSpans {
             resource: Some(resource()),
             scope_spans: vec![scope],
             schema_url: SCHEMA_URL.to_owned(),
         };
         assert_eq!(
-            of_traces(&ExportTraceServiceRequest { resource_spans: vec![of] }),
+            violations_in_traces(&ExportTraceServiceRequest { resource_spans: vec![group] }),
             ["accept: no such span"]
         );
     }

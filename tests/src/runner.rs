@@ -1,13 +1,12 @@
-//! Runs scenarios where there is no cargo: one line for each on stdout, for whoever reads the serial line of a VM. It runs
-//! what it is told to: what does not apply to a kernel is said by tests/kernels.toml, not found out here.
+//! Runs scenarios without cargo, inside a virtual machine, and prints one line for each result on stdout,
+//! which `cargo xtask vm` reads from the serial console. It runs exactly what its arguments say:
+//! tests/kernels.toml decides what does not apply to a kernel.
 
 use std::{
     cell::RefCell,
     collections::VecDeque,
     fmt,
-    panic::{
-        PanicHookInfo, {self},
-    },
+    panic::{self, PanicHookInfo},
     sync::{Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
@@ -15,55 +14,62 @@ use std::{
 
 use crate::{
     agent,
-    scenarios::{ALL, Need, Scenario},
+    scenario::{Need, Scenario},
+    scenarios::ALL,
     wait,
 };
 
-/// Waits that one scenario may have one after the other before it counts as stuck.
+/// A scenario counts as stuck after this many times [`wait::deadline`].
 const WAITS: u32 = 4;
 
-/// How often a scenario is tried whose agent the kernel kept from seeing all: a preemptible kernel does not run a program on a CPU
-/// on which it was preempted. It says how often, and a failure of which it says nothing stands.
+/// How often a failing scenario is run at most. It is repeated only if the kernel reports that it skipped
+/// runs of the agent's programs (a preemptible kernel does not run a program on a CPU on which it was
+/// preempted); any other failure is final.
 const ATTEMPTS: u32 = 3;
 
-/// What to run, and how.
+/// Which scenarios to run, and how: the command line of the binary `scenarios`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// The agent's tier, which the harness reads from `ACCEPTD_TEST_TIER`.
+    /// The capture tier. It only labels the output: the harness itself reads `ACCEPTD_TEST_TIER`.
     pub tier: u8,
-    /// Parts of names; empty: every scenario.
+    /// Substrings of names; empty means every scenario.
     pub only: Vec<String>,
-    /// Whole names that are left out.
+    /// Exact names to skip.
     pub skip: Vec<String>,
-    /// Scenarios at a time.
+    /// How many scenarios run at the same time.
     pub jobs: usize,
 }
 
 impl Plan {
-    /// Reads `--tier 1|2 [--only PART]… [--skip NAME]… [--jobs N]`.
+    /// Parses `--tier 1|2 [--only PART]… [--skip NAME]… [--jobs N]`.
     ///
     /// # Errors
-    /// A word that is not understood.
+    /// A message that names the argument at fault.
     pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let mut plan = Self { tier: 0, only: Vec::new(), skip: Vec::new(), jobs: 1 };
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
             let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
             match word.as_str() {
-                "--tier" => plan.tier = value.parse().map_err(|_| format!("no tier: {value}"))?,
-                "--jobs" => plan.jobs = value.parse().map_err(|_| format!("no number: {value}"))?,
+                "--tier" => {
+                    plan.tier = value.parse().map_err(|_| format!("--tier needs 1 or 2, not {value}"))?;
+                }
+                "--jobs" => {
+                    plan.jobs = value.parse().map_err(|_| format!("--jobs needs a number, not {value}"))?;
+                }
                 "--only" => plan.only.push(value),
                 "--skip" => plan.skip.push(value),
-                _ => return Err(format!("unknown: {word}")),
+                _ => return Err(format!("unknown argument: {word}")),
             }
         }
         if !matches!(plan.tier, 1 | 2) || plan.jobs == 0 {
-            return Err("scenarios --tier 1|2 [--only PART]… [--skip NAME]… [--jobs N]".to_owned());
+            return Err("usage: scenarios --tier 1|2 [--only PART]… [--skip NAME]… [--jobs N]".to_owned());
         }
         Ok(plan)
     }
 
-    /// What needs a machine of its own is only wanted by its whole name.
+    /// Whether `--only` selects the scenario. A scenario that needs a specially booted machine must be named
+    /// in full.
     fn wants(&self, Scenario { name, needs, .. }: &Scenario) -> bool {
         if needs.contains(&Need::OwnGuest) {
             return self.only.iter().any(|part| part == name);
@@ -71,36 +77,37 @@ impl Plan {
         self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
     }
 
+    /// Whether the scenario is to run.
     fn takes(&self, scenario: &Scenario) -> bool {
         self.wants(scenario) && !self.skip.iter().any(|skipped| skipped == scenario.name)
     }
 }
 
-/// How one scenario ended. `Display` is its line.
+/// The result of one scenario. `Display` is the line that `cargo xtask vm` parses.
 struct Outcome {
     tier: u8,
     name: &'static str,
-    took: Duration,
-    /// Where and why it failed.
+    duration: Duration,
+    /// The panic message with its source location, if it failed.
     failure: Option<String>,
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tier, name, took, failure } = self;
-        let took = took.as_millis();
+        let Self { tier, name, duration, failure } = self;
+        let millis = duration.as_millis();
         match failure {
-            None => write!(out, "scenario {tier} {name} ok {took}"),
-            Some(message) => write!(out, "scenario {tier} {name} FAILED {took} {}", one_line(message)),
+            None => write!(out, "scenario {tier} {name} ok {millis}"),
+            Some(message) => write!(out, "scenario {tier} {name} FAILED {millis} {}", one_line(message)),
         }
     }
 }
 
-/// Runs the plan; true when every scenario passed.
+/// Runs the plan and prints the results. Returns whether every scenario passed.
 #[must_use]
 pub fn run(plan: &Plan) -> bool {
     panic::set_hook(Box::new(note_panic));
-    // Those that are skipped, too: whoever reads this knows then what there is on this architecture.
+    // Print skipped scenarios, too, so that the reader learns which scenarios exist on this architecture.
     for scenario in ALL.iter().filter(|scenario| plan.wants(scenario)) {
         println!("planned {} {}", plan.tier, scenario.name);
     }
@@ -112,7 +119,7 @@ pub fn run(plan: &Plan) -> bool {
         thread::scope(|scope| {
             for _ in 0..jobs {
                 scope.spawn(|| {
-                    while let Some(scenario) = next(&waiting) {
+                    while let Some(scenario) = pop_next(&waiting) {
                         let outcome = run_one(plan.tier, scenario);
                         println!("{outcome}");
                         let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,67 +135,69 @@ pub fn run(plan: &Plan) -> bool {
     failed == 0
 }
 
-fn next<'a>(waiting: &Mutex<VecDeque<&'a Scenario>>) -> Option<&'a Scenario> {
+fn pop_next<'a>(waiting: &Mutex<VecDeque<&'a Scenario>>) -> Option<&'a Scenario> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
 }
 
-/// Runs one scenario, and again if it failed where the kernel left something out.
+/// Runs one scenario, up to [`ATTEMPTS`] times if it fails while the kernel skips program runs.
 fn run_one(tier: u8, scenario: &Scenario) -> Outcome {
     let started = Instant::now();
     let mut attempt = 1;
     let failure = loop {
-        let Failure { message, left_out } = match run_once(scenario) {
+        let Failure { message, missed_runs } = match run_once(scenario) {
             Ok(()) => break None,
             Err(failure) => failure,
         };
-        if left_out == 0 || attempt == ATTEMPTS {
+        if missed_runs == 0 || attempt == ATTEMPTS {
             break Some(message);
         }
         attempt += 1;
         println!(
-            "again {tier} {}: the kernel left out {left_out} runs: {}",
+            "again {tier} {}: the kernel skipped {missed_runs} program runs: {}",
             scenario.name,
             one_line(&message)
         );
     };
-    Outcome { tier, name: scenario.name, took: started.elapsed(), failure }
+    Outcome { tier, name: scenario.name, duration: started.elapsed(), failure }
 }
 
 /// Why a scenario failed.
 struct Failure {
     message: String,
-    /// Runs of its agents' programs that the kernel left out.
-    left_out: u64,
+    /// How many runs of its agents' programs the kernel skipped.
+    missed_runs: u64,
 }
 
 impl Failure {
-    fn of_the_runner(message: String) -> Self {
-        Self { message, left_out: 0 }
+    fn from_runner(message: String) -> Self {
+        Self { message, missed_runs: 0 }
     }
 }
 
-/// Runs one scenario in a thread of its own, which is left behind when it is stuck.
+/// Runs one scenario in a thread of its own. A stuck thread is abandoned.
 fn run_once(scenario: &Scenario) -> Result<(), Failure> {
     let (send, receive) = mpsc::channel();
     let body = scenario.run;
     let thread = thread::Builder::new().name(scenario.name.to_owned()).spawn(move || {
-        let ended = panic::catch_unwind(body);
-        let ended = ended.map_err(|_| Failure { message: PANIC.take(), left_out: agent::take_left_out() });
-        // Nobody listens any more when it was given up as stuck.
-        _ = send.send(ended);
+        let result = panic::catch_unwind(body);
+        let result =
+            result.map_err(|_| Failure { message: PANIC.take(), missed_runs: agent::take_missed_runs() });
+        // The receiver is gone if this scenario was given up as stuck.
+        _ = send.send(result);
     });
-    thread.map_err(|error| Failure::of_the_runner(format!("no thread: {error}")))?;
+    thread.map_err(|error| Failure::from_runner(format!("the thread does not start: {error}")))?;
     let patience = wait::deadline() * WAITS;
-    let stuck = |_| Err(Failure::of_the_runner(format!("still runs after {patience:?}")));
+    let stuck = |_| Err(Failure::from_runner(format!("still running after {patience:?}")));
     receive.recv_timeout(patience).unwrap_or_else(stuck)
 }
 
 thread_local! {
-    /// What the last panic of this thread said.
+    /// The message of this thread's last panic.
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Keeps the message for the scenario's line, and shows those of a scenario's other threads.
+/// The panic hook: keeps the message for the scenario's result line, and prints it to stderr at once, since
+/// panics of a scenario's other threads do not reach that line.
 fn note_panic(info: &PanicHookInfo<'_>) {
     let place = info.location().map(|at| format!("{}:{}: ", at.file(), at.line())).unwrap_or_default();
     let message = format!("{place}{}", info.payload_as_str().unwrap_or("(no message)"));
@@ -196,7 +205,7 @@ fn note_panic(info: &PanicHookInfo<'_>) {
     PANIC.set(message);
 }
 
-/// A message of several lines in one. A serial line is slow, so it is cut.
+/// Joins the lines of a message, and cuts it at 2,000 characters because the serial console is slow.
 fn one_line(message: &str) -> String {
     const LONGEST: usize = 2000;
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -225,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_is_asked_for_without_what_is_skipped() {
+    fn only_selects_by_substring_and_skip_by_exact_name() {
         let plan = plan("--tier 2 --only rings:: --only ipv4 --skip rings::single --jobs 2").unwrap();
         assert_eq!((plan.tier, plan.jobs), (2, 2));
         let taken = ["rings::single", "rings::multishot", "sockets::ipv4", "sockets::ipv6"]
@@ -234,32 +243,32 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_machine_of_its_own_is_named() {
+    fn a_scenario_for_a_special_machine_needs_its_full_name() {
         let own = scenario("settings::lockdown", &[Need::OwnGuest]);
         let takes = |words: &str| plan(&format!("--tier 1 {words}")).unwrap().takes(&own);
         assert_eq!(["", "--only settings", "--only settings::lockdown"].map(takes), [false, false, true]);
     }
 
     #[test]
-    fn refuses_what_it_does_not_know() {
+    fn unknown_or_incomplete_arguments_are_refused() {
         for words in ["", "--tier 3", "--tier", "--tier 1 --jobs 0", "--tier 1 --colour red"] {
             assert!(plan(words).is_err(), "{words}");
         }
     }
 
     #[test]
-    fn again_where_the_kernel_left_out_runs_and_nowhere_else() {
+    fn a_failure_is_repeated_only_if_the_kernel_skipped_runs() {
         static RUNS: AtomicU32 = AtomicU32::new(0);
         fn fails() {
             RUNS.fetch_add(1, Ordering::Relaxed);
-            panic!("as it is told");
+            panic!("on purpose");
         }
         fn fails_once() {
-            agent::note_left_out(&serde_json::json!({ "hook_missed": 2 }));
-            assert!(RUNS.fetch_add(1, Ordering::Relaxed) > 0, "the first time");
+            agent::note_missed_runs(&serde_json::json!({ "hook_missed": 2 }));
+            assert!(RUNS.fetch_add(1, Ordering::Relaxed) > 0, "the first attempt");
         }
         fn never_passes() {
-            agent::note_left_out(&serde_json::json!({ "hook_missed": 2 }));
+            agent::note_missed_runs(&serde_json::json!({ "hook_missed": 2 }));
             fails();
         }
         for (run, passes, runs) in
@@ -274,7 +283,7 @@ mod tests {
     #[test]
     fn a_line_is_one_line() {
         let failure = Some("a.rs:1: left\n  right".to_owned());
-        let outcome = Outcome { tier: 1, name: "a::b", took: Duration::from_millis(7), failure };
+        let outcome = Outcome { tier: 1, name: "a::b", duration: Duration::from_millis(7), failure };
         assert_eq!(outcome.to_string(), "scenario 1 a::b FAILED 7 a.rs:1: left right");
         let outcome = Outcome { failure: None, ..outcome };
         assert_eq!(outcome.to_string(), "scenario 1 a::b ok 7");

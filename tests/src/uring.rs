@@ -1,45 +1,45 @@
-//! Rings of io_uring, for scenarios.
-#![allow(unsafe_code, reason = "what a ring is asked to do must stay valid until it is done")]
+//! io_uring instances for scenarios.
+#![allow(unsafe_code, reason = "memory of a submitted request must stay valid until it completes")]
 
 use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use io_uring::{IoUring, cqueue, squeue};
 
-/// A ring.
+/// A ring with room for this many submissions.
 ///
 /// # Panics
-/// When the kernel has none.
+/// If the kernel has no io_uring, or it is disabled.
 #[must_use]
 pub fn new(entries: u32) -> IoUring {
     IoUring::new(entries).expect("io_uring; is kernel.io_uring_disabled 0?")
 }
 
-/// A ring with a polling thread.
+/// A ring whose submissions a kernel thread polls (`SQPOLL`).
 ///
 /// # Panics
-/// When the kernel has none.
+/// If the kernel has no io_uring, or it is disabled.
 #[must_use]
-pub fn polling(entries: u32) -> IoUring {
+pub fn with_sqpoll(entries: u32) -> IoUring {
     IoUring::builder().setup_sqpoll(50).build(entries).expect("io_uring with SQPOLL")
 }
 
-/// A ring with room for so many completions.
+/// A ring with room for this many completions.
 ///
 /// # Panics
-/// When the kernel has none.
+/// If the kernel has no io_uring, or it is disabled.
 #[must_use]
 pub fn with_completions(completions: u32) -> IoUring {
     IoUring::builder().setup_cqsize(completions).build(2).expect("io_uring with a small completion queue")
 }
 
-/// Submits one request, whose memory is not of this process (a null address).
+/// Submits one request. It must not refer to memory of this process: pass null for addresses.
 ///
 /// # Panics
-/// When the ring is full.
+/// If the submission queue is full.
 pub fn submit(ring: &mut IoUring, request: &squeue::Entry) {
-    // SAFETY: no request of the scenarios has memory that the kernel reads or writes later.
+    // SAFETY: no scenario submits a request with memory that the kernel accesses later.
     unsafe { ring.submission().push(request) }.expect("a free entry");
-    ring.submit().expect("the ring takes it");
+    ring.submit().expect("the ring accepts the request");
 }
 
 /// The next completion, if there is one.
@@ -50,7 +50,7 @@ pub fn next(ring: &mut IoUring) -> Option<cqueue::Entry> {
 /// Waits for the next completion.
 ///
 /// # Panics
-/// When waiting fails.
+/// If waiting fails.
 pub fn completion(ring: &mut IoUring) -> cqueue::Entry {
     loop {
         if let Some(completion) = next(ring) {
@@ -60,21 +60,21 @@ pub fn completion(ring: &mut IoUring) -> cqueue::Entry {
     }
 }
 
-/// Waits for a completion with a new descriptor.
+/// Waits for the next completion, whose result is a new descriptor.
 ///
 /// # Panics
-/// When the request failed.
+/// If the request failed.
 pub fn descriptor(ring: &mut IoUring) -> OwnedFd {
     owned(completion(ring).result())
 }
 
-/// The descriptor that a completion brought.
+/// Takes ownership of the descriptor in a completion's result.
 ///
 /// # Panics
-/// When it is an error.
+/// If the result is an error.
 #[must_use]
 pub fn owned(result: i32) -> OwnedFd {
     assert!(result >= 0, "{}", std::io::Error::from_raw_os_error(-result));
-    // SAFETY: the kernel just made this descriptor, and nobody else has it.
+    // SAFETY: the completion just returned this descriptor, so nothing else owns it.
     unsafe { OwnedFd::from_raw_fd(result) }
 }

@@ -1,4 +1,4 @@
-//! Waiting for a condition, with a deadline.
+//! Waits for a condition with a deadline, instead of sleeping and hoping that something has happened.
 
 use std::{
     fmt::Display,
@@ -7,39 +7,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How many times longer than natively a test may wait: 1, or what `ACCEPTD_TEST_PATIENCE` says of a slow machine.
+/// The factor by which a slow machine stretches deadlines: `ACCEPTD_TEST_PATIENCE`, or 1.
 static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
     let set = std::env::var("ACCEPTD_TEST_PATIENCE").unwrap_or_default();
     set.parse().ok().filter(|factor| *factor > 0).unwrap_or(1)
 });
 
-/// Nothing in a test takes longer on a loaded machine; a test that waits so long has failed.
+/// The longest that a test waits for anything: 20 s, stretched by `ACCEPTD_TEST_PATIENCE`.
 #[must_use]
 pub fn deadline() -> Duration {
     Duration::from_secs(20) * *PATIENCE
 }
 
-/// A time after which the agent does something again, or gives something up, as its configuration has it: longer on a slow machine.
+/// An interval or timeout for the agent's configuration, in milliseconds: `natively`, stretched by
+/// `ACCEPTD_TEST_PATIENCE`.
 #[must_use]
-pub fn slowly(natively: Duration) -> String {
+pub fn scaled_timeout(natively: Duration) -> String {
     format!("{}ms", (natively * *PATIENCE).as_millis())
 }
 
-/// A rate that a slow machine exceeds, too, where one as this exceeds `natively`.
+/// A count or rate reduced for slow machines: `natively` divided by `ACCEPTD_TEST_PATIENCE`, at least 1.
 #[must_use]
-pub fn fewer(natively: u32) -> u32 {
+pub fn scaled_rate(natively: u32) -> u32 {
     (natively / *PATIENCE).max(1)
 }
 
-/// The first `Some` of `condition`.
+/// Polls `condition` until it returns `Some`, and returns the value.
 ///
 /// # Panics
-/// After [`deadline`], with `what`.
+/// After [`deadline`], with `what`, which names the thing that is waited for.
 pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     until_ok(|| condition().ok_or(what))
 }
 
-/// The first `Ok` of `condition`.
+/// Polls `condition` until it returns `Ok`, and returns the value.
 ///
 /// # Panics
 /// After [`deadline`], with the last error.
@@ -51,7 +52,7 @@ pub fn until_ok<T, E: Display>(mut condition: impl FnMut() -> Result<T, E>) -> T
             Ok(value) => return value,
             Err(error) => assert!(Instant::now() < end, "not within {deadline:?}: {error}"),
         }
-        // Who looks takes the CPU from who is waited for.
+        // Polling takes CPU time from the process that is waited for, so poll less often on a slow machine.
         thread::sleep(Duration::from_millis(5) * *PATIENCE);
     }
 }

@@ -1,4 +1,5 @@
-//! Runs every scenario natively, each as a test.
+//! Runs every scenario natively, each as a libtest trial. Scenarios that this host cannot run are ignored,
+//! with the reason on stderr.
 #![forbid(unsafe_code)]
 
 use std::{num::NonZero, thread};
@@ -6,17 +7,16 @@ use std::{num::NonZero, thread};
 use acceptd_tests::scenarios::ALL;
 use libtest_mimic::{Arguments, Trial, run};
 
-/// Scenarios for each CPU.
+/// Concurrent scenarios per CPU. More than one, since scenarios mostly wait.
 const AT_ONCE: usize = 2;
 
 fn main() {
     let mut arguments = Arguments::from_args();
-    // They wait more often than they compute.
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     arguments.test_threads = arguments.test_threads.or(Some(AT_ONCE * processors));
-    let trial = |scenario: &acceptd_tests::scenarios::Scenario| {
+    let trial = |scenario: &acceptd_tests::scenario::Scenario| {
         let run = scenario.run;
-        let missing = scenario.needs.iter().find_map(|need| need.is_missing_here());
+        let missing = scenario.needs.iter().find_map(|need| need.missing_on_this_host());
         let is_asked_for = arguments.filter.as_ref().is_none_or(|filter| scenario.name.contains(filter));
         if let Some(missing) = missing
             && is_asked_for
@@ -33,8 +33,8 @@ fn main() {
     let all = arguments.filter.is_none() && arguments.skip.is_empty() && !arguments.list;
     let conclusion = run(&arguments, ALL.iter().map(trial).collect());
     if all && !conclusion.has_failed() {
-        let unseen = acceptd_tests::agent::unseen_events();
-        assert!(unseen.is_empty(), "no scenario made these events of the catalogue: {unseen:?}");
+        let unseen = acceptd_tests::inbox::unseen_events();
+        assert!(unseen.is_empty(), "no scenario made these events of the registry: {unseen:?}");
     }
     conclusion.exit();
 }

@@ -5,7 +5,7 @@ go 1.26.4
 
 require github.com/VictoriaMetrics/VictoriaLogs v1.51.1-0.20260624061259-dc94972a8708
 
-// It and VictoriaMetrics require each other, of commits; these are releases that fit.
+// VictoriaLogs and VictoriaMetrics require commits of each other; these releases are compatible.
 replace (
 	github.com/VictoriaMetrics/VictoriaLogs => github.com/VictoriaMetrics/VictoriaLogs v1.51.1-0.20260624061259-dc94972a8708
 	github.com/VictoriaMetrics/VictoriaMetrics => github.com/VictoriaMetrics/VictoriaMetrics v1.146.0

@@ -1,28 +1,26 @@
-//! Accepts on its standard input and tells the truth about each connection, one line each.
+//! The child process of scenarios: accepts on the listener that is its standard input, and prints the
+//! [`GroundTruth`] of each accept on a line of its own.
 //!
-//! `acceptor COUNT [PROGRAM ARGUMENTS…]`: after COUNT accepts it waits until the last client closes its connection,
-//! and then ends, or becomes PROGRAM with the same listener.
+//! `acceptor COUNT [PROGRAM ARGUMENTS…]` accepts COUNT connections, waits until the last client closes its
+//! connection, and exits, or executes PROGRAM with the same listener.
 //!
-//! `acceptor full COUNT`: may have no descriptor beyond the first three until its parent says otherwise (prlimit(2)). It
-//! prints the errno of its first accept.
+//! `acceptor full COUNT` first lowers its descriptor limit to three and prints the errno of an accept that
+//! fails; it continues when its parent raises the limit again (prlimit(2)).
 //!
-//! `acceptor connect ADDRESS` is a client instead: of an address and port, or of a path; `acceptor connect mptcp:ADDRESS` by
-//! Multipath TCP. It says so when it is connected, and ends when its
-//! standard input does.
+//! `acceptor publish KIND NAME COUNT` first publishes the service NAME in a process context of this kind
+//! ([`ContextKind`]); `acceptor later NAME COUNT` publishes it after the second accept.
 //!
-//! `acceptor publish WRONG NAME COUNT`: publishes NAME as its service's in a process context that is wrong in this way, or valid.
-//! `acceptor later NAME COUNT`: publishes NAME after its second accept.
+//! `acceptor connect ADDRESS` is a client instead, of an address and port or of a path, and `acceptor connect
+//! mptcp:ADDRESS` one with Multipath TCP. It prints `connected`, and exits at the end of its standard input.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::expect_used,
     clippy::panic,
-    reason = "a tool of the tests: what it cannot do, it says and fails"
+    reason = "a test tool that cannot continue panics with the reason"
 )]
 
 use std::{
-    io::{
-        Read, Write as _, {self},
-    },
+    io::{self, Read, Write as _},
     net::{SocketAddr, TcpStream},
     os::{
         fd::OwnedFd,
@@ -32,21 +30,17 @@ use std::{
 };
 
 use acceptd_tests::{
-    context::{
-        Wrong, {self},
-    },
-    truth::Truth,
+    ground_truth::GroundTruth,
+    process_context::{self, ContextKind},
     wait,
 };
 use rustix::{
     io::read,
-    net::{
-        AddressFamily, SocketType, accept, ipproto, socket, {self},
-    },
+    net::{self, AddressFamily, SocketType, accept, ipproto, socket},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
-/// Standard input, output and error.
+/// The descriptors that remain: standard input, output and error.
 const STANDARD: u64 = 3;
 
 fn main() {
@@ -61,15 +55,16 @@ fn main() {
         count = arguments.next();
     }
     if count.as_deref() == Some("publish") {
-        let wrong = arguments.next().and_then(|name| Wrong::named(&name)).expect("acceptor publish WRONG");
-        let name = arguments.next().expect("acceptor publish WRONG NAME");
+        let kind =
+            arguments.next().and_then(|name| ContextKind::from_name(&name)).expect("acceptor publish KIND");
+        let name = arguments.next().expect("acceptor publish KIND NAME");
         let published = [
             ("service.name", name.as_str()),
             ("process.pid", "1"),
             ("service.version", "7"),
             ("service.instance.id", "till-7"),
         ];
-        context::publish(&published, wrong);
+        process_context::publish(&published, kind);
         count = arguments.next();
     }
     let mut later = None;
@@ -81,15 +76,15 @@ fn main() {
     let mut last = None;
     for number in 1..=count {
         let accepted = accept(&listener).expect("a connection");
-        println!("{}", Truth::of(&accepted, &listener));
-        io::stdout().flush().expect("a reader");
+        println!("{}", GroundTruth::from_sockets(&accepted, &listener));
+        io::stdout().flush().expect("stdout is open");
         last = Some(accepted);
         if let Some(name) = later.take_if(|_| number == 2) {
-            context::publish(&[("service.name", &name)], Wrong::Not);
+            process_context::publish(&[("service.name", &name)], ContextKind::Valid);
         }
     }
     if let Some(connection) = last {
-        // Nothing is ever sent: this returns when the client is gone, in whatever way.
+        // No data is ever sent: read returns when the client closes or resets the connection.
         _ = read(&connection, &mut [0_u8; 1]);
     }
     if let Some(program) = arguments.next() {
@@ -100,26 +95,26 @@ fn main() {
 
 fn connect(address: &str) {
     let _connection: OwnedFd = if address.starts_with('/') {
-        UnixStream::connect(address).expect("somebody listens").into()
+        UnixStream::connect(address).expect("the listener is up").into()
     } else if let Some(address) = address.strip_prefix("mptcp:") {
         let address: SocketAddr = address.parse().expect("an address and port");
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let client = socket(family, SocketType::STREAM, Some(ipproto::MPTCP)).expect("a socket");
-        net::connect(&client, &address).expect("somebody listens");
+        net::connect(&client, &address).expect("the listener is up");
         client
     } else {
-        TcpStream::connect(address).expect("somebody listens").into()
+        TcpStream::connect(address).expect("the listener is up").into()
     };
     println!("connected");
-    io::stdout().flush().expect("a reader");
+    io::stdout().flush().expect("stdout is open");
     _ = io::stdin().read(&mut [0; 1]);
 }
 
 fn without_descriptors(listener: &io::Stdin) {
     let before = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(STANDARD), ..before }).expect("a lower limit");
-    let error = accept(listener).expect_err("there is no descriptor for it");
+    let error = accept(listener).expect_err("no free descriptor");
     println!("{}", error.raw_os_error());
-    io::stdout().flush().expect("a reader");
+    io::stdout().flush().expect("stdout is open");
     wait::until("a higher limit", || (getrlimit(Resource::Nofile).current != Some(STANDARD)).then_some(()));
 }

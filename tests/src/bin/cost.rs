@@ -1,4 +1,5 @@
-//! `cost TIER`: what each program of the tier costs, on a machine that has no more than this binary.
+//! `cost TIER`: prints what each BPF program of the tier costs. Needs no other file, so that it runs in a
+//! bare virtual machine.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
@@ -6,7 +7,7 @@ use std::process::ExitCode;
 use acceptd::bpf::Tier;
 use acceptd_tests::cost::measure;
 
-/// An emulated CPU is slow.
+/// Few, because emulated CPUs are slow.
 const ACCEPTS: u32 = 2000;
 
 fn main() -> ExitCode {

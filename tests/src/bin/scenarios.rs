@@ -1,11 +1,9 @@
-//! The scenarios as a program, for a machine without cargo: `scenarios --tier 1|2 [--only PART]… [--skip NAME]…`.
+//! Runs scenarios on a machine without cargo: `scenarios --tier 1|2 [--only PART]… [--skip NAME]…`.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use acceptd_tests::runner::{
-    Plan, {self},
-};
+use acceptd_tests::runner::{self, Plan};
 
 fn main() -> ExitCode {
     match Plan::parse(std::env::args().skip(1)) {

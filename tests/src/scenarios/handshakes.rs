@@ -1,11 +1,9 @@
-//! Ways in which a TCP connection is established.
+//! TCP handshakes: handshake and round-trip times, retransmitted SYN-ACKs, Fast Open, SYN cookies.
 
 use std::{
-    any::Any,
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
-    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -16,50 +14,32 @@ use rustix::{
     net::{AddressFamily, SendFlags, SocketType, accept, getsockname, sendto, socket},
 };
 
-use super::{assert_fields, assert_tells, shown};
+use super::support::{assert_matches_truth, assert_presence, canonical};
 use crate::{
-    agent::{ACCEPT, Agent},
-    raw,
+    agent::Agent,
+    ground_truth::GroundTruth,
+    inbox::ACCEPT,
+    netns,
     record::Record,
-    truth::Truth,
-    wire::{Handshake, Wire},
+    tun_link::{Handshake, TunLink},
 };
 
 /// `MSG_FASTOPEN`, include/linux/socket.h
 const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
 
-/// Runs `body` in a thread whose network is one of its own, with settings of `net.ipv4`.
-pub(super) fn in_a_network_of_its_own(settings: &[(&str, &str)], body: impl FnOnce() + Send) {
-    let prepared = || {
-        raw::leave_the_network();
-        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
-        assert!(up.expect("ip, of iproute2 or busybox").success());
-        for (name, value) in settings {
-            fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect("root may");
-        }
-        body();
-    };
-    let ended = thread::scope(|scope| scope.spawn(prepared).join());
-    if let Err(payload) = ended {
-        let payload: &dyn Any = &*payload;
-        let message = payload.downcast_ref::<String>().map(String::as_str);
-        panic!("{}", message.or_else(|| payload.downcast_ref().copied()).unwrap_or("it failed"));
-    }
-}
-
-/// A counter of the calling thread's network, as `TcpExt` of `/proc/net/netstat` has it.
+/// A `TcpExt` counter of the calling thread's network namespace, from `/proc/thread-self/net/netstat`.
 fn counter(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/thread-self/net/netstat").expect("statistics");
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
     let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-    let at = names.split(' ').position(|other| other == name).expect("the kernel counts it");
+    let at = names.split(' ').position(|other| other == name).expect("a counter of this kernel");
     values.split(' ').nth(at).and_then(|value| value.parse().ok()).expect("a number")
 }
 
-/// The record of an accept; ports of another network may be the same.
+/// The accept record with this inode. Ports do not identify it: another network namespace may use the same.
 fn record_of(agent: &Agent, accepted: &OwnedFd) -> Record {
     let inode = i64::try_from(fstat(accepted).expect("fstat").st_ino).ok();
-    agent.inbox.of_event(ACCEPT, 1, |record| record.int("acceptd.socket.inode") == inode).remove(0)
+    agent.inbox.wait_for_events(ACCEPT, 1, |record| record.int("acceptd.socket.inode") == inode).remove(0)
 }
 
 fn listener() -> (OwnedFd, SocketAddr) {
@@ -68,19 +48,19 @@ fn listener() -> (OwnedFd, SocketAddr) {
     (listener.into(), address)
 }
 
-/// Both are part of the time that it took to connect.
+/// Handshake and round-trip time are positive, and at most the time that connect(2) took.
 pub(super) fn round_trip() {
     let agent = Agent::start();
     let (listener, address) = listener();
     for _ in 0..5 {
         let before = Instant::now();
-        let _client = TcpStream::connect(address).expect("somebody listens");
+        let _client = TcpStream::connect(address).expect("the listener is up");
         let upper = before.elapsed();
         let accepted = accept(&listener).expect("a connection");
         let record = record_of(&agent, &accepted);
-        assert_fields(&record, Case::Tcp);
+        assert_presence(&record, Case::Tcp);
         for key in ["acceptd.tcp.handshake_time_ns", "acceptd.tcp.rtt_ns"] {
-            let time = record.nanos(key).expect("it is known");
+            let time = record.nanos(key).expect("a measured time");
             assert!(Duration::ZERO < time && time <= upper, "{key}: {time:?} of {upper:?}");
         }
         assert_eq!(record.int("acceptd.tcp.synack_retransmits"), Some(0));
@@ -88,50 +68,53 @@ pub(super) fn round_trip() {
     let _ = agent.stop();
 }
 
-/// A handshake over a wire of ours, in a network of its own: its record, and what the wire knows.
-fn over_a_wire(lost: usize, delay: Duration, check: impl FnOnce(&Record, Handshake) + Send) {
+/// Accepts one connection from a [`TunLink`] in a new network namespace, checks its record against the
+/// accepting process, and passes the record and the times that the link measured to `check`.
+fn over_tun(lost: usize, delay: Duration, check: impl FnOnce(&Record, Handshake) + Send) {
     let agent = Agent::start();
-    in_a_network_of_its_own(&[], || {
-        let mut wire = Wire::new();
-        let listener = TcpListener::bind(Wire::server()).expect("the interface is up");
+    netns::in_new_netns(&[], || {
+        let mut link = TunLink::new();
+        let listener = TcpListener::bind(TunLink::server()).expect("the interface is up");
         let port = listener.local_addr().expect("an address").port();
-        let handshake = wire.connect(port, lost, delay);
+        let handshake = link.connect(port, lost, delay);
         let accepted = accept(&listener).expect("a connection");
         let record = record_of(&agent, &accepted);
-        assert_tells(&record, &Truth::of(&accepted, &listener));
-        assert_eq!(record.endpoint("peer"), Some(shown(Wire::client())), "{record:?}");
+        assert_matches_truth(&record, &GroundTruth::from_sockets(&accepted, &listener));
+        assert_eq!(record.endpoint("peer"), Some(canonical(TunLink::client())), "{record:?}");
         check(&record, handshake);
     });
     let _ = agent.stop();
 }
 
-/// A client that is slow with the last packet: all of that is handshake, and round trip.
-pub(super) fn delayed() {
-    over_a_wire(0, Duration::from_millis(150), |record, handshake| {
-        let lower = handshake.before_last - handshake.answers[0];
-        let upper = handshake.ended - handshake.began;
+/// A delayed final ACK counts fully as handshake time and as round-trip time; the bounds come from the remote
+/// end.
+pub(super) fn delayed_final_ack() {
+    over_tun(0, Duration::from_millis(150), |record, handshake| {
+        let lower = handshake.before_final_ack - handshake.syn_acks[0];
+        let upper = handshake.finished - handshake.started;
         for key in ["acceptd.tcp.handshake_time_ns", "acceptd.tcp.rtt_ns"] {
-            let time = record.nanos(key).expect("it is known");
+            let time = record.nanos(key).expect("a measured time");
             assert!(lower <= time && time <= upper, "{key}: {lower:?} <= {time:?} <= {upper:?}");
         }
         assert_eq!(record.int("acceptd.tcp.synack_retransmits"), Some(0), "{record:?}");
     });
 }
 
-/// The first answers are lost. The kernel keeps when it sent the first (`tcp_make_synack`, `net/ipv4/tcp_output.c`), and takes
-/// no round-trip time from what was sent twice.
-pub(super) fn repeated_answers() {
-    over_a_wire(1, Duration::from_millis(50), |record, handshake| {
+/// The first SYN-ACK is lost. The kernel keeps the time of the first one (`tcp_make_synack`,
+/// `net/ipv4/tcp_output.c`), and measures no round-trip time from a retransmission (Karn's algorithm): tier 1
+/// records the handshake time, tier 2 has no source for it, and neither records a round-trip time.
+pub(super) fn retransmitted_syn_ack() {
+    over_tun(1, Duration::from_millis(50), |record, handshake| {
         assert_eq!(record.int("acceptd.tcp.synack_retransmits"), Some(1), "{record:?}");
         assert_eq!(record.attributes.get("acceptd.tcp.rtt_ns"), None, "{record:?}");
         let time = record.nanos("acceptd.tcp.handshake_time_ns");
         if record.tier() == Tier::One {
-            let lower = handshake.before_last - handshake.answers[0];
-            let upper = handshake.ended - handshake.began;
-            let time = time.expect("it is known");
+            let lower = handshake.before_final_ack - handshake.syn_acks[0];
+            let upper = handshake.finished - handshake.started;
+            let time = time.expect("a measured time");
             assert!(lower <= time && time <= upper, "{lower:?} <= {time:?} <= {upper:?}");
         } else {
-            assert_eq!(time, None, "nothing measured it");
+            assert_eq!(time, None, "tier 2 cannot measure it");
         }
     });
 }
@@ -142,99 +125,108 @@ fn fast_open_client(to: SocketAddr) -> OwnedFd {
     client
 }
 
-/// Data in the SYN: the connection is in the queue before it is established, so a thread that waits may get it first, and
-/// its queue time is then not known.
+/// TCP Fast Open: the connection is queued before it is established, so a blocked thread may accept it first.
+/// Each connection is recorded once, with at most the real queue time or none, and none is reported as
+/// abandoned. The kernel's counter proves that every connection was a fast open.
 pub(super) fn fast_open() {
     const CONNECTIONS: u64 = 20;
     let agent = Agent::start();
     let mut port = 0;
-    // Client and server, without cookies, on every listener (Documentation/networking/ip-sysctl.rst).
-    in_a_network_of_its_own(&[("tcp_fastopen", "1543")], || {
+    // 1543: client and server, without Fast Open cookies, on every listener
+    // (Documentation/networking/ip-sysctl.rst).
+    netns::in_new_netns(&[("tcp_fastopen", "1543")], || {
         let (listener, address) = listener();
         port = address.port();
         let connected = |client: &OwnedFd| {
             SocketAddr::try_from(getsockname(client).expect("connected")).expect("an internet address")
         };
-        let check = |accepted: &OwnedFd, client: SocketAddr, truth: &Truth, since: Instant| {
+        let check = |accepted: &OwnedFd, client: SocketAddr, truth: &GroundTruth, since: Instant| {
             let upper = since.elapsed();
             let record = record_of(&agent, accepted);
-            assert_eq!(record.endpoint("local"), Some(shown(truth.local)), "{record:?}");
-            assert_eq!(record.endpoint("peer"), Some(shown(client)), "{record:?}");
+            assert_eq!(record.endpoint("local"), Some(canonical(truth.local)), "{record:?}");
+            assert_eq!(record.endpoint("peer"), Some(canonical(client)), "{record:?}");
             let queued = record.nanos("acceptd.accept.queue_time_ns");
             assert!(queued.is_none_or(|queued| queued <= upper), "{queued:?} of {upper:?}: {record:?}");
             assert_eq!(record.bool("acceptd.accept.verified"), unverified(&record), "{record:?}");
-            // Tier 2 makes the cookie when the connection is established.
+            // In tier 2 the socket has its cookie only from ESTABLISHED on.
             let has_cookie = record.text("acceptd.socket.cookie").is_some();
             assert!(has_cookie || unverified(&record).is_some(), "{record:?}");
             if has_cookie {
-                assert_tells(&record, truth);
+                assert_matches_truth(&record, truth);
             } else {
                 assert_eq!(record.int("acceptd.socket.fd"), Some(i64::from(truth.fd)), "{record:?}");
                 assert_eq!(record.int("acceptd.thread.id"), Some(i64::from(truth.tid)), "{record:?}");
             }
         };
         let before = counter("TCPFastOpenPassive");
-        // Nobody waits: each is established when it is accepted.
+        // No thread is blocked: each connection is established before it is accepted.
         for _ in 0..CONNECTIONS {
             let since = Instant::now();
             let client = fast_open_client(address);
             let accepted = accept(&listener).expect("a connection");
-            check(&accepted, connected(&client), &Truth::of(&accepted, &listener), since);
+            check(&accepted, connected(&client), &GroundTruth::from_sockets(&accepted, &listener), since);
         }
-        // A thread waits for each.
+        // A thread is blocked in accept for each connection.
         for _ in 0..CONNECTIONS {
-            let waits = thread::scope(|scope| {
+            let results = thread::scope(|scope| {
                 let accepting = scope.spawn(|| {
                     let accepted = accept(&listener).expect("a connection");
-                    let truth = Truth::of(&accepted, &listener);
+                    let truth = GroundTruth::from_sockets(&accepted, &listener);
                     (accepted, truth)
                 });
                 let since = Instant::now();
                 let client = fast_open_client(address);
-                let (accepted, truth) = accepting.join().expect("it accepts");
+                let (accepted, truth) = accepting.join().expect("the acceptor thread");
                 (accepted, truth, client, since)
             });
-            let (accepted, truth, client, since) = waits;
+            let (accepted, truth, client, since) = results;
             check(&accepted, connected(&client), &truth, since);
         }
-        assert_eq!(counter("TCPFastOpenPassive") - before, 2 * CONNECTIONS, "every one was a fast open");
+        assert_eq!(
+            counter("TCPFastOpenPassive") - before,
+            2 * CONNECTIONS,
+            "every connection was a fast open"
+        );
     });
     let inbox = agent.inbox.clone();
     let _ = agent.stop();
-    let abandoned = inbox.found("acceptd.listener.abandoned", |record| record.is_of_port(port));
-    assert!(abandoned.is_empty(), "all were accepted: {abandoned:?}");
+    let abandoned = inbox.events("acceptd.listener.abandoned", |record| record.is_on_port(port));
+    assert!(abandoned.is_empty(), "every connection was accepted: {abandoned:?}");
 }
 
-/// What `acceptd.accept.verified` is to be: tier 2 takes for proof that it saw the connection be established.
+/// The expected `acceptd.accept.verified`: tier 2 verifies a connection by having seen it become established.
 fn unverified(record: &Record) -> Option<bool> {
-    let is_proven = record.tier() == Tier::One || record.int("acceptd.accept.queue_time_ns").is_some();
-    (!is_proven).then_some(false)
+    let is_verified = record.tier() == Tier::One || record.int("acceptd.accept.queue_time_ns").is_some();
+    (!is_verified).then_some(false)
 }
 
-/// The kernel keeps nothing of a connection before the last packet of its handshake, so it does not know when that began.
+/// With SYN cookies the kernel keeps no state before the final ACK, so the record has the queue time, but no
+/// handshake time, round-trip time or retransmission count. The kernel's counter proves that every connection
+/// used a cookie.
 pub(super) fn syn_cookies() {
     const WAIT: Duration = Duration::from_millis(200);
     let agent = Agent::start();
-    // 2: always, not only when there are too many (Documentation/networking/ip-sysctl.rst).
-    in_a_network_of_its_own(&[("tcp_syncookies", "2")], || {
+    // 2: always, not only when the SYN queue overflows (Documentation/networking/ip-sysctl.rst).
+    netns::in_new_netns(&[("tcp_syncookies", "2")], || {
         let (listener, address) = listener();
         let counted = counter("SyncookiesRecv");
         let before = Instant::now();
         let clients: Vec<_> =
-            (0..3).map(|_| TcpStream::connect(address).expect("somebody listens")).collect();
+            (0..3).map(|_| TcpStream::connect(address).expect("the listener is up")).collect();
         let connected = Instant::now();
         thread::sleep(WAIT);
         let lower = connected.elapsed();
-        let accepted: Vec<_> = clients.iter().map(|_| accept(&listener).expect("queued")).collect();
+        let accepted: Vec<_> =
+            clients.iter().map(|_| accept(&listener).expect("a queued connection")).collect();
         let upper = before.elapsed();
-        assert_eq!(counter("SyncookiesRecv") - counted, 3, "every one by a cookie");
+        assert_eq!(counter("SyncookiesRecv") - counted, 3, "every connection used a cookie");
         for (accepted, client) in accepted.iter().zip(&clients) {
             let record = record_of(&agent, accepted);
-            assert_tells(&record, &Truth::of(accepted, &listener));
-            assert_eq!(record.endpoint("peer"), Some(shown(client.local_addr().expect("connected"))));
+            assert_matches_truth(&record, &GroundTruth::from_sockets(accepted, &listener));
+            assert_eq!(record.endpoint("peer"), Some(canonical(client.local_addr().expect("connected"))));
             let queued = record.nanos("acceptd.accept.queue_time_ns").expect("a queue time");
             assert!(lower <= queued && queued <= upper, "{lower:?} <= {queued:?} <= {upper:?}");
-            // The kernel has a round-trip time, from time stamps that are no times.
+            // The kernel has a round-trip time here, but from timestamps that encode the cookie, not a time.
             for absent in ["handshake_time_ns", "rtt_ns", "synack_retransmits"] {
                 assert_eq!(record.attributes.get(&format!("acceptd.tcp.{absent}")), None, "{record:?}");
             }

@@ -1,4 +1,5 @@
-//! Hooks that a kernel does not have: the agent does without, and says so.
+//! Missing hooks (simulated with `capture.skip_hooks`): the agent runs without an optional one, falls back,
+//! or refuses.
 
 use std::{
     fs,
@@ -15,13 +16,13 @@ use crate::{
     record::Record,
 };
 
-/// The record of one accept that works.
+/// Accepts one connection and checks the record's peer, port and cookie.
 fn one_accept(agent: &Agent) -> Record {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
-    let client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
+    let client = TcpStream::connect(("127.0.0.1", port)).expect("the listener is up");
     let accepted = accept(&listener).expect("a connection");
-    let record = agent.inbox.of_port(port, 1).remove(0);
+    let record = agent.inbox.wait_for_accepts(port, 1).remove(0);
     let peer = client.local_addr().expect("connected");
     assert_eq!(record.endpoint("peer"), Some((peer.ip(), peer.port())), "{record:?}");
     assert_eq!(record.int("acceptd.listener.port"), Some(i64::from(port)), "{record:?}");
@@ -30,14 +31,17 @@ fn one_accept(agent: &Agent) -> Record {
     record
 }
 
-/// The programs that are missing, by name, each with its reason.
+/// `[program, reason]` of each missing program in the ledger.
 fn missing(ledger: &Json) -> Vec<(&str, &str)> {
     let list = ledger["programs"]["missing"].as_array().expect("a list");
     list.iter().filter_map(|missing| Some((missing["hook"].as_str()?, missing["reason"].as_str()?))).collect()
 }
 
-/// Each hook that its tier can do without: the program that is left out, a word of what is gone, and an attribute that is.
-pub(super) fn the_agent_does_without_one() {
+/// Without each optional hook of the tier in turn, accepts are still recorded in the same tier. The agent
+/// logs which feature is missing, the attribute of that feature is absent, and the ledger lists exactly that
+/// program.
+pub(super) fn each_optional_hook_may_be_missing() {
+    // Program, feature named in the log, absent attribute.
     let one: &[(&str, &str, Option<&str>)] = &[
         ("inet_sock_set_state", "queue and handshake times", Some("acceptd.accept.queue_time_ns")),
         ("complete_hashdance", "handshake times", Some("acceptd.tcp.handshake_time_ns")),
@@ -52,16 +56,16 @@ pub(super) fn the_agent_does_without_one() {
         ("io_uring_complete", "accepts through io_uring", None),
         ("io_uring_cqe_overflow", "completion queue is full", None),
     ];
-    for (program, feature, gone) in if tier() == Tier::One { one } else { two } {
-        let agent = Agent::with(&["--set", &format!("capture.skip_hooks={program}")]);
-        let said = agent.said();
-        let line = said.lines().find(|line| line.contains(&format!("the program {program} is in")));
-        let line = line.unwrap_or_else(|| panic!("{program}: {said}"));
-        assert!(line.contains("without ") && line.contains(feature), "{program}: {said}");
+    for (program, feature, absent) in if tier() == Tier::One { one } else { two } {
+        let agent = Agent::with_flags(&["--set", &format!("capture.skip_hooks={program}")]);
+        let stderr = agent.stderr();
+        let line = stderr.lines().find(|line| line.contains(&format!("the program {program} is in")));
+        let line = line.unwrap_or_else(|| panic!("{program}: {stderr}"));
+        assert!(line.contains("without ") && line.contains(feature), "{program}: {stderr}");
         let record = one_accept(&agent);
-        assert_eq!(record.tier(), tier(), "it stays in its tier");
-        if let Some(gone) = gone {
-            assert_eq!(record.attributes.get(*gone), None, "{program}: {record:?}");
+        assert_eq!(record.tier(), tier(), "the tier stays the same");
+        if let Some(absent) = absent {
+            assert_eq!(record.attributes.get(*absent), None, "{program}: {record:?}");
         }
         let ledger = agent.stop();
         let missing = missing(&ledger);
@@ -69,15 +73,16 @@ pub(super) fn the_agent_does_without_one() {
         assert!(found.is_some_and(|(_, reason)| reason.contains("capture.skip_hooks")), "{ledger}");
         let others = missing.iter().filter(|(name, _)| name != program);
         let needs = others.filter(|(_, reason)| !reason.contains(&format!("needs {program}")));
-        assert_eq!(needs.count(), 0, "nothing else is missing: {ledger}");
+        assert_eq!(needs.count(), 0, "no other program is missing: {ledger}");
     }
 }
 
-/// Without `do_accept_exit` there is no tier 1.
-pub(super) fn the_next_tier_without_an_indispensable_one() {
-    let agent = Agent::with(&["--set", "capture.tier=auto", "--set", "capture.skip_hooks=do_accept_exit"]);
-    let said = agent.said();
-    assert!(said.contains("do_accept_exit"), "it says why: {said}");
+/// Without `do_accept_exit`, which tier 1 requires, `capture.tier=auto` takes tier 2 and logs the reason.
+pub(super) fn falls_back_to_tier_2_without_a_required_hook() {
+    let agent =
+        Agent::with_flags(&["--set", "capture.tier=auto", "--set", "capture.skip_hooks=do_accept_exit"]);
+    let stderr = agent.stderr();
+    assert!(stderr.contains("do_accept_exit"), "the log names the reason: {stderr}");
     assert_eq!(one_accept(&agent).tier(), Tier::Two);
     let ledger = agent.stop();
     assert_eq!(ledger["programs"]["tier"], 2, "{ledger}");
@@ -85,8 +90,8 @@ pub(super) fn the_next_tier_without_an_indispensable_one() {
     assert!(because.contains("do_accept_exit") && because.contains("capture.skip_hooks"), "{ledger}");
 }
 
-/// Whoever chose a tier gets that or an error.
-pub(super) fn no_other_tier_when_it_was_chosen() {
+/// If the configured tier lacks a required hook, the agent exits with an error and does not fall back.
+pub(super) fn a_configured_tier_is_never_replaced() {
     for (tier, program) in [("1", "do_accept_exit"), ("2", "sys_exit")] {
         let output = Command::new(binary("acceptd"))
             .env_clear()
@@ -102,33 +107,35 @@ pub(super) fn no_other_tier_when_it_was_chosen() {
             .args(["--set", &format!("capture.tier={tier}")])
             .args(["--set", &format!("capture.skip_hooks={program}")])
             .output()
-            .expect("it runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{said}");
-        assert!(said.contains(program) && !said.contains("panicked"), "{said}");
+            .expect("acceptd starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{stderr}");
+        assert!(stderr.contains(program) && !stderr.contains("panicked"), "{stderr}");
     }
 }
 
-/// What the attempts are told by in tier 1: the hook of the BPF security module where the function's begin is not to be had
-/// and the module is active, and nothing, with the reason, where it is not.
-pub(super) fn the_security_module_stands_in() {
+/// Accept attempts in tier 1: without the function hook `socket_accept`, the BPF LSM hook replaces it where
+/// the kernel's list of active security modules has `bpf`; elsewhere the agent logs that attempts are
+/// missing, and how to enable the LSM. Tier 2 does not need the hook.
+pub(super) fn bpf_lsm_is_the_fallback_hook() {
     const ATTEMPT: &str = "acceptd.socket.accept_attempt";
     let active = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     let is_active = active.trim().split(',').any(|module| module == "bpf");
     let wanted = ["--set", "events.accept_attempt=true", "--set", "capture.skip_hooks=socket_accept"];
-    let agent = Agent::with(&wanted);
-    let said = agent.said();
+    let agent = Agent::with_flags(&wanted);
+    let stderr = agent.stderr();
     let record = one_accept(&agent);
-    let of = |other: &Record| other.int("acceptd.listener.inode") == record.int("acceptd.listener.inode");
-    let stands_in = tier() == Tier::Two || is_active;
-    if stands_in {
-        assert_eq!(agent.inbox.of_event(ATTEMPT, 1, of).len(), 1);
-        assert!(!said.contains("socket_accept"), "nothing is gone: {said}");
+    let same_listener =
+        |other: &Record| other.int("acceptd.listener.inode") == record.int("acceptd.listener.inode");
+    let has_attempts = tier() == Tier::Two || is_active;
+    if has_attempts {
+        assert_eq!(agent.inbox.wait_for_events(ATTEMPT, 1, same_listener).len(), 1);
+        assert!(!stderr.contains("socket_accept"), "no feature is missing: {stderr}");
     } else {
-        assert!(said.contains("without accept attempts") && said.contains("lsm="), "{said}");
-        assert!(agent.inbox.found(ATTEMPT, of).is_empty());
+        assert!(stderr.contains("without accept attempts") && stderr.contains("lsm="), "{stderr}");
+        assert!(agent.inbox.events(ATTEMPT, same_listener).is_empty());
     }
     let ledger = agent.stop();
     let missing = missing(&ledger);
-    assert_eq!(missing.iter().any(|(name, _)| *name == "socket_accept"), !stands_in, "{ledger}");
+    assert_eq!(missing.iter().any(|(name, _)| *name == "socket_accept"), !has_attempts, "{ledger}");
 }

@@ -1,4 +1,4 @@
-//! The health of listeners: what fails, what is dropped, what nobody accepts.
+//! The health of listeners: failures, overflowing queues, abandoned connections, stalls.
 
 use std::{
     fs,
@@ -21,9 +21,10 @@ use rustix::{
     process::{Pid, Signal, getpid, kill_process},
 };
 
-use super::shown;
+use super::support::canonical;
 use crate::{
-    agent::{ACCEPT, Agent, binary},
+    agent::{Agent, binary},
+    inbox::ACCEPT,
     record::Record,
     wait,
 };
@@ -33,7 +34,7 @@ const OVERFLOW: &str = "acceptd.listener.overflow";
 const ABANDONED: &str = "acceptd.listener.abandoned";
 const STALLED: &str = "acceptd.listener.stalled";
 
-/// Whether it is under the Resource of this process.
+/// Whether the record's Resource is this process.
 fn is_own(record: &Record) -> bool {
     record.resource_int("process.pid") == Some(i64::from(getpid().as_raw_nonzero().get()))
 }
@@ -54,30 +55,31 @@ fn sum(records: &[Record], key: &str) -> i64 {
     records.iter().map(|record| record.int(key).expect("a count")).sum()
 }
 
-/// Every failure is in a count; records of single ones stop at the budget.
+/// Every one of 500 failed accepts is in the listener's failure count, while `capture.failure_budget` limits
+/// the records of single failures to 3 a second. The ledger counts the rest.
 pub(super) fn failures_are_counted_beyond_the_budget() {
     const CALLS: i64 = 500;
-    let agent = Agent::with(&[
+    let agent = Agent::with_flags(&[
         "--set",
         "events.failures=true",
         "--set",
-        // As long as a tick may be late.
-        &format!("listener.interval={}", wait::slowly(Duration::from_millis(200))),
+        // Stretched on slow machines, where the interval's timer fires late.
+        &format!("listener.interval={}", wait::scaled_timeout(Duration::from_millis(200))),
         "--set",
         "capture.failure_budget=3",
     ]);
-    // Bound, and not listening.
+    // The socket is bound but does not listen.
     let idle = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
     bind(&idle, &"127.0.0.1:0".parse::<SocketAddr>().expect("an address")).expect("a free port");
     let started = Instant::now();
     for _ in 0..CALLS {
-        assert_eq!(accept(&idle).expect_err("it does not listen"), Errno::INVAL);
+        assert_eq!(accept(&idle).expect_err("not a listener"), Errno::INVAL);
     }
     let seconds = started.elapsed().as_secs() + 2;
     let inode = inode(&idle);
-    let is_of = |record: &Record| record.int("acceptd.listener.inode") == inode;
+    let matches = |record: &Record| record.int("acceptd.listener.inode") == inode;
     let counted = wait::until("every failure", || {
-        let found = agent.inbox.found(FAILURES, is_of);
+        let found = agent.inbox.events(FAILURES, matches);
         (sum(&found, "acceptd.failure.count") >= CALLS).then_some(found)
     });
     assert_eq!(sum(&counted, "acceptd.failure.count"), CALLS);
@@ -89,32 +91,32 @@ pub(super) fn failures_are_counted_beyond_the_budget() {
     }
     let inbox = agent.inbox.clone();
     let ledger = agent.stop();
-    let singles = inbox.found(ACCEPT, is_of);
+    let singles = inbox.events(ACCEPT, matches);
     assert!((3..=3 * seconds).contains(&(singles.len() as u64)), "{} records", singles.len());
     let over = ledger["capture"]["aggregated"]["failure_budget"].as_u64().expect("a count");
     assert!(over + (singles.len() as u64) >= CALLS.cast_unsigned(), "{ledger}");
 }
 
-/// A descriptor that is no socket has no listener: the failure is counted under its process.
+/// Failures of accept on a descriptor that is not a socket are counted under the process, without a listener.
 pub(super) fn failures_without_a_listener_are_counted_under_the_process() {
-    let agent = Agent::with(&["--set", "events.failures=true", "--set", "listener.interval=200ms"]);
+    let agent = Agent::with_flags(&["--set", "events.failures=true", "--set", "listener.interval=200ms"]);
     let file = fs::File::open("/dev/null").expect("/dev/null");
     for _ in 0..4 {
-        assert_eq!(accept(&file).expect_err("it is no socket"), Errno::NOTSOCK);
+        assert_eq!(accept(&file).expect_err("not a socket"), Errno::NOTSOCK);
     }
-    let is_of = |record: &Record| is_own(record) && record.text("error.type") == Some("ENOTSOCK");
+    let matches = |record: &Record| is_own(record) && record.text("error.type") == Some("ENOTSOCK");
     let counted = wait::until("every failure", || {
-        let found = agent.inbox.found(FAILURES, is_of);
+        let found = agent.inbox.events(FAILURES, matches);
         (sum(&found, "acceptd.failure.count") >= 4).then_some(found)
     });
     assert_eq!(sum(&counted, "acceptd.failure.count"), 4);
     assert_eq!(counted[0].attributes.get("acceptd.listener.inode"), None);
-    assert!(agent.inbox.found(ACCEPT, is_of).is_empty(), "no record of its own");
+    assert!(agent.inbox.events(ACCEPT, matches).is_empty(), "no record of a single failure");
     let ledger = agent.stop();
     assert!(ledger["capture"]["aggregated"]["no_listener"].as_u64() >= Some(4), "{ledger}");
 }
 
-/// `ListenDrops` of this network namespace.
+/// The counter `ListenDrops` of this network namespace.
 fn listen_drops() -> i64 {
     let text = fs::read_to_string("/proc/self/net/netstat").expect("netstat");
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
@@ -124,9 +126,10 @@ fn listen_drops() -> i64 {
     drops.parse().expect("a count")
 }
 
-/// A queue of four that nobody empties: what is dropped is what the network namespace counts.
+/// A full queue with a backlog of four: the overflow events add up to what the kernel's `ListenDrops`
+/// counted.
 pub(super) fn a_full_queue_drops_what_the_kernel_counts() {
-    let agent = Agent::with(&["--set", "listener.interval=200ms"]);
+    let agent = Agent::with_flags(&["--set", "listener.interval=200ms"]);
     let before = listen_drops();
     let (listener, address) = tcp_listener(4);
     let inode = inode(&listener);
@@ -138,75 +141,81 @@ pub(super) fn a_full_queue_drops_what_the_kernel_counts() {
             client
         })
         .collect();
-    let is_of = |record: &Record| record.int("acceptd.listener.port") == Some(i64::from(address.port()));
-    // The clients try again after a second.
+    let matches = |record: &Record| record.int("acceptd.listener.port") == Some(i64::from(address.port()));
+    // The clients retransmit their SYN after a second, which adds drops.
     wait::until("drops", || (listen_drops() - before >= 20).then_some(()));
     drop(clients);
     drop(listener);
     let dropped = listen_drops() - before;
     let overflows = wait::until("every drop", || {
-        let found = agent.inbox.found(OVERFLOW, is_of);
+        let found = agent.inbox.events(OVERFLOW, matches);
         (sum(&found, "acceptd.overflow.count") >= dropped).then_some(found)
     });
     assert_eq!(sum(&overflows, "acceptd.overflow.count"), dropped);
     for record in &overflows {
         assert_eq!(record.int("acceptd.listener.inode"), inode);
         assert_eq!(record.int("acceptd.listener.backlog_limit"), Some(4));
-        assert!(is_own(record), "who called listen: {record:?}");
+        assert!(is_own(record), "the Resource is the process that called listen: {record:?}");
         assert_eq!(record.log.severity_number, 17);
     }
     let _ = agent.stop();
 }
 
-/// Five connections, and the listener closes.
-pub(super) fn connections_that_nobody_accepts() {
+/// Five queued connections are each reported as abandoned when the listener closes, with peer and queue time.
+pub(super) fn connections_never_accepted() {
     let agent = Agent::start();
     let (listener, address) = tcp_listener(16);
     let inode = inode(&listener);
-    let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("somebody listens")).collect();
+    let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("the listener is up")).collect();
     let connected = Instant::now();
     thread::sleep(Duration::from_millis(100));
     let waited = i64::try_from(connected.elapsed().as_nanos()).expect("short");
     drop(listener);
-    let abandoned = agent.inbox.of_event(ABANDONED, 5, |record| record.is_of_port(address.port()));
+    let abandoned = agent.inbox.wait_for_events(ABANDONED, 5, |record| record.is_on_port(address.port()));
     assert_eq!(abandoned.len(), 5);
     for client in &clients {
-        let peer = Some(shown(client.local_addr().expect("connected")));
+        let peer = Some(canonical(client.local_addr().expect("connected")));
         let record = abandoned.iter().find(|record| record.endpoint("peer") == peer).expect("a record");
-        assert_eq!(record.endpoint("local"), Some(shown(address)));
+        assert_eq!(record.endpoint("local"), Some(canonical(address)));
         assert_eq!(record.log.severity_number, 13);
-        assert!(is_own(record), "who called listen: {record:?}");
+        assert!(is_own(record), "the Resource is the process that called listen: {record:?}");
         assert_eq!(record.int("acceptd.listener.inode"), inode);
         assert!(record.int("acceptd.accept.queue_time_ns") >= Some(waited), "{record:?}");
     }
     let _ = agent.stop();
 }
 
-/// A connection that was reset in the queue can still be accepted. It is abandoned only when it is not.
+/// A connection that was reset while queued can still be accepted, and is then recorded with its queue time.
+/// Only those that are never accepted are reported as abandoned; the kernel no longer knows the peer's port
+/// of a reset one.
 pub(super) fn reset_in_the_queue_and_never_accepted() {
     let agent = Agent::start();
     let (listener, address) = tcp_listener(16);
-    let client = TcpStream::connect(address).expect("somebody listens");
+    let client = TcpStream::connect(address).expect("the listener is up");
     sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("a socket");
     drop(client);
-    // A second one arrives after the reset, and is accepted last: by then the first is accepted, too.
-    let _second = TcpStream::connect(address).expect("somebody listens");
+    // The second connection is queued behind the reset one, which the accept below returns.
+    let _second = TcpStream::connect(address).expect("the listener is up");
     let _first = accept(&listener).expect("a reset connection stays in the queue");
-    let third = TcpStream::connect(address).expect("somebody listens");
+    let third = TcpStream::connect(address).expect("the listener is up");
     sockopt::set_socket_linger(&third, Some(Duration::ZERO)).expect("a socket");
     drop(third);
     drop(listener);
-    let abandoned = agent.inbox.of_event(ABANDONED, 2, |record| record.is_of_port(address.port()));
+    let abandoned = agent.inbox.wait_for_events(ABANDONED, 2, |record| record.is_on_port(address.port()));
     assert_eq!(abandoned.len(), 2, "the second and the third");
     let reset = abandoned.iter().find(|record| record.int("network.peer.port").is_none());
-    assert!(reset.is_some(), "the kernel forgot the port of the one that was reset: {abandoned:?}");
-    let accepted = agent.inbox.of_port(address.port(), 1);
-    assert_eq!(accepted[0].attributes.get("acceptd.accept.verified"), None, "its cookie was kept");
+    assert!(reset.is_some(), "the kernel clears the port of a connection that was reset: {abandoned:?}");
+    let accepted = agent.inbox.wait_for_accepts(address.port(), 1);
+    assert_eq!(
+        accepted[0].attributes.get("acceptd.accept.verified"),
+        None,
+        "verified by the cookie that was stored"
+    );
     assert!(accepted[0].int("acceptd.accept.queue_time_ns").is_some());
     let _ = agent.stop();
 }
 
-/// A process that accepts five connections of `listener`.
+/// A child process that accepts five connections on `listener`.
 fn acceptor(listener: &OwnedFd) -> Child {
     let inherited = listener.try_clone().expect("a descriptor");
     Command::new(binary("acceptor"))
@@ -218,10 +227,10 @@ fn acceptor(listener: &OwnedFd) -> Child {
 }
 
 fn signal(child: &Child, signal: Signal) {
-    kill_process(Pid::from_child(child), signal).expect("it lives");
+    kill_process(Pid::from_child(child), signal).expect("the process is alive");
 }
 
-/// Until the process sleeps in accept, or is stopped.
+/// Waits until the process has this state in `/proc/PID/stat`: `S` (sleeping in accept) or `T` (stopped).
 fn until_state(child: &Child, wanted: char) {
     wait::until("the acceptor's state", || {
         let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
@@ -232,79 +241,86 @@ fn until_state(child: &Child, wanted: char) {
 const WATCH: [&str; 6] =
     ["--set", "listener.interval=200ms", "--set", "listener.stalled_after=1s", "--set", "log.level=debug"];
 
-/// SIGSTOP a server and let five clients connect; SIGCONT.
+/// A server stopped with SIGSTOP while five clients wait: one stall event when it begins and one when it ends
+/// after SIGCONT, with queue length, limit and oldest wait. Each survey logs a longer wait, and all five are
+/// accepted.
 pub(super) fn a_server_that_stops_accepting() {
-    let mut agent = Agent::with(&WATCH);
+    let mut agent = Agent::with_flags(&WATCH);
     let (listener, address) = tcp_listener(16);
     let mut server = acceptor(&listener);
     until_state(&server, 'S');
     signal(&server, Signal::STOP);
     until_state(&server, 'T');
-    let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("somebody listens")).collect();
-    let is_of = |record: &Record| record.is_of_port(address.port());
-    // What each look saw: a longer wait each time.
-    agent.until_it_says(&format!("{address}: 5 of 16"));
-    let began = agent.inbox.of_event(STALLED, 1, is_of);
+    let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("the listener is up")).collect();
+    let matches = |record: &Record| record.is_on_port(address.port());
+    // Each survey of the listener logs the wait, which grows.
+    agent.wait_for_message(&format!("{address}: 5 of 16"));
+    let first = agent.inbox.wait_for_events(STALLED, 1, matches);
     let waits = agent.numbers_after(&format!("{address}: 5 of 16 connections wait, the oldest for "));
     assert!(waits.len() >= 2 && waits.windows(2).all(|two| two[0] < two[1]), "{waits:?}");
     signal(&server, Signal::CONT);
-    let both = agent.inbox.of_event(STALLED, 2, is_of);
+    let both = agent.inbox.wait_for_events(STALLED, 2, matches);
     drop(clients);
-    assert!(server.wait().expect("a child").success());
-    assert_eq!(began[0].text("acceptd.listener.stall.state"), Some("began"));
-    assert_eq!(began[0].int("acceptd.listener.backlog_length"), Some(5));
-    assert_eq!(began[0].int("acceptd.listener.backlog_limit"), Some(16));
-    assert!(began[0].int("acceptd.listener.oldest_wait_ns") >= Some(1_000_000_000));
-    assert_eq!(began[0].log.severity_number, 17);
+    assert!(server.wait().expect("waitpid").success());
+    assert_eq!(first[0].text("acceptd.listener.stall.state"), Some("began"));
+    assert_eq!(first[0].int("acceptd.listener.backlog_length"), Some(5));
+    assert_eq!(first[0].int("acceptd.listener.backlog_limit"), Some(16));
+    assert!(first[0].int("acceptd.listener.oldest_wait_ns") >= Some(1_000_000_000));
+    assert_eq!(first[0].log.severity_number, 17);
     assert_eq!(both[1].text("acceptd.listener.stall.state"), Some("ended"));
     assert!(both[1].int("acceptd.listener.stall.duration_ns").is_some_and(|nanos| nanos > 0));
     assert_eq!(both[1].log.severity_number, 9);
-    assert_eq!(agent.inbox.of_port(address.port(), 5).len(), 5, "all were accepted in the end");
+    assert_eq!(
+        agent.inbox.wait_for_accepts(address.port(), 5).len(),
+        5,
+        "every connection was accepted in the end"
+    );
     let _ = agent.stop();
-    assert_eq!(both.len(), 2, "once each");
+    assert_eq!(both.len(), 2, "one begin and one end");
 }
 
-/// The same server, killed instead.
+/// The same server, killed: the stall ends, and each queued connection is reported as abandoned.
 pub(super) fn a_server_that_is_killed_while_clients_wait() {
-    let agent = Agent::with(&WATCH);
+    let agent = Agent::with_flags(&WATCH);
     let (listener, address) = tcp_listener(16);
     let mut server = acceptor(&listener);
     drop(listener);
     until_state(&server, 'S');
     signal(&server, Signal::STOP);
     until_state(&server, 'T');
-    let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("somebody listens")).collect();
-    let is_of = |record: &Record| record.is_of_port(address.port());
-    assert_eq!(agent.inbox.of_event(STALLED, 1, is_of).len(), 1);
+    let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).expect("the listener is up")).collect();
+    let matches = |record: &Record| record.is_on_port(address.port());
+    assert_eq!(agent.inbox.wait_for_events(STALLED, 1, matches).len(), 1);
     signal(&server, Signal::KILL);
-    server.wait().expect("a child");
-    let abandoned = agent.inbox.of_event(ABANDONED, 5, is_of);
+    server.wait().expect("waitpid");
+    let abandoned = agent.inbox.wait_for_events(ABANDONED, 5, matches);
     assert_eq!(abandoned.len(), 5);
-    let ended = agent.inbox.of_event(STALLED, 2, is_of);
-    assert_eq!(ended[1].text("acceptd.listener.stall.state"), Some("ended"));
+    let stalls = agent.inbox.wait_for_events(STALLED, 2, matches);
+    assert_eq!(stalls[1].text("acceptd.listener.stall.state"), Some("ended"));
     drop(clients);
     let _ = agent.stop();
 }
 
-/// The kernel does not know since when a UNIX connection waits: a lower bound is told.
+/// The kernel does not know since when a UNIX connection has waited: the stall event has a lower bound of the
+/// wait.
 pub(super) fn a_unix_server_that_stops_accepting() {
-    let agent = Agent::with(&WATCH);
+    let agent = Agent::with_flags(&WATCH);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("server.sock");
-    let listener = UnixListener::bind(&path).expect("a new path");
+    let listener = UnixListener::bind(&path).expect("an unused path");
     let inode = inode(&listener);
     let connected = Instant::now();
-    let client = UnixStream::connect(&path).expect("somebody listens");
-    let is_of = |record: &Record| record.int("acceptd.listener.inode") == inode;
-    let began = agent.inbox.of_event(STALLED, 1, is_of);
+    let client = UnixStream::connect(&path).expect("the listener is up");
+    let matches = |record: &Record| record.int("acceptd.listener.inode") == inode;
+    let first = agent.inbox.wait_for_events(STALLED, 1, matches);
     let most = i64::try_from(connected.elapsed().as_nanos()).expect("short");
-    let wait = began[0].int("acceptd.listener.oldest_wait_ns").expect("a wait");
+    let wait = first[0].int("acceptd.listener.oldest_wait_ns").expect("a wait");
     assert!((1_000_000_000..=most).contains(&wait), "{wait} of {most}");
-    assert_eq!(began[0].text("network.transport"), Some("unix"));
-    assert_eq!(began[0].text("acceptd.listener.address"), path.to_str());
-    assert!(is_own(&began[0]), "{began:?}");
+    assert_eq!(first[0].text("network.transport"), Some("unix"));
+    assert_eq!(first[0].text("acceptd.listener.address"), path.to_str());
+    assert!(is_own(&first[0]), "{first:?}");
     listener.accept().expect("a connection");
-    let both = agent.inbox.of_event(STALLED, 2, is_of);
+    let both = agent.inbox.wait_for_events(STALLED, 2, matches);
     assert_eq!(both[1].text("acceptd.listener.stall.state"), Some("ended"));
     drop(client);
     let _ = agent.stop();

@@ -1,10 +1,8 @@
-//! Whose accept it is.
+//! The Resource of an accept: process, executable, service, container, host.
 
 use std::{
     collections::HashMap,
-    fs::{
-        Permissions, {self},
-    },
+    fs::{self, Permissions},
     io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpListener, TcpStream},
     os::{
@@ -23,27 +21,29 @@ use rustix::{
     thread::{CapabilitySet, remove_capability_from_bounding_set},
 };
 
-use super::assert_tells;
+use super::support::assert_matches_truth;
 use crate::{
     agent::{Agent, binary},
-    mounted::Group,
+    ground_truth::GroundTruth,
+    mounted::Cgroup,
     raw,
     record::Record,
-    truth::Truth,
     wait,
 };
 
+/// A child process that runs the binary `acceptor`, or a program that behaves like it.
 struct Acceptor {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Acceptor {
-    /// A process of `program` that accepts on `listener` as its descriptor 0.
+    /// Starts `program` with `listener` as its standard input.
     fn start(program: &Path, listener: &TcpListener, arguments: &[&str]) -> Self {
         Self::run(Command::new(program).args(arguments), listener)
     }
 
+    /// Starts `command` with `listener` as its standard input.
     fn run(command: &mut Command, listener: &TcpListener) -> Self {
         let inherited = OwnedFd::from(listener.try_clone().expect("a descriptor"));
         let mut child = command.stdin(inherited).stdout(Stdio::piped()).spawn().expect("the acceptor starts");
@@ -51,19 +51,21 @@ impl Acceptor {
         Self { child, lines }
     }
 
-    fn truth(&mut self) -> Truth {
+    /// The next accept, as the process printed it.
+    fn truth(&mut self) -> GroundTruth {
         let mut line = String::new();
-        self.lines.read_line(&mut line).expect("the acceptor speaks");
-        Truth::parse(line.trim())
+        self.lines.read_line(&mut line).expect("a line from the acceptor");
+        GroundTruth::parse(line.trim())
     }
 
-    fn end(mut self) {
-        assert!(self.child.wait().expect("a child").success());
+    /// Waits until the process exits with success.
+    fn finish(mut self) {
+        assert!(self.child.wait().expect("waitpid").success());
     }
 
     fn kill(mut self) {
-        self.child.kill().expect("it is there");
-        self.child.wait().expect("a child");
+        self.child.kill().expect("the process is running");
+        self.child.wait().expect("waitpid");
     }
 }
 
@@ -74,24 +76,26 @@ fn listener() -> (TcpListener, u16) {
 }
 
 fn connect(port: u16) -> TcpStream {
-    TcpStream::connect(("127.0.0.1", port)).expect("somebody listens")
+    TcpStream::connect(("127.0.0.1", port)).expect("the listener is up")
 }
 
-/// A copy of the acceptor under another name.
+/// A copy of the acceptor binary under another name.
 fn acceptor_called(folder: &Path, name: &str) -> PathBuf {
     let copy = folder.join(name);
     fs::copy(binary("acceptor"), &copy).expect("the folder is writable");
     copy
 }
 
+/// Executable name and path of the record's Resource.
 fn executable(record: &Record) -> (&str, Option<&str>) {
     let name = record.resource_text("process.executable.name").expect("every process has a name");
     (name, record.resource_text("process.executable.path"))
 }
 
+/// Accepts of two processes in one request are under two Resources, each with its own process.
 pub(super) fn two_processes_have_two_resources_in_one_request() {
-    // So long a timeout that both records are in one request for certain.
-    let agent = Agent::with(&["--set", "batch.timeout=2s"]);
+    // The timeout is long enough for both records to be in one batch.
+    let agent = Agent::with_flags(&["--set", "batch.timeout=2s"]);
     let program = binary("acceptor");
     let mut pids = Vec::new();
     let mut requests = Vec::new();
@@ -102,8 +106,8 @@ pub(super) fn two_processes_have_two_resources_in_one_request() {
     let clients = [connect(first_port), connect(second_port)];
     for (acceptor, port) in acceptors.iter_mut().zip([first_port, second_port]) {
         let truth = acceptor.truth();
-        let records = agent.inbox.of_port(port, 1);
-        assert_tells(&records[0], &truth);
+        let records = agent.inbox.wait_for_accepts(port, 1);
+        assert_matches_truth(&records[0], &truth);
         assert_eq!(executable(&records[0]), ("acceptor", program.to_str()));
         pids.push(truth.pid);
         requests.push(records[0].request);
@@ -111,10 +115,12 @@ pub(super) fn two_processes_have_two_resources_in_one_request() {
     assert_ne!(pids[0], pids[1]);
     assert_eq!(requests[0], requests[1], "one request");
     drop(clients);
-    acceptors.into_iter().for_each(Acceptor::end);
+    acceptors.into_iter().for_each(Acceptor::finish);
     let _ = agent.stop();
 }
 
+/// After exec(2) the same pid and creation time belong to another executable: each accept has the one that
+/// made it.
 pub(super) fn exec_on_an_inherited_listener_is_another_resource() {
     let agent = Agent::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -128,11 +134,11 @@ pub(super) fn exec_on_an_inherited_listener_is_another_resource() {
     let second = connect(port);
     let after_exec = acceptor.truth();
     drop(second);
-    acceptor.end();
+    acceptor.finish();
     assert_eq!(before_exec.pid, after_exec.pid, "exec keeps the pid");
-    let records = agent.inbox.of_port(port, 2);
-    assert_tells(&records[0], &before_exec);
-    assert_tells(&records[1], &after_exec);
+    let records = agent.inbox.wait_for_accepts(port, 2);
+    assert_matches_truth(&records[0], &before_exec);
+    assert_matches_truth(&records[1], &after_exec);
     assert_eq!(executable(&records[0]).0, "acceptor");
     assert_eq!(executable(&records[1]).0, "after-exec");
     let created = |record: &Record| record.resource_text("process.creation.time").expect("known").to_owned();
@@ -140,6 +146,7 @@ pub(super) fn exec_on_an_inherited_listener_is_another_resource() {
     let _ = agent.stop();
 }
 
+/// Two processes with the same pid, one after the other, are distinguished by executable and creation time.
 pub(super) fn a_reused_pid_is_another_process() {
     let agent = Agent::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -149,24 +156,24 @@ pub(super) fn a_reused_pid_is_another_process() {
         let client = connect(port);
         let truth = acceptor.truth();
         drop(client);
-        acceptor.end();
+        acceptor.finish();
         truth
     };
     let first = accept_one(&acceptor_called(folder.path(), "first"));
-    // Other tests start processes too: try until the kernel gives the number again.
+    // Other scenarios start processes, too: repeat until the kernel assigns the pid again.
     let program = acceptor_called(folder.path(), "second");
     let mut accepted = 1;
     let second = wait::until("the same pid again", || {
         fs::write("/proc/sys/kernel/ns_last_pid", (first.pid - 1).to_string())
-            .expect("root may choose the next pid");
+            .expect("ns_last_pid is writable");
         accepted += 1;
         let truth = accept_one(&program);
         (truth.pid == first.pid).then_some(truth)
     });
-    let records = agent.inbox.of_port(port, accepted);
+    let records = agent.inbox.wait_for_accepts(port, accepted);
     let (old, new) = (&records[0], &records[accepted - 1]);
-    assert_tells(old, &first);
-    assert_tells(new, &second);
+    assert_matches_truth(old, &first);
+    assert_matches_truth(new, &second);
     assert_eq!(executable(old).0, "first");
     assert_eq!(executable(new).0, "second");
     let created = |record: &Record| record.resource_text("process.creation.time").expect("known").to_owned();
@@ -174,32 +181,35 @@ pub(super) fn a_reused_pid_is_another_process() {
     let _ = agent.stop();
 }
 
-pub(super) fn a_process_that_is_gone_before_anybody_looks() {
+/// A process that exits while the agent is stopped (SIGSTOP) keeps what the BPF programs recorded: name,
+/// creation time and user. The path, which only /proc has, is absent.
+pub(super) fn a_process_that_exits_before_it_is_identified() {
     let agent = Agent::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let program = acceptor_called(folder.path(), "short-lived");
     let (listening, port) = listener();
-    kill_process(agent.pid(), Signal::STOP).expect("the agent is there");
+    kill_process(agent.pid(), Signal::STOP).expect("the agent is running");
     let mut acceptor = Acceptor::start(&program, &listening, &["1"]);
     let client = connect(port);
     let truth = acceptor.truth();
     drop(client);
-    acceptor.end();
-    kill_process(agent.pid(), Signal::CONT).expect("the agent is there");
-    let records = agent.inbox.of_port(port, 1);
-    assert_tells(&records[0], &truth);
-    assert_eq!(executable(&records[0]), ("short-lived", None), "the name is the kernel's, the path is gone");
+    acceptor.finish();
+    kill_process(agent.pid(), Signal::CONT).expect("the agent is running");
+    let records = agent.inbox.wait_for_accepts(port, 1);
+    assert_matches_truth(&records[0], &truth);
+    assert_eq!(executable(&records[0]), ("short-lived", None), "the name from the kernel, and no path");
     assert!(records[0].resource_text("process.creation.time").is_some());
     assert_eq!(records[0].resource_int("process.user.id"), Some(0));
     let _ = agent.stop();
 }
 
-pub(super) fn what_the_resource_says_of_the_host() {
+/// Host attributes match /etc/machine-id and the kernel's host name.
+pub(super) fn host_attributes() {
     let agent = Agent::start();
     let (listening, port) = listener();
     let _client = connect(port);
     let _accepted = listening.accept().expect("a connection");
-    let records = agent.inbox.of_port(port, 1);
+    let records = agent.inbox.wait_for_accepts(port, 1);
     let record = &records[0];
     let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).ok();
     assert_eq!(
@@ -215,61 +225,67 @@ pub(super) fn what_the_resource_says_of_the_host() {
     let _ = agent.stop();
 }
 
-/// As in a container: the agent's own name is another one.
-pub(super) fn the_hosts_name_is_not_the_agents_own() {
+/// An agent in a UTS namespace of its own, as in a container, still records the host's name.
+pub(super) fn host_name_is_not_the_agents_uts_name() {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
     let start = || {
-        raw::leave_the_host_name();
-        rustix::system::sethostname(b"agents-own").expect("root may");
+        raw::unshare_uts_namespace();
+        rustix::system::sethostname(b"agents-own").expect("root privileges");
         Agent::start()
     };
-    // Who it starts has its names.
+    // A child process inherits the thread's namespaces.
     let agent = thread::spawn(start).join().expect("it starts");
     let (listening, port) = listener();
     let _client = connect(port);
     let _accepted = listening.accept().expect("a connection");
-    let record = agent.inbox.of_port(port, 1).remove(0);
+    let record = agent.inbox.wait_for_accepts(port, 1).remove(0);
     assert_eq!(record.resource_text("host.name"), Some(host.trim()));
     let _ = agent.stop();
 }
 
-/// An agent whose records wait long enough for what their process says of itself, on a slow machine too.
-fn patient(flags: &[&str]) -> Agent {
-    Agent::with(&[&["--set", "batch.timeout=2s"], flags].concat())
+/// Starts an agent with a batch timeout that is long enough, also on a slow machine, for a process's
+/// published identity to be read before its first record is sealed.
+fn with_long_batches(flags: &[&str]) -> Agent {
+    Agent::with_flags(&[&["--set", "batch.timeout=2s"], flags].concat())
 }
 
-/// One accept by an acceptor: the record.
+/// Runs `command` as an acceptor for one connection, and returns the record of its accept.
 fn one_accept(agent: &Agent, command: &mut Command) -> Record {
     let (listening, port) = listener();
     let mut acceptor = Acceptor::run(command, &listening);
     let client = connect(port);
     let truth = acceptor.truth();
-    let record = agent.inbox.of_port(port, 1).remove(0);
-    assert_tells(&record, &truth);
+    let record = agent.inbox.wait_for_accepts(port, 1).remove(0);
+    assert_matches_truth(&record, &truth);
     drop(client);
-    acceptor.end();
+    acceptor.finish();
     record
 }
 
+/// The acceptor, with an empty environment.
 fn acceptor() -> Command {
     let mut command = Command::new(binary("acceptor"));
     command.env_clear();
     command
 }
 
+/// `service.name` of the record's Resource.
 fn service(record: &Record) -> Option<&str> {
     record.resource_text("service.name")
 }
 
+/// `service.name` of an acceptor that publishes no identity.
 const NAMELESS: Option<&str> = Some("unknown_service:acceptor");
 
-pub(super) fn what_a_process_publishes_names_its_service() {
-    let agent = patient(&[]);
+/// Service attributes from a published process context are taken, win over the environment, and cannot
+/// override what the kernel says (process.pid).
+pub(super) fn a_process_context_names_the_service() {
+    let agent = with_long_batches(&[]);
     let record = one_accept(&agent, acceptor().args(["publish", "valid", "shop", "1"]));
     assert_eq!(service(&record), Some("shop"));
     assert_eq!(record.resource_text("service.version"), Some("7"));
     assert_eq!(record.resource_text("service.instance.id"), Some("till-7"));
-    assert_eq!(record.resource_text("process.pid"), None, "what was observed is a number, and wins");
+    assert_eq!(record.resource_text("process.pid"), None, "the observed pid, a number, is kept");
     let mut both = acceptor();
     both.env("OTEL_SERVICE_NAME", "environment").env("OTEL_RESOURCE_ATTRIBUTES", "service.namespace=eu");
     let record = one_accept(&agent, both.args(["publish", "valid", "shop", "1"]));
@@ -277,20 +293,24 @@ pub(super) fn what_a_process_publishes_names_its_service() {
     let _ = agent.stop();
 }
 
-pub(super) fn a_wrong_context_hurts_nobody() {
-    let agent = patient(&[]);
-    for wrong in ["garbage", "huge", "elsewhere", "unanswered"] {
-        let record = one_accept(&agent, acceptor().args(["publish", wrong, "shop", "1"]));
-        assert_eq!(service(&record), NAMELESS, "{wrong}");
-        assert_eq!(record.resource_text("service.instance.id"), None, "nobody makes one up");
+/// Malformed contexts, and one whose memory blocks the reader, are ignored, and the next process is still
+/// read.
+pub(super) fn a_malformed_process_context_is_ignored() {
+    let agent = with_long_batches(&[]);
+    for kind in ["garbage", "huge", "elsewhere", "unanswered"] {
+        let record = one_accept(&agent, acceptor().args(["publish", kind, "shop", "1"]));
+        assert_eq!(service(&record), NAMELESS, "{kind}");
+        assert_eq!(record.resource_text("service.instance.id"), None, "no instance id is made up");
     }
     let record = one_accept(&agent, acceptor().args(["publish", "valid", "shop", "1"]));
-    assert_eq!(service(&record), Some("shop"), "the next one is read");
+    assert_eq!(service(&record), Some("shop"), "the next process is read");
     let _ = agent.stop();
 }
 
+/// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` of the process are taken for service and deployment
+/// attributes, but not for host attributes or unknown keys.
 pub(super) fn the_environment_names_the_service() {
-    let agent = patient(&[]);
+    let agent = with_long_batches(&[]);
     let mut named = acceptor();
     named.env(
         "OTEL_RESOURCE_ATTRIBUTES",
@@ -306,57 +326,60 @@ pub(super) fn the_environment_names_the_service() {
     let _ = agent.stop();
 }
 
-/// docker-compose.yml and packaging/kubernetes drop all others. What a process of another user publishes and runs is seen all the same.
+/// The four capabilities that docker-compose.yml and packaging/kubernetes keep are enough to identify a
+/// process of another user, including its executable and its published service.
 pub(super) fn four_capabilities_are_enough() {
     let four = CapabilitySet::BPF
         | CapabilitySet::PERFMON
         | CapabilitySet::SYS_PTRACE
         | CapabilitySet::DAC_READ_SEARCH;
-    // What a thread may not have, no program that it starts has.
+    // A child process inherits the thread's bounding set.
     let start = move || {
         for capability in CapabilitySet::all().difference(four).iter() {
-            // One that this kernel does not know is nobody's.
+            // Fails for a capability that this kernel does not know.
             _ = remove_capability_from_bounding_set(capability);
         }
-        patient(&[])
+        with_long_batches(&[])
     };
     let agent = thread::spawn(start).join().expect("the agent starts");
     let status = format!("/proc/{}/status", agent.pid().as_raw_nonzero());
     let status = fs::read_to_string(status).expect("the agent runs");
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
     assert_eq!(effective, Some(format!("{:016x}", four.bits()).as_str()));
-    // A copy that everybody may run: the build's folder may be closed to others.
+    // Run a copy: other users may lack access to the build directory.
     let folder =
         tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().expect("a folder");
-    let program = acceptor_called(folder.path(), "of-nobody");
-    let mut nobodys = Command::new(&program);
-    nobodys.uid(65534).gid(65534).env("OTEL_SERVICE_NAME", "till").arg("1");
-    let record = one_accept(&agent, &mut nobodys);
+    let program = acceptor_called(folder.path(), "as-nobody");
+    let mut as_nobody = Command::new(&program);
+    as_nobody.uid(65534).gid(65534).env("OTEL_SERVICE_NAME", "till").arg("1");
+    let record = one_accept(&agent, &mut as_nobody);
     assert_eq!(service(&record), Some("till"));
-    assert_eq!(executable(&record), ("of-nobody", program.to_str()));
+    assert_eq!(executable(&record), ("as-nobody", program.to_str()));
     assert_eq!(record.resource_int("process.user.id"), Some(65534));
     let _ = agent.stop();
 }
 
-pub(super) fn nobody_is_asked_when_that_is_switched_off() {
-    let agent = Agent::with(&["--set", "resource.published=false"]);
+/// With `resource.published=false` neither environment nor process context is read.
+pub(super) fn published_identity_can_be_disabled() {
+    let agent = Agent::with_flags(&["--set", "resource.published=false"]);
     let mut named = acceptor();
     named.env("OTEL_SERVICE_NAME", "environment").args(["publish", "valid", "shop", "1"]);
     assert_eq!(service(&one_accept(&agent, &mut named)), NAMELESS);
     let _ = agent.stop();
 }
 
-pub(super) fn how_it_was_started_is_told_when_that_is_wanted() {
+/// Command-line attributes are absent by default, and exact once `resource.include` names them.
+pub(super) fn command_line_attributes_are_opt_in() {
     let keys = ["process.command", "process.command_args", "process.args_count", "process.parent_pid"];
-    let agent = patient(&[]);
+    let agent = with_long_batches(&[]);
     let record = one_accept(&agent, acceptor().arg("1"));
     for key in keys {
-        assert_eq!(record.resource.get(key), None, "{key} is not told by itself");
+        assert_eq!(record.resource.get(key), None, "{key} is absent by default");
     }
     let _ = agent.stop();
 
     let include = format!("resource.include={}", keys.join(","));
-    let agent = patient(&["--set", &include, "--set", "resource.published=false"]);
+    let agent = with_long_batches(&["--set", &include, "--set", "resource.published=false"]);
     let path = binary("acceptor");
     let record = one_accept(&agent, acceptor().args(["1", "true", "", "a b"]));
     assert_eq!(record.resource_text("process.command").map(Path::new), Some(path.as_path()));
@@ -367,41 +390,44 @@ pub(super) fn how_it_was_started_is_told_when_that_is_wanted() {
     let _ = agent.stop();
 }
 
-/// When the agent looks, the process that accepted first is another program of the same executable.
-pub(super) fn who_became_the_same_executable_again_is_not_asked() {
-    let agent = patient(&["--set", "resource.include=process.args_count"]);
+/// Between an accept and the agent's read of /proc, the process executes the same executable again with
+/// another environment: the first record must not get the identity of the second program.
+pub(super) fn a_re_exec_is_not_read_for_an_earlier_accept() {
+    let agent = with_long_batches(&["--set", "resource.include=process.args_count"]);
     let (listening, port) = listener();
     let path = binary("acceptor");
     let again = ["env", "OTEL_SERVICE_NAME=another", path.to_str().expect("text"), "1"];
-    kill_process(agent.pid(), Signal::STOP).expect("the agent is there");
+    kill_process(agent.pid(), Signal::STOP).expect("the agent is running");
     let mut acceptor = Acceptor::run(acceptor().arg("1").args(again), &listening);
     let first = connect(port);
     let before = acceptor.truth();
     drop(first);
     let second = connect(port);
     let after = acceptor.truth();
-    assert_eq!(before.pid, after.pid, "it is still that process");
-    kill_process(agent.pid(), Signal::CONT).expect("the agent is there");
-    let records = agent.inbox.of_port(port, 2);
+    assert_eq!(before.pid, after.pid, "exec keeps the pid");
+    kill_process(agent.pid(), Signal::CONT).expect("the agent is running");
+    let records = agent.inbox.wait_for_accepts(port, 2);
     assert_eq!((service(&records[0]), records[0].resource_int("process.args_count")), (NAMELESS, None));
     assert_eq!(
         (service(&records[1]), records[1].resource_int("process.args_count")),
         (Some("another"), Some(2))
     );
     drop(second);
-    acceptor.end();
+    acceptor.finish();
     let _ = agent.stop();
 }
 
-pub(super) fn peers_are_told_as_far_as_they_may_be() {
+/// `privacy.peer_address` limits the peer's address in attributes and body, and leaves the local address
+/// alone.
+pub(super) fn peer_address_privacy() {
     for (setting, address) in [("full", Some("127.9.8.7")), ("prefix", Some("127.9.8.0")), ("off", None)] {
-        let agent = Agent::with(&["--set", &format!("privacy.peer_address={setting}")]);
+        let agent = Agent::with_flags(&["--set", &format!("privacy.peer_address={setting}")]);
         let (listening, port) = listener();
         let client = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
         bind(&client, &SocketAddr::from(([127, 9, 8, 7], 0))).expect("a loopback address");
-        rustix::net::connect(&client, &SocketAddr::from(([127, 0, 0, 1], port))).expect("somebody listens");
+        rustix::net::connect(&client, &SocketAddr::from(([127, 0, 0, 1], port))).expect("the listener is up");
         let _accepted = listening.accept().expect("a connection");
-        let record = agent.inbox.of_port(port, 1).remove(0);
+        let record = agent.inbox.wait_for_accepts(port, 1).remove(0);
         assert_eq!(record.text("network.peer.address"), address, "{setting}");
         assert_eq!(record.int("network.peer.port").is_some(), address.is_some(), "{setting}");
         assert_eq!(record.text("network.local.address"), Some("127.0.0.1"), "{setting}");
@@ -411,8 +437,8 @@ pub(super) fn peers_are_told_as_far_as_they_may_be() {
     }
 }
 
-/// The process publishes after its second accept, when the record of the first has arrived.
-pub(super) fn a_name_that_comes_later_is_taken_later() {
+/// A process that publishes its service name only after its second accept has it in later records.
+pub(super) fn a_service_name_published_later_is_picked_up() {
     const MANY: &str = "100000";
     let agent = Agent::start();
     let (listening, port) = listener();
@@ -422,48 +448,49 @@ pub(super) fn a_name_that_comes_later_is_taken_later() {
         named.truth()
     };
     let _ = accept();
-    assert_eq!(service(&agent.inbox.of_port(port, 1)[0]), NAMELESS);
+    assert_eq!(service(&agent.inbox.wait_for_accepts(port, 1)[0]), NAMELESS);
     let mut accepts = 1;
     wait::until("the name", || {
         let _ = accept();
         accepts += 1;
-        let records = agent.inbox.of_port(port, accepts);
+        let records = agent.inbox.wait_for_accepts(port, accepts);
         records.iter().any(|record| service(record) == Some("named")).then_some(())
     });
     named.kill();
     let _ = agent.stop();
 }
 
-/// Asked again after its second accept, it does not answer any more.
-pub(super) fn who_is_gone_when_asked_again_is_still_who_it_was() {
-    let agent = patient(&[]);
+/// A process that has exited when the agent refreshes its identity keeps the identity that was read before.
+pub(super) fn identity_survives_a_refresh_after_exit() {
+    let agent = with_long_batches(&[]);
     let (listening, port) = listener();
     let mut command = acceptor();
     let mut named = Acceptor::run(command.env("OTEL_SERVICE_NAME", "till").arg("2"), &listening);
     let first = connect(port);
     let _ = named.truth();
-    assert_eq!(service(&agent.inbox.of_port(port, 1)[0]), Some("till"));
-    // It is not asked again within the first second, and that has passed by now.
-    kill_process(agent.pid(), Signal::STOP).expect("the agent is there");
+    assert_eq!(service(&agent.inbox.wait_for_accepts(port, 1)[0]), Some("till"));
+    // The agent refreshes an identity at most once a second; that second has passed by now.
+    kill_process(agent.pid(), Signal::STOP).expect("the agent is running");
     let second = connect(port);
     let _ = named.truth();
     drop((first, second));
-    named.end();
-    kill_process(agent.pid(), Signal::CONT).expect("the agent is there");
-    assert_eq!(service(&agent.inbox.of_port(port, 2)[1]), Some("till"));
+    named.finish();
+    kill_process(agent.pid(), Signal::CONT).expect("the agent is running");
+    assert_eq!(service(&agent.inbox.wait_for_accepts(port, 2)[1]), Some("till"));
     let _ = agent.stop();
 }
 
-/// An id as an engine would give one.
-fn container_id(of: &str) -> String {
-    let digits = of.bytes().cycle().map(|byte| format!("{byte:x}"));
+/// A container id of 64 hexadecimal digits, derived from `seed`.
+fn container_id(seed: &str) -> String {
+    let digits = seed.bytes().cycle().map(|byte| format!("{byte:x}"));
     digits.take(32).collect()
 }
 
-pub(super) fn the_cgroup_tells_the_container() {
+/// The container id comes from the name of the cgroup, together with the entity `container`.
+pub(super) fn container_id_from_the_cgroup() {
     let id = container_id("the_cgroup_tells");
-    let group = Group::new(&format!("docker-{id}.scope"));
-    let agent = Agent::with(&["--set", &group.flag()]);
+    let group = Cgroup::new(&format!("docker-{id}.scope"));
+    let agent = Agent::with_flags(&["--set", &group.host_root_setting()]);
     let inside = one_accept(&agent, &mut group.acceptor());
     assert_eq!(inside.resource_text("container.id"), Some(id.as_str()));
     let entities = inside.entities;
@@ -474,69 +501,77 @@ pub(super) fn the_cgroup_tells_the_container() {
     let _ = agent.stop();
 }
 
-pub(super) fn the_cgroup_tells_the_systemd_service() {
-    let group = Group::new("acceptd-scenario@7.service");
-    let agent = patient(&["--set", &group.flag()]);
+/// A systemd unit's cgroup names the service, unless the process publishes a name; a fallback name makes no
+/// entity.
+pub(super) fn service_name_from_the_systemd_unit() {
+    let group = Cgroup::new("acceptd-scenario@7.service");
+    let agent = with_long_batches(&["--set", &group.host_root_setting()]);
     let record = one_accept(&agent, &mut group.acceptor());
     assert_eq!(service(&record), Some("acceptd-scenario"));
     assert!(record.entities.contains("service"));
     let record = one_accept(&agent, group.acceptor().env("OTEL_SERVICE_NAME", "published"));
-    assert_eq!(service(&record), Some("published"), "the process knows better");
+    assert_eq!(service(&record), Some("published"), "the published name wins");
     let nameless = one_accept(&agent, acceptor().arg("1"));
-    assert!(!nameless.entities.contains("service"), "a fallback is no identity");
+    assert!(!nameless.entities.contains("service"), "a fallback name makes no entity");
     let _ = agent.stop();
 }
 
-/// Of the second process in it nothing is left when the agent looks.
-pub(super) fn the_cgroup_is_remembered_for_those_who_are_gone() {
+/// A process that has exited before the agent reads /proc gets its container id from the cgroup, which the
+/// agent knows from an earlier process.
+pub(super) fn container_id_of_an_exited_process() {
     let id = container_id("is_remembered_for");
-    let group = Group::new(&format!("crio-{id}.scope"));
-    let agent = Agent::with(&["--set", &group.flag()]);
+    let group = Cgroup::new(&format!("crio-{id}.scope"));
+    let agent = Agent::with_flags(&["--set", &group.host_root_setting()]);
     let first = one_accept(&agent, &mut group.acceptor());
     assert_eq!(first.resource_text("container.id"), Some(id.as_str()));
     let (listening, port) = listener();
-    kill_process(agent.pid(), Signal::STOP).expect("the agent is there");
-    let mut gone = Acceptor::run(&mut group.acceptor(), &listening);
+    kill_process(agent.pid(), Signal::STOP).expect("the agent is running");
+    let mut exited = Acceptor::run(&mut group.acceptor(), &listening);
     let client = connect(port);
-    let truth = gone.truth();
+    let truth = exited.truth();
     drop(client);
-    gone.end();
-    kill_process(agent.pid(), Signal::CONT).expect("the agent is there");
-    let record = agent.inbox.of_port(port, 1).remove(0);
-    assert_tells(&record, &truth);
-    assert_eq!(executable(&record).1, None, "it is gone");
+    exited.finish();
+    kill_process(agent.pid(), Signal::CONT).expect("the agent is running");
+    let record = agent.inbox.wait_for_accepts(port, 1).remove(0);
+    assert_matches_truth(&record, &truth);
+    assert_eq!(executable(&record).1, None, "the process has exited");
     assert_eq!(record.resource_text("container.id"), Some(id.as_str()));
     let _ = agent.stop();
 }
 
-/// What a process is moved to after its accept is not told of those who stay.
-pub(super) fn a_process_that_is_moved_takes_nobody_with_it() {
-    let (stays, goes) = (container_id("who stays"), container_id("who goes"));
-    let group = Group::new(&format!("docker-{stays}.scope"));
-    let other = Group::new(&format!("docker-{goes}.scope"));
-    let agent = Agent::with(&["--set", &group.flag()]);
+/// A process is moved to another container's cgroup after its accept, before the agent reads /proc: its
+/// record gets no container id rather than a wrong one, and other processes of the first cgroup keep theirs.
+pub(super) fn moving_a_process_does_not_relabel_its_cgroup() {
+    let (stays, goes) = (container_id("stays"), container_id("moves"));
+    let group = Cgroup::new(&format!("docker-{stays}.scope"));
+    let other = Cgroup::new(&format!("docker-{goes}.scope"));
+    let agent = Agent::with_flags(&["--set", &group.host_root_setting()]);
     let (listening, port) = listener();
-    kill_process(agent.pid(), Signal::STOP).expect("the agent is there");
+    kill_process(agent.pid(), Signal::STOP).expect("the agent is running");
     let mut moved = Acceptor::run(&mut group.acceptor(), &listening);
     let client = connect(port);
     let truth = moved.truth();
-    other.take(truth.pid);
-    kill_process(agent.pid(), Signal::CONT).expect("the agent is there");
-    let record = agent.inbox.of_port(port, 1).remove(0);
-    assert_eq!(record.resource_text("container.id"), None, "where it was is not known, nor is it made up");
+    other.move_process(truth.pid);
+    kill_process(agent.pid(), Signal::CONT).expect("the agent is running");
+    let record = agent.inbox.wait_for_accepts(port, 1).remove(0);
+    assert_eq!(
+        record.resource_text("container.id"),
+        None,
+        "the cgroup at the accept is unknown, so no id is recorded"
+    );
     drop(client);
-    moved.end();
+    moved.finish();
     let record = one_accept(&agent, &mut group.acceptor());
     assert_eq!(record.resource_text("container.id"), Some(stays.as_str()));
     let _ = agent.stop();
 }
 
-/// Each of them is gone when its record is made, or soon after. Names alternate, so that one who is taken for another shows. An
-/// emulated machine makes a tenth of them.
+/// Ten thousand short-lived processes (a tenth of that on an emulated machine) accept once each: every record
+/// has the right pid, executable, user and creation time. Executable names alternate, so that a mix-up shows.
 pub(super) fn ten_thousand_processes_accept_once_each() {
-    // How far the agent's start of the host's clock may be from ours, and a tick.
+    // The difference between the agent's and the test's estimate of the boot time, and a clock tick.
     const TOLERANCE: SignedDuration = SignedDuration::from_millis(50);
-    let processes = wait::fewer(10_000) as usize;
+    let processes = wait::scaled_rate(10_000) as usize;
     let agent = Agent::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let programs = ["even", "odd"].map(|name| acceptor_called(folder.path(), name));
@@ -549,19 +584,19 @@ pub(super) fn ten_thousand_processes_accept_once_each() {
         let client = connect(port);
         let truth = acceptor.truth();
         drop(client);
-        acceptor.end();
+        acceptor.finish();
         let started = before - TOLERANCE..=Timestamp::now() + TOLERANCE;
         truths.insert(truth.cookie.to_string(), (truth.pid, name, started));
     }
-    let records = agent.inbox.of_port(port, processes);
+    let records = agent.inbox.wait_for_accepts(port, processes);
     assert_eq!((records.len(), truths.len()), (processes, processes));
     for record in &records {
         let cookie = record.text("acceptd.socket.cookie").expect("a cookie");
-        let (pid, name, started) = truths.remove(cookie).expect("an accept of ours, once");
+        let (pid, name, started) = truths.remove(cookie).expect("a cookie of this scenario, reported once");
         assert_eq!(record.resource_int("process.pid"), Some(i64::from(pid)), "{record:?}");
         assert_eq!(executable(record).0, name, "{record:?}");
         assert_eq!(record.resource_int("process.user.id"), Some(0), "{record:?}");
-        let created = record.resource_text("process.creation.time").expect("every process has one");
+        let created = record.resource_text("process.creation.time").expect("a creation time");
         assert!(started.contains(&created.parse().expect("a time")), "{created}, not in {started:?}");
     }
     let _ = agent.stop();

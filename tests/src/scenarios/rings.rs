@@ -1,4 +1,4 @@
-//! Accepts that a process asks io_uring for.
+//! Accepts through io_uring.
 
 use std::{
     collections::HashMap,
@@ -13,58 +13,61 @@ use std::{
 use acceptd::{bpf::Tier, mapping::presence::Case};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-use super::{assert_fields, assert_tells_connection, listener, shown};
+use super::support::{assert_connection_matches_truth, assert_presence, canonical, listener};
 use crate::{
-    agent::{ACCEPT, Agent, tier},
+    agent::{Agent, tier},
+    ground_truth::GroundTruth,
+    inbox::ACCEPT,
     record::Record,
-    truth::Truth,
     uring, wait,
 };
 
-/// What every accept through a ring has, with the listener as its request knows it.
+/// Checks the record of a single-shot accept through io_uring, including its listener.
 fn assert_single(agent: &Agent, listener: &TcpListener, accepted: &OwnedFd, client: &TcpStream) {
     let port = listener.local_addr().expect("an address").port();
-    let truth = Truth::of(accepted, listener);
-    let records = agent.inbox.of_port(port, 1);
-    assert_eq!(records.len(), 1, "every connection once");
+    let truth = GroundTruth::from_sockets(accepted, listener);
+    let records = agent.inbox.wait_for_accepts(port, 1);
+    assert_eq!(records.len(), 1, "one record for each connection");
     let record = &records[0];
-    assert_tells_connection(record, &truth);
-    assert_eq!(record.endpoint("peer"), Some(shown(client.local_addr().expect("connected"))));
+    assert_connection_matches_truth(record, &truth);
+    assert_eq!(record.endpoint("peer"), Some(canonical(client.local_addr().expect("connected"))));
     assert_eq!(record.text("acceptd.accept.syscall"), Some("io_uring"));
     assert_eq!(record.int("acceptd.listener.inode"), i64::try_from(truth.listener_inode).ok());
     assert_eq!(record.text("acceptd.listener.cookie"), Some(truth.listener_cookie.to_string().as_str()));
-    // Not the listener's descriptor: the request does not keep it.
-    assert_fields(record, Case::Ring);
+    // The listener's descriptor is absent: the request does not keep it.
+    assert_presence(record, Case::Ring);
 }
 
-/// One accept through a ring of its own, submitted with `flags`.
+/// Proves that one single-shot accept, submitted to `ring` with `flags`, makes exactly one correct record.
 fn single_shot(ring: &mut IoUring, flags: squeue::Flags) {
     let agent = Agent::start();
     let (listener, address) = listener();
     let accept =
         opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
     uring::submit(ring, &accept.build().flags(flags));
-    // The request waits first: there is nothing to accept.
-    let client = TcpStream::connect(address).expect("somebody listens");
+    // The request is submitted before the connection, so it has to wait.
+    let client = TcpStream::connect(address).expect("the listener is up");
     let accepted = uring::descriptor(ring);
     assert_single(&agent, &listener, &accepted, &client);
     let _ = agent.stop();
 }
 
+/// Completed in the submitting thread.
 pub(super) fn single() {
     single_shot(&mut uring::new(8), squeue::Flags::empty());
 }
 
-/// By a worker thread of the ring, which shares the process and has a name of its own.
+/// Completed by an io-wq worker thread, which belongs to the process but has its own name.
 pub(super) fn by_a_worker() {
     single_shot(&mut uring::new(8), squeue::Flags::ASYNC);
 }
 
-/// Submitted and completed by the ring's polling thread.
+/// Submitted and completed by the SQPOLL thread.
 pub(super) fn by_the_polling_thread() {
-    single_shot(&mut uring::polling(8), squeue::Flags::empty());
+    single_shot(&mut uring::with_sqpoll(8), squeue::Flags::empty());
 }
 
+/// The listener is a registered file instead of a descriptor.
 pub(super) fn fixed_file_listener() {
     let agent = Agent::start();
     let (listener, address) = listener();
@@ -72,14 +75,14 @@ pub(super) fn fixed_file_listener() {
     ring.submitter().register_files(&[listener.as_raw_fd()]).expect("a table of files");
     let accept = opcode::Accept::new(types::Fixed(0), std::ptr::null_mut(), std::ptr::null_mut());
     uring::submit(&mut ring, &accept.build());
-    let client = TcpStream::connect(address).expect("somebody listens");
+    let client = TcpStream::connect(address).expect("the listener is up");
     let accepted = uring::descriptor(&mut ring);
     assert_single(&agent, &listener, &accepted, &client);
     let _ = agent.stop();
 }
 
-/// The new socket goes to a slot of the ring's table, and is no descriptor: the record has neither, and in tier 2, which
-/// looks the socket up by its descriptor, no addresses.
+/// The new socket becomes a registered file at `slot` and gets no descriptor, so the record has none. Tier 2,
+/// which looks the socket up by its descriptor, also lacks the addresses.
 fn direct(slot: types::DestinationSlot) {
     let agent = Agent::start();
     let (listener, address) = listener();
@@ -88,40 +91,43 @@ fn direct(slot: types::DestinationSlot) {
     let accept =
         opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
     uring::submit(&mut ring, &accept.file_index(Some(slot)).build());
-    let client = TcpStream::connect(address).expect("somebody listens");
+    let client = TcpStream::connect(address).expect("the listener is up");
     let completion = uring::completion(&mut ring);
     assert!(completion.result() >= 0, "{completion:?}");
     let port = address.port();
-    let records = agent.inbox.of_port(port, 1);
+    let records = agent.inbox.wait_for_accepts(port, 1);
     let record = &records[0];
     assert_eq!(record.text("acceptd.accept.syscall"), Some("io_uring"));
     assert_eq!(record.int("acceptd.listener.port"), Some(i64::from(port)));
-    assert_fields(record, Case::Slot);
+    assert_presence(record, Case::Slot);
     if record.tier() == Tier::One {
-        assert_eq!(record.endpoint("local"), Some(shown(address)));
-        assert_eq!(record.endpoint("peer"), Some(shown(client.local_addr().expect("connected"))));
+        assert_eq!(record.endpoint("local"), Some(canonical(address)));
+        assert_eq!(record.endpoint("peer"), Some(canonical(client.local_addr().expect("connected"))));
     }
     let _ = agent.stop();
 }
 
+/// Into the slot that the request names.
 pub(super) fn into_a_chosen_slot() {
     direct(types::DestinationSlot::try_from_slot_target(2).expect("a slot"));
 }
 
+/// Into a slot that the kernel chooses.
 pub(super) fn into_any_slot() {
     direct(types::DestinationSlot::auto_target());
 }
 
+/// One multishot request accepts 20 connections: each is recorded once.
 pub(super) fn multishot() {
     const CONNECTIONS: usize = 20;
     let agent = Agent::start();
     let (listener, address) = listener();
     let mut ring = uring::new(64);
     uring::submit(&mut ring, &opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).build());
-    // One after the other: while the request takes one, another could be in the queue that is not established yet.
+    // Connect one at a time, so that no connection is queued before it is established.
     let (clients, accepted): (Vec<_>, Vec<_>) = (0..CONNECTIONS)
         .map(|_| {
-            let client = TcpStream::connect(address).expect("somebody listens");
+            let client = TcpStream::connect(address).expect("the listener is up");
             let completion = uring::completion(&mut ring);
             assert!(cqueue::more(completion.flags()), "the request goes on: {completion:?}");
             (client, uring::owned(completion.result()))
@@ -132,33 +138,33 @@ pub(super) fn multishot() {
     let _ = agent.stop();
 }
 
-/// Every connection once, each proven by its cookie; which listener it was is not in the completion, so tier 2 does not
-/// know.
+/// Checks that every accepted socket has exactly one record. A completion does not name the listener, so tier
+/// 2's records have none.
 fn assert_multishot(agent: &Agent, address: SocketAddr, listener: &TcpListener, accepted: &[OwnedFd]) {
-    let records = agent.inbox.of_port(address.port(), accepted.len());
-    assert_eq!(records.len(), accepted.len(), "every connection once");
+    let records = agent.inbox.wait_for_accepts(address.port(), accepted.len());
+    assert_eq!(records.len(), accepted.len(), "one record for each connection");
     for accepted in accepted {
-        let truth = Truth::of(accepted, listener);
+        let truth = GroundTruth::from_sockets(accepted, listener);
         let inode = i64::try_from(truth.inode).ok();
         let of_socket = |record: &&Record| record.int("acceptd.socket.inode") == inode;
         let record = records.iter().find(of_socket).expect("a record");
-        assert_tells_connection(record, &truth);
+        assert_connection_matches_truth(record, &truth);
         assert_eq!(record.text("acceptd.accept.syscall"), Some("io_uring"));
-        assert_fields(record, Case::Multishot);
+        assert_presence(record, Case::Multishot);
     }
 }
 
-/// More connections than the completion queue has room for.
+/// Accepts whose completions overflow the completion queue are recorded once each.
 pub(super) fn a_full_completion_queue() {
     const CONNECTIONS: usize = 12;
     let agent = Agent::start();
     let (listener, address) = listener();
-    // Four completions, and nobody takes them out.
+    // Room for four completions, which stay in the queue.
     let mut ring = uring::with_completions(4);
     uring::submit(&mut ring, &opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).build());
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
-        clients.push(TcpStream::connect(address).expect("somebody listens"));
+        clients.push(TcpStream::connect(address).expect("the listener is up"));
         ring.submitter().submit().expect("the ring runs its work");
     }
     wait::until("the completion queue to overflow", || {
@@ -168,7 +174,7 @@ pub(super) fn a_full_completion_queue() {
     let mut accepted = Vec::new();
     wait::until("every accept", || {
         if ring.submission().cq_overflow() {
-            // What did not fit is only put into the queue when somebody asks for completions.
+            // The kernel moves overflowed completions into the queue only when asked for completions.
             ring.submit_and_wait(1).expect("the ring waits");
         }
         while let Some(completion) = uring::next(&mut ring) {
@@ -181,30 +187,30 @@ pub(super) fn a_full_completion_queue() {
         }
         (accepted.len() == CONNECTIONS).then_some(())
     });
-    let records = agent.inbox.of_port(address.port(), CONNECTIONS);
-    assert_eq!(records.len(), CONNECTIONS, "every connection once");
+    let records = agent.inbox.wait_for_accepts(address.port(), CONNECTIONS);
+    assert_eq!(records.len(), CONNECTIONS, "one record for each connection");
     let inode = |fd: &OwnedFd| i64::try_from(rustix::fs::fstat(fd).expect("fstat").st_ino).ok();
-    let mut told: Vec<_> = records.iter().map(|record| record.int("acceptd.socket.inode")).collect();
+    let mut recorded: Vec<_> = records.iter().map(|record| record.int("acceptd.socket.inode")).collect();
     let mut truth: Vec<_> = accepted.iter().map(inode).collect();
-    told.sort_unstable();
+    recorded.sort_unstable();
     truth.sort_unstable();
-    assert_eq!(told, truth);
+    assert_eq!(recorded, truth);
     drop(clients);
     let _ = agent.stop();
 }
 
-/// What a multishot poll of a socket that can be read and written results in: POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
+/// The result of a poll of a readable and writable socket: POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM
 /// (include/uapi/asm-generic/poll.h).
 const READY: u16 = 0x145;
 
-/// A multishot poll has completions of the same form as a multishot accept. Its results are masks, and this one is also
-/// the descriptor of a connected socket.
-pub(super) fn other_multishot_completions_are_no_accepts() {
+/// Completions of a multishot poll have the same form as those of a multishot accept, with event masks as
+/// results. Here the mask equals the descriptor of a connected socket, and yet no accept is recorded.
+pub(super) fn multishot_poll_is_not_an_accept() {
     use std::io::Write as _;
 
     let agent = Agent::start();
     let (listener, address) = listener();
-    let client = TcpStream::connect(address).expect("somebody listens");
+    let client = TcpStream::connect(address).expect("the listener is up");
     let (server, _) = listener.accept().expect("a connection");
     let misleading = rustix::io::fcntl_dupfd_cloexec(&server, i32::from(READY)).expect("a free descriptor");
     assert_eq!(misleading.as_raw_fd(), i32::from(READY), "the scenarios have fewer descriptors than that");
@@ -216,16 +222,21 @@ pub(super) fn other_multishot_completions_are_no_accepts() {
     let completion = uring::completion(&mut ring);
     assert!(cqueue::more(completion.flags()), "the request goes on: {completion:?}");
     assert_eq!(completion.result(), i32::from(READY));
-    let _second = TcpStream::connect(address).expect("somebody listens");
+    let _second = TcpStream::connect(address).expect("the listener is up");
     let (_accepted, _) = listener.accept().expect("a connection");
-    assert_eq!(agent.inbox.of_port(address.port(), 2).len(), 2, "two, and none of them by the ring");
+    assert_eq!(
+        agent.inbox.wait_for_accepts(address.port(), 2).len(),
+        2,
+        "the two accepts, and none through the ring"
+    );
     let ledger = agent.stop();
-    // Tier 1 does not look at completions at all.
+    // Tier 1 does not use completions.
     let counted = ledger["capture"]["unverified"]["io_uring"].as_u64();
     assert!(tier() == Tier::One || counted >= Some(1), "it is counted: {ledger}");
 }
 
-pub(super) fn a_failed_request_is_a_record() {
+/// An accept request that fails with EINVAL is recorded with that errno.
+pub(super) fn a_failed_request_is_recorded() {
     let agent = Agent::start();
     let idle = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)
         .expect("a socket");
@@ -235,15 +246,16 @@ pub(super) fn a_failed_request_is_a_record() {
     let accept = opcode::Accept::new(types::Fd(idle.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
     uring::submit(&mut ring, &accept.build());
     assert_eq!(uring::completion(&mut ring).result(), -22, "EINVAL: it does not listen");
-    let failed = agent.inbox.of_port(port, 1);
+    let failed = agent.inbox.wait_for_accepts(port, 1);
     assert_eq!(failed[0].text("error.type"), Some("EINVAL"));
     assert_eq!(failed[0].text("acceptd.accept.syscall"), Some("io_uring"));
     assert_eq!(failed[0].attributes.get("acceptd.listener.fd"), None);
     let _ = agent.stop();
 }
 
-/// 100 threads that wait in accept, each on a listener of its own, while one listener is busy.
-pub(super) fn many_threads_that_wait_elsewhere() {
+/// 100 threads are blocked in accept, each on its own listener, while another listener is busy: every accept
+/// is recorded on its own port, and at most once.
+pub(super) fn many_threads_blocked_on_other_listeners() {
     const IDLE: usize = 100;
     const BUSY: usize = 200;
     let agent = Agent::start();
@@ -256,27 +268,27 @@ pub(super) fn many_threads_that_wait_elsewhere() {
     let (busy, address) = listener();
     let mut ports = HashMap::from([(address.port(), BUSY)]);
     for _ in 0..BUSY {
-        let _client = TcpStream::connect(address).expect("somebody listens");
+        let _client = TcpStream::connect(address).expect("the listener is up");
         busy.accept().expect("a connection");
     }
-    for (waits, address) in idle {
-        let _client = TcpStream::connect(address).expect("somebody listens");
-        waits.join().expect("it accepts");
+    for (waiting, address) in idle {
+        let _client = TcpStream::connect(address).expect("the listener is up");
+        waiting.join().expect("the acceptor thread");
         ports.insert(address.port(), 1);
     }
     let port = |record: &Record| u16::try_from(record.int("network.local.port").unwrap_or_default()).ok();
-    let records = agent
-        .inbox
-        .settled(ACCEPT, BUSY + IDLE, |record| port(record).is_some_and(|port| ports.contains_key(&port)));
+    let records = agent.inbox.settled_events(ACCEPT, BUSY + IDLE, |record| {
+        port(record).is_some_and(|port| ports.contains_key(&port))
+    });
     let ledger = agent.stop();
-    // Where a program can be preempted, the kernel leaves it out for whoever runs on that CPU meanwhile, and counts that: on an
-    // emulated CPU that happens to tier 2's hook on every system call from Linux 7 on.
-    let left_out = match tier() {
+    // A preemptible kernel skips, and counts, runs of a program on a CPU on which it was preempted. From
+    // Linux 7 on this happens to tier 2's hook on every system call, on an emulated CPU.
+    let missed = match tier() {
         Tier::One => 0,
         Tier::Two => ledger["hook_missed"].as_u64().unwrap_or_default(),
     };
     assert!(
-        records.len() as u64 + left_out >= (BUSY + IDLE) as u64,
+        records.len() as u64 + missed >= (BUSY + IDLE) as u64,
         "{} of {}: {ledger}",
         records.len(),
         BUSY + IDLE
@@ -287,21 +299,22 @@ pub(super) fn many_threads_that_wait_elsewhere() {
     }
 }
 
-/// Nothing in a completion says that it is of an accept, but the request's kind is known when it is not a multishot one.
+/// A single-shot accept on a UNIX socket is recorded once. A completion does not say that it is an accept,
+/// but the kind of its request is known unless it is a multishot one.
 pub(super) fn unix_single() {
     let agent = Agent::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("server.sock");
-    let listener = OwnedFd::from(UnixListener::bind(&path).expect("a new path"));
+    let listener = OwnedFd::from(UnixListener::bind(&path).expect("an unused path"));
     let mut ring = uring::new(8);
     let accept =
         opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
     uring::submit(&mut ring, &accept.build());
-    let _client = UnixStream::connect(&path).expect("somebody listens");
+    let _client = UnixStream::connect(&path).expect("the listener is up");
     let accepted = uring::descriptor(&mut ring);
     let inode = |fd: &OwnedFd| i64::try_from(rustix::fs::fstat(fd).expect("fstat").st_ino).ok();
-    let is_of = |record: &Record| record.int("acceptd.socket.inode") == inode(&accepted);
-    let records = agent.inbox.of_event(ACCEPT, 1, is_of);
+    let matches = |record: &Record| record.int("acceptd.socket.inode") == inode(&accepted);
+    let records = agent.inbox.wait_for_events(ACCEPT, 1, matches);
     let record = &records[0];
     assert_eq!(record.text("network.transport"), Some("unix"), "{record:?}");
     assert_eq!(record.text("network.local.address"), path.to_str(), "{record:?}");
@@ -322,27 +335,28 @@ pub(super) fn unix_single() {
     }
     let inbox = agent.inbox.clone();
     let _ = agent.stop();
-    assert_eq!(inbox.found(ACCEPT, is_of).len(), 1, "once");
+    assert_eq!(inbox.events(ACCEPT, matches).len(), 1, "exactly one record");
 }
 
-/// A request that was given to a worker before the programs were attached.
-pub(super) fn a_worker_that_already_waits() {
+/// A request that an io-wq worker was already executing when the agent started is recorded once, with its
+/// queue time.
+pub(super) fn a_worker_already_blocked_at_start() {
     let (listener, address) = listener();
     let mut ring = uring::new(8);
     let accept =
         opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
     uring::submit(&mut ring, &accept.build().flags(squeue::Flags::ASYNC));
     let agent = Agent::start();
-    let client = TcpStream::connect(address).expect("somebody listens");
+    let client = TcpStream::connect(address).expect("the listener is up");
     let accepted = uring::descriptor(&mut ring);
-    let truth = Truth::of(&accepted, &listener);
-    let records = agent.inbox.of_port(address.port(), 1);
-    assert_tells_connection(&records[0], &truth);
-    assert_eq!(records[0].endpoint("peer"), Some(shown(client.local_addr().expect("connected"))));
+    let truth = GroundTruth::from_sockets(&accepted, &listener);
+    let records = agent.inbox.wait_for_accepts(address.port(), 1);
+    assert_connection_matches_truth(&records[0], &truth);
+    assert_eq!(records[0].endpoint("peer"), Some(canonical(client.local_addr().expect("connected"))));
     assert_eq!(records[0].text("acceptd.accept.syscall"), Some("io_uring"), "{:?}", records[0]);
     assert_eq!(records[0].attributes.get("acceptd.accept.verified"), None, "{:?}", records[0]);
     assert!(records[0].int("acceptd.accept.queue_time_ns").is_some_and(|nanos| nanos > 0));
     let inbox = agent.inbox.clone();
     let _ = agent.stop();
-    assert_eq!(inbox.of_port(address.port(), 1).len(), 1, "once");
+    assert_eq!(inbox.wait_for_accepts(address.port(), 1).len(), 1, "exactly one record");
 }

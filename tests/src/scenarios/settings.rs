@@ -1,4 +1,5 @@
-//! Machines on which a part of acceptd cannot work: `cargo xtask vm` boots one for each, as tests/kernels.toml says.
+//! Kernel settings with which acceptd cannot work fully. `cargo xtask vm` boots a machine for each
+//! (tests/kernels.toml).
 
 use std::{
     fs,
@@ -10,47 +11,58 @@ use std::{
 use acceptd::bpf::Tier;
 use rustix::net::accept;
 
-use super::check::{check, report, wrong};
 use crate::{
     agent::{Agent, binary},
-    truth::Truth,
+    check,
+    ground_truth::GroundTruth,
 };
 
-/// `lockdown=confidentiality`: no program may read the kernel's memory.
+/// With `lockdown=confidentiality`, under which no BPF program may read kernel memory, check and run both
+/// fail, naming the cause and `lockdown=integrity`.
 pub(super) fn lockdown() {
     let mode = fs::read_to_string("/sys/kernel/security/lockdown").expect("securityfs is mounted");
-    assert!(mode.contains("[confidentiality]"), "the machine was booted for this: {mode}");
-    let (code, report) = report(check());
-    let wrong = wrong(&report);
-    assert_eq!((code, wrong[0][0], wrong[0][1]), (Some(1), "lockdown", "failed"), "{report}");
-    assert!(wrong[0][3].contains("lockdown=integrity"), "{report}");
-    assert_eq!(wrong[1][..2], ["programs", "skipped"], "what follows from it is not called another fault");
+    assert!(
+        mode.contains("[confidentiality]"),
+        "the machine must be booted with lockdown=confidentiality: {mode}"
+    );
+    let (code, report) = check::run(check::command());
+    let findings = check::not_ok(&report);
+    assert_eq!((code, findings[0][0], findings[0][1]), (Some(1), "lockdown", "failed"), "{report}");
+    assert!(findings[0][3].contains("lockdown=integrity"), "{report}");
+    assert_eq!(
+        findings[1][..2],
+        ["programs", "skipped"],
+        "a consequence is skipped, not reported as a second failure"
+    );
     let run = Command::new(binary("acceptd"))
         .env_clear()
         .args(["run", "--config", "/dev/null", "--endpoint", "127.0.0.1:9", "--set", "state.directory=/tmp"])
         .output()
-        .expect("it runs");
-    let said = String::from_utf8_lossy(&run.stderr);
-    assert!(!run.status.success(), "{said}");
-    assert!(said.contains("confidentiality") && said.contains("lockdown=integrity"), "{said}");
+        .expect("acceptd starts");
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert!(!run.status.success(), "{stderr}");
+    assert!(stderr.contains("confidentiality") && stderr.contains("lockdown=integrity"), "{stderr}");
 }
 
-/// A kernel that allows it attaches what then does not run. With a tier of its choice acceptd takes tier 2, and says why; with
-/// tier 1 it names what is silent. Newer kernels refuse the setting (ENOTSUPP) or the programs.
+/// With `kernel.ftrace_enabled=0` programs attach but never run. With tier 1 configured, check's canary fails
+/// and names the silent programs; with `capture.tier=auto`, check and run take tier 2, give the reason, and
+/// record correctly. Newer kernels refuse the setting (ENOTSUPP) or the programs.
 pub(super) fn ftrace_switched_off() {
     const SETTING: &str = "/proc/sys/kernel/ftrace_enabled";
     match fs::write(SETTING, "0") {
         Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::Unsupported => panic!("this kernel does not allow it"),
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            panic!("this kernel does not support the setting")
+        }
         Err(error) => panic!("{SETTING}: {error}"),
     }
     let with = |tier: &str| {
-        let mut command = check();
+        let mut command = check::command();
         command.args(["--set", &format!("capture.tier={tier}")]);
-        report(command)
+        check::run(command)
     };
     let (code, chosen) = with("1");
-    let canary = wrong(&chosen);
+    let canary = check::not_ok(&chosen);
     assert_eq!((code, canary.len()), (Some(1), 1), "{chosen}");
     assert_eq!(canary[0][..2], ["canary", "failed"], "{chosen}");
     let [_, _, because, remedy] = canary[0];
@@ -59,21 +71,21 @@ pub(super) fn ftrace_switched_off() {
     assert!(remedy.contains(SETTING), "{chosen}");
 
     let (code, auto) = with("auto");
-    let tier = wrong(&auto);
+    let tier = check::not_ok(&auto);
     assert_eq!((code, tier.len(), tier[0][0]), (Some(2), 1, "tier"), "{auto}");
     assert!(tier[0][2].contains("do_accept_exit") && tier[0][2].contains(SETTING), "{auto}");
     assert_eq!(auto["facts"]["capture"]["tier"], 2, "{auto}");
     assert_eq!(auto["facts"]["canary"], "seen", "{auto}");
 
-    let agent = Agent::with(&["--set", "capture.tier=auto"]);
-    let said = agent.said();
-    assert!(said.contains("do_accept_exit") && said.contains(SETTING), "{said}");
+    let agent = Agent::with_flags(&["--set", "capture.tier=auto"]);
+    let stderr = agent.stderr();
+    assert!(stderr.contains("do_accept_exit") && stderr.contains(SETTING), "{stderr}");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = listener.local_addr().expect("an address").port();
-    let _client = TcpStream::connect(("127.0.0.1", port)).expect("somebody listens");
+    let _client = TcpStream::connect(("127.0.0.1", port)).expect("the listener is up");
     let accepted = accept(&listener).expect("a connection");
-    let record = agent.inbox.of_port(port, 1).remove(0);
+    let record = agent.inbox.wait_for_accepts(port, 1).remove(0);
     assert_eq!(record.tier(), Tier::Two, "{record:?}");
-    super::assert_tells(&record, &Truth::of(&accepted, &listener));
+    super::support::assert_matches_truth(&record, &GroundTruth::from_sockets(&accepted, &listener));
     let _ = agent.stop();
 }

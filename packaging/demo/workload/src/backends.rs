@@ -1,11 +1,11 @@
-//! Says where the backends are, which of them is away, and when it is back.
+//! Prints where the backends are, which of them does not answer, and when it answers again.
 
 use std::{fmt, str::FromStr, thread::sleep, time::Duration};
 
 use anyhow::{Context, Error, Result, ensure};
 use ureq::Agent;
 
-/// What Compose reads.
+/// The variable by which Compose selects profiles.
 pub(crate) const PROFILES: &str = "COMPOSE_PROFILES";
 const INTERVAL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -14,9 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Backend {
     name: String,
-    /// What is asked, as seen from here.
-    asked: String,
-    /// What a person opens.
+    /// The URL of the health check, as this container resolves it.
+    checked: String,
+    /// The page to open in a browser on the host.
     url: Option<String>,
 }
 
@@ -25,12 +25,12 @@ impl FromStr for Backend {
 
     fn from_str(text: &str) -> Result<Self> {
         let (name, rest) = text.split_once('=').context("not NAME=HOST:PORT[/PATH][,URL]")?;
-        let (asked, url) = rest.split_once(',').map_or((rest, None), |(asked, url)| (asked, Some(url)));
-        let (address, path) = asked.split_once('/').unwrap_or((asked, ""));
+        let (checked, url) = rest.split_once(',').map_or((rest, None), |(checked, url)| (checked, Some(url)));
+        let (address, path) = checked.split_once('/').unwrap_or((checked, ""));
         let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         port.context("no port after HOST:")?;
-        let asked = format!("http://{address}/{path}");
-        Ok(Self { name: name.to_owned(), asked, url: url.map(str::to_owned) })
+        let checked = format!("http://{address}/{path}");
+        Ok(Self { name: name.to_owned(), checked, url: url.map(str::to_owned) })
     }
 }
 
@@ -43,34 +43,30 @@ impl fmt::Display for Backend {
     }
 }
 
-/// A profile that is chosen in another way is not known to the Collector's configuration, so nothing would come.
+/// Checks that the variable selects the profile: if it was selected in another way, the Collector's
+/// configuration does not include it, and the backend would get no data.
 pub(crate) fn require(profile: Option<&str>, chosen: Option<&str>) -> Result<()> {
     let Some(profile) = profile else { return Ok(()) };
     ensure!(
         chosen == Some(profile),
-        "nothing reaches what the profile {profile} has: start with {PROFILES}={profile} docker compose up, not with --profile"
+        "the backends of the profile {profile} would receive no data: start with {PROFILES}={profile} docker compose up, not with --profile"
     );
     Ok(())
 }
 
-/// Says so at the start, and with each change.
+/// Prints the state at the start, and each change.
 pub(crate) fn watch(backends: &[Backend]) -> Result<()> {
     let agent = Agent::config_builder().proxy(None).timeout_global(Some(PATIENCE)).build().new_agent();
     let mut known = vec![None; backends.len()];
     loop {
         for (backend, known) in backends.iter().zip(&mut known) {
-            let answer = agent.get(&backend.asked).call();
-            let is_there = answer.is_ok();
-            if known.replace(is_there) != Some(is_there) {
+            let answer = agent.get(&backend.checked).call();
+            let is_up = answer.is_ok();
+            if known.replace(is_up) != Some(is_up) {
                 match answer {
                     Ok(_) => println!("{backend}"),
                     Err(error) => {
-                        println!(
-                            "{} is away: {}: {}; trying again",
-                            backend.name,
-                            backend.asked,
-                            why(&error)
-                        );
+                        println!("{} is down: {}: {}; retrying", backend.name, backend.checked, why(&error));
                     }
                 }
             }
@@ -92,13 +88,14 @@ mod tests {
     use super::{Backend, require};
 
     #[test]
-    fn what_a_backend_is() {
-        let parsed =
-            |text: &str| text.parse::<Backend>().map(|backend| (backend.asked.clone(), backend.to_string()));
+    fn a_backend_is_parsed_and_shown() {
+        let parsed = |text: &str| {
+            text.parse::<Backend>().map(|backend| (backend.checked.clone(), backend.to_string()))
+        };
         let full =
             parsed("Jaeger=jaeger:16686,http://localhost:16686").expect("a name, an address and a page");
         assert_eq!(full, ("http://jaeger:16686/".to_owned(), "Jaeger: http://localhost:16686".to_owned()));
-        let without = parsed("Loki=loki:3100/ready").expect("no page");
+        let without = parsed("Loki=loki:3100/ready").expect("a backend without a page");
         assert_eq!(without, ("http://loki:3100/ready".to_owned(), "Loki answers".to_owned()));
         for wrong in ["Loki", "Loki=loki", "Loki=loki:", "Loki=loki:http"] {
             assert!(parsed(wrong).is_err(), "{wrong}");

@@ -1,4 +1,4 @@
-//! The clients. A server that is not there, or does not answer, is what they are made for: they try again.
+//! The clients. They expect servers that are not there or do not answer, and try again.
 
 use std::{
     collections::VecDeque,
@@ -7,9 +7,7 @@ use std::{
     ops::RangeInclusive,
     os::unix::net::UnixStream,
     path::PathBuf,
-    thread::{
-        sleep, {self},
-    },
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -17,15 +15,15 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
-/// How long a client waits for an answer.
+/// The read timeout of a client.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between two scans, and between two ports of one.
+/// The pause between two scans, and between two ports of one scan.
 const REST: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(10);
 const KNOCK: Duration = Duration::from_millis(200);
 
-/// Where the servers are; one that is left out has no clients.
+/// The addresses of the servers; a server without an address gets no clients.
 #[derive(Args)]
 pub(crate) struct Servers {
     #[arg(long)]
@@ -40,33 +38,34 @@ pub(crate) struct Servers {
     unix: Option<PathBuf>,
 }
 
-/// Clients of many addresses of 127.0.0.0/8, in a rate and a number that are known.
+/// Clients from many addresses of 127.0.0.0/8, with a known rate and number.
 #[derive(Args)]
 pub(crate) struct Crowd {
-    /// Whom they connect to
+    /// The server that they connect to
     server: SocketAddrV4,
-    /// Connections a second
+    /// Connections per second
     #[arg(long)]
     rate: u32,
-    /// For how long
+    /// Duration in seconds
     #[arg(long)]
     seconds: u32,
-    /// From how many addresses; one connection in ten is of the first ten
+    /// From how many addresses; one connection in ten comes from the first ten
     #[arg(long)]
     addresses: u32,
 }
 
-/// The first of the crowd's addresses, 127.1.0.0; the first ten make every tenth connection besides.
+/// The first of the crowd's addresses.
 const CROWD: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 0);
+/// Every tenth connection comes from one of the first ten addresses, in addition to their regular share.
 const FREQUENT: u32 = 10;
-/// So that one slow answer does not hold up the rate.
+/// Several threads, so that one slow answer does not reduce the rate.
 const THREADS: u32 = 4;
 
-/// Makes all of the connections, each until the server has answered, and says how many.
+/// Makes all connections, each until the server has answered, and prints how many.
 pub(crate) fn crowd(crowd: &Crowd) -> Result<()> {
     let (started, all) = (Instant::now(), crowd.rate * crowd.seconds);
     thread::scope(|scope| {
-        let of_thread = |thread: u32| {
+        let start_thread = |thread: u32| {
             scope.spawn(move || {
                 (thread..all).step_by(THREADS as usize).try_for_each(|number| {
                     let due = Duration::from_secs(1) * number / crowd.rate;
@@ -75,7 +74,7 @@ pub(crate) fn crowd(crowd: &Crowd) -> Result<()> {
                 })
             })
         };
-        let threads: Vec<_> = (0..THREADS).map(of_thread).collect();
+        let threads: Vec<_> = (0..THREADS).map(start_thread).collect();
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a client panicked")))
@@ -89,24 +88,25 @@ fn address(number: u32, addresses: u32) -> Ipv4Addr {
     let index = if number.is_multiple_of(FREQUENT) {
         before % FREQUENT.min(addresses)
     } else {
-        // Those in between, one after the other.
+        // The connections in between cycle through the other addresses.
         (number - before - 1) % addresses
     };
     Ipv4Addr::from_bits(CROWD.to_bits() + index)
 }
 
 fn connect_from(address: Ipv4Addr, server: SocketAddrV4) -> Result<()> {
-    let about = || format!("connecting from {address} to {server}");
+    let context = || format!("connecting from {address} to {server}");
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    bind(&socket, &SocketAddrV4::new(address, 0)).with_context(about)?;
-    connect(&socket, &server).with_context(about)?;
+    bind(&socket, &SocketAddrV4::new(address, 0)).with_context(context)?;
+    connect(&socket, &server).with_context(context)?;
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.read_to_end(&mut Vec::new()).with_context(about)?;
+    stream.read_to_end(&mut Vec::new()).with_context(context)?;
     Ok(())
 }
 
-/// Each server has clients of its own, so that none waits for another's.
+/// Runs the clients of all servers, each server's in its own thread, so that a slow server delays only its
+/// own.
 pub(crate) fn all(servers: &Servers) {
     thread::scope(|scope| {
         if let Some(fast) = &servers.fast {
@@ -127,14 +127,14 @@ pub(crate) fn all(servers: &Servers) {
     });
 }
 
-/// Tries each port in turn; what does not answer soon has nothing to say.
+/// Tries each port in turn, and waits only briefly for an answer.
 pub(crate) fn scan(host: &str, ports: RangeInclusive<u16>) -> Result<()> {
     loop {
         let address = (host, 0).to_socket_addrs().with_context(|| format!("resolving {host}"))?.next();
         let mut address = address.with_context(|| format!("{host} has no address"))?;
         for port in ports.clone() {
             address.set_port(port);
-            // Closed, filtered or open: a scanner goes on.
+            // Whether closed, filtered or open: the scanner goes on.
             _ = TcpStream::connect_timeout(&address, KNOCK);
             sleep(STEP);
         }
@@ -149,7 +149,7 @@ fn again_and_again(pause: Duration, mut visit: impl FnMut()) {
     }
 }
 
-/// Waits for the answer, whatever it is.
+/// Waits for the answer and ignores its content.
 fn visit(server: &str) {
     if let Ok(mut stream) = TcpStream::connect(server) {
         _ = stream.set_read_timeout(Some(PATIENCE));
@@ -165,8 +165,8 @@ fn visit_at_once(server: &str, clients: usize) {
     });
 }
 
-/// Keeps the last connections open, for ten seconds each: together more than the server has descriptors for, and longer than a listener
-/// may stand still before acceptd says so.
+/// Keeps the last connections open for ten seconds each: together more than the server has descriptors for,
+/// and longer than `listener.stalled_after`, so that acceptd reports a stall.
 fn stay(server: &str) {
     const KEPT: usize = 48;
     let mut open = VecDeque::with_capacity(KEPT);
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crowd_is_of_all_addresses_and_most_often_of_the_first_ten() {
+    fn a_crowd_uses_all_addresses_and_the_first_ten_most_often() {
         let mut counts = BTreeMap::new();
         for number in 0..100_000 {
             *counts.entry(address(number, 5000)).or_insert(0) += 1;

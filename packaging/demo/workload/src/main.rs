@@ -1,5 +1,6 @@
-//! Servers and clients that give the demo something to show, one role a process. A server prints a line for each accept that
-//! returned, `accepted PID LOCAL PEER` as `getsockname` and `getpeername` have them: what acceptd says is held against that.
+//! Servers and clients that give the demo something to show, one role in each process. A server prints a line
+//! for each accept that returned, `accepted PID LOCAL PEER` with the addresses of `getsockname` and
+//! `getpeername`; the suites compare acceptd's records with these lines.
 #![forbid(unsafe_code)]
 
 mod backends;
@@ -21,46 +22,47 @@ struct Cli {
 enum Role {
     /// A server that accepts at once, on one port or several
     Fast {
-        /// Where it listens
+        /// Address and port to listen on
         address: SocketAddr,
-        /// How many ports, from that one on
+        /// How many consecutive ports, from that one on
         #[arg(long, default_value_t = 1)]
         ports: u16,
     },
-    /// A server that lets each client wait for 300 ms
+    /// A server that makes each client wait for 300 ms
     Slow { address: SocketAddr },
-    /// A server with room for two that wait, and more who come at once
+    /// A server with room for two waiting clients, while more connect at once
     Crowded { address: SocketAddr },
-    /// A server that runs out of descriptors (give it `ulimit -n 16`), and is as if restarted after a while
+    /// A server that runs out of descriptors (run it with `ulimit -n 16`), and recovers after a while as if
+    /// restarted
     Exhausted { address: SocketAddr },
     /// A server on a UNIX socket
     Unix { path: PathBuf },
-    /// Who connects to all of these
+    /// Clients that connect to all of these
     Clients(clients::Servers),
-    /// Who connects to each of a host's ports, again and again
+    /// A scanner that connects to each port of a host, again and again
     Scanner {
-        /// A name or an address
+        /// Host name or address
         host: String,
         #[arg(long, default_value_t = 8000)]
         first: u16,
         #[arg(long, default_value_t = 8199)]
         last: u16,
     },
-    /// Many clients in a known number, for a measurement
+    /// A known number of clients, for a measurement
     Crowd(clients::Crowd),
-    /// Says where backends are, which of them is away, and when it is back
+    /// Prints where backends are, which of them does not answer, and when it answers again
     Backends {
-        /// Which of Compose's profiles they are of; the environment has to have chosen it
+        /// The Compose profile of these backends; `COMPOSE_PROFILES` must select it
         #[arg(long)]
         profile: Option<String>,
-        /// NAME=HOST:PORT[/PATH][,URL]; how it is, is asked by GET
+        /// NAME=HOST:PORT[/PATH][,URL]; its health is checked with GET
         #[arg(required = true)]
         backends: Vec<backends::Backend>,
     },
 }
 
 fn main() -> ExitCode {
-    let ended = match Cli::parse().role {
+    let result = match Cli::parse().role {
         Role::Fast { address, ports } => servers::fast(address, ports),
         Role::Slow { address } => servers::slow(address),
         Role::Crowded { address } => servers::crowded(address),
@@ -77,7 +79,7 @@ fn main() -> ExitCode {
         }
         Role::Scanner { host, first, last } => clients::scan(&host, first..=last),
     };
-    match ended {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("workload: {error:#}");

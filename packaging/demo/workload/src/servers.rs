@@ -1,18 +1,14 @@
-//! The servers. Each accepts in its own way, and none ends by itself.
+//! The servers: each accepts in its own way, and none ends by itself.
 
 use std::{
     fmt::Display,
     fs,
-    io::{
-        ErrorKind, Write, {self},
-    },
+    io::{self, ErrorKind, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::{fd::AsFd, unix::net::UnixListener},
     path::Path,
     process,
-    thread::{
-        sleep, {self},
-    },
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -22,15 +18,18 @@ use rustix::{
     net::listen,
 };
 
-/// How long the slow one lets a client wait, from when it could have accepted.
+/// How long the slow server lets a client wait, from the moment at which it could have accepted.
 const SLOW: Duration = Duration::from_millis(300);
 
-/// What the crowded one has room for; the kernel takes one more.
+/// The backlog of the crowded server; the kernel's queue holds one connection more.
 const BACKLOG: i32 = 1;
+/// The pause between two accepts of the crowded server.
 const CROWDED: Duration = Duration::from_millis(500);
 
-/// How long the exhausted one tries to accept, without a descriptor left: longer than acceptd's `listener.stalled_after`.
+/// How long the exhausted server tries to accept without a free descriptor: longer than acceptd's
+/// `listener.stalled_after`.
 const EXHAUSTED: Duration = Duration::from_secs(8);
+/// The pause between two of its attempts.
 const AGAIN: Duration = Duration::from_millis(100);
 
 pub(crate) fn fast(address: SocketAddr, ports: u16) -> Result<()> {
@@ -69,13 +68,13 @@ pub(crate) fn crowded(address: SocketAddr) -> Result<()> {
 
 pub(crate) fn exhausted(address: SocketAddr) -> Result<()> {
     loop {
-        // Dropped after a while with those who still wait: as if it had been restarted.
+        // The listener is dropped after a while, with the clients that still wait, as by a restart.
         let listener = bind(address)?;
         let mut kept = Vec::new();
         let out_of_descriptors = loop {
             match listener.accept() {
                 Ok((accepted, _)) => {
-                    told(&accepted);
+                    print_accept(&accepted);
                     kept.push(accepted);
                 }
                 Err(error) => break error,
@@ -85,9 +84,9 @@ pub(crate) fn exhausted(address: SocketAddr) -> Result<()> {
         let since = Instant::now();
         while since.elapsed() < EXHAUSTED {
             sleep(AGAIN);
-            // Fails again: nothing was closed.
+            // The next accept fails as well: no descriptor was closed.
             if let Ok((accepted, _)) = listener.accept() {
-                told(&accepted);
+                print_accept(&accepted);
                 kept.push(accepted);
             }
         }
@@ -95,7 +94,7 @@ pub(crate) fn exhausted(address: SocketAddr) -> Result<()> {
 }
 
 pub(crate) fn unix(path: &Path) -> Result<()> {
-    // Of a run before.
+    // The socket file of an earlier run.
     if let Err(error) = fs::remove_file(path)
         && error.kind() != ErrorKind::NotFound
     {
@@ -105,7 +104,7 @@ pub(crate) fn unix(path: &Path) -> Result<()> {
     for accepted in listener.incoming() {
         let mut accepted = accepted.context("accept")?;
         accept_line(path.display(), "unix");
-        // A client that is gone already is none of its business.
+        // A client that has disconnected already is no error.
         _ = accepted.write_all(b".");
     }
     Ok(())
@@ -118,14 +117,14 @@ fn bind(address: SocketAddr) -> Result<TcpListener> {
 fn answer(accepted: io::Result<TcpStream>) {
     match accepted {
         Ok(mut accepted) => {
-            told(&accepted);
+            print_accept(&accepted);
             _ = accepted.write_all(b".");
         }
         Err(error) => eprintln!("workload: accept: {error}"),
     }
 }
 
-fn told(accepted: &TcpStream) {
+fn print_accept(accepted: &TcpStream) {
     if let (Ok(local), Ok(peer)) = (accepted.local_addr(), accepted.peer_addr()) {
         accept_line(local, peer);
     }

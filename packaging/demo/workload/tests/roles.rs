@@ -1,5 +1,5 @@
-//! The roles as a demo runs them: what a server prints is what its clients know.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test says what it expected")]
+//! Runs the roles as the demo does: what a server prints matches what its clients know.
+#![expect(clippy::expect_used, clippy::panic, reason = "a failed expectation panics")]
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
@@ -11,14 +11,14 @@ use std::{
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A role that runs, with what it prints.
+/// A running role, and its output.
 struct Role {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Role {
-    /// With at most so many open files.
+    /// Starts a role with this limit of open files.
     fn start(limit: u32, arguments: &[&str]) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", "ulimit -n $0 && exec \"$@\"", &limit.to_string(), env!("CARGO_BIN_EXE_workload")]);
@@ -29,14 +29,14 @@ impl Role {
 
     fn line(&mut self) -> String {
         let mut line = String::new();
-        self.lines.read_line(&mut line).expect("it prints text");
+        self.lines.read_line(&mut line).expect("UTF-8");
         line.trim_end().to_owned()
     }
 }
 
 impl Drop for Role {
     fn drop(&mut self) {
-        // It may have ended, which the test then says in its own words.
+        // The process may have exited already; the test then fails with its own message.
         _ = self.child.kill();
         _ = self.child.wait();
     }
@@ -89,16 +89,16 @@ fn one_runs_out_of_descriptors() {
     let address = free_address();
     let mut server = Role::start(16, &["exhausted", &address]);
     let clients: Vec<_> = (0..14).map(|_| connect(&address)).collect();
-    // Fewer than sixteen: it has its listener and what every process has open, too.
+    // Fewer than sixteen, since the listener and the standard descriptors count, too.
     for client in &clients[..8] {
         let own = client.local_addr().expect("it is connected");
         assert_eq!(server.line(), format!("accepted {} {address} {own}", server.child.id()));
     }
-    // The others wait, and then the listener is closed on them.
-    let mut last = clients.last().expect("there are some");
+    // The other clients wait, until the listener is closed and they are reset.
+    let mut last = clients.last().expect("at least one client");
     last.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
-    let ended = last.read(&mut [0]);
-    assert!(ended.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
+    let result = last.read(&mut [0]);
+    assert!(result.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
 }
 
 #[test]

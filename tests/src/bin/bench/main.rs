@@ -1,8 +1,7 @@
-//! `bench --quick|--full`: what acceptd costs, as ratios measured in one run.
-//!
-//! Absolute figures depend on the machine and on what else it does; the ratios much less.
+//! `bench --quick|--full`: measures the cost of acceptd, as ratios within one run, since absolute figures
+//! depend on the machine and its other load. Prints a line for each measurement, and all figures as JSON.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, reason = "a measurement that cannot be made says so and fails")]
+#![expect(clippy::expect_used, reason = "a measurement that cannot be made panics with the reason")]
 
 mod pipeline;
 mod programs;
@@ -16,7 +15,7 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-/// The project's floor for the pipeline against the SDK.
+/// The lowest ratio of the pipeline to the OpenTelemetry SDK with which `--full` passes.
 const LEAST_RATIO: f64 = 5.0;
 
 fn main() -> ExitCode {
@@ -25,8 +24,10 @@ fn main() -> ExitCode {
     match words[..] {
         ["--quick"] => measure(false),
         ["--full"] => measure(true),
-        // The processes that a measurement consists of.
-        ["send", who, endpoint, records] => pipeline::send(who, endpoint, records.parse().expect("a number")),
+        // Child processes of the measurements.
+        ["send", sender, endpoint, records] => {
+            pipeline::send(sender, endpoint, records.parse().expect("a number"))
+        }
         ["load", seconds] => storm::load(seconds.parse().expect("a number")),
         _ => {
             eprintln!("usage: bench --quick|--full");
@@ -56,7 +57,7 @@ fn measure(full: bool) -> ExitCode {
         eprintln!("bench: the storm lost {lost:?} accepts");
         return ExitCode::FAILURE;
     }
-    // Quick runs are too short to be held to the figure.
+    // A quick run is too short for the ratio to be reliable.
     if full && ratio < LEAST_RATIO {
         eprintln!("bench: {ratio:.1} times the SDK is below the floor of {LEAST_RATIO}");
         return ExitCode::FAILURE;

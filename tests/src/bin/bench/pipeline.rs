@@ -1,5 +1,6 @@
-//! (a) From ring bytes to the Collector's acknowledgement: records per CPU-second of the sender, acceptd's pipeline and the
-//! OpenTelemetry SDK in turn, each in a process of its own, into a receiver in another.
+//! (a) From ring-buffer bytes to the Collector's acknowledgement: records per CPU-second of the sender, for
+//! acceptd's pipeline and the OpenTelemetry SDK in turn, each in a child process that sends to a receiver in
+//! this one.
 
 use std::{
     net::TcpListener,
@@ -14,21 +15,14 @@ use std::{
 };
 
 use acceptd::{
-    bpf::filter::Filter,
-    clock,
+    bpf::filter::EventFilter,
     config::Config,
-    identity::{Additions, Identities, host, process::Observer},
-    listener::{series::AllSeries, table::Listeners},
+    identity::{Identities, ResourceSettings, host, process::Observer},
     mapping::ids::Ids,
-    pipeline::{
-        outputs::Outputs,
-        overload::Overload,
-        recorder::{Parts, Recorder},
-    },
+    pipeline::{ListenerMonitor, NamedExporter, Outputs, Recorder, RecorderDeps, ReloadableSettings},
 };
 use acceptd_otlp::{
-    BatchBuilder, BatchLimits, Exporter, ExporterConfig, Profile, Received, Settings, Signal, Target,
-    receiver,
+    AttributeFilter, BatchLimits, Exporter, ExporterConfig, Received, Target, TransportSettings, receiver,
 };
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value as Json, json};
@@ -38,7 +32,7 @@ use crate::{sample, sdk};
 
 const RUNS: usize = 5;
 
-/// Records in the queue beyond which the producer waits: nothing is dropped, and the queue is the agent's default one.
+/// The producer waits while more records than this are queued, so that the agent's default queue drops none.
 const QUEUED: u64 = 8192;
 
 pub(crate) fn measure(full: bool) -> Json {
@@ -46,11 +40,11 @@ pub(crate) fn measure(full: bool) -> Json {
     let (endpoint, received) = sink();
     let mut rates = [Vec::new(), Vec::new()];
     for _ in 0..RUNS {
-        for (who, rates) in ["acceptd", "sdk"].into_iter().zip(&mut rates) {
+        for (sender, rates) in ["acceptd", "sdk"].into_iter().zip(&mut rates) {
             let before = received.load(Ordering::Acquire);
-            let cpu = send_in_a_process(who, &endpoint, records);
+            let cpu = send_in_a_process(sender, &endpoint, records);
             let arrived = received.load(Ordering::Acquire) - before;
-            assert_eq!(arrived, records, "{who} was given {records} records, {arrived} arrived");
+            assert_eq!(arrived, records, "{sender} was given {records} records, {arrived} arrived");
             #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
             rates.push(records as f64 / cpu);
         }
@@ -68,7 +62,8 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates[rates.len() / 2]
 }
 
-/// A receiver in this process, which is not the one that is measured.
+/// Starts a receiver in this process, whose CPU time is not measured. Returns its address and its record
+/// count.
 pub(crate) fn sink() -> (String, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let endpoint = listener.local_addr().expect("an address").to_string();
@@ -85,19 +80,21 @@ pub(crate) fn sink() -> (String, Arc<AtomicU64>) {
     (endpoint, received)
 }
 
-/// User and system seconds that one sender used for all of its records.
-fn send_in_a_process(who: &str, endpoint: &str, records: u64) -> f64 {
+/// CPU seconds (user and system) that a child process used to send its records.
+fn send_in_a_process(sender: &str, endpoint: &str, records: u64) -> f64 {
     let this = std::env::current_exe().expect("a path");
-    let output =
-        Command::new(this).args(["send", who, endpoint, &records.to_string()]).output().expect("it starts");
-    assert!(output.status.success(), "{who}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().parse().expect("the sender says its CPU seconds")
+    let output = Command::new(this)
+        .args(["send", sender, endpoint, &records.to_string()])
+        .output()
+        .expect("it starts");
+    assert!(output.status.success(), "{sender}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("the sender's CPU seconds")
 }
 
-/// The sender.
-pub(crate) fn send(who: &str, endpoint: &str, records: u64) -> ExitCode {
+/// The child process: sends the records, and prints the CPU seconds it used.
+pub(crate) fn send(sender: &str, endpoint: &str, records: u64) -> ExitCode {
     let before = cpu_seconds();
-    match who {
+    match sender {
         "acceptd" => send_ours(endpoint, records),
         _ => sdk::send(endpoint, records),
     }
@@ -119,7 +116,7 @@ fn send_ours(endpoint: &str, records: u64) {
         .expect("a runtime");
     let exporter = runtime.block_on(async { Exporter::spawn(config(endpoint)).expect("an endpoint") });
     let mut recorder = recorder(exporter.clone());
-    let mut samples: Vec<_> = (0..sample::PROCESSES).map(sample::of_process).collect();
+    let mut samples: Vec<_> = (0..sample::PROCESSES).map(sample::for_process).collect();
     for sequence in 0..records {
         if sequence % 4096 == 0 {
             recorder.begin_burst();
@@ -140,7 +137,7 @@ fn send_ours(endpoint: &str, records: u64) {
 fn config(endpoint: &str) -> ExporterConfig {
     ExporterConfig {
         target: Target::Grpc(endpoint.to_owned()),
-        settings: Settings { timeout: Duration::from_secs(10), ..Settings::default() },
+        settings: TransportSettings { timeout: Duration::from_secs(10), ..TransportSettings::default() },
         timeout: Duration::from_secs(10),
         retry_window: Duration::from_mins(1),
         backoff_initial: Duration::from_secs(1),
@@ -152,30 +149,38 @@ fn config(endpoint: &str) -> ExporterConfig {
     }
 }
 
-fn additions() -> Additions {
-    Additions { every: Vec::new(), own: Vec::new(), published: true, details: Vec::new(), value_length: 1024 }
+fn additions() -> ResourceSettings {
+    ResourceSettings {
+        attributes: Vec::new(),
+        agent_attributes: Vec::new(),
+        published: true,
+        details: Vec::new(),
+        value_length: 1024,
+    }
 }
 
-/// The agent's own recorder with the full profile.
+/// The agent's own recorder with the full attribute profile.
 pub(crate) fn recorder(exporter: Exporter) -> Recorder {
     let (facts, _) = host::gather(Path::new("/"), Some("bench"), Some("bench"), Path::new("/nonexistent"));
     let ids = Ids::new("bench", &facts.boot_id);
     let identities =
         Identities::new(facts, Observer::new(Path::new("/"), Path::new("/sys/fs/cgroup")), additions());
-    Recorder::new(Parts {
+    let stalled_after = Duration::from_secs(5);
+    Recorder::new(RecorderDeps {
         identities,
         ids,
-        profile: Profile::new(true, &[], &[], false, 1024).expect("nothing is named"),
-        events: Config::default().events,
-        peers: Config::default().privacy.peer_address,
-        filter: Filter::default(),
-        builder: BatchBuilder::new(Signal::Logs, BatchLimits { max_records: 8192, max_bytes: 3_500_000 }),
-        timeout: Duration::from_secs(1),
-        outputs: Outputs::new(vec![("default".to_owned(), exporter)], None),
-        // As in operation, below its budget.
-        overload: Overload::new(u64::MAX),
+        outputs: Outputs::new(vec![NamedExporter { name: "default".to_owned(), exporter }]),
         spans: None,
-        series: AllSeries::new(clock::now_unix_nanos(), Duration::from_mins(1)),
-        listeners: Listeners::new(&[], Duration::from_secs(5), clock::now_boot_nanos()),
+        listeners: ListenerMonitor::new(&[], EventFilter::default(), stalled_after, Duration::from_mins(1)),
+        settings: ReloadableSettings {
+            attributes: AttributeFilter::new(true, &[], &[], false, 1024).expect("no attribute is named"),
+            peers: Config::default().privacy.peer_address,
+            events: Config::default().events,
+            limits: BatchLimits { max_records: 8192, max_bytes: 3_500_000 },
+            timeout: Duration::from_secs(1),
+            // As in operation, below the budget.
+            max_records_per_second: u64::MAX,
+            stalled_after,
+        },
     })
 }

@@ -1,4 +1,5 @@
-//! (e) What each program of tier 2 costs an accept. Those of tier 1 are measured where they run, by `cargo xtask bench`.
+//! (e) The cost of each BPF program of tier 2 per accept. `cargo xtask bench` measures those of tier 1 in a
+//! virtual machine.
 
 use acceptd::bpf::Tier;
 use acceptd_tests::cost::measure as costs;
@@ -11,7 +12,7 @@ pub(crate) fn measure() -> Json {
     for cost in &costs {
         println!("cost: 2 {cost}");
     }
-    let row = |cost: &acceptd_tests::cost::Cost| {
+    let row = |cost: &acceptd_tests::cost::ProgramCost| {
         json!({
             "program": cost.program,
             "runs_per_accept": cost.runs_per_accept,

@@ -1,13 +1,13 @@
-//! Ring-buffer samples as the programs write them, of twenty processes.
+//! Ring-buffer samples as the BPF programs write them, of twenty processes.
 
-use acceptd_common::{ABI_VERSION, Call, InetAccept, Kind};
+use acceptd_common::{ABI_VERSION, AcceptCall, InetAccept, Kind};
 use zerocopy::FromZeros as _;
 
-/// Processes that accept.
+/// The number of accepting processes.
 pub(crate) const PROCESSES: u32 = 20;
 
-/// A complete sample: every field that tier 2 can know is set.
-pub(crate) fn of_process(number: u32) -> InetAccept {
+/// A sample of the process with this number, in which every field that tier 2 can know is set.
+pub(crate) fn for_process(number: u32) -> InetAccept {
     let mut sample = InetAccept::new_zeroed();
     sample.header.abi = ABI_VERSION;
     sample.header.kind = Kind::InetAccept as u16;
@@ -15,21 +15,21 @@ pub(crate) fn of_process(number: u32) -> InetAccept {
     sample.header.cpu = number % 2;
     sample.header.boot_ns = 1_000_000_000_000;
     sample.task.leader_start_ns = 900_000_000_000 + u64::from(number);
-    // Beyond the kernel's highest pid: nothing is found in /proc.
+    // Above the kernel's highest pid, so that /proc has no such process.
     sample.task.tgid = (1 << 22) + number;
     sample.task.tid = sample.task.tgid;
     sample.task.exe[..5].copy_from_slice(b"nginx");
     sample.task.exe_len = 5;
     sample.task.comm[..5].copy_from_slice(b"nginx");
     sample.call.queue_ns = 123_456;
-    sample.call.syscall = Call::SYSCALL_ACCEPT4;
+    sample.call.syscall = AcceptCall::SYSCALL_ACCEPT4;
     sample.call.tier = 2;
-    sample.call.flags = Call::HAS_SOCKET
-        | Call::HAS_LISTENER
-        | Call::HAS_QUEUE_TIME
-        | Call::VERIFIED
-        | Call::HAS_FD
-        | Call::HAS_LISTENER_FD;
+    sample.call.flags = AcceptCall::HAS_SOCKET
+        | AcceptCall::HAS_LISTENER
+        | AcceptCall::HAS_QUEUE_TIME
+        | AcceptCall::VERIFIED
+        | AcceptCall::HAS_FD
+        | AcceptCall::HAS_LISTENER_FD;
     sample.call.result = 12;
     sample.call.listener_fd = 6;
     sample.socket.cookie = 1_000_000;

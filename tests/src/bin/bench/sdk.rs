@@ -1,5 +1,5 @@
-//! The same records through `opentelemetry_sdk` and `opentelemetry-otlp`, as an application would send them. One Resource
-//! for all of them, since the SDK has no more: an advantage that it is given.
+//! Sends the same records through `opentelemetry_sdk` and `opentelemetry-otlp`, as an application would. All
+//! share one Resource, since the SDK supports only one, which is an advantage for the SDK.
 
 use std::time::{Duration, SystemTime};
 
@@ -29,14 +29,14 @@ pub(crate) fn send(endpoint: &str, records: u64) {
         .with_timeout(Duration::from_secs(10))
         .build()
         .expect("an exporter");
-    // So large that nothing is dropped; requests as large as ours, within a Collector's 4 MiB.
+    // A queue that drops nothing, and requests as large as acceptd's, below the Collector's limit of 4 MiB.
     let queue = usize::try_from(records).expect("a count") + 1;
     let batches = BatchConfigBuilder::default().with_max_queue_size(queue).with_max_export_batch_size(3500);
     let processor = BatchLogProcessor::builder(exporter).with_batch_config(batches.build()).build();
     let resource = Resource::builder().with_service_name("unknown_service:nginx").build();
     let provider = SdkLoggerProvider::builder().with_resource(resource).with_log_processor(processor).build();
     let logger = provider.logger("acceptd");
-    let mut samples: Vec<_> = (0..sample::PROCESSES).map(sample::of_process).collect();
+    let mut samples: Vec<_> = (0..sample::PROCESSES).map(sample::for_process).collect();
     for sequence in 0..records {
         let sample = &mut samples[usize::try_from(sequence).unwrap_or(0) % sample::PROCESSES as usize];
         sample.header.sequence = sequence;
@@ -46,7 +46,7 @@ pub(crate) fn send(endpoint: &str, records: u64) {
     provider.shutdown_with_timeout(Duration::from_mins(2)).expect("everything is sent");
 }
 
-/// The attributes of the full record.
+/// Emits one record with the attributes of acceptd's full profile.
 fn emit(logger: &impl opentelemetry::logs::Logger, sample: &InetAccept) {
     let address = |bytes: &[u8; 16]| format!("{}.{}.{}.{}", bytes[0], bytes[1], bytes[2], bytes[3]);
     let (local, peer) = (address(&sample.socket.local_addr), address(&sample.socket.peer_addr));

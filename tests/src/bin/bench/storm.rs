@@ -1,4 +1,5 @@
-//! (b) As many accepts as this machine can make, without the agent and with it.
+//! (b) The highest accept rate of this machine, without and with the agent, and the agent's CPU time and
+//! memory.
 
 use std::{
     fs,
@@ -9,13 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acceptd_tests::agent::{Agent, Inbox};
+use acceptd_tests::{agent::Agent, inbox::Inbox};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, bind, connect, shutdown, socket_with};
 use serde_json::{Value as Json, json};
 
 use crate::pipeline;
 
-/// Listeners, each with a thread that accepts and one that connects, on an address of its own.
+/// The number of listeners, each on its own address, with one thread that accepts and one that connects.
 const PAIRS: u8 = 4;
 
 pub(crate) fn measure(full: bool) -> Json {
@@ -23,7 +24,7 @@ pub(crate) fn measure(full: bool) -> Json {
     let (_, without) = finish(start_load(seconds));
     let (endpoint, _) = pipeline::sink();
     let endpoint = endpoint.parse().expect("an address");
-    // The load binds each client to an address of its own, as few clients do: those are not what is measured.
+    // The load binds each client to an address, which real clients rarely do, so binds are not recorded.
     let flags = ["--set", "batch.timeout=1s", "--set", "events.bind=false"];
     let agent = Agent::sending_to(endpoint, Inbox::default(), &flags);
     let pid = agent.pid().as_raw_nonzero().get();
@@ -31,16 +32,16 @@ pub(crate) fn measure(full: bool) -> Json {
     let cpu_before = cpu_ticks(pid);
     let mut load = start_load(seconds);
     let mut rss_peak = rss_start;
-    while load.try_wait().expect("a child").is_none() {
+    while load.try_wait().expect("waitpid").is_none() {
         rss_peak = rss_peak.max(agent.anonymous_kib());
         thread::sleep(Duration::from_millis(50));
     }
     let (accepts, with) = finish(load);
     let cpu = cpu_ticks(pid) - cpu_before;
-    let ledger = agent.end();
+    let ledger = agent.terminate();
     let acknowledged = ledger["export"]["acknowledged"].as_u64().expect("a count");
     let lost = ledger["capture"]["lost"]["ring"].as_u64().expect("a count");
-    // Others accept on this machine too, so there may be more, never fewer.
+    // Other processes accept, too, so there may be more records than accepts, but not fewer.
     assert!(acknowledged >= accepts, "{accepts} accepts and {acknowledged} records: {ledger}");
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let cpu_per_accept = cpu as f64 * 10_000.0 / accepts as f64;
@@ -67,7 +68,7 @@ fn start_load(seconds: u64) -> Child {
         .expect("the load starts")
 }
 
-/// Accepts that a load made, and how many a second.
+/// Waits for the load. Returns its accepts, and accepts per second.
 fn finish(load: Child) -> (u64, f64) {
     let output = load.wait_with_output().expect("the load ends");
     assert!(output.status.success(), "the load failed");
@@ -76,7 +77,7 @@ fn finish(load: Child) -> (u64, f64) {
     (accepts.parse().expect("a count"), rate.parse().expect("a rate"))
 }
 
-/// The load: accepts and connects for so long, in a process of its own.
+/// The child process: accepts and connects for this many seconds, and prints accepts and rate.
 pub(crate) fn load(seconds: u64) -> ExitCode {
     let stop = AtomicBool::new(false);
     let accepted = AtomicU64::new(0);
@@ -88,7 +89,7 @@ pub(crate) fn load(seconds: u64) -> ExitCode {
             let port = listener.local_addr().expect("an address").port();
             let (stop, accepted) = (&stop, &accepted);
             scope.spawn(move || {
-                // The client closes first, and the server last: TIME_WAIT stays with the client's many addresses.
+                // Let the client close first: TIME_WAIT then occupies ports of the client's many addresses.
                 while !stop.load(Ordering::Relaxed) {
                     let (mut connection, _) = listener.accept().expect("a connection");
                     accepted.fetch_add(1, Ordering::Relaxed);
@@ -97,7 +98,8 @@ pub(crate) fn load(seconds: u64) -> ExitCode {
             });
             scope.spawn(move || {
                 let mut from = 0_u32;
-                // The last one wakes an acceptor that waits for one more; it may find the listener closed.
+                // One more connection after the stop wakes a blocked acceptor; it may find the listener
+                // closed.
                 loop {
                     let last = stop.load(Ordering::Relaxed);
                     let connected = one_connection(SocketAddrV4::new(address, port), pair, from);
@@ -105,7 +107,7 @@ pub(crate) fn load(seconds: u64) -> ExitCode {
                         break;
                     }
                     if !stop.load(Ordering::Relaxed) {
-                        connected.expect("somebody listens and closes");
+                        connected.expect("the listener accepts and closes");
                     }
                     from = from.wrapping_add(1);
                 }
@@ -121,7 +123,7 @@ pub(crate) fn load(seconds: u64) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Connects from one of many addresses and closes with FIN at once.
+/// Connects from one of many addresses, and closes with FIN.
 fn one_connection(to: SocketAddrV4, pair: u8, number: u32) -> rustix::io::Result<()> {
     let [_, high, middle, low] = number.to_be_bytes();
     let from = Ipv4Addr::new(127, 16 + pair * 16 + (high & 15), middle, low.clamp(1, 254));
@@ -129,12 +131,12 @@ fn one_connection(to: SocketAddrV4, pair: u8, number: u32) -> rustix::io::Result
         socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
     bind(&socket, &SocketAddrV4::new(from, 0)).expect("an address of this host");
     connect(&socket, &to)?;
-    // In step with the acceptor: else the queue overflows, and what is measured is the wait for the next SYN.
+    // Wait for the acceptor: if the queue overflowed, the SYN retransmission timer would limit the rate.
     shutdown(&socket, Shutdown::Write)?;
     rustix::io::read(&socket, &mut [0_u8; 1]).map(|_| ())
 }
 
-/// User and system time of a process, in ticks of 10 ms.
+/// CPU time (user and system) of a process, in ticks of 10 ms (fields 14 and 15 of `/proc/PID/stat`).
 pub(crate) fn cpu_ticks(pid: i32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the agent runs");
     let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");

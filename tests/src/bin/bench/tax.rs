@@ -1,4 +1,4 @@
-//! (c) What other system calls pay for the tracepoint on every system call's exit.
+//! (c) The cost of tier 2's tracepoint on every system call's exit for other system calls.
 
 use std::{hint::black_box, time::Instant};
 
@@ -22,7 +22,7 @@ pub(crate) fn measure() -> Json {
     json!({ "getppid_ns": without, "with_agent_ns": with, "after_agent_ns": again, "ratio": with / without })
 }
 
-/// Nanoseconds a call, the best of a few rounds.
+/// Nanoseconds per call, in the fastest of several rounds.
 fn best() -> f64 {
     let round = || {
         let started = Instant::now();

@@ -1,4 +1,5 @@
-//! The real Collector, which acknowledges only what the sink acknowledged: no queue, no batches, no retries.
+//! Runs a real Collector without queue, batching and retries, so that it acknowledges only what the sink
+//! acknowledged.
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
@@ -9,7 +10,7 @@ use std::{
 use acceptd_tests::wait;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Its addresses stay the same over restarts.
+/// A Collector whose addresses stay the same over restarts.
 pub(crate) struct Collector {
     binary: PathBuf,
     config: String,
@@ -40,7 +41,7 @@ service:
         collector
     }
 
-    /// Starts it, and waits until it listens.
+    /// Starts the process, and waits until it listens.
     pub(crate) fn up(&mut self) {
         let child = Command::new(&self.binary)
             .arg("--config=env:SOAK_CONFIG")
@@ -54,11 +55,11 @@ service:
         }
     }
 
-    /// Ends it, and waits until it has.
+    /// Sends the signal, and waits until the process has exited.
     pub(crate) fn down(&mut self, signal: Signal) {
         if let Some(mut child) = self.child.take() {
-            kill_process(Pid::from_child(&child), signal).expect("it runs");
-            child.wait().expect("it ends");
+            kill_process(Pid::from_child(&child), signal).expect("acceptd starts");
+            child.wait().expect("the process exits");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A disk that is full, a directory that is gone, and files that somebody changed.
+//! Spool damage: a full disk, a read-only file system, and flipped bytes in segments.
 
 use std::{
     fs,
@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use acceptd_tests::{
-    agent::{Agent, Inbox},
-    wait,
-};
+use acceptd_tests::{agent::Agent, inbox::Inbox, wait};
 use serde_json::{Value as Json, json};
 
 use crate::{chance::below, load::Load, sink::Sink};
@@ -20,7 +17,7 @@ pub(crate) fn measure() -> Json {
     json!({ "full_disk": full_disk(), "read_only": read_only(), "flipped_bytes": flipped_bytes() })
 }
 
-/// A small file system, as long as it is needed.
+/// A tmpfs, unmounted on drop.
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {
@@ -41,6 +38,7 @@ fn run(command: &mut Command) {
     assert!(status.success(), "{command:?}: {status}");
 }
 
+/// With a full disk and a full queue, everything that was accepted is delivered later or counted as dropped.
 fn full_disk() -> Json {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = Tmpfs::mount(folder.path(), "size=4m");
@@ -50,16 +48,16 @@ fn full_disk() -> Json {
     sink.set_down(true);
     let mut agent = Agent::sending_to(sink.address, Inbox::default(), &flags);
     let load = Load::start(2000);
-    agent.until_it_says("the spool for ");
-    agent.until_it_says("the queue for ");
+    agent.wait_for_message("cannot write to the spool for ");
+    agent.wait_for_message("the queue for ");
     let accepted = load.stop();
     sink.set_down(false);
-    wait::until("everything that was kept arrives", || {
+    wait::until("everything that was kept to arrive", || {
         let before = sink.records();
         thread::sleep(Duration::from_secs(2));
         (before > 0 && sink.records() == before).then_some(())
     });
-    let ledger = agent.end();
+    let ledger = agent.terminate();
     let export = &ledger["export"];
     println!("full disk: {} accepts; {export}", accepted.len());
     assert_eq!(export["acknowledged"].as_u64(), Some(sink.records()), "{ledger}");
@@ -69,17 +67,18 @@ fn full_disk() -> Json {
     export.clone()
 }
 
+/// With a read-only spool directory the agent logs the reason, works from memory, and loses no record.
 fn read_only() -> Json {
     let folder = tempfile::tempdir().expect("a folder");
     let disk = Tmpfs::mount(folder.path(), "ro");
     let directory = format!("spool.directory={}", folder.path().join("spool").display());
     let sink = Sink::start();
     let mut agent = Agent::sending_to(sink.address, Inbox::default(), &["--set", &directory]);
-    agent.until_it_says("Read-only file system");
+    agent.wait_for_message("Read-only file system");
     let load = Load::start(500);
     thread::sleep(Duration::from_secs(2));
     let accepted = load.stop();
-    let ledger = agent.end();
+    let ledger = agent.terminate();
     let missing = sink.missing(&accepted).len();
     println!("read-only: {} accepts, {missing} missing; {}", accepted.len(), ledger["export"]);
     assert_eq!(missing, 0);
@@ -88,6 +87,7 @@ fn read_only() -> Json {
     json!({ "accepts": accepted.len(), "missing": missing })
 }
 
+/// With random bits flipped in the spool, intact records are delivered once, and damaged ones counted.
 fn flipped_bytes() -> Json {
     let folder = tempfile::tempdir().expect("a folder");
     let directory = format!("spool.directory={}", folder.path().display());
@@ -98,7 +98,7 @@ fn flipped_bytes() -> Json {
     let load = Load::start(2000);
     thread::sleep(Duration::from_secs(5));
     let accepted = load.stop();
-    let kept = agent.end()["export"]["spooled"].as_u64().expect("a count");
+    let kept = agent.terminate()["export"]["spooled"].as_u64().expect("a count");
     assert!(kept > 5000, "{kept}");
     let mut flipped = 0;
     for entry in fs::read_dir(folder.path().join("default")).expect("a spool") {
@@ -108,7 +108,7 @@ fn flipped_bytes() -> Json {
         }
         let mut bytes = fs::read(&path).expect("read");
         for _ in 0..5 {
-            // The first eight say that it is a segment, and of which version: one that is none is left alone.
+            // Spare the first eight bytes, magic and version: a file with others is not treated as a segment.
             let place = 8 + below(bytes.len() as u64 - 8);
             bytes[usize::try_from(place).expect("small")] ^= 1 << below(8);
             flipped += 1;
@@ -116,7 +116,7 @@ fn flipped_bytes() -> Json {
         fs::write(&path, bytes).expect("written");
     }
     sink.set_down(false);
-    let ledger = Agent::sending_to(sink.address, Inbox::default(), &flags).end();
+    let ledger = Agent::sending_to(sink.address, Inbox::default(), &flags).terminate();
     let export = &ledger["export"];
     println!("flipped bytes: {flipped} in a spool of {kept} records, {} accepts; {export}", accepted.len());
     assert_eq!(export["recovered"], kept, "{ledger}");

@@ -1,9 +1,8 @@
-//! Servers that accept, each with a log of its own: the truth. They run in a process beside the checker.
+//! The load: servers and their clients in a child process. The servers log every accept, which is the
+//! reference that the checks compare with.
 
 use std::{
-    fs::{
-        File, {self},
-    },
+    fs::{self, File},
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -26,11 +25,11 @@ const SERVERS: u8 = 2;
 pub(crate) struct Accepted {
     /// `SO_COOKIE` of the new socket.
     pub(crate) cookie: u64,
-    /// When accept had returned.
+    /// When accept returned.
     pub(crate) at: SystemTime,
 }
 
-/// The load, until it is stopped.
+/// A running load.
 pub(crate) struct Load {
     child: Child,
     log: PathBuf,
@@ -38,7 +37,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts servers and clients that make `rate` connections a second together.
+    /// Starts servers and clients, which together make `rate` connections a second.
     pub(crate) fn start(rate: u32) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let log = folder.path().join("accepts");
@@ -51,10 +50,10 @@ impl Load {
         Self { child, log, _folder: folder }
     }
 
-    /// What the servers logged so far.
+    /// The accepts that the servers have logged so far.
     pub(crate) fn log(&self) -> Vec<Accepted> {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
-        // The last line may be half written.
+        // The last line may be incomplete.
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         let parse = |line: &str| {
             let (cookie, nanos) = line.split_once(' ').expect("two words");
@@ -64,7 +63,7 @@ impl Load {
         whole.lines().map(parse).collect()
     }
 
-    /// Ends it, and returns the whole log.
+    /// Stops the load, and returns the complete log.
     pub(crate) fn stop(mut self) -> Vec<Accepted> {
         drop(self.child.stdin.take());
         let status = self.child.wait().expect("the load ends");
@@ -73,7 +72,7 @@ impl Load {
     }
 }
 
-/// The load's own process: ends when its standard input does.
+/// The child process: runs until the end of its standard input.
 pub(crate) fn run(rate: u32, log: &Path) -> ExitCode {
     let stop = AtomicBool::new(false);
     let log = Mutex::new(File::create(log).expect("a log"));
@@ -96,8 +95,8 @@ fn serve(listener: &TcpListener, log: &Mutex<File>, stop: &AtomicBool) {
         let (mut connection, _) = listener.accept().expect("a connection");
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
         let line = format!("{} {}\n", socket_cookie(&connection).expect("SO_COOKIE"), since.as_nanos());
-        log.lock().expect("no panic").write_all(line.as_bytes()).expect("written");
-        // The client closes first: its side has the TIME_WAIT.
+        log.lock().expect("an unpoisoned lock").write_all(line.as_bytes()).expect("written");
+        // Let the client close first, so that TIME_WAIT is on its side.
         _ = connection.read(&mut [0]);
     }
 }
@@ -106,12 +105,12 @@ fn connect(port: u16, rate: u32, stop: &AtomicBool) {
     let started = Instant::now();
     let mut made = 0;
     loop {
-        // The last one wakes a server that waits for one more.
+        // One more connection after the stop wakes a blocked server.
         let last = stop.load(Ordering::Relaxed);
         match TcpStream::connect(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)) {
             Ok(connection) => drop(connection),
             Err(_) if last => return,
-            // Every port of this host is in TIME_WAIT; some come back.
+            // All local ports are in TIME_WAIT; retry until some are free again.
             Err(_) => thread::sleep(Duration::from_millis(50)),
         }
         if last {

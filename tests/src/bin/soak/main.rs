@@ -1,7 +1,8 @@
-//! `soak --quick|--full [--collector PATH]`: whatever happens between the ring and the Collector's answer, each accept arrives,
-//! is kept, or is counted. What arrived is held against what the servers of the load logged themselves.
+//! `soak --quick|--full --collector PATH`: whatever fails between the ring buffer and the Collector's answer,
+//! each accept is delivered, spooled, or counted as lost. The reference is the log that the servers of the
+//! load write themselves. Prints a line for each part, and all figures as JSON.
 #![forbid(unsafe_code)]
-#![expect(clippy::expect_used, clippy::panic, reason = "what cannot be checked says so and fails")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a check that cannot continue panics with the reason")]
 
 mod chance;
 mod collector;
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     let (full, collector) = match words[..] {
         ["--quick", "--collector", path] => (false, path),
         ["--full", "--collector", path] => (true, path),
-        // The processes that the load consists of: they must not share the agent's fate, nor the checker's memory.
+        // Child processes that make the load, separate from both the agent and the checker.
         ["load", rate, log] => return load::run(rate.parse().expect("a rate"), Path::new(log)),
         ["hostile", number, lives, each, ..] => {
             let number = number.parse().expect("a number");

@@ -1,26 +1,27 @@
-//! A Collector that is away for long: what the agent holds stays within its bound.
+//! A long outage of the Collector: the agent's memory stays within its bound, and every record is delivered
+//! later (with a spool) or counted as dropped.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-use acceptd_tests::agent::{Agent, Inbox};
+use acceptd_tests::{agent::Agent, inbox::Inbox};
 use serde_json::{Value as Json, json};
 
 use crate::{load::Load, sink::Sink};
 
 const RATE: u32 = 2000;
 
-/// Anonymous memory of the agent: what a run needs, `queue.max_bytes`, and requests under way.
+/// The bound on the agent's anonymous memory: its base, `queue.max_bytes`, and requests in flight.
 const BOUND_KIB: u64 = 64 << 10;
 
 pub(crate) fn measure(full: bool) -> Json {
     let time = |minutes| if full { Duration::from_mins(minutes) } else { Duration::from_secs(15) };
-    json!({ "with_spool": away(time(10), true), "in_memory": away(time(2), false) })
+    json!({ "with_spool": outage(time(10), true), "in_memory": outage(time(2), false) })
 }
 
-fn away(time: Duration, with_spool: bool) -> Json {
+fn outage(time: Duration, with_spool: bool) -> Json {
     let folder = tempfile::tempdir().expect("a folder");
     let directory = format!("spool.directory={}", folder.path().display());
     let flags: &[&str] =
@@ -37,14 +38,14 @@ fn away(time: Duration, with_spool: bool) -> Json {
     }
     let accepted = load.stop();
     sink.set_down(false);
-    // As fast as it gets: what is in the spool is sent while it stops, and the rest by the next run.
-    let mut ledgers = vec![agent.end()];
-    while ledgers.last().expect("one")["export"]["spooled"].as_u64() > Some(0) {
+    // The agent delivers the spool while it stops; the next runs deliver what remains.
+    let mut ledgers = vec![agent.terminate()];
+    while ledgers.last().expect("at least one")["export"]["spooled"].as_u64() > Some(0) {
         let agent = Agent::sending_to(sink.address, Inbox::default(), flags);
         thread::sleep(Duration::from_secs(2));
-        ledgers.push(agent.end());
+        ledgers.push(agent.terminate());
     }
-    let of = |term: &str| {
+    let total = |term: &str| {
         ledgers.iter().map(|ledger| ledger["export"][term].as_u64().expect("a count")).sum::<u64>()
     };
     let dropped: u64 = ledgers
@@ -53,25 +54,25 @@ fn away(time: Duration, with_spool: bool) -> Json {
         .flat_map(|reasons| reasons.values())
         .filter_map(Json::as_u64)
         .sum();
-    // A stop does not wait for every answer: what was taken without one is sent again by the next run.
-    let again = sink.records() - sink.different();
+    // A stop does not wait for every answer; the next run sends unacknowledged requests again.
+    let again = sink.records() - sink.distinct();
     println!(
         "outage: {} s, {}: {} accepts, {} records, {} acknowledged, {again} arrived again, {dropped} dropped; anonymous memory {peak} KiB at most, the bound is {BOUND_KIB}",
         time.as_secs(),
         if with_spool { "with a spool" } else { "in memory" },
         accepted.len(),
-        of("records"),
-        of("acknowledged"),
+        total("records"),
+        total("acknowledged"),
     );
     assert!(peak < BOUND_KIB, "{peak} KiB");
-    assert_eq!(of("records"), of("acknowledged") + dropped, "{ledgers:?}");
-    assert_eq!(of("records"), sink.different() + dropped, "{ledgers:?}");
+    assert_eq!(total("records"), total("acknowledged") + dropped, "{ledgers:?}");
+    assert_eq!(total("records"), sink.distinct() + dropped, "{ledgers:?}");
     if with_spool {
         assert_eq!(dropped, 0, "{ledgers:?}");
         assert_eq!(sink.missing(&accepted).len(), 0);
     }
     json!({
-        "seconds": time.as_secs(), "accepts": accepted.len(), "records": of("records"),
-        "acknowledged": of("acknowledged"), "arrived_again": again, "dropped": dropped, "rss_anon_peak_kib": peak, "bound_kib": BOUND_KIB,
+        "seconds": time.as_secs(), "accepts": accepted.len(), "records": total("records"),
+        "acknowledged": total("acknowledged"), "arrived_again": again, "dropped": dropped, "rss_anon_peak_kib": peak, "bound_kib": BOUND_KIB,
     })
 }

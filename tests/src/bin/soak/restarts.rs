@@ -1,18 +1,19 @@
-//! The real Collector is restarted and killed in between: nothing is missing, and what arrives twice has the same uid.
+//! A real Collector is restarted and killed under load: no accept is missing, and repeated records have the
+//! same uid.
 
 use std::{path::Path, thread, time::Duration};
 
-use acceptd_tests::agent::{Agent, Inbox};
+use acceptd_tests::{agent::Agent, inbox::Inbox};
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 
 use crate::{collector::Collector, load::Load, sink::Sink};
 
 pub(crate) fn measure(full: bool, binary: &Path) -> Json {
-    json!({ "grpc": over(full, binary, "grpc"), "http": over(full, binary, "http/protobuf") })
+    json!({ "grpc": restarts_over(full, binary, "grpc"), "http": restarts_over(full, binary, "http/protobuf") })
 }
 
-/// How the Collector is ended, and how long it is away.
+/// The signals that stop the Collector, and how long it then stays down.
 fn plan(full: bool) -> Vec<(Signal, Duration)> {
     let short = Duration::from_secs(2);
     if full {
@@ -30,7 +31,7 @@ fn plan(full: bool) -> Vec<(Signal, Duration)> {
     }
 }
 
-fn over(full: bool, binary: &Path, protocol: &str) -> Json {
+fn restarts_over(full: bool, binary: &Path, protocol: &str) -> Json {
     let (events, rate) = if full { (200_000, 2000) } else { (20_000, 2000) };
     let folder = tempfile::tempdir().expect("a folder");
     let directory = format!("spool.directory={}", folder.path().display());
@@ -44,10 +45,10 @@ fn over(full: bool, binary: &Path, protocol: &str) -> Json {
     let plan = plan(full);
     let pause = Duration::from_secs(events / u64::from(rate) / (plan.len() as u64 + 1));
     let (mut restarts, mut kills) = (0, 0);
-    for (signal, away) in plan {
+    for (signal, downtime) in plan {
         thread::sleep(pause);
         collector.down(signal);
-        thread::sleep(away);
+        thread::sleep(downtime);
         collector.up();
         if signal == Signal::KILL { kills += 1 } else { restarts += 1 }
     }
@@ -55,7 +56,7 @@ fn over(full: bool, binary: &Path, protocol: &str) -> Json {
         thread::sleep(Duration::from_millis(500));
     }
     let accepted = load.stop();
-    let ledger = agent.end();
+    let ledger = agent.terminate();
     let export = &ledger["export"];
     let missing = sink.missing(&accepted).len();
     println!(
@@ -66,9 +67,9 @@ fn over(full: bool, binary: &Path, protocol: &str) -> Json {
     );
     assert_eq!(missing, 0);
     assert_eq!(export["dropped"], json!({}), "{ledger}");
-    assert_eq!(export["acknowledged"].as_u64(), Some(sink.different()), "{ledger}");
+    assert_eq!(export["acknowledged"].as_u64(), Some(sink.distinct()), "{ledger}");
     json!({
         "restarts": restarts, "kills": kills, "accepts": accepted.len(), "missing": missing,
-        "records": sink.different(), "again": sink.again(), "retries": export["retries"],
+        "records": sink.distinct(), "again": sink.again(), "retries": export["retries"],
     })
 }

@@ -1,5 +1,5 @@
-//! Where everything arrives in the end: an OTLP/gRPC receiver in this process, which remembers what it acknowledged, and can be
-//! told to acknowledge nothing.
+//! The final OTLP/gRPC receiver, in this process: remembers what it acknowledged, and can be switched to
+//! refuse everything.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,41 +13,42 @@ use std::{
 };
 
 use acceptd_otlp::{Received, names, receiver};
-use acceptd_tests::agent::ACCEPT;
+use acceptd_tests::inbox::ACCEPT;
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest, common::v1::any_value::Value, logs::v1::LogRecord,
 };
 
 use crate::load::Accepted;
 
-/// What arrived.
+/// Everything that the sink has acknowledged.
 #[derive(Default)]
 struct Arrived {
-    /// The cookie of the accepted socket by `log.record.uid`; none of other events.
+    /// `log.record.uid` of each record, with the cookie of the accepted socket; `None` for events other than
+    /// accepts.
     by_uid: HashMap<String, Option<u64>>,
-    /// Of the accepts.
+    /// The cookies of all accepts.
     cookies: HashSet<u64>,
-    /// Deliveries of a uid that had arrived already.
+    /// Repeated deliveries of a uid.
     again: u64,
     records: u64,
 }
 
-/// The receiver.
+/// The receiver. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Sink {
     pub(crate) address: SocketAddr,
-    taker: Taker,
+    state: State,
 }
 
-/// Who takes what arrives.
+/// The state that the receiver's handler shares with the checker.
 #[derive(Clone, Default)]
-struct Taker {
+struct State {
     arrived: Arc<Mutex<Arrived>>,
     is_down: Arc<AtomicBool>,
     refused: Arc<AtomicU64>,
 }
 
-/// Receives for as long as this process lives, and hands all to `take`; where it listens.
+/// Starts a receiver that passes every request to `take` until this process exits. Returns its address.
 pub(crate) fn serve(take: impl Fn(&Received) -> io::Result<()> + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
@@ -61,51 +62,51 @@ pub(crate) fn serve(take: impl Fn(&Received) -> io::Result<()> + Send + Sync + '
 
 impl Sink {
     pub(crate) fn start() -> Self {
-        let taker = Taker::default();
-        let taken = taker.clone();
-        Self { address: serve(move |received| taken.take(received)), taker }
+        let state = State::default();
+        let shared = state.clone();
+        Self { address: serve(move |received| shared.take(received)), state }
     }
 
-    /// From now on nothing is acknowledged, or again everything.
+    /// Switches between refusing every request (`true`) and acknowledging it.
     pub(crate) fn set_down(&self, is_down: bool) {
-        self.taker.is_down.store(is_down, Ordering::SeqCst);
+        self.state.is_down.store(is_down, Ordering::SeqCst);
     }
 
-    /// Requests that were refused.
+    /// The number of refused requests.
     pub(crate) fn refused(&self) -> u64 {
-        self.taker.refused.load(Ordering::SeqCst)
+        self.state.refused.load(Ordering::SeqCst)
     }
 
-    /// Records that arrived, each as often as it did.
+    /// The number of records that arrived, including repeated ones.
     pub(crate) fn records(&self) -> u64 {
-        self.taker.arrived.lock().expect("no panic").records
+        self.state.arrived.lock().expect("an unpoisoned lock").records
     }
 
-    /// Deliveries of a record that had arrived already.
+    /// The number of repeated deliveries.
     pub(crate) fn again(&self) -> u64 {
-        self.taker.arrived.lock().expect("no panic").again
+        self.state.arrived.lock().expect("an unpoisoned lock").again
     }
 
-    /// Different records that arrived.
-    pub(crate) fn different(&self) -> u64 {
-        self.taker.arrived.lock().expect("no panic").by_uid.len() as u64
+    /// The number of distinct records that arrived.
+    pub(crate) fn distinct(&self) -> u64 {
+        self.state.arrived.lock().expect("an unpoisoned lock").by_uid.len() as u64
     }
 
-    /// How many of these accepts did not arrive.
+    /// Those of the expected accepts that did not arrive.
     pub(crate) fn missing<'a>(&self, expected: impl IntoIterator<Item = &'a Accepted>) -> Vec<Accepted> {
-        let arrived = self.taker.arrived.lock().expect("no panic");
+        let arrived = self.state.arrived.lock().expect("an unpoisoned lock");
         expected.into_iter().filter(|accept| !arrived.cookies.contains(&accept.cookie)).copied().collect()
     }
 }
 
-impl Taker {
+impl State {
     fn take(&self, received: &Received) -> io::Result<()> {
         let Received::Logs(request) = received else { return Ok(()) };
-        // Under the lock: a request is not acknowledged that arrived after `set_down`.
-        let mut arrived = self.arrived.lock().expect("no panic");
+        // Check under the lock, so that no request is acknowledged after `set_down` has returned.
+        let mut arrived = self.arrived.lock().expect("an unpoisoned lock");
         if self.is_down.load(Ordering::SeqCst) {
             self.refused.fetch_add(1, Ordering::SeqCst);
-            return Err(io::Error::other("told to"));
+            return Err(io::Error::other("switched to refuse"));
         }
         for log in records(request) {
             arrived.note(log);
@@ -133,7 +134,7 @@ impl Arrived {
         match self.by_uid.insert(uid.clone(), cookie) {
             None => {}
             Some(earlier) => {
-                assert_eq!(earlier, cookie, "{uid} stands for two accepts");
+                assert_eq!(earlier, cookie, "two accepts have the uid {uid}");
                 self.again += 1;
             }
         }

@@ -1,5 +1,5 @@
-//! A bad network: a proxy that delays, limits the bandwidth, and cuts or swallows connections. (netem is not in every kernel,
-//! and what a loss of packets does to TCP is delay.)
+//! A bad network between agent and receiver: a proxy that delays, limits the bandwidth, and cuts or
+//! blackholes connections. It replaces netem, which not every kernel has; to TCP, packet loss is delay.
 
 use std::{
     io::{Read as _, Write as _},
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use acceptd_tests::agent::{Agent, Inbox};
+use acceptd_tests::{agent::Agent, inbox::Inbox};
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     sink::Sink,
 };
 
-/// Bytes that go through at a time, and the pause behind them: 0.8 to 4 MB a second.
+/// Bytes that are forwarded at a time. With the pause after each chunk, 0.8 to 4 MB a second.
 const CHUNK: usize = 16 << 10;
 
 pub(crate) fn measure(full: bool) -> Json {
@@ -35,21 +35,21 @@ pub(crate) fn measure(full: bool) -> Json {
     let load = Load::start(500);
     thread::sleep(time);
     let accepted = load.stop();
-    let ledger = agent.end();
+    let ledger = agent.terminate();
     let export = &ledger["export"];
     let cuts = cuts.load(Ordering::Relaxed);
     println!(
-        "toxic: {} s, {cuts} connections cut or swallowed, {} accepts, {} arrived again; {export}",
+        "toxic: {} s, {cuts} connections cut or blackholed, {} accepts, {} arrived again; {export}",
         time.as_secs(),
         accepted.len(),
         sink.again()
     );
     assert!(cuts > 0 && export["retries"].as_u64() > Some(0), "{ledger}");
     assert_eq!(export["dropped"], json!({}), "{ledger}");
-    assert_eq!(export["acknowledged"].as_u64(), Some(sink.different()), "{ledger}");
+    assert_eq!(export["acknowledged"].as_u64(), Some(sink.distinct()), "{ledger}");
     assert_eq!(sink.missing(&accepted).len(), 0);
     json!({
-        "seconds": time.as_secs(), "cuts": cuts, "accepts": accepted.len(), "records": sink.different(),
+        "seconds": time.as_secs(), "cuts": cuts, "accepts": accepted.len(), "records": sink.distinct(),
         "again": sink.again(), "retries": export["retries"],
     })
 }
@@ -72,10 +72,11 @@ fn proxy(to: SocketAddr, cuts: &Arc<AtomicU64>) -> SocketAddr {
     address
 }
 
-/// One direction of one connection, until it is cut.
+/// Forwards one direction of one connection, until it is cut. A blackholed one keeps reading and forwards
+/// nothing.
 fn forward(mut from: TcpStream, mut to: TcpStream, cuts: &AtomicU64) {
     let mut chunk = [0; CHUNK];
-    let mut swallows = false;
+    let mut is_blackhole = false;
     while let Ok(read @ 1..) = from.read(&mut chunk) {
         thread::sleep(between(Duration::from_millis(4), Duration::from_millis(20)));
         match below(200) {
@@ -83,13 +84,13 @@ fn forward(mut from: TcpStream, mut to: TcpStream, cuts: &AtomicU64) {
                 cuts.fetch_add(1, Ordering::Relaxed);
                 break;
             }
-            1 if !swallows => {
+            1 if !is_blackhole => {
                 cuts.fetch_add(1, Ordering::Relaxed);
-                swallows = true;
+                is_blackhole = true;
             }
             _ => {}
         }
-        if !swallows && to.write_all(&chunk[..read]).is_err() {
+        if !is_blackhole && to.write_all(&chunk[..read]).is_err() {
             break;
         }
     }

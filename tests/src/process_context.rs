@@ -1,5 +1,6 @@
-//! A process context as an SDK publishes it (OTEP 4719), and contexts that no SDK would publish.
-#![allow(unsafe_code, reason = "a mapping that others read has no safe wrapper")]
+//! Publishes a process context as an OpenTelemetry SDK does (OTEP 4719), or a malformed one that no SDK would
+//! publish.
+#![allow(unsafe_code, reason = "a memory mapping that other processes read has no safe wrapper")]
 
 use std::{os::fd::OwnedFd, ptr, thread, time::Duration};
 
@@ -10,36 +11,34 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use rustix::{
     fs::{MemfdFlags, ftruncate, memfd_create},
-    ioctl::{
-        opcode, {self},
-    },
+    ioctl::{self, opcode},
     mm::{MapFlags, ProtFlags, UserfaultfdFlags, mmap, userfaultfd},
 };
 
 const SIZE: usize = 64 << 10;
 const HEADER: usize = 32;
 
-/// How a context is wrong.
+/// The kind of context to publish: a valid one, or one with a specific defect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrong {
-    /// Not at all.
-    Not,
-    /// Its payload is no message.
+pub enum ContextKind {
+    /// Conforms to OTEP 4719.
+    Valid,
+    /// The payload is not a protobuf message.
     Garbage,
-    /// Its payload is said to be as long as a length can be.
+    /// The header gives the payload length as `u32::MAX`.
     Huge,
-    /// Its payload is where nothing is.
+    /// The header's payload address is not mapped.
     Elsewhere,
-    /// Nobody ever gives the memory that it is in (userfaultfd(2)).
+    /// Reading the memory blocks forever: its pages are registered with userfaultfd(2) and never supplied.
     Unanswered,
 }
 
-impl Wrong {
-    /// By its name on a command line.
+impl ContextKind {
+    /// Parses the name that `acceptor publish` takes.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
-            "valid" => Self::Not,
+            "valid" => Self::Valid,
             "garbage" => Self::Garbage,
             "huge" => Self::Huge,
             "elsewhere" => Self::Elsewhere,
@@ -49,7 +48,8 @@ impl Wrong {
     }
 }
 
-/// `ProcessContext.resource`, which is all of it: field 1, with its length.
+/// An encoded `ProcessContext` with these attributes. Its only field is `resource` (number 1,
+/// length-delimited).
 fn payload(attributes: &[(&str, &str)]) -> Vec<u8> {
     let attribute = |(key, value): &(&str, &str)| KeyValue {
         key: (*key).to_owned(),
@@ -62,68 +62,68 @@ fn payload(attributes: &[(&str, &str)]) -> Vec<u8> {
     message
 }
 
-/// Publishes attributes for as long as this process lives.
+/// Publishes a context with these attributes until this process exits.
 ///
 /// # Panics
-/// When the kernel makes no mapping, or they do not fit.
-pub fn publish(attributes: &[(&str, &str)], wrong: Wrong) {
+/// If the mapping cannot be created, or the attributes do not fit into it.
+pub fn publish(attributes: &[(&str, &str)], kind: ContextKind) {
     let start = mapping();
-    if wrong == Wrong::Unanswered {
+    if kind == ContextKind::Unanswered {
         return unanswered(start.addr() as u64);
     }
-    write(start, attributes, wrong);
+    write(start, attributes, kind);
 }
 
-/// Publishes one context after the other in the same place, most of them wrong, without end: in turn the service has each of these
-/// names. Nobody who reads is waited for.
+/// Overwrites one context forever, pausing in between, without any synchronisation with readers: valid and
+/// malformed contexts in turn, with each of these service names.
 ///
 /// # Panics
-/// When [`publish`] does.
-pub fn torment(names: &[&str], pause: Duration) {
+/// Whenever [`publish`] does.
+pub fn publish_in_turn(names: &[&str], pause: Duration) {
     let start = mapping();
     for name in names.iter().cycle() {
-        for wrong in [Wrong::Not, Wrong::Garbage, Wrong::Huge, Wrong::Elsewhere] {
-            write(start, &[("service.name", name), ("process.pid", "1")], wrong);
+        for kind in [ContextKind::Valid, ContextKind::Garbage, ContextKind::Huge, ContextKind::Elsewhere] {
+            write(start, &[("service.name", name), ("process.pid", "1")], kind);
             thread::sleep(pause);
         }
     }
 }
 
-/// Memory that others look for.
+/// The named mapping that readers of process contexts look for: a memfd called `OTEL_CTX`.
 fn mapping() -> *mut u8 {
     let file: OwnedFd = memfd_create("OTEL_CTX", MemfdFlags::CLOEXEC).expect("a file in memory");
     ftruncate(&file, SIZE as u64).expect("its size");
-    // SAFETY: a new mapping, at an address that the kernel chooses; it is never unmapped.
+    // SAFETY: a new mapping at an address that the kernel chooses. It is never unmapped.
     let start = unsafe {
         mmap(ptr::null_mut(), SIZE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)
     };
     start.expect("a mapping").cast()
 }
 
-/// A whole context, at the begin of a mapping.
-fn write(start: *mut u8, attributes: &[(&str, &str)], wrong: Wrong) {
+/// Writes a complete context, header and payload, to the start of the mapping.
+fn write(start: *mut u8, attributes: &[(&str, &str)], kind: ContextKind) {
     let message = payload(attributes);
     let address = start.addr() as u64 + HEADER as u64;
-    let (length, at) = match wrong {
-        Wrong::Huge => (u32::MAX, address),
-        Wrong::Elsewhere => (64, 8),
+    let (length, at) = match kind {
+        ContextKind::Huge => (u32::MAX, address),
+        ContextKind::Elsewhere => (64, 8),
         _ => (u32::try_from(message.len()).expect("small"), address),
     };
-    let message = if wrong == Wrong::Garbage { vec![0xff; message.len()] } else { message };
-    assert!(HEADER + message.len() <= SIZE, "it does not fit");
+    let message = if kind == ContextKind::Garbage { vec![0xff; message.len()] } else { message };
+    assert!(HEADER + message.len() <= SIZE, "the context does not fit into the mapping");
     let mut header = b"OTEL_CTX".to_vec();
     header.extend(2_u32.to_ne_bytes());
     header.extend(length.to_ne_bytes());
     header.extend(1_u64.to_ne_bytes());
     header.extend(at.to_ne_bytes());
-    // SAFETY: both fit into the mapping, which nobody else of this process writes to or reads.
+    // SAFETY: header and payload fit into the mapping, which nothing else in this process accesses.
     unsafe {
         ptr::copy_nonoverlapping(message.as_ptr(), start.add(HEADER), message.len());
         ptr::copy_nonoverlapping(header.as_ptr(), start, header.len());
     }
 }
 
-/// Whoever touches the mapping waits for a page that nobody will give.
+/// Registers the mapping with userfaultfd(2) and never supplies a page, so that every reader blocks.
 fn unanswered(start: u64) {
     // include/uapi/linux/userfaultfd.h
     const MAGIC: u8 = 0xaa;
@@ -134,22 +134,23 @@ fn unanswered(start: u64) {
     /// `struct uffdio_register`: start, length, mode, ioctls.
     type Register = [u64; 4];
 
-    // SAFETY: it only has to do with the mapping that is registered below, and that is nobody's memory.
-    let faults = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC) }.expect("root may");
+    // SAFETY: the descriptor affects only the mapping registered below, which this process does not use
+    // otherwise.
+    let faults = unsafe { userfaultfd(UserfaultfdFlags::CLOEXEC) }.expect("root privileges");
     let (mut api, mut register) = ([API, 0, 0], [start, SIZE as u64, MISSING, 0]);
-    // SAFETY: both are the structures that the kernel reads and writes for these numbers.
+    // SAFETY: the kernel reads and writes exactly these structures for these ioctl numbers.
     unsafe {
         ioctl::ioctl(
             &faults,
             ioctl::Updater::<{ opcode::read_write::<Api>(MAGIC, 0x3f) }, Api>::new(&mut api),
         )
-        .expect("the kernel's interface");
+        .expect("UFFDIO_API");
         ioctl::ioctl(
             &faults,
             ioctl::Updater::<{ opcode::read_write::<Register>(MAGIC, 0) }, Register>::new(&mut register),
         )
-        .expect("a mapping of ours");
+        .expect("UFFDIO_REGISTER");
     }
-    // As long as the process lives.
+    // Keep the descriptor open until the process exits.
     std::mem::forget(faults);
 }

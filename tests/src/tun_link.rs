@@ -1,4 +1,4 @@
-//! A network interface whose other end is the test: it decides which packets there are, and when.
+//! A TUN interface with the test as the remote host, which decides which packets arrive and when.
 
 use std::{
     fs::{File, OpenOptions},
@@ -19,34 +19,34 @@ const CLIENT_PORT: u16 = 40_000;
 const FIRST_SEQUENCE: u32 = 1000;
 const WINDOW: u16 = 64_000;
 
-/// The client's end.
+/// The remote end of the interface.
 #[derive(Debug)]
-pub struct Wire(File);
+pub struct TunLink(File);
 
-/// A handshake that is over: when the server's answers arrived, and between which moments the last packet was sent.
+/// The times of a completed handshake, as the remote host saw them.
 #[derive(Debug)]
 pub struct Handshake {
-    /// Before the first packet.
-    pub began: Instant,
+    /// Before the SYN was sent.
+    pub started: Instant,
     /// When each SYN-ACK was read.
-    pub answers: Vec<Instant>,
-    /// Before the last packet was sent.
-    pub before_last: Instant,
-    /// After it.
-    pub ended: Instant,
+    pub syn_acks: Vec<Instant>,
+    /// Before the final ACK was sent.
+    pub before_final_ack: Instant,
+    /// After the final ACK was sent.
+    pub finished: Instant,
 }
 
-impl Wire {
-    /// A new interface in the calling thread's network namespace.
+impl TunLink {
+    /// Creates the interface in the calling thread's network namespace, and brings it up.
     ///
     /// # Panics
-    /// Without root or `/dev/net/tun`.
+    /// Without root privileges or `/dev/net/tun`.
     #[must_use]
     pub fn new() -> Self {
         const NAME: &str = "wire0";
         let device = OpenOptions::new().read(true).write(true).open("/dev/net/tun");
         let device = device.expect("the module tun");
-        raw::make_tun(&device, NAME).expect("root may");
+        raw::make_tun(&device, NAME).expect("root privileges");
         for arguments in [&["addr", "add", "10.9.0.1/24", "dev", NAME][..], &["link", "set", NAME, "up"]] {
             let status = Command::new("ip").args(arguments).status();
             assert!(status.expect("ip, of iproute2 or busybox").success(), "ip {arguments:?}");
@@ -54,38 +54,39 @@ impl Wire {
         Self(device)
     }
 
-    /// Where a server of this namespace listens for what comes over the wire.
+    /// The local address of the interface, with port 0, for a server to bind to.
     #[must_use]
     pub fn server() -> SocketAddr {
         (SERVER, 0).into()
     }
 
-    /// Whom it sees there.
+    /// The address and port from which [`TunLink::connect`] connects.
     #[must_use]
     pub fn client() -> SocketAddr {
         (CLIENT, CLIENT_PORT).into()
     }
 
-    /// Connects to `port`, as though the first `lost` answers had been lost, and takes `delay` for its last packet.
+    /// Performs the client's side of a handshake with `port`: ignores the first `lost` SYN-ACKs, and waits
+    /// for `delay` before the final ACK.
     ///
     /// # Panics
-    /// When the server does not answer as it should.
+    /// If the server does not answer with a SYN-ACK.
     #[must_use]
     pub fn connect(&mut self, port: u16, lost: usize, delay: Duration) -> Handshake {
-        let began = Instant::now();
+        let started = Instant::now();
         self.send(|packet| packet.tcp(CLIENT_PORT, port, FIRST_SEQUENCE, WINDOW).syn());
-        let mut answers = Vec::new();
+        let mut syn_acks = Vec::new();
         let mut sequence = 0;
-        while answers.len() <= lost {
+        while syn_acks.len() <= lost {
             sequence = self.syn_ack(port);
-            answers.push(Instant::now());
+            syn_acks.push(Instant::now());
         }
         thread::sleep(delay);
-        let before_last = Instant::now();
+        let before_final_ack = Instant::now();
         self.send(|packet| {
             packet.tcp(CLIENT_PORT, port, FIRST_SEQUENCE + 1, WINDOW).ack(sequence.wrapping_add(1))
         });
-        Handshake { began, answers, before_last, ended: Instant::now() }
+        Handshake { started, syn_acks, before_final_ack, finished: Instant::now() }
     }
 
     fn send(
@@ -99,12 +100,12 @@ impl Wire {
         self.0.write_all(&bytes).expect("the interface is up");
     }
 
-    /// The sequence number of the next SYN-ACK from `port`; what else the kernel sends is let pass.
+    /// The sequence number of the next SYN-ACK from `port`. Other packets are ignored.
     fn syn_ack(&mut self, port: u16) -> u32 {
         loop {
             let mut bytes = [0; 2048];
             let length = self.0.read(&mut bytes).expect("the interface is up");
-            let packet = SlicedPacket::from_ip(&bytes[..length]).expect("a packet of the kernel's own");
+            let packet = SlicedPacket::from_ip(&bytes[..length]).expect("a valid IP packet");
             if let (Some(NetSlice::Ipv4(_)), Some(TransportSlice::Tcp(tcp))) = (packet.net, packet.transport)
                 && tcp.syn()
                 && tcp.ack()
@@ -116,7 +117,7 @@ impl Wire {
     }
 }
 
-impl Default for Wire {
+impl Default for TunLink {
     fn default() -> Self {
         Self::new()
     }

@@ -1,4 +1,4 @@
-//! What the kernel tells a process about a socket that it accepted.
+//! The kernel's own statements to the accepting process about one accept: the reference for records.
 
 use std::{
     fmt,
@@ -13,12 +13,13 @@ use rustix::{
     thread::gettid,
 };
 
-/// One accept, seen from inside.
+/// One accept, from system calls of the process that made it. `Display` and [`GroundTruth::parse`] carry it
+/// from a child process to the test, as one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Truth {
-    /// getpid(2)
+pub struct GroundTruth {
+    /// getpid(2) of the accepting process.
     pub pid: i32,
-    /// gettid(2)
+    /// gettid(2) of the accepting thread.
     pub tid: i32,
     /// The new descriptor.
     pub fd: i32,
@@ -26,32 +27,32 @@ pub struct Truth {
     pub listener_fd: i32,
     /// getsockname(2) of the new socket.
     pub local: SocketAddr,
-    /// getpeername(2); absent when the peer reset the connection.
+    /// getpeername(2) of the new socket; `None` if the peer has reset the connection.
     pub peer: Option<SocketAddr>,
     /// `SO_COOKIE` of the new socket.
     pub cookie: u64,
     /// `SO_COOKIE` of the listening socket.
     pub listener_cookie: u64,
-    /// Inode of the new socket.
+    /// Inode of the new socket (fstat(2)).
     pub inode: u64,
-    /// Inode of the listening socket.
+    /// Inode of the listening socket (fstat(2)).
     pub listener_inode: u64,
 }
 
-impl Truth {
-    /// Asks the kernel.
+impl GroundTruth {
+    /// Queries the kernel. Call it on the accepting thread, since `tid` is that of the caller.
     ///
     /// # Panics
-    /// When a socket does not answer.
+    /// If a system call on one of the sockets fails (other than getpeername).
     #[must_use]
-    pub fn of(accepted: &(impl AsFd + AsRawFd), listener: &(impl AsFd + AsRawFd)) -> Self {
+    pub fn from_sockets(accepted: &(impl AsFd + AsRawFd), listener: &(impl AsFd + AsRawFd)) -> Self {
         let inet = |address: rustix::net::SocketAddrAny| SocketAddr::try_from(address).ok();
         Self {
             pid: getpid().as_raw_nonzero().get(),
             tid: gettid().as_raw_nonzero().get(),
             fd: accepted.as_raw_fd(),
             listener_fd: listener.as_raw_fd(),
-            local: getsockname(accepted).ok().and_then(inet).expect("an accepted socket has a name"),
+            local: getsockname(accepted).ok().and_then(inet).expect("a local address"),
             peer: getpeername(accepted).ok().flatten().and_then(inet),
             cookie: socket_cookie(accepted).expect("SO_COOKIE"),
             listener_cookie: socket_cookie(listener).expect("SO_COOKIE"),
@@ -60,17 +61,17 @@ impl Truth {
         }
     }
 
-    /// Reads what [`Truth`]'s `Display` wrote: how a child tells its parent.
+    /// Parses a line that [`GroundTruth`]'s `Display` wrote in a child process.
     ///
     /// # Panics
-    /// When the line is of another form.
+    /// If the line has another form.
     #[must_use]
     pub fn parse(line: &str) -> Self {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [pid, tid, fd, listener_fd, local, peer, cookie, listener_cookie, inode, listener_inode] =
             fields[..]
         else {
-            panic!("not a truth: {line:?}")
+            panic!("not a GroundTruth: {line:?}")
         };
         let number = |field: &str| field.parse().expect("a number");
         let id = |field: &str| field.parse().expect("an id");
@@ -89,7 +90,7 @@ impl Truth {
     }
 }
 
-impl fmt::Display for Truth {
+impl fmt::Display for GroundTruth {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let peer = self.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
         write!(

@@ -1,9 +1,9 @@
-//! What the agent says of itself: events, status, metrics; and how it is told to work in another way.
+//! The agent's reports about itself (events, status, metrics), sampling under overload, several destinations,
+//! reload.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::process::ExitStatusExt as _,
     process::{Command, Output, Stdio},
@@ -17,12 +17,15 @@ use opentelemetry_proto::tonic::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
 
-use super::listener;
+use super::support::listener;
 use crate::{
-    agent::{ACCEPT, Agent, Inbox, Said, binary, tier, tier_setting},
+    admin,
+    agent::{Agent, binary, tier, tier_setting},
+    inbox::{ACCEPT, Inbox},
     metrics::{Point, points},
-    raw::set_default,
+    raw::reset_signal_handler,
     record::Record,
+    stderr_log::StderrLog,
     wait,
 };
 
@@ -30,26 +33,29 @@ const STARTED: &str = "acceptd.agent.started";
 const STOPPED: &str = "acceptd.agent.stopped";
 const LOST: &str = "acceptd.events.lost";
 
-/// Connects and accepts so many times.
-fn accepts(listener: &TcpListener, address: SocketAddr, count: usize) {
+/// Makes and accepts `count` connections, one after the other.
+fn make_accepts(listener: &TcpListener, address: SocketAddr, count: usize) {
     for _ in 0..count {
-        let _client = TcpStream::connect(address).expect("somebody listens");
+        let _client = TcpStream::connect(address).expect("the listener is up");
         listener.accept().expect("a connection");
     }
 }
 
+/// All records of the event `name` so far.
 fn events(inbox: &Inbox, name: &str) -> Vec<Record> {
-    inbox.found(name, |_| true)
+    inbox.events(name, |_| true)
 }
 
-/// What is told of the time before a start.
+/// The `acceptd.events.lost` records for a time in which no agent ran.
 fn gaps(inbox: &Inbox) -> Vec<Record> {
-    inbox.found(LOST, |record| record.text("acceptd.loss.reason") == Some("agent_not_running"))
+    inbox.events(LOST, |record| record.text("acceptd.loss.reason") == Some("agent_not_running"))
 }
 
-pub(super) fn starts_and_stops_are_told() {
+/// The agent reports its start, under its own Resource and with any missing programs, and, as its very last
+/// record, its stop. After a clean stop there is no gap to report.
+pub(super) fn start_and_stop_events() {
     let agent = Agent::start();
-    let started = agent.inbox.of_event(STARTED, 1, |_| true).remove(0);
+    let started = agent.inbox.wait_for_events(STARTED, 1, |_| true).remove(0);
     assert_eq!(started.tier(), tier());
     assert_eq!(started.resource_text("service.name"), Some("acceptd"));
     assert_eq!(started.resource_int("process.pid"), Some(i64::from(agent.pid().as_raw_nonzero().get())));
@@ -62,85 +68,71 @@ pub(super) fn starts_and_stops_are_told() {
     assert_eq!((events(&inbox, STARTED).len(), gaps(&inbox).len()), (1, 0));
 }
 
-pub(super) fn a_killed_agent_leaves_a_gap_that_the_next_one_tells() {
+/// After SIGKILL the next agent reports the gap once, with a duration between the bounds that the test
+/// measures.
+pub(super) fn the_next_agent_reports_the_gap_after_a_kill() {
     const GAP: Duration = Duration::from_secs(2);
     let state = tempfile::tempdir().expect("a temporary folder");
     let state = format!("state.directory={}", state.path().display());
-    let start = || Agent::with(&["--set", &state]);
+    let start = || Agent::with_flags(&["--set", &state]);
     let first = start();
-    let _ = first.inbox.of_event(STARTED, 1, |_| true);
-    assert_eq!(gaps(&first.inbox).len(), 0, "nobody was killed before");
+    let _ = first.inbox.wait_for_events(STARTED, 1, |_| true);
+    assert_eq!(gaps(&first.inbox).len(), 0, "no agent was killed before");
     first.kill();
     let killed = Instant::now();
     thread::sleep(GAP);
     let second = start();
     let until = killed.elapsed();
-    let _ = second.inbox.of_event(STARTED, 1, |_| true);
+    let _ = second.inbox.wait_for_events(STARTED, 1, |_| true);
     let lost = gaps(&second.inbox).remove(0);
     assert_eq!((lost.int("acceptd.loss.count"), lost.log.severity_number), (None, 17));
-    let blind = lost.nanos("acceptd.interval.duration_ns").expect("a time");
-    // The last sign of life was a second before, or somewhat more on a slow machine; the programs attach meanwhile.
-    assert!(blind >= GAP && blind <= until + wait::deadline() / 4, "{blind:?} of {until:?}");
+    let gap = lost.nanos("acceptd.interval.duration_ns").expect("a time");
+    // The last heartbeat may be a second older than the kill, more on a slow machine; attaching the programs
+    // adds to it.
+    assert!(gap >= GAP && gap <= until + wait::deadline() / 4, "{gap:?} of {until:?}");
     let _ = second.stop();
     let third = start();
-    let _ = third.inbox.of_event(STARTED, 1, |_| true);
+    let _ = third.inbox.wait_for_events(STARTED, 1, |_| true);
     let inbox = third.inbox.clone();
     let _ = third.stop();
-    assert_eq!(gaps(&inbox).len(), 0, "it was stopped");
+    assert_eq!(gaps(&inbox).len(), 0, "the second agent stopped cleanly");
 }
 
-/// `acceptd` with these arguments and the tier of the test; it has to end by itself.
+/// Runs `acceptd` with these arguments and the tier under test, and waits until it exits; kills it at the
+/// deadline.
 fn acceptd(arguments: &[&str]) -> Output {
     let mut acceptd = Command::new(binary("acceptd"));
     acceptd.env_clear().args(arguments).args(["--config", "/dev/null", "--set", &tier_setting()]);
-    let mut child = acceptd.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    let mut child = acceptd.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("acceptd starts");
     let pid = Pid::from_child(&child);
     let patience = Instant::now() + wait::deadline();
-    while child.try_wait().expect("a child").is_none() {
+    while child.try_wait().expect("waitpid").is_none() {
         if Instant::now() > patience {
-            kill_process(pid, Signal::KILL).expect("it is there");
+            kill_process(pid, Signal::KILL).expect("acceptd is running");
         }
         thread::sleep(Duration::from_millis(10));
     }
-    child.wait_with_output().expect("a child")
+    child.wait_with_output().expect("waitpid")
 }
 
+/// A second agent with the same state directory is refused with the pid of the first, unless it has a filter.
 pub(super) fn a_second_agent_is_refused() {
     let state = tempfile::tempdir().expect("a temporary folder");
     let state = format!("state.directory={}", state.path().display());
-    let first = Agent::with(&["--set", &state]);
+    let first = Agent::with_flags(&["--set", &state]);
     let refused = acceptd(&["run", "--endpoint", "127.0.0.1:9", "--set", &state]);
-    let said = String::from_utf8_lossy(&refused.stderr);
-    assert_eq!(refused.status.code(), Some(1), "{said}");
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{stderr}");
     let pid = format!("pid {}", first.pid().as_raw_nonzero().get());
-    assert!(said.contains(&pid) && said.contains("state.directory"), "{said}");
-    // One that looks at a part only may run beside it.
-    let beside = Agent::with(&["--set", &state, "--set", "filter.ports=1"]);
+    assert!(stderr.contains(&pid) && stderr.contains("state.directory"), "{stderr}");
+    // An agent with a filter may run beside it.
+    let beside = Agent::with_flags(&["--set", &state, "--set", "filter.ports=1"]);
     let _ = (beside.stop(), first.stop());
 }
 
-/// The address at which an agent shows itself, which said so.
-pub(super) fn admin_of(agent: &mut Agent) -> SocketAddr {
-    agent.until_it_says("shows its status at http://");
-    let said = agent.said();
-    let address = said.split("shows its status at http://").nth(1).and_then(|rest| rest.split('/').next());
-    address.and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("{said}"))
-}
+const ADMIN: [&str; 2] = ["--set", "admin.listen=127.0.0.1:0"];
 
-const SHOWN: [&str; 2] = ["--set", "admin.listen=127.0.0.1:0"];
-
-/// The status code and the body of an answer.
-pub(super) fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).expect("the agent listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n").expect("it reads");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("text");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-    (code, body.to_owned())
-}
-
-/// How `acceptd status` ends, and what it prints.
+/// The exit code and the output of `acceptd status`.
 fn status(address: SocketAddr, arguments: &[&str]) -> (Option<i32>, String) {
     let listen = format!("admin.listen={address}");
     let output = acceptd(&[&["status", "--set", &listen], arguments].concat());
@@ -152,28 +144,30 @@ fn json_status(address: SocketAddr) -> Json {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-pub(super) fn the_status_is_what_arrived() {
+/// `acceptd status`, `/livez`, `/readyz` and `/metrics` agree with what arrived; without an agent, `acceptd
+/// status` exits with 1 and names `admin.listen`.
+pub(super) fn status_matches_what_arrived() {
     let (busy, at) = listener();
-    // What else is accepted on this host meanwhile would never come to rest.
+    // Without a filter, other accepts on this host would keep the counts from settling.
     let port = format!("filter.ports={}", at.port());
-    let mut agent = Agent::with(&[&SHOWN[..], &["--set", &port]].concat());
-    let address = admin_of(&mut agent);
-    accepts(&busy, at, 20);
-    let _ = agent.inbox.of_port(at.port(), 20);
+    let mut agent = Agent::with_flags(&[&ADMIN[..], &["--set", &port]].concat());
+    let address = admin::address_of(&mut agent);
+    make_accepts(&busy, at, 20);
+    let _ = agent.inbox.wait_for_accepts(at.port(), 20);
     let inbox = agent.inbox.clone();
-    let ledger = wait::until("the status has all", || {
+    let ledger = wait::until("the status to have every record", || {
         let ledger = json_status(address)["ledger"].take();
-        // The agent's start is one, too.
+        // The 21st record is the event of the agent's start.
         let (made, taken) = (&ledger["capture"]["records"], &ledger["export"]["acknowledged"]);
         (made == taken && taken.as_u64()? >= 21).then_some(ledger)
     });
     assert_eq!(ledger["export"]["acknowledged"].as_u64(), Some(inbox.count() as u64), "{ledger}");
     assert!(ledger["capture"]["seen"].as_u64() >= Some(20), "{ledger}");
-    assert_eq!(get(address, "/livez"), (200, "ok\n".to_owned()));
-    assert_eq!(get(address, "/readyz"), (200, "ok\n".to_owned()));
-    assert_eq!(get(address, "/else").0, 404);
+    assert_eq!(admin::get(address, "/livez"), (200, "ok\n".to_owned()));
+    assert_eq!(admin::get(address, "/readyz"), (200, "ok\n".to_owned()));
+    assert_eq!(admin::get(address, "/else").0, 404);
     assert_eq!((status(address, &["--live"]).0, status(address, &["--ready"]).0), (Some(0), Some(0)));
-    let (_, metrics) = get(address, "/metrics");
+    let (_, metrics) = admin::get(address, "/metrics");
     let line = |name: &str| metrics.lines().find(|line| line.starts_with(name)).map(str::to_owned);
     let created = line("otel_sdk_log_created_total ").unwrap_or_else(|| panic!("{metrics}"));
     assert!(created.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()) >= Some(20), "{created}");
@@ -182,39 +176,41 @@ pub(super) fn the_status_is_what_arrived() {
         "{metrics}"
     );
     assert!(line("process_memory_usage_bytes ").is_some() && metrics.ends_with("# EOF\n"), "{metrics}");
-    // The agent's own accepts are no records, and the agent goes on.
+    // The accepts of the admin endpoint make no records, and are counted as the agent's own.
     let ledger = agent.stop();
     assert!(ledger["capture"]["self"].as_u64() >= Some(5), "{ledger}");
-    let (code, said) = status(address, &[]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("no agent answers") && said.contains("admin.listen"), "{said}");
+    let (code, stderr) = status(address, &[]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("no agent answers") && stderr.contains("admin.listen"), "{stderr}");
 }
 
-pub(super) fn what_is_missing_makes_the_status_degraded() {
+/// With a program missing and an endpoint that refuses connections, the status is degraded (exit code 2) and
+/// names both; the agent is still ready. A stopped agent is not alive: `--live` does not wait for it.
+pub(super) fn a_missing_program_degrades_the_status() {
     let program = if tier().number() == 1 { "listen_exit" } else { "tcp_destroy_sock" };
     let skip = format!("capture.skip_hooks={program}");
-    let nobody = listener().1;
+    let closed = listener().1;
     let mut agent = Agent::sending_to(
-        nobody,
+        closed,
         Inbox::default(),
-        &[&SHOWN[..], &["--set", &skip, "--set", "shutdown.timeout=0s"]].concat(),
+        &[&ADMIN[..], &["--set", &skip, "--set", "shutdown.timeout=0s"]].concat(),
     );
-    let address = admin_of(&mut agent);
-    agent.until_it_says("does not take records");
+    let address = admin::address_of(&mut agent);
+    agent.wait_for_message("does not take records");
     let (code, text) = status(address, &[]);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("degraded") && text.contains("capture.skip_hooks"), "{text}");
-    assert!(text.contains(&nobody.to_string()), "who does not take records: {text}");
-    // Who does not answer is not waited for.
-    kill_process(agent.pid(), Signal::STOP).expect("the agent is there");
+    assert!(text.contains(&closed.to_string()), "the endpoint at fault: {text}");
+    // A stopped agent does not answer; the command gives up.
+    kill_process(agent.pid(), Signal::STOP).expect("the agent is running");
     let (code, text) = status(address, &["--live"]);
     assert_eq!(code, Some(1), "{text}");
-    kill_process(agent.pid(), Signal::CONT).expect("the agent is there");
+    kill_process(agent.pid(), Signal::CONT).expect("the agent is running");
     assert_eq!(status(address, &["--ready"]).0, Some(0));
-    let _ = agent.end();
+    let _ = agent.terminate();
 }
 
-/// The last value of each metric, by name and the texts among its attributes.
+/// The last value of each metric, by its name followed by its text attributes.
 fn values(requests: &[ExportMetricsServiceRequest]) -> BTreeMap<String, f64> {
     let named = |point: Point| {
         let texts: BTreeSet<String> =
@@ -224,23 +220,25 @@ fn values(requests: &[ExportMetricsServiceRequest]) -> BTreeMap<String, f64> {
     requests.iter().flat_map(points).map(named).collect()
 }
 
-pub(super) fn the_metrics_are_the_ledger() {
-    let interval = format!("metrics.interval={}", wait::slowly(Duration::from_millis(200)));
-    let agent = Agent::with(&["--set", "metrics.export=true", "--set", &interval]);
+/// Metrics that are exported over OTLP equal the ledger, have the Resource of the agent's events, and are
+/// flushed at the stop.
+pub(super) fn metrics_match_the_ledger() {
+    let interval = format!("metrics.interval={}", wait::scaled_timeout(Duration::from_millis(200)));
+    let agent = Agent::with_flags(&["--set", "metrics.export=true", "--set", &interval]);
     let (busy, at) = listener();
-    accepts(&busy, at, 30);
-    let _ = agent.inbox.of_port(at.port(), 30);
-    let started = agent.inbox.of_event(STARTED, 1, |_| true).remove(0);
-    wait::until("metrics on their own", || (!agent.inbox.metrics().is_empty()).then_some(()));
+    make_accepts(&busy, at, 30);
+    let _ = agent.inbox.wait_for_accepts(at.port(), 30);
+    let started = agent.inbox.wait_for_events(STARTED, 1, |_| true).remove(0);
+    wait::until("metrics on the export interval", || (!agent.inbox.metrics().is_empty()).then_some(()));
     let inbox = agent.inbox.clone();
     let ledger = agent.stop();
     let requests = inbox.metrics();
     let resource = requests[0].resource_metrics[0].resource.clone().expect("a Resource");
-    let of_event = started.resource_int("process.pid");
+    let event_pid = started.resource_int("process.pid");
     let pid = resource.attributes.iter().find(|attribute| attribute.key == "process.pid");
     let pid = pid.and_then(|pid| pid.value.clone()).and_then(|value| value.value);
-    assert_eq!(pid, of_event.map(Value::IntValue), "the Resource is that of the agent's events");
-    // The last request is of after the flush.
+    assert_eq!(pid, event_pid.map(Value::IntValue), "the Resource is that of the agent's events");
+    // The last request was sent after the flush.
     let values = values(&requests);
     let is = |name: &str, count: &Json| {
         let value = values.get(name).unwrap_or_else(|| panic!("no {name}: {values:?}"));
@@ -263,61 +261,67 @@ pub(super) fn the_metrics_are_the_ledger() {
     assert!(values["process.memory.usage"] > 1e6 && values["process.cpu.time user"] >= 0.0, "{values:?}");
 }
 
+/// Above `overload.max_records_per_second` the busy listener is sampled: records and dropped accepts add up
+/// to all accepts, the adjusted counts estimate them, and a quiet listener keeps every record.
 pub(super) fn under_overload_a_record_stands_for_several_accepts() {
     const BUSY: usize = 2000;
     let [(busy, at), (quiet, quiet_at), (last, last_at)] = [(); 3].map(|()| listener());
-    // Nobody else's accepts: the ledger is of all that the agent sees.
+    // Only these ports: the ledger covers everything that the agent sees.
     let ports = [at, quiet_at, last_at].map(|address| address.port().to_string()).join(",");
     let filter = format!("filter.ports={ports}");
-    let budget = format!("overload.max_records_per_second={}", wait::fewer(40));
-    let agent = Agent::with(&["--set", &budget, "--set", &filter]);
-    accepts(&quiet, quiet_at, 1);
-    accepts(&busy, at, BUSY);
-    accepts(&quiet, quiet_at, 2);
-    // Behind everything else.
+    let budget = format!("overload.max_records_per_second={}", wait::scaled_rate(40));
+    let agent = Agent::with_flags(&["--set", &budget, "--set", &filter]);
+    make_accepts(&quiet, quiet_at, 1);
+    make_accepts(&busy, at, BUSY);
+    make_accepts(&quiet, quiet_at, 2);
+    // This record is the last one, so its arrival proves that of the others.
     let inbox = agent.inbox.clone();
-    accepts(&last, last_at, 1);
-    let _ = agent.inbox.of_port(last_at.port(), 1);
+    make_accepts(&last, last_at, 1);
+    let _ = agent.inbox.wait_for_accepts(last_at.port(), 1);
     let ledger = agent.stop();
-    let of = |address: SocketAddr| inbox.found(ACCEPT, |record| record.is_of_port(address.port()));
-    let records = of(at);
+    let accepts_at = |address: SocketAddr| inbox.events(ACCEPT, |record| record.is_on_port(address.port()));
+    let records = accepts_at(at);
     let stands_for = |record: &Record| record.int("acceptd.sampling.adjusted_count").unwrap_or(1);
-    let told: i64 = records.iter().map(stands_for).sum();
+    let estimate: i64 = records.iter().map(stands_for).sum();
     let most = records.iter().map(stands_for).max().unwrap_or_default();
     assert!(records.iter().all(|record| record.int("acceptd.sampling.adjusted_count") != Some(1)));
-    let thinned = usize::try_from(ledger["capture"]["thinned"].as_u64().expect("a count")).expect("few");
-    assert_eq!(records.len() + thinned, BUSY, "{ledger}");
+    let sampled_out =
+        usize::try_from(ledger["capture"]["thinned"].as_u64().expect("a count")).expect("a small number");
+    assert_eq!(records.len() + sampled_out, BUSY, "{ledger}");
     assert!(records.len() < 2 * BUSY / 3, "{} records", records.len());
-    // What is left of the last group has no record to stand for it.
-    let told = usize::try_from(told).expect("few");
+    // The last group may be incomplete, without a record that stands for it.
+    let estimate = usize::try_from(estimate).expect("a small number");
     assert!(
-        told <= BUSY && told + usize::try_from(most).expect("few") > BUSY - BUSY / 4,
-        "{told} of {BUSY}, {most}"
+        estimate <= BUSY && estimate + usize::try_from(most).expect("a small number") > BUSY - BUSY / 4,
+        "{estimate} of {BUSY}, {most}"
     );
-    assert_eq!(of(quiet_at).len(), 3, "a quiet listener keeps its records");
+    assert_eq!(accepts_at(quiet_at).len(), 3, "a quiet listener keeps its records");
 }
 
-pub(super) fn what_is_dropped_is_told_where_it_still_can_be() {
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+/// Records that one destination drops are reported as lost to the other destination, under the agent's
+/// Resource, and with the name of the first.
+pub(super) fn drops_are_reported_to_the_other_destinations() {
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
     let collector = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = collector.local_addr().expect("an address");
     let text = format!(
-        "[export]\nendpoint = \"{address}\"\n[destinations.nobody]\nendpoint = \"{nobody}\"\nretry_window = \"0s\"\n"
+        "[export]\nendpoint = \"{address}\"\n[destinations.closed]\nendpoint = \"{closed}\"\nretry_window = \"0s\"\n"
     );
-    let agent = Agent::configured(&text, Inbox::on(collector), &[]);
+    let agent = Agent::configured(&text, Inbox::receive_on(collector), &[]);
     let (busy, at) = listener();
-    accepts(&busy, at, 10);
-    let of_nobody = |record: &Record| record.text("acceptd.destination.name") == Some("nobody");
-    let lost = agent.inbox.of_event(LOST, 1, of_nobody).remove(0);
+    make_accepts(&busy, at, 10);
+    let about_closed = |record: &Record| record.text("acceptd.destination.name") == Some("closed");
+    let lost = agent.inbox.wait_for_events(LOST, 1, about_closed).remove(0);
     assert_eq!(lost.text("acceptd.loss.reason"), Some("retry_expired"), "{lost:?}");
     assert!(lost.int("acceptd.loss.count") >= Some(1), "{lost:?}");
     assert_eq!(lost.resource_text("service.name"), Some("acceptd"));
     let ledger = agent.stop();
-    let nobody = &ledger["destinations"]["nobody"];
-    assert_eq!(nobody["records"], ledger["capture"]["records"], "{ledger}");
-    assert_eq!(nobody["acknowledged"], 0, "{ledger}");
+    let closed = &ledger["destinations"]["closed"];
+    assert_eq!(closed["records"], ledger["capture"]["records"], "{ledger}");
+    assert_eq!(closed["acknowledged"], 0, "{ledger}");
 }
 
+/// Two endpoints and a file each get every record, compared by `log.record.uid`.
 pub(super) fn each_destination_has_every_record() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let archive = folder.path().join("accepts.jsonl");
@@ -327,12 +331,12 @@ pub(super) fn each_destination_has_every_record() {
         "[export]\nendpoint = \"{first}\"\n[destinations.archive]\nfile = \"{}\"\n[destinations.audit]\nendpoint = \"{second}\"\n",
         archive.display()
     );
-    let second = Inbox::on(other);
-    let agent = Agent::configured(&text, Inbox::on(one), &[]);
+    let second = Inbox::receive_on(other);
+    let agent = Agent::configured(&text, Inbox::receive_on(one), &[]);
     let (busy, at) = listener();
-    accepts(&busy, at, 25);
-    let _ = agent.inbox.of_port(at.port(), 25);
-    let _ = second.of_port(at.port(), 25);
+    make_accepts(&busy, at, 25);
+    let _ = agent.inbox.wait_for_accepts(at.port(), 25);
+    let _ = second.wait_for_accepts(at.port(), 25);
     let first = agent.inbox.clone();
     let ledger = agent.stop();
     let uids = |records: Vec<Record>| -> BTreeSet<String> {
@@ -348,36 +352,38 @@ pub(super) fn each_destination_has_every_record() {
     }
 }
 
-pub(super) fn a_reload_changes_what_it_can_and_says_what_it_cannot() {
+/// SIGHUP applies what can change at runtime (endpoint, events) and logs the rest as pending; no record is
+/// lost, and the programs stay attached.
+pub(super) fn a_reload_applies_runtime_settings_and_names_the_others() {
     let [one, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     let [first, second] = [&one, &other].map(|listener| listener.local_addr().expect("an address"));
-    let (first_inbox, second_inbox) = (Inbox::on(one), Inbox::on(other));
+    let (first_inbox, second_inbox) = (Inbox::receive_on(one), Inbox::receive_on(other));
     let text = |endpoint: SocketAddr, more: &str| format!("[export]\nendpoint = \"{endpoint}\"\n{more}");
     let mut agent = Agent::configured(&text(first, ""), first_inbox.clone(), &[]);
     let programs = programs_of(agent.pid());
     let (busy, at) = listener();
-    accepts(&busy, at, 10);
-    let _ = first_inbox.of_port(at.port(), 10);
+    make_accepts(&busy, at, 10);
+    let _ = first_inbox.wait_for_accepts(at.port(), 10);
     agent.reconfigure(&text(second, "[events]\nlisten = false\n[capture]\nring_bytes = \"8MiB\"\n"));
-    agent.until_it_says("at the next start only: capture.ring_bytes");
-    assert!(agent.said().contains("changed: events.listen, export.endpoint"), "{}", agent.said());
+    agent.wait_for_message("restart the agent to apply: capture.ring_bytes");
+    assert!(agent.stderr().contains("changed: events.listen, export.endpoint"), "{}", agent.stderr());
     let (quiet, quiet_at) = listener();
-    accepts(&quiet, quiet_at, 1);
-    accepts(&busy, at, 10);
-    let _ = second_inbox.of_port(at.port(), 10);
-    let _ = second_inbox.of_port(quiet_at.port(), 1);
+    make_accepts(&quiet, quiet_at, 1);
+    make_accepts(&busy, at, 10);
+    let _ = second_inbox.wait_for_accepts(at.port(), 10);
+    let _ = second_inbox.wait_for_accepts(quiet_at.port(), 1);
     let listens = |inbox: &Inbox, port: u16| {
-        inbox.found("acceptd.socket.listen", |record| record.is_of_port(port)).len()
+        inbox.events("acceptd.socket.listen", |record| record.is_on_port(port)).len()
     };
     assert_eq!((listens(&first_inbox, at.port()), listens(&second_inbox, quiet_at.port())), (1, 0));
     assert_eq!(programs_of(agent.pid()), programs, "the programs stay attached");
-    let ledger = agent.end();
+    let ledger = agent.terminate();
     let arrived = (first_inbox.count() + second_inbox.count()) as u64;
     assert_eq!(ledger["export"]["acknowledged"].as_u64(), Some(arrived), "{ledger}");
     assert_eq!(ledger["export"]["acknowledged"], ledger["capture"]["records"], "nothing is lost: {ledger}");
 }
 
-/// What each of the agent's descriptors of programs leads to.
+/// The ids of the BPF programs that a process holds (`prog_id` in `/proc/PID/fdinfo`).
 fn programs_of(pid: Pid) -> BTreeSet<String> {
     let folder = format!("/proc/{}/fdinfo", pid.as_raw_nonzero().get());
     let files = fs::read_dir(folder).expect("the agent runs").map_while(Result::ok);
@@ -387,11 +393,13 @@ fn programs_of(pid: Pid) -> BTreeSet<String> {
         .collect()
 }
 
-pub(super) fn a_bad_configuration_is_not_taken() {
+/// A configuration that is invalid in any way is rejected on reload with the setting at fault, and the agent
+/// goes on.
+pub(super) fn a_bad_configuration_is_rejected_on_reload() {
     let collector = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = collector.local_addr().expect("an address");
     let good = format!("[export]\nendpoint = \"{address}\"\n");
-    let agent = Agent::configured(&good, Inbox::on(collector), &[]);
+    let agent = Agent::configured(&good, Inbox::receive_on(collector), &[]);
     for (number, (text, words)) in (1..).zip([
         ("[export]\nendpoint = \"h:1\"\n[batch]\ntimeout = \"soon\"", "batch.timeout"),
         ("[export]\nendpoint = \"https://h:1\"\ntls.ca_file = \"/nowhere.pem\"", "/nowhere.pem"),
@@ -400,21 +408,21 @@ pub(super) fn a_bad_configuration_is_not_taken() {
     ]) {
         agent.reconfigure(text);
         wait::until(words, || {
-            let said = agent.said();
-            let kept = said.matches("the configuration is kept as it was").count();
-            (kept == number && said.contains(words)).then_some(())
+            let stderr = agent.stderr();
+            let kept = stderr.matches("the previous configuration stays in effect").count();
+            (kept == number && stderr.contains(words)).then_some(())
         });
     }
     let (busy, at) = listener();
-    accepts(&busy, at, 5);
-    let _ = agent.inbox.of_port(at.port(), 5);
+    make_accepts(&busy, at, 5);
+    let _ = agent.inbox.wait_for_accepts(at.port(), 5);
     let _ = agent.stop();
 }
 
-/// A hangup reloads whoever delivers; who prints for a terminal that is gone would be left over.
-pub(super) fn an_agent_that_only_prints_ends_with_its_terminal() {
+/// `acceptd watch`, which prints to a terminal, exits on SIGHUP instead of reloading.
+pub(super) fn watch_exits_with_its_terminal() {
     let state = tempfile::tempdir().expect("a temporary folder");
-    set_default(Signal::HUP);
+    reset_signal_handler(Signal::HUP);
     let mut watch = Command::new(binary("acceptd"))
         .env_clear()
         .args(["watch", "--set", &format!("state.directory={}", state.path().display())])
@@ -424,9 +432,11 @@ pub(super) fn an_agent_that_only_prints_ends_with_its_terminal() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
-    let said = Said::by(watch.stderr.take().expect("piped"));
-    wait::until("it captures", || said.text().contains("captures accepts").then_some(()));
-    kill_process(Pid::from_child(&watch), Signal::HUP).expect("it is there");
-    let status = wait::until("it ends", || watch.try_wait().expect("a child"));
+    let stderr = StderrLog::follow(watch.stderr.take().expect("piped"));
+    wait::until("acceptd watch to capture accepts", || {
+        stderr.text().contains("captures accepts").then_some(())
+    });
+    kill_process(Pid::from_child(&watch), Signal::HUP).expect("acceptd watch is running");
+    let status = wait::until("acceptd watch to exit", || watch.try_wait().expect("waitpid"));
     assert_eq!(status.signal(), Some(Signal::HUP.as_raw()), "{status}");
 }

@@ -1,0 +1,27 @@
+//! Runs a part of a scenario in a network namespace of its own.
+
+use std::{any::Any, fs, process::Command, thread};
+
+use crate::raw;
+
+/// Runs `body` in a thread with a new network namespace, with `lo` up and these `net.ipv4` sysctls set.
+///
+/// # Panics
+/// If `body` panics, with its message, or if the namespace cannot be prepared.
+pub fn in_new_netns(settings: &[(&str, &str)], body: impl FnOnce() + Send) {
+    let prepared = || {
+        raw::unshare_network_namespace();
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        assert!(up.expect("ip, of iproute2 or busybox").success());
+        for (name, value) in settings {
+            fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect("root privileges");
+        }
+        body();
+    };
+    let result = thread::scope(|scope| scope.spawn(prepared).join());
+    if let Err(payload) = result {
+        let payload: &dyn Any = &*payload;
+        let message = payload.downcast_ref::<String>().map(String::as_str);
+        panic!("{}", message.or_else(|| payload.downcast_ref().copied()).unwrap_or("(no message)"));
+    }
+}
