@@ -1,65 +1,71 @@
-//! The monotonic per-CPU counters of the eBPF programs: one for each way to exclude or lose an event.
+//! The monotonic per-CPU counters of the eBPF programs: totals, outcomes ([`Counter::OUTCOMES`]), reasons for
+//! an unverified record, and full maps.
 
 /// Index into the per-CPU array map `COUNTERS`.
 ///
-/// Once no program runs any more, `Seen` and `Other` together equal the sum of [`Counter::OUTCOMES`]. Each
-/// term is counted on its own, so that the equation is a check and not a definition.
+/// Once no program runs any more, `Seen` and `OtherEvents` together equal the sum of [`Counter::OUTCOMES`].
+/// Each term is counted on its own, so the equation is a check and not a definition. The doc of each variant
+/// names its group first; [`Counter::Unproven`] is in none. "Full map" also stands for socket or task storage
+/// for which the kernel had no memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Counter {
-    /// Returns of accept or accept4, of either ABI, and completed accept requests of io_uring.
+    /// Total: returns of accept or accept4, of either ABI; completed accept requests of io_uring; accepts by
+    /// the kernel itself; and accepts whose exit was missed.
     Seen = 0,
-    /// Samples handed to the ring buffer.
+    /// Outcome: a sample was handed to the ring buffer.
     Submitted = 1,
-    /// Samples for which the ring buffer had no room.
+    /// Outcome: the ring buffer had no room for the sample.
     LostRing = 2,
-    /// Accepts by the agent, or of connections that it opened. Excluded unless `filter.self` is set.
+    /// Outcome: an event of the agent itself, or of a connection that it opened, is excluded. Not counted if
+    /// `filter.self` is set.
     SelfAccept = 3,
-    /// `EAGAIN`: a non-blocking accept found the queue empty.
+    /// Outcome: `EAGAIN`: a non-blocking accept found the queue empty.
     Eagain = 4,
-    /// `EINTR` and `ERESTART*`: a signal interrupted the accept.
+    /// Outcome: `EINTR` and `ERESTART*`: a signal interrupted the accept.
     Interrupted = 5,
-    /// Failed accepts beyond the budget of reported failures.
+    /// Outcome: a failed accept beyond the budget of reported failures.
     FailureOverBudget = 6,
-    /// Connections that could not be stored as pending, because the map was full.
+    /// Full map: connections that could not be stored as pending.
     PendingFull = 7,
-    /// Accepted sockets that were not pending: queued before the start, TCP fast open, or the map was full.
+    /// Unverified: the accepted socket was not pending: queued before the start, TCP fast open, or the map
+    /// was full.
     NotPending = 8,
-    /// A sibling thread closed or replaced the descriptor before the hook read it.
+    /// Unverified: the accepted socket was not found. A sibling thread closed or replaced the descriptor
+    /// before the hook read it, or io_uring returned a slot of the ring's file table.
     FdGone = 9,
-    /// Accepted sockets without a cookie.
+    /// Unverified: the accepted socket has no cookie.
     NoCookie = 10,
-    /// Accepts of families that this version does not record, such as `AF_ALG`.
+    /// Outcome: an accept of a family that this version does not record, such as `AF_ALG`.
     OtherFamily = 11,
-    /// Connections opened by the agent that could not be stored as its own, because the map was full.
+    /// Full map: connections opened by the agent that could not be stored as its own.
     OwnFull = 12,
-    /// Failed accepts without a listening socket (`EBADF`, `ENOTSOCK`), which no record can be filed under.
+    /// Outcome: a failed accept without a listening socket (`EBADF`, `ENOTSOCK`), which has no record.
     FailureNoListener = 13,
-    /// Accepts of which both descriptors were closed or replaced before the hook read them: no more is
-    /// known.
+    /// Outcome: an accept whose two descriptors were both closed or replaced before the hook read them, so
+    /// neither socket is known.
     SocketsGone = 14,
-    /// Events other than accepts: related calls, closed listeners, abandoned connections, traced connections
-    /// that closed.
-    Other = 15,
-    /// Events that `filter.*` excludes.
+    /// Total: events other than accepts: related calls, closed listeners, abandoned connections, traced
+    /// connections that closed.
+    OtherEvents = 15,
+    /// Outcome: `filter.*` excludes the event.
     Filtered = 16,
     /// Completions of io_uring without a request, of which no pending connection proves that they were
     /// accepts.
     Unproven = 17,
-    /// Failed accepts that are not in the map of failures, because it was full.
+    /// Full map: failed accepts that are not in the map of failures.
     FailureUncounted = 18,
-    /// Calls whose entry could not be stored, so that their blocked time is absent.
+    /// Full map: calls whose entry could not be stored, so their blocked time is absent.
     BlockedTimesFull = 19,
-    /// Accepts whose exit the kernel did not show and of which no sample was stored: another tool attached a
-    /// program to the same function, or detached one.
+    /// Outcome: an accept whose exit program the kernel skipped, and of which no sample was stored: another
+    /// tool attached a program to the same function, or detached one.
     MissedExit = 20,
-    /// Connections with a trace whose close will not be reported, because they could not be stored.
+    /// Full map: connections with a trace that could not be stored, so their close will not be reported.
     TracedFull = 21,
-    /// Accepted connections that are not counted as open, because a map was full. Their duration is not
-    /// counted either.
+    /// Full map: accepted connections that are not counted as open. Their duration is not counted either.
     ConnectionStatsFull = 22,
-    /// Connections within this host whose client could not be stored, so that their records do not name the
-    /// client.
+    /// Full map: connections within this host whose client could not be stored, so their records do not name
+    /// the client.
     ClientsFull = 23,
 }
 
@@ -67,7 +73,7 @@ impl Counter {
     /// Number of counters: the size of the map.
     pub const COUNT: u32 = 24;
 
-    /// The terms that add up to [`Counter::Seen`] and [`Counter::Other`].
+    /// The terms that add up to [`Counter::Seen`] and [`Counter::OtherEvents`].
     pub const OUTCOMES: [Self; 11] = [
         Self::Submitted,
         Self::LostRing,

@@ -32,7 +32,7 @@ pub const CLIENTS: u32 = 65_536;
 pub const OWN_CONNECTIONS: u32 = 1_024;
 
 /// Listeners whose budget is remembered. The least recently used one is evicted, and starts again with a full
-/// budget: the budget bounds the volume, it is not an exact count.
+/// budget: the budget bounds the volume; it does not count.
 pub const BUDGETED_LISTENERS: u32 = 1_024;
 
 /// Triples of listener, process and errno whose failures are counted separately. Failures beyond that are

@@ -111,7 +111,8 @@ pub struct AcceptCall {
     pub queue_ns: u64,
     /// Nanoseconds from the entry of the call to its return; valid with [`AcceptCall::HAS_BLOCKED_TIME`].
     pub blocked_ns: u64,
-    /// The return value: the new descriptor, or a negative errno.
+    /// A negative errno, or with [`AcceptCall::HAS_FD`] the new descriptor. Without `HAS_FD`: a slot of the
+    /// ring's file table, or 0 if unknown.
     pub result: i32,
     /// Descriptor of the listening socket; valid with [`AcceptCall::HAS_LISTENER_FD`].
     pub listener_fd: i32,
@@ -150,7 +151,7 @@ impl AcceptCall {
     pub const HAS_BLOCKED_TIME: u16 = 1 << 5;
     /// `listener_fd` is valid.
     pub const HAS_LISTENER_FD: u16 = 1 << 6;
-    /// `result` is a descriptor or an errno, not a slot of the ring's file table.
+    /// `result` is a descriptor or an errno. Not set for a slot, nor when the descriptor is unknown.
     pub const HAS_FD: u16 = 1 << 7;
 }
 
@@ -160,8 +161,8 @@ impl AcceptCall {
 pub struct Handshake {
     /// Nanoseconds from the first SYN-ACK to the final ACK; 0 when unknown (SYN cookies, fast open).
     pub time_ns: u64,
-    /// Smoothed round-trip time at ESTABLISHED, nanoseconds (`tcp_sock.srtt_us`, an eighth of it); 0 when
-    /// unknown.
+    /// Smoothed round-trip time at ESTABLISHED, in nanoseconds (from `tcp_sock.srtt_us`, which counts eighths
+    /// of a microsecond); 0 when unknown.
     pub rtt_ns: u64,
     /// Retransmitted SYN-ACKs.
     pub synack_retransmits: u32,
@@ -287,7 +288,7 @@ pub struct UnixAccept {
     pub peer_process: PeerProcess,
 }
 
-/// A call on a socket other than an accept that returned.
+/// A listen, bind or socket call that returned, or an accept that starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SocketCall {
@@ -415,7 +416,7 @@ impl TraceDecision {
     /// The connection is one of Multipath TCP. The subflow whose close is reported does not show that.
     pub const MPTCP: u32 = 1 << 3;
     /// The bits of which at least one is set when the connection has a trace.
-    pub const SAMPLED: u32 = Self::BY_RATIO | Self::SLOW;
+    pub const TRACED: u32 = Self::BY_RATIO | Self::SLOW;
 }
 
 /// An open connection that has a trace: value of the pinned maps, which outlive the agent.
@@ -430,8 +431,9 @@ pub struct TracedConnection {
     pub trace: TraceDecision,
     /// The task that accepted it.
     pub task: Task,
-    /// When the programs were loaded that saw it last, nanoseconds on `CLOCK_BOOTTIME`.
-    pub generation: u64,
+    /// The capture epoch that saw the connection last: the boot time at which its programs were loaded, in
+    /// nanoseconds on `CLOCK_BOOTTIME`.
+    pub capture_epoch: u64,
 }
 
 /// A connection with a trace closed.

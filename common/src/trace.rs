@@ -5,11 +5,11 @@
 /// (<https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/>).
 pub const BITS: u32 = 56;
 
-/// A threshold above all randomness: no connection is sampled.
+/// A threshold above all randomness: no connection has a trace.
 pub const NEVER: u64 = 1 << BITS;
 
 /// The random part of the trace id of the connection with this cookie, uniform below [`NEVER`]. `key` is of
-/// this host and boot, and secret: without it, a client cannot choose connections that are sampled.
+/// this host and boot, and secret: without it, a client cannot choose connections that get a trace.
 ///
 /// Each round spreads every bit over both halves of the word by multiplications and shifts. There are two
 /// rounds, with the second half of the key added between them.

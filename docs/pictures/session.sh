@@ -1,5 +1,6 @@
-# What docs/pictures/terminal.svg shows; `cargo xtask pictures` runs it in a terminal while the demo's workload runs.
-# PORTS: of the workload's server that is slow to accept, and of the one that runs out of descriptors.
+# The commands that docs/pictures/terminal.svg shows. `cargo xtask pictures` records them in a terminal while the
+# demo's workload runs. PORTS is a list of two of the workload's ports: that of the server that is slow to accept,
+# and that of the server that runs out of descriptors.
 
 say() {
     printf '\033[1;32m$\033[0m '

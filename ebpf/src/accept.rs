@@ -6,7 +6,7 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 
 use crate::{
     connections, count,
-    event::{Accept, Returned},
+    event::{Accept, CallResult},
     failure, filter,
     offsets::*,
     own, peers,
@@ -15,43 +15,44 @@ use crate::{
     sock::{FileSock, ProbedSock, is_recorded_family},
     syscall, task, traced,
     uapi::{EAGAIN, EINTR, ERESTART_RESTARTBLOCK, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS},
+    use_result,
 };
 
 /// Tier 2: a call of accept returned. `find_listener` is called only if the listener is needed, because half
 /// of all calls find an empty queue.
 #[inline(always)]
-pub fn returned(returned: Returned, find_listener: impl FnOnce() -> FileSock) {
+pub fn call_returned(call: CallResult, find_listener: impl FnOnce() -> FileSock) {
     count::add(Counter::Seen);
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let blocked_ns = syscall::take_blocked_ns(now);
-    if count_retry(returned.result) {
+    if count_retry(call.result) {
         return;
     }
     let listener = find_listener();
-    if returned.result < 0 {
-        failed(returned, now, blocked_ns, listener);
+    if call.result < 0 {
+        failed(call, now, blocked_ns, listener);
     } else {
-        let accepted = if returned.is_fd { FileSock::from_fd(returned.result) } else { FileSock::NONE };
-        succeeded(returned, now, blocked_ns, accepted, listener);
+        let accepted = if call.is_fd { FileSock::from_fd(call.result) } else { FileSock::NONE };
+        succeeded(call, now, blocked_ns, accepted, listener);
     }
 }
 
 /// Tier 2: a request of io_uring completed, and the kernel does not say which. It was an accept if its result
 /// is the descriptor of a pending connection.
 #[inline(always)]
-pub fn may_have_returned(returned: Returned) {
-    let accepted = FileSock::from_fd(returned.result);
+pub fn may_have_returned(call: CallResult) {
+    let accepted = FileSock::from_fd(call.result);
     if !accepted.exists() {
         return;
     }
-    if !pending::is_pending(accepted.sk) {
+    if !pending::has_entry(accepted.sk) {
         return count::add(Counter::Unproven);
     }
     count::add(Counter::Seen);
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    succeeded(returned, now, 0, accepted, FileSock::NONE);
+    succeeded(call, now, 0, accepted, FileSock::NONE);
 }
 
 /// Counts a result that only means "call accept again": the queue was empty, or a signal interrupted the
@@ -71,9 +72,9 @@ pub fn count_retry(result: i32) -> bool {
 /// A call of accept returned an error other than those of [`count_retry`]. The error is counted, and is
 /// reported within the listener's budget.
 #[inline(always)]
-pub fn failed(returned: Returned, now: u64, blocked_ns: u64, listener: FileSock) {
+pub fn failed(call: CallResult, now: u64, blocked_ns: u64, listener: FileSock) {
     let is_self = own::is_current_process();
-    let accept = Accept { listener, is_self, ..Accept::new(returned, now, blocked_ns) };
+    let accept = Accept { listener, is_self, ..Accept::new(call, now, blocked_ns) };
     if is_failure_reported(&accept) {
         submit(&accept);
     }
@@ -86,7 +87,7 @@ fn is_failure_reported(failed: &Accept) -> bool {
         count::add(Counter::SelfAccept);
         return false;
     }
-    let errno = -failed.returned.result as u32;
+    let errno = -failed.call.result as u32;
     let listener = failed.listener;
     if !listener.exists() {
         if !filter::passes_process() {
@@ -116,15 +117,14 @@ fn is_failure_reported(failed: &Accept) -> bool {
 /// Tier 2: a call of accept returned a connection. `accepted` was found by its descriptor; if the connection
 /// is pending, it is certainly the one that the call returned.
 #[inline(always)]
-fn succeeded(returned: Returned, now: u64, blocked_ns: u64, accepted: FileSock, listener: FileSock) {
+fn succeeded(call: CallResult, now: u64, blocked_ns: u64, accepted: FileSock, listener: FileSock) {
     let pending = if accepted.exists() {
         pending::take_by_cookie(accepted.sk.identity_cookie())
     } else {
         Pending::UNKNOWN
     };
     let verified = pending.is_waiting();
-    let mut accept =
-        Accept { accepted, listener, verified, pending, ..Accept::new(returned, now, blocked_ns) };
+    let mut accept = Accept { accepted, listener, verified, pending, ..Accept::new(call, now, blocked_ns) };
     if begin_connection(&mut accept) {
         if !verified {
             count::add(unverified_reason(accepted));
@@ -133,8 +133,8 @@ fn succeeded(returned: Returned, now: u64, blocked_ns: u64, accepted: FileSock, 
     }
 }
 
-/// Whether the accept is reported ([`passes`]). If so, starts what is kept about its connection: its trace
-/// and its record among the open connections. The caller must report the accept.
+/// Whether the accept is reported ([`passes`]). If so, starts the trace of its connection, and stores the
+/// connection as an open one ([`pending::OpenConnection`]). The caller must report the accept.
 #[inline(always)]
 pub fn begin_connection(accept: &mut Accept) -> bool {
     let passes = passes(accept);
@@ -172,8 +172,8 @@ pub fn passes(accept: &mut Accept) -> bool {
     true
 }
 
-/// Whether an accept would be reported; counts nothing. `false` for the agent's own, which the hook at the
-/// return of accept counts.
+/// Whether an accept would be reported; counts nothing. `false` for accepts of the agent: the exit hook
+/// counts those.
 #[inline(never)]
 pub fn would_pass(accepted: ProbedSock) -> bool {
     is_recorded_family(accepted.family())
@@ -196,8 +196,7 @@ fn unverified_reason(accepted: FileSock) -> Counter {
 /// Sends the sample of an accept, and forgets its client.
 #[inline(always)]
 pub fn submit(accept: &Accept) {
-    // See `traced::begin`.
-    core::hint::black_box(send_sample(accept));
+    use_result(send_sample(accept));
     peers::forget_client(accept.pending.client);
 }
 
@@ -263,7 +262,7 @@ pub fn fill_unix(out: &mut UnixAccept, accept: &Accept) {
 
 #[inline(always)]
 fn fill_call(out: &mut AcceptCall, accept: &Accept) {
-    let Returned { syscall, result, is_fd, listener_fd } = accept.returned;
+    let CallResult { syscall, result, is_fd, listener_fd } = accept.call;
     out.syscall = syscall;
     out.tier = TIER.load() as u8;
     out.result = result;

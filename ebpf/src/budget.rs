@@ -12,7 +12,7 @@ pub type Budgets = LruHashMap<u64, [u64; 2]>;
 
 /// Takes one from the budget of `listener` at `now` (boot clock, ns). Returns `false` when `limit` is used up
 /// for this second; the caller counts that. Two programs may both take the last one: the budget bounds the
-/// volume, it is not an exact count.
+/// volume; it does not count.
 #[inline(always)]
 pub fn try_take(budgets: &Budgets, listener: u64, limit: u64, now: u64) -> bool {
     let this_second = now / SECOND_NS;

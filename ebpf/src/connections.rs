@@ -15,10 +15,11 @@ use crate::{
     count::{self, add_to},
     event::Accept,
     offsets::*,
-    pending::{self, ConnectionRecord},
+    pending::{self, OpenConnection},
     sock::TypedSock,
     traced::is_close_observed,
     uapi::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    use_result,
 };
 
 /// Inode of a listener → the figures of its connections since the programs were loaded. The agent removes
@@ -36,15 +37,14 @@ static ZERO_STATS: Array<ConnectionStats> = Array::with_max_entries(1, 0);
 /// the storage of their sockets. Removed by the close. If the map is full, `Counter::ConnectionStatsFull`
 /// counts the connection.
 #[map]
-static OPEN_CONNECTIONS: HashMap<u64, ConnectionRecord> =
+static OPEN_CONNECTIONS: HashMap<u64, OpenConnection> =
     HashMap::with_max_entries(MAX_OPEN_CONNECTIONS, BPF_F_NO_PREALLOC);
 
 /// Counts a connection that was just accepted.
 #[inline(always)]
 pub fn count_accepted(accept: &Accept) {
     if COUNT_CONNECTIONS.load() != 0 {
-        // See `traced::begin`.
-        core::hint::black_box(count_verified(accept));
+        use_result(count_verified(accept));
     }
 }
 
@@ -56,18 +56,18 @@ fn count_verified(accept: &Accept) -> u32 {
     if !accept.verified || !accepted.exists() || listener == 0 || !is_close_observed(accepted.sk) {
         return 0;
     }
-    // Before the record, which lets a program count the close.
+    // Before the open connection is stored, which lets a program count the close.
     let Some(stats) = stats_for(listener) else {
         count::add(Counter::ConnectionStatsFull);
         return 0;
     };
-    let record = ConnectionRecord { accepted_ns: accept.now, listener };
+    let open = OpenConnection { accepted_ns: accept.now, listener };
     let is_stored = if pending::is_in_socket_storage(accepted.sk) {
         // SAFETY: the accept is verified, and only tier 1 has socket storage.
-        pending::store_connection_record(unsafe { accept.typed_accepted() }, record)
+        pending::store_open_connection(unsafe { accept.typed_accepted() }, open)
     } else {
         let cookie = accepted.sk.identity_cookie();
-        cookie != 0 && OPEN_CONNECTIONS.insert(&cookie, &record, BPF_ANY).is_ok()
+        cookie != 0 && OPEN_CONNECTIONS.insert(&cookie, &open, BPF_ANY).is_ok()
     };
     if is_stored {
         add_to(&mut stats.accepted, 1);
@@ -96,21 +96,21 @@ pub fn count_closed(sk: TypedSock) {
     if COUNT_CONNECTIONS.load() == 0 {
         return;
     }
-    let record = if let Some(record) = pending::take_connection_record(sk) {
-        record
+    let open = if let Some(open) = pending::take_open_connection(sk) {
+        open
     } else {
         let cookie = sk.cookie();
-        let Some(record) = OPEN_CONNECTIONS.get_ptr(&cookie) else { return };
+        let Some(open) = OPEN_CONNECTIONS.get_ptr(&cookie) else { return };
         // SAFETY: a non-null map value.
-        let record = unsafe { *record };
+        let open = unsafe { *open };
         let _ = OPEN_CONNECTIONS.remove(&cookie);
-        record
+        open
     };
-    let Some(stats) = CONNECTION_STATS.get_ptr_mut(&record.listener) else { return };
+    let Some(stats) = CONNECTION_STATS.get_ptr_mut(&open.listener) else { return };
     // SAFETY: a non-null map value. Programs only add to it, atomically.
     let stats = unsafe { &mut *stats };
     // SAFETY: the helper has no arguments.
-    let open_ns = unsafe { bpf_ktime_get_boot_ns() }.saturating_sub(record.accepted_ns);
+    let open_ns = unsafe { bpf_ktime_get_boot_ns() }.saturating_sub(open.accepted_ns);
     add_to(&mut stats.closed, 1);
     add_to(&mut stats.total_open_ns, open_ns);
     if let Some(bucket) = stats.buckets.get_mut(histogram::bucket(open_ns)) {

@@ -32,7 +32,7 @@ pub fn add_to(word: &mut u64, value: u64) {
 
 /// Takes the next sequence number of this CPU. The add must fetch: with a plain increment, two programs of
 /// which one preempts the other would get the same number. Not `Relaxed`: for that ordering LLVM emits the
-/// add without `BPF_FETCH` even where its result is used, so that each event would get the operand, 1. Seen
+/// add without `BPF_FETCH` even where its result is used, so each event would get the operand, 1. Seen
 /// with LLVM 22.1.4 and again with 23.1.4, where all 24 fetching adds of the object lost the flag.
 #[inline(always)]
 pub fn next_sequence() -> u64 {

@@ -1,4 +1,5 @@
-//! The facts that a hook gathers about one accept. Decisions and samples are made from them elsewhere.
+//! The facts that a hook gathers about one accept. `accept.rs` decides on them, and fills the sample from
+//! them.
 
 use acceptd_common::TraceDecision;
 
@@ -13,12 +14,14 @@ pub const NO_FD: i32 = -1;
 
 /// A call of accept that returned.
 #[derive(Clone, Copy)]
-pub struct Returned {
+pub struct CallResult {
     /// One of `AcceptCall::SYSCALL_…`.
     pub syscall: u8,
-    /// The new descriptor or slot, or a negative errno.
+    /// A negative errno, or with `is_fd` the new descriptor. Without `is_fd`: a slot of the ring's file
+    /// table, or 0 if unknown.
     pub result: i32,
-    /// Whether a `result` that is not an errno is a descriptor.
+    /// Whether a `result` that is not an errno is a descriptor. `false` for a slot, and when the descriptor
+    /// is unknown.
     pub is_fd: bool,
     /// Negative if not known. Not an `Option`; see [`FileSock::NONE`].
     pub listener_fd: i32,
@@ -27,7 +30,7 @@ pub struct Returned {
 /// The facts about one accept.
 #[derive(Clone, Copy)]
 pub struct Accept {
-    pub returned: Returned,
+    pub call: CallResult,
     /// Boot clock, nanoseconds.
     pub now: u64,
     /// 0 if not known.
@@ -46,9 +49,9 @@ pub struct Accept {
 impl Accept {
     /// An accept whose sockets are not known yet.
     #[inline(always)]
-    pub fn new(returned: Returned, now: u64, blocked_ns: u64) -> Self {
+    pub fn new(call: CallResult, now: u64, blocked_ns: u64) -> Self {
         Self {
-            returned,
+            call,
             now,
             blocked_ns,
             accepted: FileSock::NONE,

@@ -41,7 +41,8 @@ pub fn take_budget(listener: FileSock, now: u64) -> bool {
 }
 
 /// Creates the entry for `key`, with the current task and the listener. It is filled in place, since it is
-/// too large for the stack: until then, the agent reads an entry whose task has the id 0.
+/// too large for the stack. Until then its `task.tgid` is 0: the agent skips such an entry, and reads it next
+/// time (collector-bridge/src/bpf/failures.rs).
 #[inline(never)]
 fn create_entry(key: &FailureKey, listener: &FileSock) {
     let Some(zero) = ZERO_FAILURES.get_ptr(0) else { return };

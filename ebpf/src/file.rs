@@ -1,10 +1,10 @@
-//! From a file or a file descriptor to its socket.
+//! Finds the socket behind a file or a descriptor.
 
 use aya_ebpf::helpers::generated::bpf_sock_from_file;
 
 use crate::{
     offsets::*,
-    read::{File, Other, Probed, Socket, Typed, load_at},
+    read::{AnyStruct, File, Probed, Socket, Typed, load_at},
     sock::{FileSock, ProbedSock, TypedSock},
     task,
 };
@@ -15,7 +15,8 @@ impl FileSock {
     /// proves that this is the socket that accept returned.
     #[inline(always)]
     pub fn from_fd(fd: i32) -> Self {
-        // As in `Tuple::from_server`.
+        // The verifier wants memory that was written to. The black box keeps LLVM from leaving it
+        // uninitialised.
         let mut socket = core::hint::black_box(Self::NONE);
         find_socket(fd, &raw mut socket);
         socket
@@ -46,8 +47,8 @@ impl FileSock {
 pub extern "C" fn find_socket(fd: i32, out: *mut FileSock) -> i32 {
     // SAFETY: for the verifier, the argument of a global function is a pointer to a socket, or null.
     let Some(out) = (unsafe { out.as_mut() }) else { return 0 };
-    let files: Typed<Other> = task::current().follow(&TASK_FILES);
-    let table: Typed<Other> = files.follow(&FILES_FDT);
+    let files: Typed<AnyStruct> = task::current().follow(&TASK_FILES);
+    let table: Typed<AnyStruct> = files.follow(&FILES_FDT);
     // As an unsigned number, a negative descriptor is beyond every table.
     if fd as u32 >= table.load::<u32>(&FDT_MAX_FDS) {
         return 0;
@@ -71,7 +72,7 @@ impl TypedSock {
 impl Probed<File> {
     #[inline(always)]
     pub fn inode(self) -> u64 {
-        self.follow::<Other>(&FILE_INODE).load(&INODE_NUMBER)
+        self.follow::<AnyStruct>(&FILE_INODE).load(&INODE_NUMBER)
     }
 }
 

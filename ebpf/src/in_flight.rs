@@ -1,5 +1,5 @@
 //! Tier 1: in-flight accepts, one for each thread. `__sys_accept4` knows the descriptors and `do_accept` the
-//! sockets, so that what is known about a call stays in the storage of its task until both have returned.
+//! sockets, so the facts about a call stay in the storage of its task until both have returned.
 
 use core::mem::size_of;
 
@@ -8,7 +8,7 @@ use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, macros::btf_map};
 
 use crate::{
     accept, count,
-    event::{Accept, NO_FD, Returned},
+    event::{Accept, CallResult, NO_FD},
     peers, pending,
     read::{File, Task, Typed, as_scalar},
     send::{Sample, send_filled, zero},
@@ -46,8 +46,8 @@ pub struct InFlightAccept {
 }
 
 impl InFlightAccept {
-    /// Outcome: the exit of `do_accept` was not seen.
-    const NOT_RETURNED: u8 = 0;
+    /// Outcome: nothing is known yet. The call is new, or the exit of `do_accept` was not seen.
+    const NO_OUTCOME: u8 = 0;
     /// Outcome: the accept was reported, or counted.
     const DONE: u8 = u8::MAX;
     /// Outcome: the accept is excluded. Its exit counts it, if that is seen.
@@ -66,7 +66,7 @@ impl InFlightAccept {
     /// Whether the call has a connection that was not reported yet.
     #[inline(always)]
     fn is_unreported(&self) -> bool {
-        self.has_sample() || self.progress == Self::GRAFTED && self.outcome == Self::NOT_RETURNED
+        self.has_sample() || self.progress == Self::GRAFTED && self.outcome == Self::NO_OUTCOME
     }
 }
 
@@ -85,7 +85,7 @@ fn in_task(task: Typed<Task>, flags: u64) -> Option<&'static mut InFlightAccept>
 /// `sock_graft`: the accept of the current task got its connection. `None` if the task is not in `do_accept`,
 /// or if its entry was not seen.
 #[inline(always)]
-pub fn grafted() -> Option<&'static mut InFlightAccept> {
+pub fn mark_grafted() -> Option<&'static mut InFlightAccept> {
     let in_flight = current(0)?;
     if in_flight.progress == InFlightAccept::OUTSIDE_DO_ACCEPT {
         return None;
@@ -149,7 +149,7 @@ pub fn do_accept_entry() {
         // exit was not seen.
         let is_from_syscall = in_flight.in_sys_accept == 1
             && in_flight.progress == InFlightAccept::OUTSIDE_DO_ACCEPT
-            && in_flight.outcome == InFlightAccept::NOT_RETURNED;
+            && in_flight.outcome == InFlightAccept::NO_OUTCOME;
         if !is_from_syscall {
             finish_previous(in_flight);
             // SAFETY: the helper has no arguments.
@@ -192,7 +192,7 @@ fn finish_previous(in_flight: &mut InFlightAccept) {
     }
     in_flight.progress = InFlightAccept::OUTSIDE_DO_ACCEPT;
     in_flight.in_sys_accept = 0;
-    in_flight.outcome = InFlightAccept::NOT_RETURNED;
+    in_flight.outcome = InFlightAccept::NO_OUTCOME;
 }
 
 /// Sends the stored sample of an accept whose exit was missed; without one, counts the missed exit.
@@ -220,7 +220,7 @@ pub fn do_accept_exit(listener: Typed<File>, result: Typed<File>) {
             if is_error {
                 in_flight.put_back_connection();
             }
-            in_flight.outcome = InFlightAccept::NOT_RETURNED;
+            in_flight.outcome = InFlightAccept::NO_OUTCOME;
             if in_flight.in_sys_accept == 1 { Some(in_flight) } else { None }
         }
         None => None,
@@ -236,8 +236,8 @@ pub fn do_accept_exit(listener: Typed<File>, result: Typed<File>) {
         },
     };
     if is_error {
-        let returned = Returned { syscall, result: errno(result), is_fd: true, listener_fd };
-        return do_accept_failed(in_flight, returned, now, blocked_ns, listener);
+        let call = CallResult { syscall, result: errno(result), is_fd: true, listener_fd };
+        return do_accept_failed(in_flight, call, now, blocked_ns, listener);
     }
     let sk = TypedSock::from_file(result);
     if sk.is_null() {
@@ -253,21 +253,21 @@ pub fn do_accept_exit(listener: Typed<File>, result: Typed<File>) {
     }
     let accepted = FileSock { sk: sk.probed(), inode: result.probed().inode() };
     let listener = listener_socket(listener);
-    let returned = Returned { syscall, result: 0, is_fd: false, listener_fd };
+    let call = CallResult { syscall, result: 0, is_fd: false, listener_fd };
     let mut accept =
-        Accept { accepted, listener, verified: true, pending, ..Accept::new(returned, now, blocked_ns) };
+        Accept { accepted, listener, verified: true, pending, ..Accept::new(call, now, blocked_ns) };
     do_accept_succeeded(in_flight, &mut accept);
 }
 
 #[inline(always)]
 fn do_accept_failed(
     in_flight: Option<&mut InFlightAccept>,
-    returned: Returned,
+    call: CallResult,
     now: u64,
     blocked_ns: u64,
     listener: Typed<File>,
 ) {
-    if returned.syscall == AcceptCall::SYSCALL_IO_URING && returned.result == -EAGAIN {
+    if call.syscall == AcceptCall::SYSCALL_IO_URING && call.result == -EAGAIN {
         // The request now waits until the listener is readable. The application does not see this error.
         return;
     }
@@ -275,8 +275,8 @@ fn do_accept_failed(
         in_flight.outcome = InFlightAccept::DONE;
     }
     count::add(Counter::Seen);
-    if !accept::count_retry(returned.result) {
-        accept::failed(returned, now, blocked_ns, listener_socket(listener));
+    if !accept::count_retry(call.result) {
+        accept::failed(call, now, blocked_ns, listener_socket(listener));
     }
 }
 
@@ -318,7 +318,7 @@ pub fn sys_accept_exit(result: i32) {
         count::add(Counter::Seen);
         report_without_do_accept(in_flight, result);
     }
-    in_flight.outcome = InFlightAccept::NOT_RETURNED;
+    in_flight.outcome = InFlightAccept::NO_OUTCOME;
 }
 
 /// Sends the stored sample, with the new descriptor if `fd` is not negative. Returns `false` if there is no
@@ -326,9 +326,19 @@ pub fn sys_accept_exit(result: i32) {
 #[inline(always)]
 fn send_stored(in_flight: &mut InFlightAccept, fd: i32) -> bool {
     if in_flight.outcome == Kind::UnixAccept as u8 {
-        complete::<UnixAccept>(in_flight, fd, |sample| &mut sample.call);
+        complete::<UnixAccept>(
+            in_flight,
+            fd,
+            #[inline(always)]
+            |sample| &mut sample.call,
+        );
     } else if in_flight.outcome == Kind::InetAccept as u8 {
-        complete::<InetAccept>(in_flight, fd, |sample| &mut sample.call);
+        complete::<InetAccept>(
+            in_flight,
+            fd,
+            #[inline(always)]
+            |sample| &mut sample.call,
+        );
     } else {
         return false;
     }
@@ -382,23 +392,23 @@ fn complete<S: Sample>(
 }
 
 /// `__sys_accept4` returned, and there is no outcome of `do_accept`: no descriptor was free or the listener's
-/// was invalid, so that `do_accept` was not called; or its exit was not seen.
+/// was invalid, so `do_accept` was not called; or its exit was not seen.
 #[inline(always)]
 fn report_without_do_accept(in_flight: &InFlightAccept, result: i32) {
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let blocked_ns = now.saturating_sub(in_flight.entered_ns);
     let listener_fd = in_flight.listener_fd;
-    let returned = Returned { syscall: in_flight.syscall, result, is_fd: true, listener_fd };
+    let call = CallResult { syscall: in_flight.syscall, result, is_fd: true, listener_fd };
     if accept::count_retry(result) {
         return;
     }
     let listener = FileSock::from_fd(listener_fd);
     if result < 0 {
-        return accept::failed(returned, now, blocked_ns, listener);
+        return accept::failed(call, now, blocked_ns, listener);
     }
     let accepted = FileSock::from_fd(result);
-    let mut accept = Accept { accepted, listener, ..Accept::new(returned, now, blocked_ns) };
+    let mut accept = Accept { accepted, listener, ..Accept::new(call, now, blocked_ns) };
     if accept::passes(&mut accept) {
         count::add(Counter::FdGone);
         accept::submit(&accept);

@@ -4,9 +4,9 @@ use acceptd_common::{AcceptCall, SocketCall};
 
 use crate::{
     accept,
-    event::{NO_FD, Returned},
+    event::{CallResult, NO_FD},
     offsets::*,
-    read::{Other, Probed},
+    read::{AnyStruct, Probed},
     related,
     sock::FileSock,
     syscall::is_captured,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A `struct io_kiocb`.
-pub type Request = Probed<Other>;
+pub type Request = Probed<AnyStruct>;
 
 /// A request was submitted: if it is an accept, reports the attempt.
 #[inline(always)]
@@ -45,8 +45,8 @@ pub fn request_completed(request: Request, result: i32) {
             // io_uring/net.c).
             let slot: u32 =
                 if IO_ACCEPT_FILE_SLOT.load() == ABSENT { 0 } else { request.load(&IO_ACCEPT_FILE_SLOT) };
-            accept::returned(
-                returned(result, slot == 0),
+            accept::call_returned(
+                call_result(result, slot == 0),
                 #[inline(always)]
                 || request_socket(request),
             );
@@ -66,7 +66,7 @@ pub fn request_completed(request: Request, result: i32) {
 pub fn multishot_completed(result: i32, flags: u32) {
     // A completion with a buffer carries received data.
     if result >= 0 && flags & IORING_CQE_F_MORE != 0 && flags & IORING_CQE_F_BUFFER == 0 {
-        accept::may_have_returned(returned(result, true));
+        accept::may_have_returned(call_result(result, true));
     }
 }
 
@@ -74,14 +74,14 @@ pub fn multishot_completed(result: i32, flags: u32) {
 #[inline(always)]
 pub fn completion_overflowed(result: i32, flags: u32) {
     if result >= 0 && flags & IORING_CQE_F_BUFFER == 0 {
-        accept::may_have_returned(returned(result, true));
+        accept::may_have_returned(call_result(result, true));
     }
 }
 
 #[inline(always)]
-fn returned(result: i32, is_fd: bool) -> Returned {
+fn call_result(result: i32, is_fd: bool) -> CallResult {
     // The request does not keep the descriptor of the listener.
-    Returned { syscall: AcceptCall::SYSCALL_IO_URING, result, is_fd, listener_fd: NO_FD }
+    CallResult { syscall: AcceptCall::SYSCALL_IO_URING, result, is_fd, listener_fd: NO_FD }
 }
 
 #[inline(always)]

@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use crate::{
     in_flight,
     offsets::ITER_SEQ,
-    read::{Arguments, File, Other, Task, Typed},
+    read::{AnyStruct, Arguments, File, Task, Typed},
     sock::TypedSock,
     survey,
 };
@@ -17,7 +17,7 @@ use crate::{
 pub extern "C" fn survey_listeners(ctx: *mut c_void) -> i32 {
     let args = Arguments::from_raw(ctx);
     // SAFETY: the four arguments of the iterator.
-    let (meta, task, fd, file): (Typed<Other>, Typed<Task>, _, Typed<File>) =
+    let (meta, task, fd, file): (Typed<AnyStruct>, Typed<Task>, _, Typed<File>) =
         unsafe { (args.typed(0), args.typed(1), args.word(2), args.typed(3)) };
     if !task.is_null() && !file.is_null() {
         survey::visit_file(meta.follow(&ITER_SEQ), task, fd as u32, file);

@@ -50,6 +50,13 @@ mod trampolines;
 mod tuple;
 mod uapi;
 
+/// Uses the result of a subprogram that is not inlined. The verifier wants a subprogram to return a number;
+/// if no caller used the result, LLVM would leave a pointer in the register.
+#[inline(always)]
+fn use_result(result: u32) {
+    core::hint::black_box(result);
+}
+
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,5 +1,5 @@
 //! Constants that the agent sets before it loads the programs: its settings, and offsets into kernel structs.
-//! aya freezes them, so that the verifier sees constants and removes branches that are never taken.
+//! aya freezes them, so the verifier sees constants and removes branches that are never taken.
 //!
 //! The agent looks them up by name: settings in collector-bridge/src/bpf/loader.rs, offsets in the table of
 //! collector-bridge/src/bpf/offsets.rs, which finds each in the kernel's BTF.
@@ -30,7 +30,7 @@ globals! {
     COUNT_CONNECTIONS;
     /// 1: connections can have a trace.
     TRACES_ENABLED;
-    /// 1: `unix_release` is attached, so that the close of UNIX connections is seen.
+    /// 1: `unix_release` is attached, so the close of UNIX connections is seen.
     UNIX_RELEASE_SEEN;
     /// Connections whose randomness is at least this have a trace.
     TRACE_THRESHOLD;
@@ -39,8 +39,8 @@ globals! {
     /// The key of the randomness (`acceptd_common::trace::randomness`).
     TRACE_KEY_0;
     TRACE_KEY_1;
-    /// When the programs were loaded, nanoseconds on `CLOCK_BOOTTIME`.
-    GENERATION;
+    /// The capture epoch: the boot time at which the programs were loaded, nanoseconds on `CLOCK_BOOTTIME`.
+    CAPTURE_EPOCH;
     /// Bits of the filter keys that have values to include.
     FILTER_INCLUDES;
     /// Bits of the filter keys that have values to exclude.

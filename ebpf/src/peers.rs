@@ -12,7 +12,7 @@ use aya_ebpf::{
 use crate::{
     count,
     offsets::*,
-    read::{Other, Probed, Task, load_at},
+    read::{AnyStruct, Probed, Task, load_at},
     sock::{ProbedSock, TypedSock},
     task,
     tuple::Tuple,
@@ -61,9 +61,10 @@ pub fn client_established(sk: TypedSock) {
     }
 }
 
-/// The server's end is established. Returns the cookie of the client's socket; 0 if it is not known. From now
-/// on the holder of this cookie must call [`forget_client`]: the client's socket may be gone when its
-/// connection is accepted. Not inlined: its caller has no room on the stack for the addresses.
+/// The server's end is established. Returns the cookie of the client's socket; 0 if it is not known. The
+/// caller must call [`forget_client`] with it: from now on the client's close no longer removes the entry,
+/// since the client's socket may be gone when its connection is accepted. Not inlined: its caller has no room
+/// on the stack for the addresses.
 #[inline(never)]
 pub fn server_established(server: ProbedSock) -> u64 {
     let tuple = Tuple::from_server(server);
@@ -119,7 +120,7 @@ pub fn forget_client(cookie: u64) {
 /// process that is gone still has its pid here, but no executable.
 #[inline(always)]
 pub fn describe_unix_client(accepted: ProbedSock, out: &mut PeerProcess) {
-    let pid: Probed<Other> = accepted.follow(&SK_PEER_PID);
+    let pid: Probed<AnyStruct> = accepted.follow(&SK_PEER_PID);
     if pid.is_null() {
         return;
     }
@@ -133,8 +134,9 @@ pub fn describe_unix_client(accepted: ProbedSock, out: &mut PeerProcess) {
     }
     // A `struct hlist_node` is two pointers.
     let task = node.wrapping_sub(TASK_PID_LINKS.load() as usize + PIDTYPE_TGID * 2 * size_of::<u64>());
-    let file: Probed<Other> = Probed::<Task>::new(task).follow::<Other>(&TASK_MM).follow(&MM_EXE_FILE);
-    let name: Probed<Other> = file.follow::<Other>(&FILE_DENTRY).follow(&DENTRY_NAME);
+    let file: Probed<AnyStruct> =
+        Probed::<Task>::new(task).follow::<AnyStruct>(&TASK_MM).follow(&MM_EXE_FILE);
+    let name: Probed<AnyStruct> = file.follow::<AnyStruct>(&FILE_DENTRY).follow(&DENTRY_NAME);
     // SAFETY: the helper takes any address, and fails on one that cannot be read.
     if let Ok(bytes) = unsafe { bpf_probe_read_kernel_str_bytes(name.as_ptr(), &mut out.exe) } {
         out.exe_len = bytes.len() as u32;

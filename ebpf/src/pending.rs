@@ -16,20 +16,20 @@ use crate::{
     count,
     offsets::*,
     peers,
-    read::{Other, Typed},
+    read::{AnyStruct, Typed},
     sock::{ProbedSock, TypedSock},
     storage::get_from_socket,
     uapi::{BPF_ANY, BPF_LOCAL_STORAGE_GET_F_CREATE, BPF_NOEXIST, IPPROTO_TCP},
 };
 
 /// Tier 1: the state of each connection. Created at SYN_RECV→ESTABLISHED, at a UNIX connect, and by the
-/// survey of what existed before; after the accept it holds the [`ConnectionRecord`]. Freed with the socket.
+/// survey of what existed before; after the accept it holds the [`OpenConnection`]. Freed with the socket.
 #[btf_map]
 static SOCKET_STATE: SkStorage<SocketState> = SkStorage::new();
 
-/// Cookie → the same, in tier 2; in tier 1 for subflows of Multipath TCP, and for connections that a failed
-/// accept put back. An entry is removed by the accept or when the socket is destroyed, so it cannot leak. If
-/// the map is full, `Counter::PendingFull` counts the connection.
+/// Cookie → [`Pending`], in tier 2; in tier 1 for subflows of Multipath TCP, and for connections that a
+/// failed accept put back. An entry is removed by the accept or when the socket is destroyed, so it cannot
+/// leak. If the map is full, `Counter::PendingFull` counts the connection.
 #[map]
 static PENDING_BY_COOKIE: HashMap<u64, Pending> = HashMap::with_max_entries(PENDING_CONNECTIONS, 0);
 
@@ -54,13 +54,13 @@ pub struct Pending {
 /// An accepted connection that [`crate::connections`] counts.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct ConnectionRecord {
+pub struct OpenConnection {
     pub accepted_ns: u64,
     /// Inode of its listener; 0 in [`Self::NONE`].
     pub listener: u64,
 }
 
-impl ConnectionRecord {
+impl OpenConnection {
     /// The connection is not counted. Not an `Option`; see [`crate::sock::FileSock::NONE`].
     pub const NONE: Self = Self { accepted_ns: 0, listener: 0 };
 }
@@ -69,7 +69,7 @@ impl ConnectionRecord {
 #[repr(C)]
 struct SocketState {
     pending: Pending,
-    record: ConnectionRecord,
+    open: OpenConnection,
 }
 
 impl Pending {
@@ -168,7 +168,7 @@ fn socket_state(sk: TypedSock, flags: u64) -> Option<&'static mut SocketState> {
 
 /// Tier 1: the final ACK to `request` is about to establish `child` (`inet_csk_complete_hashdance`).
 #[inline(always)]
-pub fn record_handshake(child: TypedSock, request: Typed<Other>) {
+pub fn store_handshake(child: TypedSock, request: Typed<AnyStruct>) {
     // Not `bpf_skc_to_tcp_request_sock`: that helper refuses the requests of Multipath TCP, whose `sk_prot`
     // is another.
     if child.probed().protocol() != IPPROTO_TCP {
@@ -189,7 +189,7 @@ pub fn record_handshake(child: TypedSock, request: Typed<Other>) {
 
 /// `sk` reached its listener's accept queue. `client` is the cookie of its client's socket, or 0.
 #[inline(always)]
-pub fn record_established(sk: TypedSock, cookie: u64, client: u64) {
+pub fn store_established(sk: TypedSock, cookie: u64, client: u64) {
     // A connection of TCP fast open can be accepted before it is established.
     if sk.probed().is_accepted() || !store(sk, cookie, client) {
         return peers::forget_client(client);
@@ -212,7 +212,7 @@ fn store(sk: TypedSock, cookie: u64, client: u64) -> bool {
         pending.synack_retransmits = tcp.load(&TCP_TOTAL_RETRANS);
     }
     if TIER.load() == 1 {
-        // For a subflow, too: `record_handshake` stored its handshake here.
+        // For a subflow, too: `store_handshake` stored its handshake here.
         let Some(stored) = stored_pending(sk, BPF_LOCAL_STORAGE_GET_F_CREATE) else {
             count::add(Counter::PendingFull);
             return false;
@@ -238,7 +238,7 @@ fn store(sk: TypedSock, cookie: u64, client: u64) -> bool {
 
 /// Tier 1: a UNIX client connects, and `sk` will be the server's end.
 #[inline(always)]
-pub fn record_unix_connect(sk: TypedSock) {
+pub fn store_unix_connect(sk: TypedSock) {
     match stored_pending(sk, BPF_LOCAL_STORAGE_GET_F_CREATE) {
         // SAFETY: the helper has no arguments.
         Some(pending) => *pending = Pending::waiting_since(unsafe { bpf_ktime_get_boot_ns() }),
@@ -248,7 +248,7 @@ pub fn record_unix_connect(sk: TypedSock) {
 
 /// `sk` has been waiting since before the programs were loaded.
 #[inline(always)]
-pub fn record_preexisting(sk: TypedSock, cookie: u64) {
+pub fn store_preexisting(sk: TypedSock, cookie: u64) {
     // On the stack: from a constant in `.rodata`, the map got the value of another constant (seen).
     let waiting = core::hint::black_box(Pending::waiting_since(0));
     if !is_in_socket_storage(sk.probed()) {
@@ -290,25 +290,24 @@ pub fn take_by_cookie(cookie: u64) -> Pending {
     pending
 }
 
-/// Keeps the record of an accepted connection in the storage of its socket. Returns `false` if there was no
-/// memory.
+/// Stores an accepted connection in the storage of its socket. Returns `false` if there was no memory.
 #[inline(always)]
-pub fn store_connection_record(sk: TypedSock, record: ConnectionRecord) -> bool {
+pub fn store_open_connection(sk: TypedSock, open: OpenConnection) -> bool {
     let Some(state) = socket_state(sk, BPF_LOCAL_STORAGE_GET_F_CREATE) else { return false };
-    state.record = record;
+    state.open = open;
     true
 }
 
-/// Takes the record of a connection out of the storage of its socket, if it is there.
+/// Takes an accepted connection out of the storage of its socket, if it is there.
 #[inline(always)]
-pub fn take_connection_record(sk: TypedSock) -> Option<ConnectionRecord> {
+pub fn take_open_connection(sk: TypedSock) -> Option<OpenConnection> {
     if TIER.load() != 1 {
         return None;
     }
     let state = socket_state(sk, 0)?;
-    let record = state.record;
-    state.record = ConnectionRecord::NONE;
-    if record.listener == 0 { None } else { Some(record) }
+    let open = state.open;
+    state.open = OpenConnection::NONE;
+    if open.listener == 0 { None } else { Some(open) }
 }
 
 /// Tier 1: marks a connection that is being accepted, so that it does not count as abandoned whatever happens
@@ -341,7 +340,7 @@ pub fn put_back(cookie: u64, established_ns: u64) {
         unsafe { (*stored).state = Pending::WAITING };
         return;
     }
-    // On the stack, as in `record_preexisting`.
+    // On the stack, as in `store_preexisting`.
     let waiting = core::hint::black_box(Pending::waiting_since(established_ns));
     if PENDING_BY_COOKIE.insert(&cookie, &waiting, BPF_ANY).is_err() {
         count::add(Counter::PendingFull);
@@ -355,7 +354,8 @@ pub fn take_closed(sk: TypedSock) -> Pending {
     if pending.state != Pending::ACCEPTING {
         return pending;
     }
-    // Either its accept was reported although its return was not seen, or the accept failed and put it back.
+    // Either the accept was reported without its exit, or the accept failed and `put_back` stored the
+    // connection.
     let put_back = take_by_cookie(sk.probed().identity_cookie());
     if put_back.is_waiting() {
         return Pending { client: pending.client, ..put_back };
@@ -368,7 +368,7 @@ pub fn take_closed(sk: TypedSock) -> Pending {
 /// again.
 #[inline(always)]
 pub fn mark_reported(accepted: TypedSock) {
-    // On the stack, as in `record_preexisting`.
+    // On the stack, as in `store_preexisting`.
     let reported = core::hint::black_box(Pending { state: Pending::REPORTED, ..Pending::UNKNOWN });
     if !is_in_socket_storage(accepted.probed()) {
         let cookie = accepted.probed().identity_cookie();
@@ -380,9 +380,9 @@ pub fn mark_reported(accepted: TypedSock) {
     }
 }
 
-/// Tier 2: whether a connection is known to wait.
+/// Tier 2: whether `PENDING_BY_COOKIE` has an entry for this socket, so it is known to wait.
 #[inline(always)]
-pub fn is_pending(accepted: ProbedSock) -> bool {
+pub fn has_entry(accepted: ProbedSock) -> bool {
     PENDING_BY_COOKIE.get_ptr(&accepted.identity_cookie()).is_some()
 }
 
@@ -402,7 +402,7 @@ pub fn oldest_established_ns(listener: TypedSock, oldest: ProbedSock) -> Option<
     if tcp.is_null() {
         return None;
     }
-    let request: Typed<Other> = tcp.follow(&ACCEPT_QUEUE_HEAD);
+    let request: Typed<AnyStruct> = tcp.follow(&ACCEPT_QUEUE_HEAD);
     if request.is_null() {
         return None;
     }

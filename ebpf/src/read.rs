@@ -19,14 +19,14 @@ pub enum File {}
 /// `struct task_struct`
 pub enum Task {}
 /// Any other struct. No helper that the programs call takes a pointer to one.
-pub enum Other {}
+pub enum AnyStruct {}
 
 /// A pointer whose BTF type the verifier knows to be `S *`. The verifier wants a null check where the
 /// kernel's own type says that the pointer may be null.
 #[repr(transparent)]
 pub struct Typed<S>(*const u8, PhantomData<S>);
 
-/// An address at which there should be an `S`. A load that faults yields zero, so that null needs no check.
+/// An address at which there should be an `S`. A load that faults yields zero, so null needs no check.
 #[repr(transparent)]
 pub struct Probed<S>(*const u8, PhantomData<S>);
 

@@ -15,6 +15,7 @@ use crate::{
     syscall::{self, CallKind, SystemCall},
     task,
     uapi::{AF_INET, AF_INET6, AF_UNIX, SOCK_TYPE_MASK},
+    use_result,
 };
 
 /// A system call that is the `operation` of [`SocketCall`] returned `result`.
@@ -37,8 +38,8 @@ pub fn request_completed(operation: u8, socket: FileSock, result: i32) {
     report(&RelatedCall::new(operation, socket, result));
 }
 
-/// Tier 1: the kernel's function for `operation` returned, whoever called it. System calls are reported by
-/// their own hooks, which know the descriptor.
+/// Tier 1: the kernel's function for `operation` returned, for a caller in the kernel or for a system call.
+/// System calls are reported by their own hooks, which know the descriptor.
 #[inline(always)]
 pub fn function_returned(operation: u8, socket: Typed<Socket>, result: i32) {
     if syscall::current().is_some_and(|call| call.kind == CallKind::Related(operation)) {
@@ -115,8 +116,7 @@ impl RelatedCall {
 /// Counts the call, and sends its sample unless it is excluded.
 #[inline(always)]
 fn report(call: &RelatedCall) {
-    // See `traced::begin`.
-    core::hint::black_box(count_and_send(call));
+    use_result(count_and_send(call));
 }
 
 /// Not inlined; see `accept::send_sample`. Sockets that cannot be accepted on are not events, and are not
@@ -126,7 +126,7 @@ fn count_and_send(call: &RelatedCall) -> u32 {
     if !is_recorded_family(call.family) || !can_listen(call.socket_type) {
         return 0;
     }
-    count::add(Counter::Other);
+    count::add(Counter::OtherEvents);
     if own::is_current_process() && !own::are_reported() {
         count::add(Counter::SelfAccept);
         return 0;
@@ -205,8 +205,13 @@ fn copy_requested_address(out: &mut SocketCall, address: u64, length: u64) {
 
 #[inline(always)]
 fn copy_requested_name(out: &mut UnixName, address: u64, length: u32) {
-    copy_name(length, out, |to| {
-        // SAFETY: the helper takes any address, and fails on one that cannot be read.
-        unsafe { bpf_probe_read_user_buf(address as *const u8, to) }.is_ok()
-    });
+    copy_name(
+        length,
+        out,
+        #[inline(always)]
+        |to| {
+            // SAFETY: the helper takes any address, and fails on one that cannot be read.
+            unsafe { bpf_probe_read_user_buf(address as *const u8, to) }.is_ok()
+        },
+    );
 }

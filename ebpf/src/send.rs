@@ -1,4 +1,4 @@
-//! Samples into the ring buffer, each with its header and sequence number.
+//! Writes samples to the ring buffer, each with its header and sequence number.
 
 use core::mem::size_of;
 

@@ -11,7 +11,7 @@ use aya_ebpf::{
 
 use crate::{
     offsets::*,
-    read::{Other, Probed, Sock, Socket, Typed},
+    read::{AnyStruct, Probed, Sock, Socket, Typed},
     uapi::{
         AF_INET, AF_INET6, AF_UNIX, AF_VSOCK, IPPROTO_MPTCP, IPPROTO_TCP, SOCK_SEQPACKET, SOCK_STREAM,
         TCP_LISTEN,
@@ -122,8 +122,8 @@ impl ProbedSock {
         self.load::<u8>(&SK_STATE) == TCP_LISTEN
     }
 
-    /// Whether the socket waits in a listener's accept queue, or has not got there yet: accept gives it its
-    /// `struct socket` (`sock_graft`).
+    /// Whether an accept has returned this socket. Until then it has no `struct socket`; accept gives it one
+    /// (`sock_graft`).
     #[inline(always)]
     pub fn is_accepted(self) -> bool {
         !self.follow::<Socket>(&SK_SOCKET).is_null()
@@ -142,7 +142,7 @@ impl ProbedSock {
     #[inline(never)]
     pub fn sent_syn_cookies(self) -> bool {
         let tcp = self.identity();
-        let group: Probed<Other> = tcp.follow(&SK_REUSEPORT);
+        let group: Probed<AnyStruct> = tcp.follow(&SK_REUSEPORT);
         let stamp: u32 = if group.is_null() {
             tcp.load(&TCP_OVERFLOW_STAMP)
         } else {
@@ -226,7 +226,7 @@ impl ProbedSock {
     /// The inode number of the network namespace.
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        self.follow::<Other>(&SK_NET).load(&NET_INUM)
+        self.follow::<AnyStruct>(&SK_NET).load(&NET_INUM)
     }
 
     /// Connections in the accept queue, and its limit. UNIX listeners queue connections as they queue data.
@@ -279,16 +279,21 @@ impl ProbedSock {
     /// contain others (`unix_mkname_bsd`, net/unix/af_unix.c).
     #[inline(always)]
     pub fn unix_name(self, out: &mut UnixName) {
-        let address: Probed<Other> = self.follow(&UNIX_ADDR);
+        let address: Probed<AnyStruct> = self.follow(&UNIX_ADDR);
         if address.is_null() {
             return;
         }
         // The kernel's length includes the family.
         let length = address.load::<u32>(&UNIX_ADDRESS_LEN).saturating_sub(2);
-        copy_name(length, out, |to| {
-            // SAFETY: the helper takes any address, and fails on one that cannot be read.
-            unsafe { bpf_probe_read_kernel_buf(address.member(&UNIX_ADDRESS_PATH), to) }.is_ok()
-        });
+        copy_name(
+            length,
+            out,
+            #[inline(always)]
+            |to| {
+                // SAFETY: the helper takes any address, and fails on one that cannot be read.
+                unsafe { bpf_probe_read_kernel_buf(address.member(&UNIX_ADDRESS_PATH), to) }.is_ok()
+            },
+        );
     }
 
     /// Copies the name of the UNIX socket at the other end; `out` is zero.

@@ -1,13 +1,13 @@
-//! Tier 1's fallback hook: an accepted socket gets its `struct socket` (`security_sock_graft`, which the
-//! accept of every family calls). Only here are seen accepts by the kernel itself, and by threads that were
-//! already in accept when the programs were attached.
+//! Tier 1's fallback hook, on `security_sock_graft`, which the accept of every family calls to give the
+//! accepted socket its `struct socket`. It reports accepts that no other hook sees (by the kernel, or by
+//! threads already in accept at the attach), and stores a sample early for threads whose exit may be missed.
 
 use acceptd_common::{AcceptCall, Counter};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 
 use crate::{
     accept, count,
-    event::{Accept, NO_FD, Returned},
+    event::{Accept, CallResult, NO_FD},
     in_flight::{self, InFlightAccept},
     offsets::*,
     pending,
@@ -26,7 +26,7 @@ pub fn grafted(sk: TypedSock, socket: Typed<Socket>) {
     // The socket may not have a file yet, or never get one.
     let accepted = FileSock { sk: sk.probed(), inode: socket.probed().inode() };
     // The exit of `do_accept` reports this accept, and knows more.
-    if let Some(in_flight) = in_flight::grafted() {
+    if let Some(in_flight) = in_flight::mark_grafted() {
         return store_early(in_flight, sk, accepted);
     }
     count::add(Counter::Seen);
@@ -48,15 +48,15 @@ pub fn grafted(sk: TypedSock, socket: Typed<Socket>) {
         pending::mark_reported(sk);
         in_flight::mark_current_reported();
     }
-    let returned = Returned { syscall, result: 0, is_fd: false, listener_fd };
-    let mut accept = Accept { accepted, listener, verified: true, pending, ..Accept::new(returned, now, 0) };
+    let call = CallResult { syscall, result: 0, is_fd: false, listener_fd };
+    let mut accept = Accept { accepted, listener, verified: true, pending, ..Accept::new(call, now, 0) };
     if accept::begin_connection(&mut accept) {
         accept::submit(&accept);
     }
 }
 
 /// Stores the sample of an accept before its exit, if the thread waited long: its exit may be missed (see
-/// `in_flight::finish_previous`). At a busy server no thread waits that long, so that this costs nothing
+/// `in_flight::finish_previous`). At a busy server no thread waits that long, so this costs nothing
 /// there. A call that is inside for a shorter time is seldom hit; if it is, it is counted as lost.
 #[inline(always)]
 fn store_early(in_flight: &mut InFlightAccept, sk: TypedSock, accepted: FileSock) {
@@ -73,10 +73,9 @@ fn store_early(in_flight: &mut InFlightAccept, sk: TypedSock, accepted: FileSock
     sk.make_cookie();
     let listener_fd = in_flight.listener_fd;
     let listener = listener_for(accepted, listener_fd);
-    let returned = Returned { syscall: in_flight.syscall, result: 0, is_fd: false, listener_fd };
+    let call = CallResult { syscall: in_flight.syscall, result: 0, is_fd: false, listener_fd };
     let pending = pending::mark_accepting(sk);
-    let accept =
-        Accept { accepted, listener, verified: true, pending, ..Accept::new(returned, now, waited_ns) };
+    let accept = Accept { accepted, listener, verified: true, pending, ..Accept::new(call, now, waited_ns) };
     in_flight::store_sample(in_flight, &accept);
 }
 

@@ -1,8 +1,8 @@
 //! The life of TCP sockets, from `inet_sock_set_state` and `tcp_destroy_sock`: connections that reach an
 //! accept queue, connections that close, listeners that close, and connects by processes of this host.
 //!
-//! These hooks run in softirq or in the client's process, so that the current task says nothing about the
-//! server. Only at CLOSE→SYN_SENT is it known: the process that connects.
+//! These hooks run in softirq or in the client's process, so the current task says nothing about the server.
+//! Only at CLOSE→SYN_SENT is the current task known: the process that connects.
 
 use acceptd_common::{ConnectionAbandoned, Counter, ListenerState};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
@@ -23,7 +23,7 @@ pub fn changed(sk: TypedSock, old: u8, new: u8) {
     match new {
         TCP_ESTABLISHED if old == TCP_SYN_RECV => {
             let cookie = sk.make_cookie();
-            pending::record_established(sk, cookie, peers::server_established(sk.probed()));
+            pending::store_established(sk, cookie, peers::server_established(sk.probed()));
         }
         TCP_ESTABLISHED if old == TCP_SYN_SENT => {
             own::established(sk);
@@ -57,7 +57,7 @@ fn listener_closed(sk: TypedSock) {
     if sk.load::<u16>(&SK_PROTOCOL) == IPPROTO_MPTCP {
         return;
     }
-    count::add(Counter::Other);
+    count::add(Counter::OtherEvents);
     if !filter::passes_socket(sk.probed()) {
         return count::add(Counter::Filtered);
     }
@@ -103,7 +103,7 @@ fn report_if_abandoned(sk: TypedSock) {
         return;
     }
     peers::forget_client(pending.client);
-    count::add(Counter::Other);
+    count::add(Counter::OtherEvents);
     if own::opened(sk.probed()) && !own::are_reported() {
         return count::add(Counter::SelfAccept);
     }

@@ -9,7 +9,7 @@ use aya_ebpf::{helpers::generated::bpf_seq_write, macros::map, maps::Array};
 use crate::{
     offsets::*,
     pending,
-    read::{File, Other, Probed, Task, Typed},
+    read::{AnyStruct, File, Probed, Task, Typed},
     send::zero,
     sock::{ProbedSock, TypedSock, is_recorded_family},
     task, traced,
@@ -22,7 +22,7 @@ static SURVEY_ROW: Array<ListenerState> = Array::with_max_entries(1, 0);
 
 /// Visits one open file of one process. If it is a listener, writes a row to `seq` (`struct seq_file`).
 #[inline(always)]
-pub fn visit_file(seq: Typed<Other>, task: Typed<Task>, fd: u32, file: Typed<File>) {
+pub fn visit_file(seq: Typed<AnyStruct>, task: Typed<Task>, fd: u32, file: Typed<File>) {
     let sk = TypedSock::from_file(file);
     if sk.is_null() {
         return;
@@ -60,7 +60,7 @@ pub fn visit_file(seq: Typed<Other>, task: Typed<Task>, fd: u32, file: Typed<Fil
 /// include/net/request_sock.h).
 #[inline(always)]
 fn describe_oldest_inet(listener: TypedSock, out: &mut ListenerState) {
-    let request: Probed<Other> = listener.probed().identity().follow(&ACCEPT_QUEUE_HEAD);
+    let request: Probed<AnyStruct> = listener.probed().identity().follow(&ACCEPT_QUEUE_HEAD);
     if request.is_null() {
         return;
     }
@@ -74,7 +74,7 @@ fn describe_oldest_inet(listener: TypedSock, out: &mut ListenerState) {
 #[inline(always)]
 fn describe_oldest_unix(listener: ProbedSock, out: &mut ListenerState) {
     let queue = listener.member(&SK_RECEIVE_NEXT);
-    let first: Probed<Other> = listener.follow(&SK_RECEIVE_NEXT);
+    let first: Probed<AnyStruct> = listener.follow(&SK_RECEIVE_NEXT);
     if first.as_ptr() != queue {
         out.oldest = first.as_ptr() as u64;
     }
@@ -93,7 +93,7 @@ pub fn visit_tcp_socket(skc: TypedSock) {
         return traced::mark_alive(sk.probed().identity_cookie());
     }
     let cookie = sk.make_cookie();
-    pending::record_preexisting(sk, cookie);
+    pending::store_preexisting(sk, cookie);
     if !is_queued(sk.probed()) {
         // It was accepted meanwhile, perhaps before it was remembered.
         let _ = pending::take(sk);

@@ -1,5 +1,5 @@
 //! Which system call a thread is in. The ABI is decided first, because a number means different calls in
-//! different ABIs (43 is accept on x86_64 and times on i386; 288 is accept4 and keyctl).
+//! different ABIs (43 is accept on x86_64 and times on i386; 288 is accept4 on x86_64 and keyctl on i386).
 
 use acceptd_common::{AcceptCall, Counter, SocketCall, limits::BLOCKED_THREADS};
 use aya_ebpf::{
@@ -15,7 +15,7 @@ use aya_ebpf::{
 use crate::{
     count,
     offsets::*,
-    read::{Other, Typed},
+    read::{AnyStruct, Typed},
     task,
     uapi::{BPF_ANY, SYS_ACCEPT, SYS_ACCEPT4, SYS_BIND, SYS_LISTEN, SYS_SOCKET},
 };
@@ -65,7 +65,7 @@ pub fn current_accept() -> Option<(u8, i32)> {
 
 /// The system call that `regs` (`struct pt_regs`) describes, if acceptd captures it.
 #[inline(always)]
-pub fn from_registers(regs: Typed<Other>) -> Option<SystemCall> {
+pub fn from_registers(regs: Typed<AnyStruct>) -> Option<SystemCall> {
     // `int` on arm64, `unsigned long` on x86_64: the lower half of both.
     let number = u64::from(regs.load::<u32>(&PT_REGS_NR));
     // Nearly every system call of the host leaves here, before anything else is read.
@@ -134,7 +134,8 @@ fn from_socketcall([call, arguments, _]: [u64; 3]) -> Option<SystemCall> {
         SYS_SOCKET if is_captured(SocketCall::CREATE) => CallKind::Related(SocketCall::CREATE),
         _ => return None,
     };
-    // Each of these calls has at least two arguments. If the third cannot be read, the call has none.
+    // Each of these calls takes at least two arguments. The word of the third may be unreadable only if the
+    // call takes two, and it is not used then.
     let arguments = [user_word(arguments), user_word(arguments + 4), user_word(arguments + 8)];
     Some(SystemCall { kind, arguments })
 }

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{
 
 use crate::{
     offsets::*,
-    read::{Other, Task, Typed},
+    read::{AnyStruct, Task, Typed},
 };
 
 /// The current task.
@@ -49,15 +49,15 @@ pub extern "C" fn describe_current_task(out: *mut TaskSample) -> i32 {
 #[inline(always)]
 pub fn describe_other(task: Typed<Task>, out: &mut TaskSample) {
     describe(task, out);
-    let cgroup = task.probed().follow::<Other>(&TASK_CGROUPS).follow::<Other>(&CSS_SET_CGROUP);
-    out.cgroup_id = cgroup.follow::<Other>(&CGROUP_NODE).load(&NODE_ID);
+    let cgroup = task.probed().follow::<AnyStruct>(&TASK_CGROUPS).follow::<AnyStruct>(&CSS_SET_CGROUP);
+    out.cgroup_id = cgroup.follow::<AnyStruct>(&CGROUP_NODE).load(&NODE_ID);
 }
 
 /// Describes a task, except for its cgroup; `out` is zero.
 #[inline(always)]
 fn describe(task: Typed<Task>, out: &mut TaskSample) {
     let leader: Typed<Task> = task.follow(&TASK_GROUP_LEADER);
-    let cred: Typed<Other> = task.follow(&TASK_CRED);
+    let cred: Typed<AnyStruct> = task.follow(&TASK_CRED);
 
     out.leader_start_ns = leader.load(&TASK_START_BOOTTIME);
     out.exec_id = leader.load(&TASK_SELF_EXEC_ID);
@@ -68,7 +68,7 @@ fn describe(task: Typed<Task>, out: &mut TaskSample) {
     out.uid = cred.load(&CRED_UID);
     out.comm = comm(task);
     out.leader_comm = comm(leader);
-    let mm: Typed<Other> = task.follow(&TASK_MM);
+    let mm: Typed<AnyStruct> = task.follow(&TASK_MM);
     out.kernel_thread = u32::from(mm.is_null());
     out.arg_start = if mm.is_null() { 0 } else { mm.load(&MM_ARG_START) };
     out.exe_len = copy_exe_name(task, &mut out.exe);
@@ -89,12 +89,12 @@ fn comm(task: Typed<Task>) -> [u8; 16] {
 /// that of the directory entry of `mm->exe_file`; comm is only the name of a thread.
 #[inline(always)]
 pub fn copy_exe_name(task: Typed<Task>, out: &mut [u8; EXE_LEN]) -> u32 {
-    let mm: Typed<Other> = task.follow(&TASK_MM);
+    let mm: Typed<AnyStruct> = task.follow(&TASK_MM);
     if mm.is_null() {
         return 0;
     }
-    let file: Typed<Other> = mm.follow(&MM_EXE_FILE);
-    let dentry: Typed<Other> = file.follow(&FILE_DENTRY);
+    let file: Typed<AnyStruct> = mm.follow(&MM_EXE_FILE);
+    let dentry: Typed<AnyStruct> = file.follow(&FILE_DENTRY);
     let name: u64 = dentry.load(&DENTRY_NAME);
     // SAFETY: the helper takes any address, and fails on one that cannot be read.
     unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, out) }.map_or(0, |bytes| bytes.len() as u32)

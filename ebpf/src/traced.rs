@@ -1,5 +1,5 @@
-//! Traced connections, from their accept to their close. At the accept, this decides once whether a
-//! connection has a trace, and keeps what the report of its close needs: in tier 1 in the storage of the
+//! Traced connections, from their accept to their close. `begin` decides once, at the accept, whether a
+//! connection has a trace, and stores what the report of its close needs: in tier 1 in the storage of the
 //! socket, else by its cookie. Both maps are pinned, so that an agent reports the close of connections that
 //! its predecessor saw accepted.
 
@@ -29,6 +29,7 @@ use crate::{
         AF_INET, AF_INET6, AF_UNIX, BPF_ANY, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE,
         IPPROTO_MPTCP, IPPROTO_TCP, SOCK_DONE,
     },
+    use_result,
 };
 
 /// Tier 1: the traced connection of each socket. Created by the accept; removed by the close, or freed with
@@ -36,9 +37,9 @@ use crate::{
 #[btf_map]
 static TRACED_BY_SOCKET: SkStorage<TracedConnection> = SkStorage::new();
 
-/// Cookie → the same, in tier 2 and in tier 1 for Multipath TCP. Removed by the close; the agent sweeps
-/// connections that closed while no agent ran when it starts. If the map is full, `Counter::TracedFull`
-/// counts the connection. Pinned.
+/// Cookie → its traced connection, in tier 2 and in tier 1 for Multipath TCP. Removed by the close; when it
+/// starts, the agent removes the entries of connections that closed while no agent ran. If the map is full,
+/// `Counter::TracedFull` counts the connection. Pinned.
 #[map]
 static TRACED_BY_COOKIE: HashMap<u64, TracedConnection> =
     HashMap::with_max_entries(TRACED_CONNECTIONS, BPF_F_NO_PREALLOC);
@@ -64,21 +65,19 @@ const SLOW_TRACES_PER_SECOND: u64 = 100;
 #[inline(always)]
 pub fn begin(accept: &mut Accept) {
     if TRACES_ENABLED.load() != 0 {
-        // The verifier wants a subprogram to return a number. If the result were unused, LLVM would leave a
-        // pointer in the register.
-        core::hint::black_box(begin_if_sampled(accept));
+        use_result(begin_if_traced(accept));
     }
 }
 
 #[inline(never)]
-fn begin_if_sampled(accept: &mut Accept) -> u32 {
+fn begin_if_traced(accept: &mut Accept) -> u32 {
     let accepted = accept.accepted;
     // An unverified socket may be another connection's.
     if !accept.verified || !accepted.exists() || !is_close_observed(accepted.sk) {
         return 0;
     }
     let cookie = accepted.sk.identity_cookie();
-    let flags = sampling_flags(accept, cookie);
+    let flags = trace_flags(accept, cookie);
     if flags == 0 {
         return 0;
     }
@@ -89,11 +88,12 @@ fn begin_if_sampled(accept: &mut Accept) -> u32 {
     traced.began_ns = accept.pending.began_ns(accept.listener.sk).unwrap_or(accept.now);
     traced.trace =
         TraceDecision { anchor_ns: anchor_ns(), threshold: TRACE_THRESHOLD.load(), flags, reserved: 0 };
-    traced.generation = GENERATION.load();
+    traced.capture_epoch = CAPTURE_EPOCH.load();
     task::describe_current(&mut traced.task);
     accept.trace = traced.trace;
     // Last: the peer may reset the connection at this moment, and `closed` must not report an incomplete
-    // entry. SAFETY: a reference.
+    // entry.
+    // SAFETY: the pointer is of a reference.
     unsafe { core::ptr::write_volatile(&raw mut traced.accepted_ns, accept.now) };
     0
 }
@@ -108,9 +108,9 @@ pub fn is_close_observed(sk: ProbedSock) -> bool {
     }
 }
 
-/// Bits of [`TraceDecision::flags`]; 0 when the connection is not sampled.
+/// Bits of [`TraceDecision::flags`]; 0 when the connection has no trace.
 #[inline(always)]
-fn sampling_flags(accept: &Accept, cookie: u64) -> u32 {
+fn trace_flags(accept: &Accept, cookie: u64) -> u32 {
     if cookie == 0 {
         return 0;
     }
@@ -190,7 +190,7 @@ pub fn closed(sk: TypedSock, old_state: u8) {
 
 #[inline(always)]
 fn report_closed(sk: TypedSock, traced: &TracedConnection, old_state: u8) {
-    count::add(Counter::Other);
+    count::add(Counter::OtherEvents);
     let tcp = sk.tcp();
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
@@ -225,6 +225,6 @@ fn report_closed(sk: TypedSock, traced: &TracedConnection, old_state: u8) {
 pub fn mark_alive(cookie: u64) {
     if let Some(traced) = TRACED_BY_COOKIE.get_ptr_mut(&cookie) {
         // SAFETY: a non-null map value.
-        unsafe { (*traced).generation = GENERATION.load() };
+        unsafe { (*traced).capture_epoch = CAPTURE_EPOCH.load() };
     }
 }

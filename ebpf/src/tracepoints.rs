@@ -5,10 +5,10 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
     accept,
-    event::Returned,
+    event::CallResult,
     in_flight, io_uring,
     offsets::*,
-    read::{Arguments, Other, Probed, Typed},
+    read::{AnyStruct, Arguments, Probed, Typed},
     related,
     sock::{FileSock, TypedSock},
     state,
@@ -51,9 +51,8 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     match call.kind {
         CallKind::Accept(syscall) => {
             let fd = call.arguments[0] as i32;
-            let returned = Returned { syscall, result, is_fd: true, listener_fd: fd };
-            accept::returned(
-                returned,
+            accept::call_returned(
+                CallResult { syscall, result, is_fd: true, listener_fd: fd },
                 #[inline(always)]
                 || FileSock::from_fd(fd),
             );
@@ -78,7 +77,7 @@ pub fn sys_enter(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "io_uring_submit_req")]
 pub fn io_uring_submit_req(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the argument of the tracepoint.
-    let request: Typed<Other> = unsafe { Arguments::from_context(&ctx).typed(0) };
+    let request: Typed<AnyStruct> = unsafe { Arguments::from_context(&ctx).typed(0) };
     io_uring::request_submitted(request.probed());
     0
 }
@@ -93,7 +92,7 @@ pub fn io_uring_complete(ctx: BtfTracePointContext) -> i32 {
     let (request, result, flags) = unsafe {
         let request: io_uring::Request = Probed::new(args.word(1) as *const u8);
         if IO_COMPLETE_BY_CQE.load() == 1 {
-            let cqe: Typed<Other> = args.typed(2);
+            let cqe: Typed<AnyStruct> = args.typed(2);
             (request, cqe.load(&IO_CQE_RES), cqe.load(&IO_CQE_FLAGS))
         } else {
             (request, args.word(3) as i32, args.word(4) as u32)

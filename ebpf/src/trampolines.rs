@@ -68,7 +68,7 @@ pub fn complete_hashdance(ctx: FEntryContext) -> i32 {
     // SAFETY: three of four arguments.
     let (child, request, own) = unsafe { (args.typed(1), args.typed(2), args.word(3)) };
     if own as u8 != 0 {
-        pending::record_handshake(child, request);
+        pending::store_handshake(child, request);
     }
     0
 }
@@ -78,7 +78,7 @@ pub fn complete_hashdance(ctx: FEntryContext) -> i32 {
 #[fentry(function = "security_unix_stream_connect")]
 pub fn unix_stream_connect(ctx: FEntryContext) -> i32 {
     // SAFETY: the last of three arguments.
-    pending::record_unix_connect(unsafe { Arguments::from_context(&ctx).typed(2) });
+    pending::store_unix_connect(unsafe { Arguments::from_context(&ctx).typed(2) });
     0
 }
 

@@ -84,7 +84,7 @@ impl Plan {
 }
 
 /// The result of one scenario. `Display` is the line that `cargo xtask vm` parses.
-struct Outcome {
+struct ScenarioOutcome {
     tier: u8,
     name: &'static str,
     duration: Duration,
@@ -92,7 +92,7 @@ struct Outcome {
     failure: Option<String>,
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ScenarioOutcome {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { tier, name, duration, failure } = self;
         let millis = duration.as_millis();
@@ -140,11 +140,11 @@ fn pop_next<'a>(waiting: &Mutex<VecDeque<&'a Scenario>>) -> Option<&'a Scenario>
 }
 
 /// Runs one scenario, up to [`ATTEMPTS`] times if it fails while the kernel skips program runs.
-fn run_one(tier: u8, scenario: &Scenario) -> Outcome {
+fn run_one(tier: u8, scenario: &Scenario) -> ScenarioOutcome {
     let started = Instant::now();
     let mut attempt = 1;
     let failure = loop {
-        let Failure { message, missed_runs } = match run_once(scenario) {
+        let ScenarioFailure { message, missed_runs } = match run_once(scenario) {
             Ok(()) => break None,
             Err(failure) => failure,
         };
@@ -158,36 +158,36 @@ fn run_one(tier: u8, scenario: &Scenario) -> Outcome {
             one_line(&message)
         );
     };
-    Outcome { tier, name: scenario.name, duration: started.elapsed(), failure }
+    ScenarioOutcome { tier, name: scenario.name, duration: started.elapsed(), failure }
 }
 
 /// Why a scenario failed.
-struct Failure {
+struct ScenarioFailure {
     message: String,
     /// How many runs of its agents' programs the kernel skipped.
     missed_runs: u64,
 }
 
-impl Failure {
+impl ScenarioFailure {
     fn from_runner(message: String) -> Self {
         Self { message, missed_runs: 0 }
     }
 }
 
 /// Runs one scenario in a thread of its own. A stuck thread is abandoned.
-fn run_once(scenario: &Scenario) -> Result<(), Failure> {
+fn run_once(scenario: &Scenario) -> Result<(), ScenarioFailure> {
     let (send, receive) = mpsc::channel();
     let body = scenario.run;
     let thread = thread::Builder::new().name(scenario.name.to_owned()).spawn(move || {
         let result = panic::catch_unwind(body);
-        let result =
-            result.map_err(|_| Failure { message: PANIC.take(), missed_runs: agent::take_missed_runs() });
+        let result = result
+            .map_err(|_| ScenarioFailure { message: PANIC.take(), missed_runs: agent::take_missed_runs() });
         // The receiver is gone if this scenario was given up as stuck.
         _ = send.send(result);
     });
-    thread.map_err(|error| Failure::from_runner(format!("the thread does not start: {error}")))?;
+    thread.map_err(|error| ScenarioFailure::from_runner(format!("the thread does not start: {error}")))?;
     let patience = wait::deadline() * WAITS;
-    let stuck = |_| Err(Failure::from_runner(format!("still running after {patience:?}")));
+    let stuck = |_| Err(ScenarioFailure::from_runner(format!("still running after {patience:?}")));
     receive.recv_timeout(patience).unwrap_or_else(stuck)
 }
 
@@ -222,7 +222,7 @@ mod tests {
         time::Duration,
     };
 
-    use super::{Need, Outcome, Plan, Scenario, one_line};
+    use super::{Need, Plan, Scenario, ScenarioOutcome, one_line};
     use crate::agent;
 
     fn scenario(name: &'static str, needs: &'static [Need]) -> Scenario {
@@ -283,9 +283,9 @@ mod tests {
     #[test]
     fn a_line_is_one_line() {
         let failure = Some("a.rs:1: left\n  right".to_owned());
-        let outcome = Outcome { tier: 1, name: "a::b", duration: Duration::from_millis(7), failure };
+        let outcome = ScenarioOutcome { tier: 1, name: "a::b", duration: Duration::from_millis(7), failure };
         assert_eq!(outcome.to_string(), "scenario 1 a::b FAILED 7 a.rs:1: left right");
-        let outcome = Outcome { failure: None, ..outcome };
+        let outcome = ScenarioOutcome { failure: None, ..outcome };
         assert_eq!(outcome.to_string(), "scenario 1 a::b ok 7");
         assert_eq!(one_line(&"é".repeat(3000)).chars().count(), 2002);
     }

@@ -1,8 +1,8 @@
 //! The list of all scenarios.
 //!
-//! A scenario is a plain function that panics when the agent's records differ from what the kernel told the
-//! accepting process. `tests/scenarios.rs` runs them natively as libtest trials, `runner.rs` without cargo
-//! inside a virtual machine.
+//! A scenario is a plain function that panics when the agent's records differ from what the kernel returned
+//! to the accepting process. `tests/scenarios.rs` runs them natively as libtest trials, `runner.rs` without
+//! cargo inside a virtual machine.
 
 mod check;
 mod delivery;

@@ -25,7 +25,7 @@ pub struct TunLink(File);
 
 /// The times of a completed handshake, as the remote host saw them.
 #[derive(Debug)]
-pub struct Handshake {
+pub struct ObservedHandshake {
     /// Before the SYN was sent.
     pub started: Instant,
     /// When each SYN-ACK was read.
@@ -72,7 +72,7 @@ impl TunLink {
     /// # Panics
     /// If the server does not answer with a SYN-ACK.
     #[must_use]
-    pub fn connect(&mut self, port: u16, lost: usize, delay: Duration) -> Handshake {
+    pub fn connect(&mut self, port: u16, lost: usize, delay: Duration) -> ObservedHandshake {
         let started = Instant::now();
         self.send(|packet| packet.tcp(CLIENT_PORT, port, FIRST_SEQUENCE, WINDOW).syn());
         let mut syn_acks = Vec::new();
@@ -86,7 +86,7 @@ impl TunLink {
         self.send(|packet| {
             packet.tcp(CLIENT_PORT, port, FIRST_SEQUENCE + 1, WINDOW).ack(sequence.wrapping_add(1))
         });
-        Handshake { started, syn_acks, before_final_ack, finished: Instant::now() }
+        ObservedHandshake { started, syn_acks, before_final_ack, finished: Instant::now() }
     }
 
     fn send(

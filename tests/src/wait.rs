@@ -19,17 +19,17 @@ pub fn deadline() -> Duration {
     Duration::from_secs(20) * *PATIENCE
 }
 
-/// An interval or timeout for the agent's configuration, in milliseconds: `natively`, stretched by
+/// An interval or timeout for the agent's configuration, in milliseconds: `base`, stretched by
 /// `ACCEPTD_TEST_PATIENCE`.
 #[must_use]
-pub fn scaled_timeout(natively: Duration) -> String {
-    format!("{}ms", (natively * *PATIENCE).as_millis())
+pub fn scaled_timeout(base: Duration) -> String {
+    format!("{}ms", (base * *PATIENCE).as_millis())
 }
 
-/// A count or rate reduced for slow machines: `natively` divided by `ACCEPTD_TEST_PATIENCE`, at least 1.
+/// A count or rate reduced for slow machines: `base` divided by `ACCEPTD_TEST_PATIENCE`, at least 1.
 #[must_use]
-pub fn scaled_rate(natively: u32) -> u32 {
-    (natively / *PATIENCE).max(1)
+pub fn scaled_rate(base: u32) -> u32 {
+    (base / *PATIENCE).max(1)
 }
 
 /// Polls `condition` until it returns `Some`, and returns the value.

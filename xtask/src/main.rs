@@ -31,11 +31,11 @@ use xtask_support::{Extent, Workspace};
 #[command(name = "cargo xtask", about = "acceptd's tasks", version)]
 struct Cli {
     #[command(subcommand)]
-    task: Task,
+    task: XtaskCommand,
 }
 
 #[derive(Subcommand)]
-enum Task {
+enum XtaskCommand {
     /// Install what is missing to build: the eBPF crate's toolchain and bpf-linker
     Setup,
     /// Build the release binary, target/release/acceptd
@@ -91,25 +91,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> anyhow::Result<()> {
-    let workspace = Workspace::of_xtask()?;
+fn run(task: XtaskCommand) -> anyhow::Result<()> {
+    let workspace = Workspace::from_manifest_dir()?;
     match task {
-        Task::Setup => setup::run(&workspace),
-        Task::Build => build::release(&workspace).map(|binary| println!("built {}", binary.display())),
-        Task::Dist { all } => build::dist(&workspace, build::RELEASE, all),
-        Task::Demo => suites::demo(&workspace),
-        Task::Test => test::run(&workspace),
-        Task::E2e(extent) => suites::e2e(&workspace, extent),
-        Task::Bench(extent) => bench::run(&workspace, extent),
-        Task::Soak(extent) => soak::run(&workspace, extent),
-        Task::Backends(extent) => suites::backends(&workspace, extent),
-        Task::Pictures => suites::pictures(&workspace),
-        Task::Kubernetes => kubernetes::run(&workspace),
-        Task::Vm(options) => vm::run(&workspace, &options),
-        Task::Fuzz(extent) => fuzz::run(&workspace, extent),
-        Task::Codegen { check } => codegen::run(&workspace, check),
-        Task::Language => language::run(&workspace),
-        Task::Structure => structure::run(&workspace),
-        Task::Ci => ci::run(&workspace),
+        XtaskCommand::Setup => setup::run(&workspace),
+        XtaskCommand::Build => {
+            build::release(&workspace).map(|binary| println!("built {}", binary.display()))
+        }
+        XtaskCommand::Dist { all } => build::dist(&workspace, build::RELEASE, all),
+        XtaskCommand::Demo => suites::demo(&workspace),
+        XtaskCommand::Test => test::run(&workspace),
+        XtaskCommand::E2e(extent) => suites::e2e(&workspace, extent),
+        XtaskCommand::Bench(extent) => bench::run(&workspace, extent),
+        XtaskCommand::Soak(extent) => soak::run(&workspace, extent),
+        XtaskCommand::Backends(extent) => suites::backends(&workspace, extent),
+        XtaskCommand::Pictures => suites::pictures(&workspace),
+        XtaskCommand::Kubernetes => kubernetes::run(&workspace),
+        XtaskCommand::Vm(options) => vm::run(&workspace, &options),
+        XtaskCommand::Fuzz(extent) => fuzz::run(&workspace, extent),
+        XtaskCommand::Codegen { check } => codegen::run(&workspace, check),
+        XtaskCommand::Language => language::run(&workspace),
+        XtaskCommand::Structure => structure::run(&workspace),
+        XtaskCommand::Ci => ci::run(&workspace),
     }
 }

@@ -1,5 +1,5 @@
 //! `cargo xtask structure`: in each crate no file depends on itself through others, and in
-//! `collector-bridge/src` no room depends on a room above it.
+//! `collector-bridge/src` no module depends on a module above it.
 //!
 //! A dependency is a path that begins with `crate::`, `super::`, `self::` or the name of a child module,
 //! outside of comments and unit tests. A name that a file only re-exports leads to the file that has it.
@@ -31,8 +31,8 @@ const SOURCES: [&str; 10] = [
 const CIRCLES: [[&str; 2]; 1] =
     [["collector-bridge/src/config/schema.rs", "collector-bridge/src/config/table.rs"]];
 
-/// The rooms of `collector-bridge/src`, from the ground up. A room may depend on those before it.
-const ROOMS: [&str; 11] = [
+/// The modules of `collector-bridge/src`, from the ground up. A module may depend on those before it.
+const MODULES: [&str; 11] = [
     "clock",
     "config",
     "bpf",
@@ -58,7 +58,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         }
     }
     if faults.is_empty() {
-        println!("{} crates: no circle of files, no arrow upwards between rooms", SOURCES.len());
+        println!("{} crates: no circle of files, no arrow upwards between modules", SOURCES.len());
         return Ok(());
     }
     bail!("{}\nmove the shared item to a file below both", faults.join("\n"))
@@ -100,12 +100,12 @@ fn reachable<'a>(arrows: &'a Arrows, start: &str) -> Vec<&'a str> {
     seen
 }
 
-/// The arrows from a room to one above it.
+/// The arrows from a module to one above it.
 fn upwards(arrows: &Arrows, folder: &str) -> Vec<String> {
     let level = |file: &str| {
         let inside = file.strip_prefix(folder)?.trim_start_matches('/');
-        let room = inside.split(['/', '.']).next()?;
-        ROOMS.iter().position(|known| *known == room)
+        let module = inside.split(['/', '.']).next()?;
+        MODULES.iter().position(|known| *known == module)
     };
     let mut found = Vec::new();
     for (from, targets) in arrows {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arrow_to_a_higher_room_is_found() {
+    fn an_arrow_to_a_higher_module_is_found() {
         let arrows = arrows(&[("x/config/a.rs", &["x/bpf.rs"]), ("x/bpf.rs", &["x/config/a.rs"])]);
         assert_eq!(upwards(&arrows, "x"), ["upwards: x/config/a.rs -> x/bpf.rs"]);
     }

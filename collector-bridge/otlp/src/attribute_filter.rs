@@ -154,6 +154,8 @@ impl AttributeFilter {
     }
 }
 
+const _: () = assert!(Attribute::ALL.len() <= 64, "an AttributeFilter has one bit for each attribute");
+
 fn bit(attribute: Attribute) -> u64 {
     1 << attribute as u8
 }

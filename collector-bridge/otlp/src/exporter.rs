@@ -1,5 +1,5 @@
-//! The handle to the delivery of batches to one destination. Pushed batches wait in the backlog
-//! (`backlog.rs`); worker tasks take them from there and send them (`worker.rs`).
+//! Starts and stops the delivery of batches to one destination, and takes the batches to deliver. They wait
+//! in the delivery queue (`queue.rs`); worker tasks take them from there and send them (`worker.rs`).
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,10 +10,10 @@ use acceptd_spool::{Spool, SpoolConfig, SpoolError};
 use tokio::{sync::watch, task::JoinSet, time};
 
 use crate::{
-    backlog::Backlog,
     batch::Batch,
     failure_log::{Failure, FailureLog},
     ledger::{DropReason, Ledger, LedgerSnapshot},
+    queue::DeliveryQueue,
     route::{ExporterConfig, ExporterError, PreparedRoute, Route},
     transport::{Target, TransportClient},
     worker::Shared,
@@ -45,7 +45,7 @@ impl Exporter {
         let shared = Arc::new(Shared {
             route: watch::Sender::new(route),
             sync_interval: config.sync_interval,
-            backlog: Backlog::new(config.queue_max_bytes, spool),
+            queue: DeliveryQueue::new(config.queue_max_bytes, spool),
             ledger,
             failures: FailureLog::default(),
             stopping: watch::Sender::new(false),
@@ -54,7 +54,7 @@ impl Exporter {
         for _ in 0..workers {
             tasks.spawn(Arc::clone(&shared).work());
         }
-        if shared.backlog.has_spool() {
+        if shared.queue.has_spool() {
             tasks.spawn(Arc::clone(&shared).sync_spool_periodically());
         }
         Ok(Self { shared, workers: Arc::new(Mutex::new(tasks)) })
@@ -76,15 +76,15 @@ impl Exporter {
     /// the spool cannot be written, it goes to memory. When the queue in memory is full, its oldest batches
     /// are dropped and counted as `queue_full`.
     pub fn push(&self, batch: Batch) {
-        let Shared { backlog, ledger, failures, .. } = &*self.shared;
+        let Shared { queue, ledger, failures, .. } = &*self.shared;
         let records = u64::from(batch.records);
-        let has_spool = backlog.has_spool();
+        let has_spool = queue.has_spool();
         ledger.change(|ledger| {
             ledger.records += records;
             *(if has_spool { &mut ledger.spooled } else { &mut ledger.queued }) += records;
         });
         if has_spool {
-            let appended = backlog.append(&batch);
+            let appended = queue.append(&batch);
             self.shared.count_losses();
             let Err(error) = appended else {
                 failures
@@ -100,7 +100,7 @@ impl Exporter {
                 self.shared.target()
             ));
         }
-        let dropped: u64 = backlog.push(batch).iter().map(|batch| u64::from(batch.records)).sum();
+        let dropped: u64 = queue.push(batch).iter().map(|batch| u64::from(batch.records)).sum();
         if dropped > 0 {
             ledger.change(|ledger| {
                 ledger.queued -= dropped;
@@ -129,21 +129,21 @@ impl Exporter {
     /// their next attempt are sent at once. Records that are in the spool after that stay there; the others
     /// are dropped and counted as `shutdown`.
     pub async fn shutdown(self, deadline: Instant) -> LedgerSnapshot {
-        let Shared { backlog, ledger, stopping, failures, .. } = &*self.shared;
-        backlog.close();
+        let Shared { queue, ledger, stopping, failures, .. } = &*self.shared;
+        queue.close();
         stopping.send_replace(true);
         let mut workers = std::mem::take(&mut *self.workers.lock().unwrap_or_else(PoisonError::into_inner));
         let all_finished = async { while workers.join_next().await.is_some() {} };
         if time::timeout_at(deadline.into(), all_finished).await.is_err() {
             workers.shutdown().await;
         }
-        let undelivered = backlog.discard_memory();
+        let undelivered = queue.discard_memory();
         ledger.change(|ledger| {
             ledger.queued -= undelivered;
             ledger.add_dropped(DropReason::Shutdown, undelivered);
         });
         self.shared.count_losses();
-        if let Err(error) = backlog.close_spool() {
+        if let Err(error) = queue.close_spool() {
             failures.warn(Failure::SpoolSync, &format!(
                 "cannot close the spool: {error}; the next start reads more of the spool, and some records may be sent twice"
             ));
@@ -153,8 +153,7 @@ impl Exporter {
 }
 
 /// Opens the spool, and counts the records that an earlier run left in it. An unusable folder is logged and
-/// returns `None`, so that the agent runs without a spool; a folder that another process has locked is an
-/// error.
+/// returns `None`, so the agent runs without a spool; a folder that another process has locked is an error.
 fn open_spool(config: SpoolConfig, ledger: &Ledger) -> Result<Option<Spool>, SpoolError> {
     let (spool, recovery) = match Spool::open(config) {
         Ok(opened) => opened,

@@ -97,7 +97,6 @@
 #![forbid(unsafe_code)]
 
 mod attribute_filter;
-mod backlog;
 mod batch;
 mod buffer_pool;
 mod compression;
@@ -109,6 +108,7 @@ mod failure_log;
 mod ledger;
 pub mod names;
 mod print;
+mod queue;
 pub mod receiver;
 mod record;
 pub mod recorded;
@@ -135,7 +135,7 @@ pub use ledger::{DropReason, LedgerSnapshot};
 pub use print::{PrintFormat, Printer};
 pub use receiver::Received;
 pub use record::{
-    Accept, Endpoint, Event, Handshake, NetworkType, RecordUid, Span, SpanKind, Syscall, Threshold,
+    Accept, Event, NetworkType, RecordUid, SocketEndpoint, Span, SpanKind, Syscall, TcpHandshake, Threshold,
     Transport, Value, encode_accept, encode_event, encode_span, network_type,
 };
 pub use resource::{DeclaredAttributes, EncodedResource, Host, MAX_RESOURCE_BYTES, Process, ProcessDetails};

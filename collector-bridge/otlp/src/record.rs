@@ -12,8 +12,8 @@ mod network;
 mod span;
 mod uid;
 
-pub use accept::{Accept, Handshake, encode_accept};
-pub use address::Endpoint;
+pub use accept::{Accept, TcpHandshake, encode_accept};
+pub use address::SocketEndpoint;
 pub use event::{Event, Value, encode_event};
 pub use network::{NetworkType, Syscall, Transport, network_type};
 pub use span::{Span, SpanKind, Threshold, encode_span};

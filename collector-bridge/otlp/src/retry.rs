@@ -31,7 +31,7 @@ pub enum Disposition {
 #[must_use]
 pub fn classify_grpc(status: &Status, request_bytes: usize) -> Disposition {
     // Only the client side of tonic sets the source of a status: the connection failed. tonic chooses the
-    // code of such a status itself (UNKNOWN and INTERNAL for a reset), so that the code is ignored.
+    // code of such a status itself (UNKNOWN and INTERNAL for a reset), so the code is ignored.
     if std::error::Error::source(status).is_some() {
         return Disposition::Retry;
     }

@@ -1,5 +1,5 @@
-//! Splits a request in two. The requests of all three signals have the same shape, so that the items need not
-//! be decoded.
+//! Splits a request in two. The requests of all three signals have the same shape, so the items need not be
+//! decoded.
 
 use bytes::Bytes;
 use prost::Message;

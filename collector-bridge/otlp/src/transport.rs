@@ -15,7 +15,7 @@ use std::time::Duration;
 pub(crate) use answer::{Accepted, Refused};
 pub use connect::{Tls, TlsError};
 #[cfg(test)]
-pub(crate) use scripted::Client as ScriptedClient;
+pub(crate) use scripted::ScriptedClient;
 pub use target::{Target, TransportError, TransportSettings};
 
 use crate::{batch::Batch, signal::Signal};
@@ -23,9 +23,9 @@ use crate::{batch::Batch, signal::Signal};
 /// A client of one target. Clones share its connections.
 #[derive(Debug, Clone)]
 pub(crate) enum TransportClient {
-    Grpc(Box<grpc::Client>),
-    Http(Box<http::Client>),
-    File(file::Client),
+    Grpc(Box<grpc::GrpcClient>),
+    Http(Box<http::HttpClient>),
+    File(file::FileClient),
     #[cfg(test)]
     Scripted(ScriptedClient),
 }
@@ -35,9 +35,9 @@ impl TransportClient {
     /// to [`TransportClient::send`], so that they are retried with the request.
     pub(crate) fn new(target: &Target, settings: &TransportSettings) -> Result<Self, TransportError> {
         Ok(match target {
-            Target::Grpc(endpoint) => Self::Grpc(Box::new(grpc::Client::new(endpoint, settings)?)),
-            Target::Http(url) => Self::Http(Box::new(http::Client::new(url, settings)?)),
-            Target::File(path) => Self::File(file::Client::new(path)?),
+            Target::Grpc(endpoint) => Self::Grpc(Box::new(grpc::GrpcClient::new(endpoint, settings)?)),
+            Target::Http(url) => Self::Http(Box::new(http::HttpClient::new(url, settings)?)),
+            Target::File(path) => Self::File(file::FileClient::new(path)?),
         })
     }
 

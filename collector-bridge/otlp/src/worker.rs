@@ -1,4 +1,4 @@
-//! The worker tasks of an exporter: each takes batches from the backlog, sends, retries and splits them, and
+//! The worker tasks of an exporter: each takes batches from the queue, sends, retries and splits them, and
 //! counts every record in the ledger.
 
 use std::{
@@ -14,10 +14,10 @@ use tokio::{
 };
 
 use crate::{
-    backlog::{Backlog, Popped, StoredIn},
     batch::Batch,
     failure_log::{Failure, FailureLog},
     ledger::{DropReason, Ledger, LedgerSnapshot},
+    queue::{DeliveryQueue, Popped, StoredIn},
     retry::Disposition,
     route::Route,
     signal::Signal,
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) route: watch::Sender<Route>,
     /// How often the spool is synced to the disk.
     pub(crate) sync_interval: Duration,
-    pub(crate) backlog: Backlog,
+    pub(crate) queue: DeliveryQueue,
     pub(crate) ledger: Ledger,
     pub(crate) failures: FailureLog,
     /// True as soon as the shutdown begins.
@@ -70,12 +70,12 @@ impl RouteWatch {
 }
 
 /// The outcome of one request.
-enum Outcome {
-    /// All of its records are counted: acknowledged, rejected or dropped.
+enum RequestOutcome {
+    /// All records of the request are counted: acknowledged, rejected or dropped.
     Settled,
-    /// It has to be sent in two halves, for this reason.
+    /// The destination refuses the request as too large, for this reason: its records are sent in two halves.
     Split(String),
-    /// It stays in the spool for the next run.
+    /// The agent stops: the request stays in the spool for the next run.
     KeptInSpool,
 }
 
@@ -105,7 +105,7 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         let unsettled = self.records;
         if unsettled == 0 {
-            self.shared.backlog.release(self.stored_in);
+            self.shared.queue.release(self.stored_in);
         } else if self.is_in_spool() {
             self.settle(unsettled, |ledger| ledger.spooled += unsettled);
         } else {
@@ -120,11 +120,11 @@ impl Shared {
         self.route.borrow().target.clone()
     }
 
-    /// Sends batch after batch, until the backlog is closed and empty, or the rest has to stay in the spool
+    /// Sends batch after batch, until the queue is closed and empty, or the rest has to stay in the spool
     /// for the next run.
     pub(crate) async fn work(self: Arc<Self>) {
         let mut routes = RouteWatch::new(self.route.subscribe());
-        while let Some(popped) = self.backlog.pop().await {
+        while let Some(popped) = self.queue.pop().await {
             match popped {
                 Ok(popped) => {
                     self.failures.recovered(Failure::SpoolRead, || "the spool is readable again".to_owned());
@@ -178,9 +178,9 @@ impl Shared {
         let mut waiting = vec![batch];
         while let Some(batch) = waiting.pop() {
             match self.attempt_until_decided(routes, &mut in_flight, &batch).await {
-                Outcome::Settled => {}
-                Outcome::KeptInSpool => return true,
-                Outcome::Split(reason) => {
+                RequestOutcome::Settled => {}
+                RequestOutcome::KeptInSpool => return true,
+                RequestOutcome::Split(reason) => {
                     if let Some((first, second)) = batch.split() {
                         self.ledger.change(|ledger| ledger.splits += 1);
                         waiting.extend([second, first]);
@@ -200,7 +200,7 @@ impl Shared {
         routes: &mut RouteWatch,
         in_flight: &mut InFlight<'_>,
         batch: &Batch,
-    ) -> Outcome {
+    ) -> RequestOutcome {
         let first_attempt = Instant::now();
         for attempt in 0.. {
             let Route { target, transport, timeout, retry_window, backoff } = routes.newest_route();
@@ -208,7 +208,7 @@ impl Shared {
             let Refused { disposition, reason } = match sent {
                 Ok(Ok(answer)) => {
                     self.count_accepted(in_flight, batch, &answer, target);
-                    return Outcome::Settled;
+                    return RequestOutcome::Settled;
                 }
                 Ok(Err(refused)) => refused,
                 Err(_) => {
@@ -220,10 +220,10 @@ impl Shared {
             let pause = match disposition {
                 Disposition::Retry => backoff.pause(attempt, RandomState::new().hash_one(attempt)),
                 Disposition::RetryAfter(requested) => requested,
-                Disposition::Split => return Outcome::Split(reason),
+                Disposition::Split => return RequestOutcome::Split(reason),
                 Disposition::Drop => {
                     self.count_dropped(in_flight, batch, DropReason::NonRetryable, target, &reason);
-                    return Outcome::Settled;
+                    return RequestOutcome::Settled;
                 }
             };
             // A request in the spool has no retry window: it is retried until the destination accepts it, or
@@ -235,17 +235,17 @@ impl Shared {
                     if Instant::now().checked_add(pause).is_none_or(|next| next > give_up_at) =>
                 {
                     self.count_dropped(in_flight, batch, DropReason::RetryExpired, target, &reason);
-                    return Outcome::Settled;
+                    return RequestOutcome::Settled;
                 }
                 Some(_) => format!("for up to {retry_window:?}; no records are lost so far"),
-                None if *self.stopping.borrow() => return Outcome::KeptInSpool,
+                None if *self.stopping.borrow() => return RequestOutcome::KeptInSpool,
                 None => "until it does; records are kept in the spool".to_owned(),
             };
             self.ledger.change(|ledger| ledger.retries += 1);
             self.failures.warn(
                 Failure::Refused,
                 &format!(
-                    "{target} does not take {}: {reason}; trying again {how_long}",
+                    "{target} does not accept {}: {reason}; trying again {how_long}",
                     batch.signal.items()
                 ),
             );
@@ -255,7 +255,7 @@ impl Shared {
                 () = routes.route_changed() => {}
             }
         }
-        Outcome::Settled
+        RequestOutcome::Settled
     }
 
     /// Sleeps until the next attempt. The start of the shutdown ends the sleep early.
@@ -283,7 +283,7 @@ impl Shared {
             ledger.rejected += rejected;
             ledger.requests += 1;
         });
-        self.failures.recovered(Failure::Refused, || format!("{target} takes {items} again"));
+        self.failures.recovered(Failure::Refused, || format!("{target} accepts {items} again"));
         if rejected > 0 || !answer.message.is_empty() {
             self.failures.warn(
                 Failure::RecordsRejected,
@@ -306,7 +306,7 @@ impl Shared {
         self.failures.warn(
             Failure::RecordsDropped,
             &format!(
-                "{records} {items} dropped ({}): {target} says: {why}{}",
+                "{records} {items} dropped ({}) for {target}: {why}{}",
                 reason.name(),
                 remedy(batch.signal, why)
             ),
@@ -315,7 +315,7 @@ impl Shared {
 
     /// Counts the records that the spool lost since the last call.
     pub(crate) fn count_losses(&self) {
-        let Losses { full, expired, corrupt } = self.backlog.take_losses();
+        let Losses { full, expired, corrupt } = self.queue.take_losses();
         for (reason, records, why) in [
             (DropReason::SpoolFull, full, "the spool is full: raise spool.max_bytes, or check the Collector"),
             (DropReason::SpoolExpired, expired, "they were in the spool for longer than spool.max_age"),
@@ -352,7 +352,7 @@ impl Shared {
 
     /// Returns whether there was anything to sync.
     async fn sync_spool(&self) -> std::io::Result<bool> {
-        let Some(job) = self.backlog.sync_job()? else { return Ok(false) };
+        let Some(job) = self.queue.sync_job()? else { return Ok(false) };
         // On a blocking thread because the disk may take long. The job is returned so that it can be repeated
         // if it failed.
         let (job, done) = tokio::task::spawn_blocking(move || {
@@ -360,7 +360,7 @@ impl Shared {
             (job, done)
         })
         .await?;
-        done.map(|()| true).inspect_err(|_| self.backlog.sync_failed(job))
+        done.map(|()| true).inspect_err(|_| self.queue.sync_failed(job))
     }
 }
 

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use acceptd_otlp::{Attribute, AttributeFilter, Endpoint, Event, RecordUid, Value, encode_event, names};
+use acceptd_otlp::{
+    Attribute, AttributeFilter, Event, RecordUid, SocketEndpoint, Value, encode_event, names,
+};
 use opentelemetry_proto::tonic::{common::v1::any_value, logs::v1::LogRecord};
 use proptest::{collection::vec, prelude::*};
 use prost::Message as _;
@@ -17,7 +19,7 @@ fn filter(full: bool, exclude: &[&str]) -> AttributeFilter {
 }
 
 fn overflow(name: &[u8]) -> Event<'_> {
-    let at = Endpoint::Ip { addr: "::1".parse().expect("an address"), port: 443 };
+    let at = SocketEndpoint::Ip { addr: "::1".parse().expect("an address"), port: 443 };
     let mut event = Event {
         name: names::EVENT_ACCEPTD_LISTENER_OVERFLOW,
         time_unix_nano: 5,
@@ -97,8 +99,8 @@ proptest! {
     #[test]
     fn any_names_make_printable_text(name in vec(any::<u8>(), 0..300), path in vec(any::<u8>(), 1..108)) {
         let mut event = overflow(&name);
-        event.body.push(Value::Address(Endpoint::Unix(&path)));
-        event.add(Attribute::LocalAddress, Some(Value::Address(Endpoint::Unix(&path))));
+        event.body.push(Value::Address(SocketEndpoint::Unix(&path)));
+        event.add(Attribute::LocalAddress, Some(Value::Address(SocketEndpoint::Unix(&path))));
         let (_, body, attributes) = encode(&event, &filter(true, &[]));
         let printable = |text: &str| !text.chars().any(char::is_control);
         prop_assert!(printable(&body) && attributes.values().all(|value| printable(value)));

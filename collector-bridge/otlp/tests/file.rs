@@ -123,7 +123,7 @@ async fn a_write_that_hangs_blocks_one_thread_and_no_shutdown() {
     holder.unlock().expect("held");
     until(&exporter, "written", |ledger| ledger.acknowledged == 20).await;
     let (mut found, unreadable) = read(&path);
-    // A write whose attempt timed out may still have succeeded, so that records may be there twice.
+    // A write whose attempt timed out may still have succeeded, so records may be there twice.
     found.dedup();
     assert_eq!((found, unreadable), ((0..20).collect(), 0));
 

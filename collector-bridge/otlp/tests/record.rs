@@ -5,9 +5,9 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use acceptd_otlp::{
-    Accept, AttributeFilter, BatchBuilder, BatchLimits, DeclaredAttributes, EncodedResource, Endpoint,
-    Handshake, Host, NetworkType, Process, ProcessDetails, Push, RecordUid, Signal, Syscall, Transport,
-    encode_accept,
+    Accept, AttributeFilter, BatchBuilder, BatchLimits, DeclaredAttributes, EncodedResource, Host,
+    NetworkType, Process, ProcessDetails, Push, RecordUid, Signal, SocketEndpoint, Syscall, TcpHandshake,
+    Transport, encode_accept,
 };
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
@@ -44,8 +44,8 @@ fn filter(full: bool) -> AttributeFilter {
     AttributeFilter::new(full, &[], &[], false, LIMIT).expect("no names")
 }
 
-fn at(address: &str, port: u16) -> Endpoint<'static> {
-    Endpoint::Ip { addr: address.parse().expect("an address"), port }
+fn at(address: &str, port: u16) -> SocketEndpoint<'static> {
+    SocketEndpoint::Ip { addr: address.parse().expect("an address"), port }
 }
 
 fn nginx() -> Accept<'static> {
@@ -83,7 +83,11 @@ fn nginx() -> Accept<'static> {
         thread_id: 813,
         thread_name: b"nginx",
         netns_inode: 4_026_531_840,
-        handshake: Some(Handshake { time_ns: Some(310_000), rtt_ns: Some(305_125), synack_retransmits: 1 }),
+        handshake: Some(TcpHandshake {
+            time_ns: Some(310_000),
+            rtt_ns: Some(305_125),
+            synack_retransmits: 1,
+        }),
         capture_tier: 2,
         process_name: b"nginx",
         pid: 812,
@@ -362,7 +366,7 @@ fn any_accept() -> impl Strategy<Value = Any> {
 impl Any {
     fn accept(&self) -> Accept<'_> {
         let [local, peer, listener] =
-            self.ends.map(|end| end.map(|(addr, port)| Endpoint::Ip { addr, port }));
+            self.ends.map(|end| end.map(|(addr, port)| SocketEndpoint::Ip { addr, port }));
         let [socket_cookie, listener_cookie, socket_inode, listener_inode, queue_time_ns, blocked_time_ns] =
             self.numbers;
         let [verified, mptcp, v4_mapped, self_accept] = self.flags;
@@ -397,16 +401,16 @@ impl Any {
     }
 }
 
-fn address(end: Option<Endpoint<'_>>) -> Option<String> {
+fn address(end: Option<SocketEndpoint<'_>>) -> Option<String> {
     end.map(|end| match end {
-        Endpoint::Ip { addr, .. } => addr.to_string(),
+        SocketEndpoint::Ip { addr, .. } => addr.to_string(),
         other => panic!("{other:?}"),
     })
 }
 
-fn port(end: Option<Endpoint<'_>>) -> Option<u64> {
+fn port(end: Option<SocketEndpoint<'_>>) -> Option<u64> {
     end.map(|end| match end {
-        Endpoint::Ip { port, .. } => port.into(),
+        SocketEndpoint::Ip { port, .. } => port.into(),
         other => panic!("{other:?}"),
     })
 }

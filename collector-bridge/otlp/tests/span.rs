@@ -3,8 +3,8 @@
 #![expect(clippy::expect_used, reason = "a helper that fails should fail its test")]
 
 use acceptd_otlp::{
-    Attribute, AttributeFilter, BatchBuilder, BatchLimits, DeclaredAttributes, EncodedResource, Endpoint,
-    Host, Process, ProcessDetails, Push, Signal, Span, SpanKind, Threshold, Value, encode_span,
+    Attribute, AttributeFilter, BatchBuilder, BatchLimits, DeclaredAttributes, EncodedResource, Host,
+    Process, ProcessDetails, Push, Signal, SocketEndpoint, Span, SpanKind, Threshold, Value, encode_span,
 };
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -30,7 +30,7 @@ fn child() -> Span<'static> {
         attributes: Vec::new(),
     };
     span.add(Attribute::QueueTime, Some(Value::Int(300_000_000)));
-    let client = Endpoint::Ip { addr: "2001:db8::1".parse().expect("an address"), port: 51_514 };
+    let client = SocketEndpoint::Ip { addr: "2001:db8::1".parse().expect("an address"), port: 51_514 };
     span.add_endpoint(Attribute::ClientAddress, Attribute::ClientPort, Some(client));
     span.add_endpoint(Attribute::ServerAddress, Attribute::ServerPort, None);
     span

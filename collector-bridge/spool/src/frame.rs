@@ -38,7 +38,7 @@ pub struct Frame {
 
 /// The header of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Header {
+pub(crate) struct FrameHeader {
     pub(crate) kind: u8,
     pub(crate) records: u32,
     /// Length of the body in bytes.
@@ -49,7 +49,7 @@ pub(crate) struct Header {
     body_crc: u32,
 }
 
-impl Header {
+impl FrameHeader {
     /// The header of `frame`. `None` if the body is longer than [`MAX_BODY_BYTES`], or the segment has too
     /// many records.
     pub(crate) fn for_frame(frame: &Frame, before: u64, written_ms: u64) -> Option<Self> {
@@ -113,32 +113,32 @@ mod tests {
         #[test]
         fn a_header_is_read_back(kind: u8, records: u32, before in 0..=MAX_RECORDS_BEFORE, written_ms: u64, body: Vec<u8>) {
             let frame = Frame { kind, records, body: body.into() };
-            let header = Header::for_frame(&frame, before, written_ms).unwrap();
-            prop_assert_eq!(Header::decode(&header.encode()), Some(header));
+            let header = FrameHeader::for_frame(&frame, before, written_ms).unwrap();
+            prop_assert_eq!(FrameHeader::decode(&header.encode()), Some(header));
             prop_assert!(header.matches_body(&frame.body));
         }
 
         #[test]
         fn any_flipped_bit_is_detected(body in prop::collection::vec(any::<u8>(), 1..50), bit in 0_usize..90 * 8) {
             let frame = Frame { kind: 1, records: 7, body: body.into() };
-            let header = Header::for_frame(&frame, 3, 9).unwrap().encode();
+            let header = FrameHeader::for_frame(&frame, 3, 9).unwrap().encode();
             let mut whole = [&header[..], &frame.body].concat();
             let bit = bit % (whole.len() * 8);
             whole[bit / 8] ^= 1 << (bit % 8);
             let (header, body) = whole.split_at(HEADER_BYTES);
             let header: [u8; HEADER_BYTES] = header.try_into().unwrap();
-            prop_assert!(Header::decode(&header).is_none_or(|decoded| !decoded.matches_body(body)));
+            prop_assert!(FrameHeader::decode(&header).is_none_or(|decoded| !decoded.matches_body(body)));
         }
 
         #[test]
         fn no_bytes_panic(bytes: [u8; HEADER_BYTES]) {
-            let _ = Header::decode(&bytes);
+            let _ = FrameHeader::decode(&bytes);
         }
     }
 
     #[test]
     fn a_body_that_is_too_long_has_no_header() {
         let frame = Frame { kind: 1, records: 1, body: vec![0; MAX_BODY_BYTES + 1].into() };
-        assert_eq!(Header::for_frame(&frame, 0, 0), None);
+        assert_eq!(FrameHeader::for_frame(&frame, 0, 0), None);
     }
 }

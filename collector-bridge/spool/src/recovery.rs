@@ -12,13 +12,13 @@ use std::{
 use crate::{
     error::SpoolError,
     manifest::Manifest,
-    segment::{self, FIRST_FRAME_OFFSET, ReadResult, Reader},
+    segment::{self, FIRST_FRAME_OFFSET, FrameRead, Reader},
 };
 
 /// The findings of the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// Records that were not released yet. Frames of sealed segments are not verified here, so that some of
+    /// Records that were not released yet. Frames of sealed segments are not verified here, so some of
     /// these records may turn out to be corrupt.
     pub records: u64,
     /// Bytes that were read to find them.
@@ -113,12 +113,12 @@ fn scan_segment(reader: &mut Reader, length: u64) -> io::Result<(u64, u64)> {
     let (mut at, mut records, mut end) = (FIRST_FRAME_OFFSET, 0, FIRST_FRAME_OFFSET);
     loop {
         match reader.read(at, length)? {
-            ReadResult::Frame { header, next, .. } => {
+            FrameRead::Frame { header, next, .. } => {
                 records = header.before.saturating_add(u64::from(header.records));
                 (at, end) = (next, next);
             }
-            ReadResult::Damaged { next } => at = next,
-            ReadResult::End => return Ok((records, end)),
+            FrameRead::Damaged { next } => at = next,
+            FrameRead::End => return Ok((records, end)),
         }
     }
 }

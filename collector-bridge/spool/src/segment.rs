@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::frame::{Frame, HEADER_BYTES, Header, MARKER};
+use crate::frame::{Frame, FrameHeader, HEADER_BYTES, MARKER};
 
 /// The first eight bytes of a segment. The last of them is the version of the format; a segment of another
 /// version is kept untouched.
@@ -58,7 +58,7 @@ impl Writer {
     /// Appends a frame, and syncs it to the disk if `is_durable`. Returns the offset of the frame. After an
     /// error the segment is as it was before.
     pub(crate) fn append(&mut self, frame: &Frame, now_ms: u64, is_durable: bool) -> io::Result<u64> {
-        let header = Header::for_frame(frame, self.records, now_ms)
+        let header = FrameHeader::for_frame(frame, self.records, now_ms)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the frame is longer than 64 MiB"))?;
         let (at, body_at) = (self.end, self.end + HEADER_BYTES as u64);
         // The header is written last: if the process ends in between, there is no frame rather than half of
@@ -86,9 +86,9 @@ impl Writer {
 
 /// The result of reading at an offset.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum ReadResult {
+pub(crate) enum FrameRead {
     Frame {
-        header: Header,
+        header: FrameHeader,
         next: u64,
         frame: Frame,
     },
@@ -144,14 +144,14 @@ impl Reader {
     }
 
     /// Reads the frame at the offset `at` of a segment whose frames end at `end`.
-    pub(crate) fn read(&mut self, at: u64, end: u64) -> io::Result<ReadResult> {
+    pub(crate) fn read(&mut self, at: u64, end: u64) -> io::Result<FrameRead> {
         let mut bytes = [0; HEADER_BYTES];
         let body_at = at.saturating_add(HEADER_BYTES as u64);
         if body_at > end {
-            return Ok(ReadResult::End);
+            return Ok(FrameRead::End);
         }
         self.read_at(&mut bytes, at)?;
-        let Some(header) = Header::decode(&bytes) else { return self.find_next(at + 1, end) };
+        let Some(header) = FrameHeader::decode(&bytes) else { return self.find_next(at + 1, end) };
         let next = body_at + header.length as u64;
         if next > end {
             return self.find_next(at + 1, end);
@@ -159,10 +159,10 @@ impl Reader {
         let mut body = vec![0; header.length];
         self.read_at(&mut body, body_at)?;
         if !header.matches_body(&body) {
-            return Ok(ReadResult::Damaged { next });
+            return Ok(FrameRead::Damaged { next });
         }
         let frame = Frame { kind: header.kind, records: header.records, body: body.into() };
-        Ok(ReadResult::Frame { header, next, frame })
+        Ok(FrameRead::Frame { header, next, frame })
     }
 
     fn read_at(&mut self, bytes: &mut [u8], at: u64) -> io::Result<()> {
@@ -171,18 +171,18 @@ impl Reader {
     }
 
     /// Searches for the marker of the next frame, from the offset `from` on.
-    fn find_next(&mut self, mut from: u64, end: u64) -> io::Result<ReadResult> {
+    fn find_next(&mut self, mut from: u64, end: u64) -> io::Result<FrameRead> {
         let mut chunk = vec![0; CHUNK];
         while from < end {
             let length = usize::try_from(end - from).unwrap_or(CHUNK).min(CHUNK);
             self.read_at(&mut chunk[..length], from)?;
             if let Some(place) = chunk[..length].windows(MARKER.len()).position(|bytes| bytes == MARKER) {
-                return Ok(ReadResult::Damaged { next: from + place as u64 });
+                return Ok(FrameRead::Damaged { next: from + place as u64 });
             }
             // The marker may span two chunks.
             from += length.saturating_sub(MARKER.len() - 1).max(1) as u64;
         }
-        Ok(ReadResult::End)
+        Ok(FrameRead::End)
     }
 }
 
@@ -198,12 +198,12 @@ pub fn read_segment(path: &Path) -> io::Result<impl Iterator<Item = io::Result<F
     let mut at = FIRST_FRAME_OFFSET;
     Ok(std::iter::from_fn(move || {
         let (next, found) = match reader.read(at, end) {
-            Ok(ReadResult::Frame { next, frame, .. }) => (next, Ok(frame)),
-            Ok(ReadResult::Damaged { next }) => (
+            Ok(FrameRead::Frame { next, frame, .. }) => (next, Ok(frame)),
+            Ok(FrameRead::Damaged { next }) => (
                 next,
                 Err(io::Error::new(io::ErrorKind::InvalidData, format!("bytes {at} to {next} are damaged"))),
             ),
-            Ok(ReadResult::End) => return None,
+            Ok(FrameRead::End) => return None,
             Err(error) => (end, Err(error)),
         };
         at = next;

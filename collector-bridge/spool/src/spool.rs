@@ -13,7 +13,7 @@ use crate::{
     frame::{Frame, HEADER_BYTES},
     manifest::{Cursor, Manifest, OpenSegment},
     recovery::{self, Recovery},
-    segment::{self, FIRST_FRAME_OFFSET, ReadResult, Reader, Writer},
+    segment::{self, FIRST_FRAME_OFFSET, FrameRead, Reader, Writer},
     sync::SyncJob,
 };
 
@@ -259,11 +259,11 @@ impl Spool {
             }
             let found = match self.read(at, end) {
                 // The file was deleted or cut: its remaining frames cannot be read.
-                Err(error) if is_segment_lost(&error) => ReadResult::End,
+                Err(error) if is_segment_lost(&error) => FrameRead::End,
                 found => found?,
             };
             match found {
-                ReadResult::Frame { header, next, frame } => {
+                FrameRead::Frame { header, next, frame } => {
                     self.advance_to(Place { ticket: at, before: header.before }, |losses| {
                         &mut losses.corrupt
                     });
@@ -279,8 +279,8 @@ impl Spool {
                     self.outstanding.insert(at, header.before);
                     return Ok(Some((at, frame)));
                 }
-                ReadResult::Damaged { next } => self.next.ticket.offset = next,
-                ReadResult::End => match self.manifest.sealed.get(&at.segment) {
+                FrameRead::Damaged { next } => self.next.ticket.offset = next,
+                FrameRead::End => match self.manifest.sealed.get(&at.segment) {
                     None => return Ok(None),
                     Some(&before) => {
                         let ticket = Ticket { segment: at.segment + 1, offset: FIRST_FRAME_OFFSET };
@@ -307,7 +307,7 @@ impl Spool {
         };
         let found = self.read(at, end)?;
         self.recent.pop_front();
-        let ReadResult::Frame { header, next, frame } = found else { return Ok(None) };
+        let FrameRead::Frame { header, next, frame } = found else { return Ok(None) };
         let records = u64::from(frame.records);
         let ticket = Ticket { offset: next, ..at };
         self.read_ahead.insert(at, (Place { ticket, before: header.before + records }, frame.records));
@@ -320,7 +320,7 @@ impl Spool {
         self.next = Place { ticket, before: 0 };
     }
 
-    fn read(&mut self, at: Ticket, end: u64) -> io::Result<ReadResult> {
+    fn read(&mut self, at: Ticket, end: u64) -> io::Result<FrameRead> {
         let reader = match self.reader.take() {
             Some(reader) if reader.number == at.segment => reader,
             _ => match &self.writer {
@@ -408,7 +408,7 @@ impl Spool {
     }
 }
 
-/// Whether a read error means that the segment was deleted, cut or overwritten, so that a retry is useless.
+/// Whether a read error means that the segment was deleted, cut or overwritten, so a retry is useless.
 fn is_segment_lost(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -37,8 +37,8 @@ pub struct DrainCounts {
     pub spans_too_large: u64,
 }
 
-/// The ledger of one run, from the hook to the batches. Counts of events. The field names are those of the
-/// JSON in the summary and in `/status`.
+/// The ledger of one run, from the hook to the batches. Counts of events. Serialized into the summary and
+/// `/status`.
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
 pub(crate) struct CaptureLedger {
     /// Returns of accept that the hooks saw.
@@ -52,7 +52,8 @@ pub(crate) struct CaptureLedger {
     #[serde(rename = "self")]
     pub(crate) own: u64,
     /// Accepts that are only counted, by reason.
-    pub(crate) aggregated: Aggregated,
+    #[serde(rename = "aggregated")]
+    pub(crate) only_counted: OnlyCounted,
     /// Events lost before they became a sample, by reason.
     pub(crate) lost: Lost,
     /// Samples submitted to the ring.
@@ -80,7 +81,8 @@ pub(crate) struct CaptureLedger {
     /// Records with `acceptd.accept.verified=false`, by reason. Not a loss.
     pub(crate) unverified: Unverified,
     /// Things that the agent could not keep because a map or table was full. Not a loss of an event.
-    pub(crate) forgotten: Forgotten,
+    #[serde(rename = "forgotten")]
+    pub(crate) not_kept: NotKept,
 }
 
 /// See [`CaptureLedger::filtered`].
@@ -92,9 +94,9 @@ pub(crate) struct Filtered {
     pub(crate) filter: u64,
 }
 
-/// See [`CaptureLedger::aggregated`].
+/// See [`CaptureLedger::only_counted`].
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub(crate) struct Aggregated {
+pub(crate) struct OnlyCounted {
     /// Failed with `EAGAIN`: the queue was empty.
     pub(crate) again: u64,
     /// Failed with `EINTR` or `ERESTART*`: a signal interrupted the call.
@@ -132,21 +134,22 @@ pub(crate) struct Unverified {
     pub(crate) io_uring: u64,
 }
 
-/// See [`CaptureLedger::forgotten`].
+/// See [`CaptureLedger::not_kept`].
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
-pub(crate) struct Forgotten {
+pub(crate) struct NotKept {
     /// Failures that no count of `acceptd.listener.failures` includes.
     pub(crate) failures: u64,
     /// Calls whose blocked time is absent.
     pub(crate) blocked_times: u64,
-    /// Connections of the agent that it cannot tell from those of other processes.
+    /// Connections of the agent that it cannot distinguish from those of other processes.
     pub(crate) own_connections: u64,
     /// How often a listener was not kept: it has no metrics and no events.
     pub(crate) listeners: u64,
     /// Connections whose trace has no root span, because their end cannot be seen.
     pub(crate) traces: u64,
     /// Connections that `acceptd.connection.*` does not count.
-    pub(crate) lives: u64,
+    #[serde(rename = "lives")]
+    pub(crate) connections: u64,
     /// Connections within the host whose client process is not recorded.
     pub(crate) peers: u64,
 }
@@ -167,13 +170,13 @@ impl CaptureLedger {
         let submitted = kernel.get(Counter::Submitted);
         Self {
             seen: kernel.get(Counter::Seen),
-            other: kernel.get(Counter::Other),
+            other: kernel.get(Counter::OtherEvents),
             filtered: Filtered {
                 family: kernel.get(Counter::OtherFamily),
                 filter: kernel.get(Counter::Filtered),
             },
             own: kernel.get(Counter::SelfAccept),
-            aggregated: Aggregated {
+            only_counted: OnlyCounted {
                 again: kernel.get(Counter::Eagain),
                 interrupted: kernel.get(Counter::Interrupted),
                 failure_budget: kernel.get(Counter::FailureOverBudget),
@@ -202,13 +205,13 @@ impl CaptureLedger {
                 no_cookie: kernel.get(Counter::NoCookie),
                 io_uring: kernel.get(Counter::Unproven),
             },
-            forgotten: Forgotten {
+            not_kept: NotKept {
                 failures: kernel.get(Counter::FailureUncounted),
                 blocked_times: kernel.get(Counter::BlockedTimesFull),
                 own_connections: kernel.get(Counter::OwnFull),
                 listeners: drain.listeners_beyond,
                 traces: kernel.get(Counter::TracedFull),
-                lives: kernel.get(Counter::ConnectionStatsFull),
+                connections: kernel.get(Counter::ConnectionStatsFull),
                 peers: kernel.get(Counter::ClientsFull),
             },
         }
@@ -219,14 +222,16 @@ impl CaptureLedger {
     /// # Errors
     /// The first equation that does not hold, with its numbers.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let Self { aggregated, lost, .. } = self;
-        let aggregated =
-            aggregated.again + aggregated.interrupted + aggregated.failure_budget + aggregated.no_listener;
+        let Self { only_counted, lost, .. } = self;
+        let only_counted = only_counted.again
+            + only_counted.interrupted
+            + only_counted.failure_budget
+            + only_counted.no_listener;
         let lost = lost.sum();
         equal(
             "seen + other = filtered + self + aggregated + lost + submitted",
             self.seen + self.other,
-            &[self.filtered.family, self.filtered.filter, self.own, aggregated, lost, self.submitted],
+            &[self.filtered.family, self.filtered.filter, self.own, only_counted, lost, self.submitted],
         )?;
         equal(
             "submitted = in_ring + malformed + decoded",

@@ -44,7 +44,7 @@ pub(super) const SURVEY_QUEUED: SurveyProgram = SurveyProgram {
 pub(super) const SWEEP_IN_FLIGHT: SurveyProgram = SurveyProgram {
     program: "sweep_in_flight",
     target: "task",
-    feature: "the last accept of a living thread that was blocked in it while another tool attached a program to the same function",
+    feature: "accepts whose exit the kernel skipped, until their thread accepts again or ends",
 };
 
 pub(super) const SWEEP_ALL_IN_FLIGHT: SurveyProgram =
@@ -61,7 +61,7 @@ pub struct AttachedPrograms {
     pub(super) iterators: Vec<&'static str>,
     /// When the programs were loaded, nanoseconds on `CLOCK_BOOTTIME`. Marks the entries of this run in the
     /// pinned maps.
-    pub(super) generation: u64,
+    pub(super) capture_epoch: u64,
     /// Lock on the pin directory: keeps other agents from using the pinned maps.
     pub(super) _pins: Option<File>,
 }
@@ -75,23 +75,23 @@ impl AttachedPrograms {
         self.iterator(SURVEY_LISTENERS).map(survey::listeners).transpose()
     }
 
-    /// Sweeps the in-flight accepts whose exit the programs missed: the iterator sends one sample for each
-    /// (tier 1).
+    /// Reports the in-flight accepts whose exit the kernel skipped (tier 1): the iterator sends the stored
+    /// sample of each, or counts the accept if there is no sample.
     ///
     /// # Errors
     /// When the kernel refuses the pass.
-    pub fn sweep_in_flight(&mut self) -> Result<(), SurveyError> {
+    pub fn report_missed_exits(&mut self) -> Result<(), SurveyError> {
         self.iterator(SWEEP_IN_FLIGHT).map_or(Ok(()), survey::run)
     }
 
-    /// Evicts traced connections that ended while no agent ran. Call after the survey of queued connections,
-    /// which marks the connections that still exist.
+    /// Evicts the traced connections that ended while no agent ran. Call after the survey of queued
+    /// connections, which marks the connections that still exist.
     ///
     /// # Errors
     /// When the kernel refuses to list or remove entries.
-    pub(super) fn evict_ended_connections(&mut self) -> Result<(), MapError> {
+    pub(super) fn sweep_ended_connections(&mut self) -> Result<(), MapError> {
         let Some(map) = self.object.map_mut("TRACED_BY_COOKIE") else { return Ok(()) };
-        let evicted = pins::evict_other_generations(&mut HashMap::try_from(map)?, self.generation)?;
+        let evicted = pins::evict_earlier_epochs(&mut HashMap::try_from(map)?, self.capture_epoch)?;
         tracing::debug!("evicted {evicted} traced connections that ended while no agent ran");
         Ok(())
     }
@@ -132,8 +132,10 @@ impl AttachedPrograms {
         self.links.iter().map(|(hook, _)| self.stats_of(hook).recursion_misses).sum()
     }
 
-    /// Detaches every program in reverse order, so that each program keeps what it needs from later ones
-    /// while it runs. Returns the final value of [`AttachedPrograms::recursion_misses`].
+    /// Detaches every program, the last attached first: a program that is still attached has every program
+    /// that was attached before it. An exit program, for example, outlasts its entry program, so it sees the
+    /// exit of each call whose entry was stored. Returns the final value of
+    /// [`AttachedPrograms::recursion_misses`].
     ///
     /// # Errors
     /// When the kernel refuses the last pass over in-flight accepts.

@@ -135,19 +135,25 @@ mod tests {
 
     #[test]
     fn each_defect_has_its_own_error() {
-        let whole = with_header(Kind::InetAccept, vec![0; 328]);
-        assert_eq!(decoded(&whole[..31]), Err(DecodeError::Truncated(31)));
+        let length = size_of::<InetAccept>();
+        let whole = with_header(Kind::InetAccept, vec![0; length]);
+        assert_eq!(decoded(&whole), Ok(whole.clone()));
+        let too_short = size_of::<Header>() - 1;
+        assert_eq!(decoded(&whole[..too_short]), Err(DecodeError::Truncated(too_short)));
         let mut other = whole.clone();
         other[0] = 9;
         assert_eq!(decoded(&other), Err(DecodeError::Version(9)));
         other = whole.clone();
         other[2] = 77;
         assert_eq!(decoded(&other), Err(DecodeError::UnknownKind(77)));
-        assert_eq!(decoded(&whole[..320]), Err(DecodeError::Length { kind: 1, claimed: 328, actual: 320 }));
+        let claimed = u32::try_from(length).expect("a small struct");
+        let length_error = |kind: Kind, actual| DecodeError::Length { kind: kind as u16, claimed, actual };
+        let cut = length - 8;
+        assert_eq!(decoded(&whole[..cut]), Err(length_error(Kind::InetAccept, cut)));
         let long = [&whole[..], &[0; 8]].concat();
-        assert_eq!(decoded(&long), Err(DecodeError::Length { kind: 1, claimed: 328, actual: 336 }));
-        let other_length = with_header(Kind::ConnectionAbandoned, vec![0; 328]);
-        assert_eq!(decoded(&other_length), Err(DecodeError::Length { kind: 5, claimed: 328, actual: 328 }));
+        assert_eq!(decoded(&long), Err(length_error(Kind::InetAccept, long.len())));
+        let other_length = with_header(Kind::ConnectionAbandoned, vec![0; length]);
+        assert_eq!(decoded(&other_length), Err(length_error(Kind::ConnectionAbandoned, length)));
     }
 
     proptest! {

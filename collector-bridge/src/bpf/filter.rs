@@ -64,7 +64,7 @@ impl EventFilter {
         }
     }
 
-    /// Whether no key has values to include, so that every event passes that is not excluded.
+    /// Whether no key has values to include: then every event passes, unless it is excluded.
     #[must_use]
     pub fn has_no_includes(&self) -> bool {
         self.includes == 0

@@ -103,7 +103,7 @@ pub(super) struct Hook {
     pub(super) requires: Option<&'static str>,
     /// The program that this one replaces where the kernel refuses it.
     pub(super) fallback_for: Option<&'static str>,
-    /// Whether a kernel without this function has nothing to report there, so that no feature is missing.
+    /// Whether a kernel without this function has nothing to report there, so no feature is missing.
     pub(super) function_is_optional: bool,
     /// Whether the agent's own probe accepts (TCP on the loopback, and a UNIX socket) run through this
     /// program.
@@ -154,7 +154,7 @@ const DESCRIPTORS: &str =
     "new descriptors, blocked times and accepts that fail because no descriptor is free";
 const KERNEL_ACCEPTS: &str =
     "accepts by the kernel itself, and by threads that were already blocked in accept at the start";
-const EXITING_THREADS: &str = "the last accept of a thread that was blocked in it while another tool attached a program to the same function";
+const EXITING_THREADS: &str = "accepts whose exit the kernel skipped, if their thread ends soon after";
 const RESETS: &str = "connections that were reset in the queue and never accepted";
 const ATTEMPTS: &str = "accept attempts";
 

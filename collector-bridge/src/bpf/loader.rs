@@ -93,14 +93,14 @@ fn take<M: TryFrom<Map>>(object: &mut Ebpf, name: &'static str) -> Result<M, Loa
 }
 
 /// The attached programs while the object still owns all maps.
-struct Loaded {
+struct LoadedPrograms {
     attached: AttachedPrograms,
     capture: CaptureMode,
 }
 
 /// Attaches the configured tier, or else the first tier that works. The kernel's BTF, which takes tens of
 /// megabytes, is freed on return.
-fn attach_first(settings: &LoadSettings, offsets: &[GlobalValue]) -> Result<Loaded, LoadError> {
+fn attach_first(settings: &LoadSettings, offsets: &[GlobalValue]) -> Result<LoadedPrograms, LoadError> {
     let btf = Btf::from_sys_fs()?;
     if let Some(tier) = settings.tier {
         return attach_all(settings, tier, offsets, &btf);
@@ -125,9 +125,9 @@ fn attach_all(
     tier: Tier,
     offsets: &[GlobalValue],
     btf: &Btf,
-) -> Result<Loaded, LoadError> {
+) -> Result<LoadedPrograms, LoadError> {
     let mut missing: Vec<MissingFeature> = Vec::new();
-    let generation = clock::now_boot_nanos();
+    let capture_epoch = clock::now_boot_nanos();
     let (pins, lock) = match settings.traces.pins.as_deref().map(pins::prepare) {
         Some(Ok((pins, lock))) => (pins, Some(lock)),
         Some(Err(reason)) => {
@@ -136,10 +136,10 @@ fn attach_all(
         }
         None => (Vec::new(), None),
     };
-    let mut object = match open(settings, tier, offsets, generation, &pins) {
+    let mut object = match open(settings, tier, offsets, capture_epoch, &pins) {
         Err(error) if !pins.is_empty() => {
             missing.push(MissingFeature::pins(error.to_string()));
-            open(settings, tier, offsets, generation, &[])?
+            open(settings, tier, offsets, capture_epoch, &[])?
         }
         opened => opened?,
     };
@@ -147,7 +147,7 @@ fn attach_all(
     // Fill the filter before attaching the first program, so that it applies from the first event on.
     fill_filter(&mut object, &settings.filter)?;
     let mut attached =
-        AttachedPrograms { object, links: Vec::new(), iterators: Vec::new(), generation, _pins: lock };
+        AttachedPrograms { object, links: Vec::new(), iterators: Vec::new(), capture_epoch, _pins: lock };
     for hook in hooks::for_tier(tier, settings.optional) {
         let absent = missing.iter().find(|missing| hook.requires == Some(missing.hook));
         let result = match absent {
@@ -190,7 +190,7 @@ fn attach_all(
         }
         return Ok(loaded);
     }
-    Ok(Loaded { attached, capture: CaptureMode { tier, because: None, missing } })
+    Ok(LoadedPrograms { attached, capture: CaptureMode { tier, because: None, missing } })
 }
 
 /// Attaches the hook, or else its fallback hook. Returns which of the two is attached.
@@ -230,7 +230,7 @@ fn open(
     settings: &LoadSettings,
     tier: Tier,
     offsets: &[GlobalValue],
-    generation: u64,
+    capture_epoch: u64,
     pins: &[(&'static str, PathBuf)],
 ) -> Result<Ebpf, LoadError> {
     let traces = &settings.traces;
@@ -249,7 +249,7 @@ fn open(
         ("TRACE_SLOW_NS", traces.slow_ns),
         ("TRACE_KEY_0", traces.key[0]),
         ("TRACE_KEY_1", traces.key[1]),
-        ("GENERATION", generation),
+        ("CAPTURE_EPOCH", capture_epoch),
     ];
     let mut loader = EbpfLoader::new();
     // aya has no user-space type for task storage; the agent never opens those maps.
@@ -278,8 +278,8 @@ fn fill_filter(object: &mut Ebpf, filter: &EventFilter) -> Result<(), LoadError>
 
 /// Surveys what existed before the programs were attached: returns the listeners, and makes the kernel
 /// remember the connections in their accept queues. Features that do not work are added to the missing ones.
-fn survey_existing(loaded: &mut Loaded) -> Vec<ListenerState> {
-    let Loaded { attached, capture } = loaded;
+fn survey_existing(loaded: &mut LoadedPrograms) -> Vec<ListenerState> {
+    let LoadedPrograms { attached, capture } = loaded;
     let mut report_missing = |survey: SurveyProgram, reason: String, remedy: Option<&'static str>| {
         let SurveyProgram { program, feature, .. } = survey;
         let at_start = program == SURVEY_QUEUED.program;
@@ -295,7 +295,7 @@ fn survey_existing(loaded: &mut Loaded) -> Vec<ListenerState> {
     match attached.iterator(SURVEY_QUEUED).map(|iterator| survey::queued_connections(iterator, &listeners)) {
         None => {}
         Some(Ok(0)) => {
-            if let Err(error) = attached.evict_ended_connections() {
+            if let Err(error) = attached.sweep_ended_connections() {
                 capture.missing.push(MissingFeature::pins(error.to_string()));
             }
         }
@@ -304,7 +304,7 @@ fn survey_existing(loaded: &mut Loaded) -> Vec<ListenerState> {
                 SURVEY_QUEUED,
                 format!("acceptd could not enter {failed} network namespaces, which needs CAP_SYS_ADMIN"),
                 Some(
-                    "nothing, unless you need it: then add CAP_SYS_ADMIN; later connections are verified without it",
+                    "none needed, unless you need this feature: then add CAP_SYS_ADMIN; later connections are verified without it",
                 ),
             );
         }

@@ -19,7 +19,8 @@ const MAPS: [(&str, &str); 2] = [("TRACED_BY_SOCKET", "open"), ("TRACED_BY_COOKI
 const BPF_FS: i128 = 0xcafe_4a11;
 
 /// The feature that is missing without pinned maps.
-pub(super) const FEATURE: &str = "the close of connections that were accepted under the previous agent, and of this agent's after its restart";
+pub(super) const FEATURE: &str =
+    "the close of connections that were accepted before the last or the next restart of the agent";
 /// The name under which the missing feature is reported, in place of a program's name.
 pub(super) const NAME: &str = "pinned_maps";
 pub(super) const REMEDY: &str = "mount the BPF file system (mount -t bpf bpf /sys/fs/bpf), or set capture.pin_directory to a folder in a BPF file system";
@@ -61,20 +62,20 @@ pub(super) fn prepare(folder: &Path) -> Result<(Pins, File), String> {
     Ok((pins.into(), lock))
 }
 
-/// Evicts connections that ended while no agent ran: entries of an earlier generation that this run's survey
-/// did not mark as still open. Returns how many were evicted.
+/// Evicts connections that ended while no agent ran: entries of an earlier capture epoch that this run's
+/// survey did not mark as still open. Returns how many were evicted.
 ///
 /// # Errors
 /// When the kernel refuses to list or remove entries.
-pub(super) fn evict_other_generations(
+pub(super) fn evict_earlier_epochs(
     map: &mut HashMap<&mut MapData, u64, [u8; size_of::<TracedConnection>()]>,
-    generation: u64,
+    capture_epoch: u64,
 ) -> Result<usize, MapError> {
     let mut ended = Vec::new();
     for entry in map.iter() {
         let (cookie, open) = entry?;
         let is_open = TracedConnection::read_from_bytes(&open)
-            .is_ok_and(|open| open.generation >= generation || open.accepted_ns >= generation);
+            .is_ok_and(|open| open.capture_epoch >= capture_epoch || open.accepted_ns >= capture_epoch);
         if !is_open {
             ended.push(cookie);
         }

@@ -50,7 +50,7 @@ pub fn run(arguments: &ReplayArgs) -> ExitCode {
 
 /// The result of a replay.
 #[derive(Debug, Default)]
-struct Outcome {
+struct ReplaySummary {
     records: u64,
     acknowledged: u64,
     rejected: u64,
@@ -60,7 +60,7 @@ struct Outcome {
     is_interrupted: bool,
 }
 
-impl Outcome {
+impl ReplaySummary {
     fn add(&mut self, ledger: &LedgerSnapshot) {
         self.records += ledger.records;
         self.acknowledged += ledger.acknowledged;
@@ -73,7 +73,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ReplaySummary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { records, acknowledged, rejected, dropped, skipped, is_interrupted } = self;
         write!(
@@ -90,7 +90,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-fn replay(arguments: &ReplayArgs, loaded: &Loaded) -> anyhow::Result<Outcome> {
+fn replay(arguments: &ReplayArgs, loaded: &Loaded) -> anyhow::Result<ReplaySummary> {
     let config = &loaded.config;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -103,7 +103,8 @@ fn replay(arguments: &ReplayArgs, loaded: &Loaded) -> anyhow::Result<Outcome> {
             }
             _ = stop.next() => true,
         };
-        let mut outcome = Outcome { skipped: replay.skipped, is_interrupted, ..Outcome::default() };
+        let mut outcome =
+            ReplaySummary { skipped: replay.skipped, is_interrupted, ..ReplaySummary::default() };
         // Without a signal, the exporters get the time to retry every request as configured.
         let drain_time = if is_interrupted {
             config.shutdown.timeout

@@ -98,7 +98,7 @@ pub(crate) fn spool_config(config: &Config, name: &str) -> Option<SpoolConfig> {
     })
 }
 
-/// `is_whole`: whether the endpoint is the whole URL, so that no path is added to it.
+/// `is_whole`: whether the endpoint is the whole URL, so no path is added to it.
 fn target(endpoint: &Endpoint, protocol: Protocol, signal: Signal, is_whole: bool) -> Target {
     match protocol {
         Protocol::Grpc => Target::Grpc(endpoint.uri()),

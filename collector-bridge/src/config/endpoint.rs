@@ -1,12 +1,9 @@
 //! The endpoint of an OTLP server: how it is read, checked, shown and redacted.
-//!
-//! The authority is read here, and not by `http::Uri`, for two reasons: `http::Uri` refuses passwords that
-//! OpenTelemetry's variables may contain, and its errors do not say which part is wrong or what to write
-//! instead.
 
 use std::{fmt, net::Ipv6Addr};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use http::uri::Authority;
 
 use super::{
     kind::ValueKind,
@@ -89,44 +86,71 @@ impl Endpoint {
         if credentials.as_deref().is_some_and(|text| percent_decode(text).is_none()) {
             return Err("the credentials before '@' are not percent-encoded (write %25 for a %)".to_owned());
         }
-        let missing_port = "the port is missing; receivers listen on 4317 for gRPC, so write host:4317";
-        let (host, port) = match address.rsplit_once(':') {
-            Some((host, port)) if !host.starts_with('[') || host.ends_with(']') => (host, parse_port(port)?),
-            // Vendors document their https endpoints without a port.
-            _ if is_secure => (address, HTTPS_PORT),
-            _ => return Err(missing_port.to_owned()),
-        };
+        let (host, port) = parse_address(address, is_secure)?;
         let path = path.trim_end_matches('/').to_owned();
-        Ok(Self { is_secure, host: parse_host(host)?, port, path, credentials })
+        Ok(Self { is_secure, host, port, path, credentials })
     }
 }
 
 /// The port of an https URL without a port.
 const HTTPS_PORT: u16 = 443;
 
-fn parse_port(text: &str) -> Result<u16, String> {
-    match text.parse::<u16>() {
-        Ok(0) => {
-            Err("port 0 cannot be connected to; use the port the Collector listens on (4317 for gRPC)"
-                .to_owned())
+/// Reads `host[:port]`, without credentials: [`Authority`] finds the host and the port.
+fn parse_address(address: &str, is_secure: bool) -> Result<(String, u16), String> {
+    let authority: Authority = address.parse().map_err(|_| invalid_address(address))?;
+    let after_host = &address[authority.host().len()..];
+    let port = match (after_host.strip_prefix(':'), authority.port_u16()) {
+        (Some(_), Some(0)) => {
+            return Err(
+                "port 0 cannot be connected to; use the port the Collector listens on (4317 for gRPC)"
+                    .to_owned(),
+            );
         }
-        Ok(port) => Ok(port),
-        Err(_) if text.is_empty() => Err("the port is missing; gRPC receivers listen on 4317".to_owned()),
-        Err(_) => Err(format!("port {} is not a number from 1 to 65535", text.escape_debug())),
+        (Some(_), Some(port)) => port,
+        (Some(text), None) => return Err(invalid_port(text)),
+        // `Authority` accepts any text after an IPv6 address in brackets.
+        (None, _) if !after_host.is_empty() => return Err(INVALID_HOST.to_owned()),
+        // Vendors document their https endpoints without a port.
+        (None, _) if is_secure => HTTPS_PORT,
+        (None, _) => {
+            return Err(
+                "the port is missing; receivers listen on 4317 for gRPC, so write host:4317".to_owned()
+            );
+        }
+    };
+    Ok((check_host(authority.host())?, port))
+}
+
+const INVALID_HOST: &str = "the host is neither a name nor an address";
+
+/// The cause for an address that is not an [`Authority`], whose error does not say which part is wrong.
+fn invalid_address(address: &str) -> String {
+    match address.split_once(':') {
+        Some((_, rest)) if rest.contains(':') && !address.starts_with('[') => {
+            "an IPv6 address must be in brackets: [::1]:4317".to_owned()
+        }
+        Some((host, port)) if check_host(host).is_ok() => invalid_port(port),
+        _ => INVALID_HOST.to_owned(),
     }
 }
 
-fn parse_host(text: &str) -> Result<String, String> {
+fn invalid_port(text: &str) -> String {
+    if text.is_empty() {
+        return "the port is missing; gRPC receivers listen on 4317".to_owned();
+    }
+    format!("port {} is not a number from 1 to 65535", text.escape_debug())
+}
+
+/// Checks the host of an [`Authority`], and writes an IPv6 address in its short form. `Authority` accepts any
+/// text in brackets, and characters that no host name contains.
+fn check_host(text: &str) -> Result<String, String> {
     if let Some(address) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let address: Ipv6Addr = address.parse().map_err(|_| "the text in [ ] is not an IPv6 address")?;
         return Ok(format!("[{address}]"));
     }
-    if text.contains(':') {
-        return Err("an IPv6 address must be in brackets: [::1]:4317".to_owned());
-    }
-    let name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    if text.is_empty() || !text.bytes().all(name) {
-        return Err("the host is neither a name nor an address".to_owned());
+    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_name_byte) {
+        return Err(INVALID_HOST.to_owned());
     }
     Ok(text.to_owned())
 }
@@ -185,7 +209,13 @@ mod tests {
             ("http://127.0.0.1:4317", "http://127.0.0.1:4317"),
             ("http://collector:4317/", "http://collector:4317"),
             ("[::1]:4317", "http://[::1]:4317"),
+            ("[0:0::2:3:4]:1", "http://[::2:3:4]:1"),
+            ("[1:2:3:4:5:6:7::]:1", "http://[1:2:3:4:5:6:7:0]:1"),
+            ("https://[::1]", "https://[::1]:443"),
+            ("http://_a-b.c:1", "http://_a-b.c:1"),
             ("http://user:pa%40ss@h:1", "http://h:1"),
+            // Passwords that `http::Uri` refuses.
+            ("http://user:[{^}]\"<@h:1", "http://h:1"),
             ("https://h:4317", "https://h:4317"),
             ("https://otlp.vendor.example/otlp/", "https://otlp.vendor.example:443/otlp"),
             ("http://h:4318/v1/logs", "http://h:4318/v1/logs"),
@@ -207,6 +237,17 @@ mod tests {
             ("http://h:4317/a?b", "a path cannot have"),
             ("::1:4317", "in brackets"),
             ("[x]:4317", "not an IPv6 address"),
+            ("[::1%eth0]:4317", "not an IPv6 address"),
+            ("[::1]80:443", "neither a name nor an address"),
+            ("https://[::1]443", "neither a name nor an address"),
+            ("[::1:4317", "neither a name nor an address"),
+            ("a:b:4317", "in brackets"),
+            ("http://:pass@:1", "neither a name nor an address"),
+            ("https://", "neither a name nor an address"),
+            ("h,i:4317", "neither a name nor an address"),
+            ("h%20:4317", "neither a name nor an address"),
+            ("h:43 17", "port 43 17 is not a number"),
+            ("h:4317 ", "port 4317  is not a number"),
             (":4317", "neither a name nor an address"),
             ("a b:4317", "neither a name nor an address"),
             ("a%zz@h:4317", "not percent-encoded"),
@@ -234,7 +275,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_printed_is_what_was_read(host in "[a-z][a-z0-9.-]{0,20}", port in 1_u16..) {
+        fn a_printed_endpoint_reads_back(host in "[a-z][a-z0-9.-]{0,20}", port in 1_u16..) {
             let endpoint = Endpoint::parse(&format!("{host}:{port}")).unwrap();
             prop_assert_eq!(Endpoint::parse(&endpoint.to_string()).unwrap(), endpoint);
         }

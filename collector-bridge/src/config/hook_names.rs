@@ -1,6 +1,6 @@
 //! The accepted values of `capture.skip_hooks`: the names of the eBPF programs, in alphabetical order.
 //!
-//! The list is here, and not beside the table of hooks, so that `config` depends on no other room. A
+//! The list is here, and not beside the table of hooks, so that `config` depends on no other module. A
 //! test in `bpf/hooks.rs` holds the list against the table of hooks.
 
 /// The name of every eBPF program that can be attached.

@@ -95,9 +95,9 @@ fn header(name: &str, value: String) -> Result<(String, String), String> {
 }
 
 /// The kind of a table of attributes.
-pub(super) struct Attributes;
+pub(super) struct AttributePairs;
 
-impl ValueKind<BTreeMap<String, String>> for Attributes {
+impl ValueKind<BTreeMap<String, String>> for AttributePairs {
     fn expects(&self) -> String {
         "a table of names with text values, in a variable or a flag name=value,…".to_owned()
     }

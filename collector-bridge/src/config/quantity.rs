@@ -94,12 +94,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_reads_back(amount in any::<u64>()) {
+        fn printed_durations_read_back(amount in any::<u64>()) {
             prop_assert_eq!(parse(&format(u128::from(amount), DURATIONS), DURATIONS), Some(u128::from(amount)));
         }
 
         #[test]
-        fn sizes_read_back(amount in 0_u64..1 << 50) {
+        fn printed_sizes_read_back(amount in 0_u64..1 << 50) {
             prop_assert_eq!(parse(&format(u128::from(amount), SIZES), SIZES), Some(u128::from(amount)));
         }
 

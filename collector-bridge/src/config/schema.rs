@@ -20,7 +20,7 @@ use super::{
         AbsolutePath, CountRange, DurationRange, Names, OptionalAddress, OptionalPath, OptionalText,
         PathOrNone, SizeRange, Toggle, ValueKind,
     },
-    pairs::{Attributes, HeaderMap, Headers},
+    pairs::{AttributePairs, HeaderMap, Headers},
     ratio::{Fraction, Ratio},
     table::{Key, settings},
     values::{Detail, Family, HookNames, Numbers, SomeOf, Texts},
@@ -214,7 +214,7 @@ settings! {
     /// The Resource of records, spans and metrics.
     resource: ResourceSection {
         /// Attributes added to the Resource of every process.
-        "resource.attributes" => attributes: BTreeMap<String, String> = BTreeMap::new(), Attributes;
+        "resource.attributes" => attributes: BTreeMap<String, String> = BTreeMap::new(), AttributePairs;
         /// Also reads the attributes that each process publishes about itself: service.* and
         /// deployment.environment.name, from the process context of its OpenTelemetry SDK, or from the OTEL_*
         /// variables in its environment.
@@ -237,7 +237,7 @@ settings! {
     /// Which events are captured.
     filter: FilterSection {
         /// Also sends the agent's own accepts, and accepts of connections that the agent opened itself.
-        /// They are counted in any case.
+        /// They are counted either way.
         "filter.self" => own: bool = false, Toggle;
         /// Only these local ports. Events without a port (UNIX sockets) do not match.
         "filter.ports" => ports: Vec<u64> = Vec::new(), Numbers(1, 65_535);
@@ -249,23 +249,23 @@ settings! {
         "filter.comms" => comms: Vec<String> = Vec::new(), Texts { what: "names", longest: 15 };
         /// Only these cgroups (version 2), by path: /system.slice/nginx.service.
         "filter.cgroups" => cgroups: Vec<String> = Vec::new(), Texts { what: "paths", longest: 4096 };
-        /// Only these network namespaces, by number: the N of net:[N] in /proc/PID/ns/net.
+        /// Only these network namespaces, by number: the N of `net:[N]` in /proc/PID/ns/net.
         "filter.netns" => netns: Vec<u64> = Vec::new(), Numbers(1, 4_294_967_295);
     }
 
     /// Which events are never captured; overrides `filter`.
     filter_exclude: FilterExcludeSection {
-        /// Not these local ports.
+        /// Excludes accepts on these local ports.
         "filter.exclude.ports" => ports: Vec<u64> = Vec::new(), Numbers(1, 65_535);
-        /// Not these address families.
+        /// Excludes accepts on sockets of these address families.
         "filter.exclude.families" => families: Vec<Family> = Vec::new(), SomeOf;
-        /// Not these processes.
+        /// Excludes accepts of these processes, by their ids in the host's pid namespace.
         "filter.exclude.pids" => pids: Vec<u64> = Vec::new(), Numbers(1, 4_194_304);
-        /// Not processes with these names.
+        /// Excludes accepts of processes with these names.
         "filter.exclude.comms" => comms: Vec<String> = Vec::new(), Texts { what: "names", longest: 15 };
-        /// Not these cgroups.
+        /// Excludes accepts of processes in these cgroups.
         "filter.exclude.cgroups" => cgroups: Vec<String> = Vec::new(), Texts { what: "paths", longest: 4096 };
-        /// Not these network namespaces.
+        /// Excludes accepts on sockets of these network namespaces.
         "filter.exclude.netns" => netns: Vec<u64> = Vec::new(), Numbers(1, 4_294_967_295);
     }
 

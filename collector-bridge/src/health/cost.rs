@@ -19,7 +19,7 @@ pub(crate) struct Cost {
 impl Cost {
     /// The cost of this process so far. A figure that `/proc` does not show is 0.
     #[must_use]
-    pub(crate) fn of_this_process() -> Self {
+    pub(crate) fn measure() -> Self {
         let read = |name| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
         Self::parse(&read("stat"), &read("statm"), clock_ticks_per_second(), page_size() as u64)
     }
@@ -58,6 +58,6 @@ mod tests {
 
     #[test]
     fn this_process_has_memory() {
-        assert!(Cost::of_this_process().resident > 100_000);
+        assert!(Cost::measure().resident > 100_000);
     }
 }

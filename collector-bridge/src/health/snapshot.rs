@@ -101,7 +101,7 @@ impl HealthSource {
             since_last_round: self.drain.since_last_round(),
             uptime: self.started.elapsed(),
             stopping: self.stopping.load(Ordering::Acquire),
-            cost: Cost::of_this_process(),
+            cost: Cost::measure(),
         }
     }
 }

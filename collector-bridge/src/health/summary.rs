@@ -122,8 +122,8 @@ impl fmt::Display for Summary {
             capture.records,
             capture.own,
             capture.filtered.family + capture.filtered.filter,
-            capture.aggregated.again + capture.aggregated.interrupted,
-            capture.aggregated.failure_budget + capture.aggregated.no_listener,
+            capture.only_counted.again + capture.only_counted.interrupted,
+            capture.only_counted.failure_budget + capture.only_counted.no_listener,
         )?;
         for (count, outcome) in [
             (capture.thinned, "represented by another record"),

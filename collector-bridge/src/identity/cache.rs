@@ -1,4 +1,6 @@
-//! The bounded cache of identities. A process that was evicted is observed again at its next event.
+//! The identities of the processes and of the agent: builds their Resources, keeps those of processes in a
+//! bounded cache, and schedules reads of what a process publishes later. A process that was evicted is
+//! observed again at its next event.
 
 use std::{
     sync::Arc,

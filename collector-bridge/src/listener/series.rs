@@ -137,7 +137,7 @@ impl SeriesTable {
     /// Counts an accepted connection. Returns false if the listener has no series yet: call [`Self::assign`]
     /// first.
     #[must_use]
-    pub(crate) fn record_accept(&mut self, listener: u64, queue_ns: Option<u64>) -> bool {
+    pub(crate) fn count_accept(&mut self, listener: u64, queue_ns: Option<u64>) -> bool {
         let Some(series) = self.series_for(listener) else { return false };
         series.accepted += 1;
         if let Some(nanos) = queue_ns {
@@ -203,7 +203,7 @@ impl SeriesTable {
     }
 
     /// Counts failed accepts.
-    pub(crate) fn record_failures(&mut self, listener: u64, errno: u32, count: u64) {
+    pub(crate) fn count_failures(&mut self, listener: u64, errno: u32, count: u64) {
         let Some(series) = self.series_for(listener) else { return };
         let symbol = errno::symbol(i32::try_from(errno).unwrap_or(i32::MAX));
         match series.failed.iter_mut().find(|(known, _)| *known == symbol) {
@@ -213,14 +213,14 @@ impl SeriesTable {
     }
 
     /// Counts connections that the kernel dropped because the queue was full.
-    pub(crate) fn record_overflow(&mut self, listener: u64, count: u32) {
+    pub(crate) fn count_overflow(&mut self, listener: u64, count: u32) {
         if let Some(series) = self.series_for(listener) {
             series.overflows += u64::from(count);
         }
     }
 
     /// Counts a connection that was closed before it was accepted.
-    pub(crate) fn record_abandoned(&mut self, listener: u64) {
+    pub(crate) fn count_abandoned(&mut self, listener: u64) {
         if let Some(series) = self.series_for(listener) {
             series.abandoned += 1;
         }
@@ -235,7 +235,7 @@ impl SeriesTable {
 
     /// Adds what the kernel has counted of a listener's connections since the last call. Returns false if the
     /// listener is not in the table.
-    pub(crate) fn record_connections(&mut self, listener: u64, stats: &ConnectionStats) -> bool {
+    pub(crate) fn count_connections(&mut self, listener: u64, stats: &ConnectionStats) -> bool {
         let Some(known) = self.listeners.get_mut(&listener) else { return false };
         let Some(series) = self.series.get_mut(known.series) else { return false };
         let before = known.stats.as_deref();
@@ -328,17 +328,17 @@ mod tests {
     #[test]
     fn listeners_with_the_same_labels_share_a_series() {
         let mut all = SeriesTable::new(1, Duration::from_mins(1));
-        assert!(!all.record_accept(7, None), "no labels are assigned");
+        assert!(!all.count_accept(7, None), "no labels are assigned");
         for (listener, port) in [(7, 80), (8, 80), (9, 81)] {
             all.assign(listener, labels(port), 2);
-            assert!(all.record_accept(listener, Some(1_000)));
+            assert!(all.count_accept(listener, Some(1_000)));
             all.set_queue(listener, 3, 10, listener);
-            all.record_connections(listener, &stats(5, 2));
+            all.count_connections(listener, &stats(5, 2));
         }
-        all.record_failures(7, 24, 3);
-        all.record_failures(8, 24, 1);
-        all.record_overflow(8, 4);
-        all.record_abandoned(7);
+        all.count_failures(7, 24, 3);
+        all.count_failures(8, 24, 1);
+        all.count_overflow(8, 4);
+        all.count_abandoned(7);
         let found = all.snapshot();
         assert_eq!(found.len(), 2);
         let both =
@@ -356,14 +356,14 @@ mod tests {
     fn counts_of_the_kernel_are_added_once() {
         let mut all = SeriesTable::new(1, Duration::from_mins(1));
         all.assign(7, labels(80), 1);
-        all.record_connections(7, &stats(5, 2));
-        all.record_connections(7, &stats(9, 3));
+        all.count_connections(7, &stats(5, 2));
+        all.count_connections(7, &stats(9, 3));
         let found = all.snapshot();
         assert_eq!(
             (found[0].durations.count(), found[0].durations.sum(), found[0].open),
             (3, 0.003, Some(6))
         );
-        assert!(!all.record_connections(8, &stats(1, 1)), "the listener is unknown");
+        assert!(!all.count_connections(8, &stats(1, 1)), "the listener is unknown");
     }
 
     const MINUTE: u64 = 60_000_000_000;
@@ -373,7 +373,7 @@ mod tests {
         let mut all = SeriesTable::new(1, Duration::from_mins(1));
         all.assign(7, labels(80), 1);
         all.assign(8, labels(80), 1);
-        assert!(all.record_accept(8, None));
+        assert!(all.count_accept(8, None));
         all.retain(0, |listener| listener == 8);
         all.retain(2 * MINUTE, |listener| listener == 8);
         assert_eq!(all.snapshot()[0].accepted, 1);
@@ -402,10 +402,10 @@ mod tests {
     fn a_listener_whose_service_changes_gets_another_series() {
         let mut all = SeriesTable::new(1, Duration::ZERO);
         all.assign(7, labels(80), 1);
-        assert!(all.record_accept(7, None));
+        assert!(all.count_accept(7, None));
         let other = Labels { service: "known by now".to_owned(), ..labels(80) };
         all.assign(7, other.clone(), 2);
-        assert!(all.record_accept(7, None));
+        assert!(all.count_accept(7, None));
         all.retain(1, |_| true);
         let found = all.snapshot();
         assert_eq!(found.len(), 1);
@@ -417,7 +417,7 @@ mod tests {
         let mut all = SeriesTable::new(1, Duration::from_mins(1));
         for listener in 1..=MAX_SERIES as u64 + 20 {
             all.assign(listener, labels(u32::try_from(listener).expect("small")), 1);
-            assert!(all.record_accept(listener, None));
+            assert!(all.count_accept(listener, None));
         }
         let found = all.snapshot();
         assert_eq!(found.len(), MAX_SERIES + 1);

@@ -3,7 +3,7 @@
 use acceptd_common::{
     AcceptCall, Header, InetAccept, Listener, PeerProcess, Task, TraceDecision, UnixAccept,
 };
-use acceptd_otlp::{Accept, Endpoint, Handshake, Syscall, Transport, network_type};
+use acceptd_otlp::{Accept, SocketEndpoint, Syscall, TcpHandshake, Transport, network_type};
 
 use super::{
     RecordContext,
@@ -43,7 +43,7 @@ pub(crate) fn inet_accept<'a>(
         record.socket_inode = non_zero(socket.inode);
         record.netns_inode = socket.netns;
     }
-    record.handshake = (handshake.is_known != 0).then(|| Handshake {
+    record.handshake = (handshake.is_known != 0).then(|| TcpHandshake {
         time_ns: non_zero(handshake.time_ns),
         rtt_ns: non_zero(handshake.rtt_ns),
         synack_retransmits: handshake.synack_retransmits,
@@ -104,7 +104,7 @@ fn base_record<'a>(
         let name = cookie.map_or(TraceName::Record(uid), TraceName::Cookie);
         context.ids.trace_and_span_id(name, SpanRole::Connection)
     });
-    let none: Option<Endpoint<'_>> = None;
+    let none: Option<SocketEndpoint<'_>> = None;
     Accept {
         time_unix_nano: context.clock.unix_nanos(header.boot_ns),
         observed_time_unix_nano: context.observed_unix_ns,
@@ -175,7 +175,7 @@ fn peer_identity(peer: &PeerProcess) -> (Option<u32>, &[u8]) {
 }
 
 fn is_sampled(trace: &TraceDecision) -> bool {
-    trace.flags & TraceDecision::SAMPLED != 0
+    trace.flags & TraceDecision::TRACED != 0
 }
 
 fn has(call: &AcceptCall, flag: u16) -> bool {

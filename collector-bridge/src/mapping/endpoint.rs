@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use acceptd_common::{Listener, UnixName};
-use acceptd_otlp::{Endpoint, Transport};
+use acceptd_otlp::{SocketEndpoint, Transport};
 
 use crate::{config::PeerAddress, identity::until_nul};
 
@@ -44,22 +44,22 @@ pub(super) fn non_zero(value: u64) -> Option<u64> {
 /// One end of an internet or VSOCK socket, and whether its address was an IPv4-mapped IPv6 address, which is
 /// returned as IPv4. `None` for a VSOCK socket that is not bound, or whose address the programs cannot read
 /// on this kernel.
-pub(super) fn endpoint(family: u16, bytes: [u8; 16], port: u16) -> (Option<Endpoint<'static>>, bool) {
+pub(super) fn endpoint(family: u16, bytes: [u8; 16], port: u16) -> (Option<SocketEndpoint<'static>>, bool) {
     match parse_endpoint(family, bytes, port) {
         // VMADDR_CID_ANY, VMADDR_PORT_ANY
-        (Endpoint::Vsock { cid: u32::MAX, port: u32::MAX }, _) => (None, false),
+        (SocketEndpoint::Vsock { cid: u32::MAX, port: u32::MAX }, _) => (None, false),
         (known, mapped) => (Some(known), mapped),
     }
 }
 
-fn parse_endpoint(family: u16, bytes: [u8; 16], port: u16) -> (Endpoint<'static>, bool) {
+fn parse_endpoint(family: u16, bytes: [u8; 16], port: u16) -> (SocketEndpoint<'static>, bool) {
     let port = u16::from_be(port);
-    let ip = |addr| Endpoint::Ip { addr, port };
+    let ip = |addr| SocketEndpoint::Ip { addr, port };
     let [first, second, ..]: [[u8; 4]; 4] = zerocopy::transmute!(bytes);
     match family {
         AF_VSOCK => {
             let (cid, port) = (u32::from_ne_bytes(first), u32::from_ne_bytes(second));
-            (Endpoint::Vsock { cid, port }, false)
+            (SocketEndpoint::Vsock { cid, port }, false)
         }
         AF_INET6 => {
             let address = Ipv6Addr::from(bytes);
@@ -72,10 +72,15 @@ fn parse_endpoint(family: u16, bytes: [u8; 16], port: u16) -> (Endpoint<'static>
 }
 
 /// The part of a peer's endpoint that may be recorded.
-pub(super) fn visible_peer(known: Option<Endpoint<'_>>, setting: PeerAddress) -> Option<Endpoint<'_>> {
+pub(super) fn visible_peer(
+    known: Option<SocketEndpoint<'_>>,
+    setting: PeerAddress,
+) -> Option<SocketEndpoint<'_>> {
     match (known?, setting) {
         (_, PeerAddress::Off) => None,
-        (Endpoint::Ip { addr, port }, PeerAddress::Prefix) => Some(Endpoint::Ip { addr: prefix(addr), port }),
+        (SocketEndpoint::Ip { addr, port }, PeerAddress::Prefix) => {
+            Some(SocketEndpoint::Ip { addr: prefix(addr), port })
+        }
         (known, _) => Some(known),
     }
 }
@@ -98,17 +103,17 @@ fn prefix(address: IpAddr) -> IpAddr {
 
 /// The name of a UNIX socket; `None` if it has none. A path ends at its first NUL; an abstract name, which
 /// begins with a NUL, is as long as its length field says.
-pub(super) fn unix_endpoint(name: &UnixName) -> Option<Endpoint<'_>> {
+pub(super) fn unix_endpoint(name: &UnixName) -> Option<SocketEndpoint<'_>> {
     let length = usize::try_from(name.length).unwrap_or(0).min(name.bytes.len());
     match &name.bytes[..length] {
         [] => None,
-        name @ [0, ..] => Some(Endpoint::Unix(name)),
-        path => Some(Endpoint::Unix(until_nul(path))),
+        name @ [0, ..] => Some(SocketEndpoint::Unix(name)),
+        path => Some(SocketEndpoint::Unix(until_nul(path))),
     }
 }
 
 /// The endpoint that a listener is bound to; `None` if it is unknown or unnamed.
-pub(super) fn listener_endpoint<'a>(listener: &Listener, name: &'a UnixName) -> Option<Endpoint<'a>> {
+pub(super) fn listener_endpoint<'a>(listener: &Listener, name: &'a UnixName) -> Option<SocketEndpoint<'a>> {
     match listener.family {
         0 => None,
         AF_UNIX => unix_endpoint(name),
@@ -129,8 +134,8 @@ mod tests {
 
     use super::*;
 
-    fn ip(text: &str) -> Endpoint<'static> {
-        Endpoint::Ip { addr: text.parse().expect("an address"), port: 443 }
+    fn ip(text: &str) -> SocketEndpoint<'static> {
+        SocketEndpoint::Ip { addr: text.parse().expect("an address"), port: 443 }
     }
 
     fn six(text: &str) -> [u8; 16] {
@@ -147,7 +152,7 @@ mod tests {
         assert_eq!(endpoint(10, six("2001:db8::1"), port), (Some(ip("2001:db8::1")), false));
         bytes[..4].copy_from_slice(&2_u32.to_ne_bytes());
         bytes[4..8].copy_from_slice(&5005_u32.to_ne_bytes());
-        assert_eq!(endpoint(40, bytes, 0), (Some(Endpoint::Vsock { cid: 2, port: 5005 }), false));
+        assert_eq!(endpoint(40, bytes, 0), (Some(SocketEndpoint::Vsock { cid: 2, port: 5005 }), false));
         assert_eq!(endpoint(40, [0xff; 16], 0), (None, false), "not bound");
     }
 
@@ -158,7 +163,11 @@ mod tests {
             (ip("192.0.2.77"), ip("192.0.2.77"), ip("192.0.2.0")),
             (ip("2001:db8:1:2::77"), ip("2001:db8:1:2::77"), ip("2001:db8:1::")),
             (ip("2002:c000:24d::1"), ip("2002:c000:24d::1"), ip("2002:c000:200::")),
-            (Endpoint::Unix(b"/run/x"), Endpoint::Unix(b"/run/x"), Endpoint::Unix(b"/run/x")),
+            (
+                SocketEndpoint::Unix(b"/run/x"),
+                SocketEndpoint::Unix(b"/run/x"),
+                SocketEndpoint::Unix(b"/run/x"),
+            ),
         ] {
             assert_eq!(visible_peer(Some(known), Full), Some(full));
             assert_eq!(visible_peer(Some(known), Prefix), Some(prefix));
@@ -177,11 +186,15 @@ mod tests {
     #[test]
     fn names_of_unix_sockets_have_a_length() {
         assert_eq!(unix_endpoint(&name(b"", 0)), None);
-        assert_eq!(unix_endpoint(&name(b"/run/x.sock\0", 12)), Some(Endpoint::Unix(b"/run/x.sock")));
-        assert_eq!(unix_endpoint(&name(b"\0a\0b", 4)), Some(Endpoint::Unix(b"\0a\0b")));
-        assert_eq!(unix_endpoint(&name(b"\0a\0b\0", 5)), Some(Endpoint::Unix(b"\0a\0b\0")), "a NUL counts");
+        assert_eq!(unix_endpoint(&name(b"/run/x.sock\0", 12)), Some(SocketEndpoint::Unix(b"/run/x.sock")));
+        assert_eq!(unix_endpoint(&name(b"\0a\0b", 4)), Some(SocketEndpoint::Unix(b"\0a\0b")));
+        assert_eq!(
+            unix_endpoint(&name(b"\0a\0b\0", 5)),
+            Some(SocketEndpoint::Unix(b"\0a\0b\0")),
+            "a NUL counts"
+        );
         // The longest path has no NUL at its end.
-        assert_eq!(unix_endpoint(&name(&[b'x'; 108], 108)), Some(Endpoint::Unix(&[b'x'; 108])));
+        assert_eq!(unix_endpoint(&name(&[b'x'; 108], 108)), Some(SocketEndpoint::Unix(&[b'x'; 108])));
     }
 
     proptest! {
@@ -190,7 +203,7 @@ mod tests {
             let name = name(&content, length);
             match unix_endpoint(&name) {
                 None => prop_assert_eq!(length, 0),
-                Some(Endpoint::Unix(shown)) => {
+                Some(SocketEndpoint::Unix(shown)) => {
                     prop_assert!(shown.len() <= 108 && name.bytes.starts_with(shown));
                     prop_assert!(!shown.is_empty());
                 }

@@ -3,7 +3,7 @@
 
 use acceptd_common::{ConnectionAbandoned, FailureKey, FailureStats, Listener, UnixName};
 use acceptd_otlp::{
-    Attribute, Endpoint, Event, NetworkType, RecordUid, Value, errno, names, network_type,
+    Attribute, Event, NetworkType, RecordUid, SocketEndpoint, Value, errno, names, network_type,
     severity::{ERROR, INFO, WARN},
     text,
 };
@@ -243,9 +243,9 @@ pub(crate) fn failures_event<'a>(
 pub(crate) fn series_labels(listener: &Listener, name: &UnixName, owner: Option<&Identity>) -> Labels {
     let endpoint = listener_endpoint(listener, name);
     let (address, port) = match endpoint {
-        Some(Endpoint::Ip { addr, port }) => (Some(addr.to_string()), Some(u32::from(port))),
-        Some(Endpoint::Vsock { cid, port }) => (Some(cid.to_string()), Some(port)),
-        Some(unix @ Endpoint::Unix(_)) => (Some(unix.to_string()), None),
+        Some(SocketEndpoint::Ip { addr, port }) => (Some(addr.to_string()), Some(u32::from(port))),
+        Some(SocketEndpoint::Vsock { cid, port }) => (Some(cid.to_string()), Some(port)),
+        Some(unix @ SocketEndpoint::Unix(_)) => (Some(unix.to_string()), None),
         None => (None, None),
     };
     Labels {
@@ -265,7 +265,7 @@ const MAX_LABEL_BYTES: usize = 256;
 fn add_listener<'a>(event: &mut Event<'a>, listener: &Listener, name: &'a UnixName) {
     let transport = transport(listener.family, listener.protocol);
     event.add(Attribute::Transport, Some(Value::Text(transport.as_str())));
-    let address: Option<Endpoint<'a>> = listener_endpoint(listener, name);
+    let address: Option<SocketEndpoint<'a>> = listener_endpoint(listener, name);
     let kind = address.as_ref().and_then(network_type).map(|kind| Value::Text(kind.as_str()));
     event.add(Attribute::NetworkType, kind);
     event.add_endpoint(Attribute::ListenerAddress, Attribute::ListenerPort, address);

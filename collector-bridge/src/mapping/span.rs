@@ -6,7 +6,7 @@
 
 use acceptd_common::{AcceptCall, ConnectionClosed, InetAccept, TraceDecision, UnixAccept, UnixName, sample};
 use acceptd_otlp::{
-    Attribute, Endpoint, Span, SpanKind, Threshold, Transport, Value, errno, names, network_type,
+    Attribute, SocketEndpoint, Span, SpanKind, Threshold, Transport, Value, errno, names, network_type,
 };
 
 use super::{
@@ -39,8 +39,8 @@ pub struct SpanStyle {
 #[derive(Debug, Clone, Copy)]
 struct Endpoints<'a> {
     transport: Transport,
-    local: Option<Endpoint<'a>>,
-    peer: Option<Endpoint<'a>>,
+    local: Option<SocketEndpoint<'a>>,
+    peer: Option<SocketEndpoint<'a>>,
 }
 
 impl<'a> Endpoints<'a> {
@@ -103,7 +103,7 @@ pub(crate) fn unix_accept_span<'a>(
 
 /// When the connection was in the accept queue; `None` if it is not traced or its queue time is unknown.
 fn queue_interval(accepted_ns: u64, call: &AcceptCall, trace: &TraceDecision) -> Option<Interval> {
-    let is_known = trace.flags & TraceDecision::SAMPLED != 0 && call.flags & AcceptCall::HAS_QUEUE_TIME != 0;
+    let is_known = trace.flags & TraceDecision::TRACED != 0 && call.flags & AcceptCall::HAS_QUEUE_TIME != 0;
     is_known.then(|| (accepted_ns.saturating_sub(call.queue_ns), accepted_ns))
 }
 

@@ -1,6 +1,7 @@
 //! The drain thread: reads samples from the ring into the [`Recorder`], and surveys the listeners in between.
-//! It owns everything between the kernel and the exporters, so the path of an event has no lock and, once
-//! warm, no allocation.
+//! It owns everything between the kernel and the exporters. No lock is taken for a single event: one each
+//! round (new settings), one each second (counts), and a few for each batch. Once warm, the path of an accept
+//! of a known process allocates nothing.
 
 use std::{
     fmt,
@@ -63,10 +64,51 @@ pub(crate) struct Drain {
     surveyed: Instant,
     published: Instant,
     capture: CaptureMode,
-    /// For how long no agent ran before the start, if the agent before was not stopped but crashed.
+    /// For how long no agent ran before the start, if the previous agent crashed.
     unobserved: Option<Duration>,
-    /// Whether a failed survey was logged: it is logged once.
-    is_survey_failure_logged: bool,
+    /// The tasks whose failure was logged: the failure of each task is logged once.
+    failed_tasks: Vec<SurveyTask>,
+}
+
+/// A part of a survey, or of the stop, that the kernel may refuse. The agent goes on without its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SurveyTask {
+    Listeners,
+    FailureCounts,
+    ConnectionCounts,
+    Peers,
+    MissedExits,
+    /// The last sweep of in-flight accepts, after the programs are detached.
+    LastMissedExits,
+}
+
+impl SurveyTask {
+    fn log_failure(self, error: &dyn fmt::Display) {
+        let (what, consequence) = match self {
+            Self::Listeners => ("survey the listeners", "stalls and overflows may be missed"),
+            Self::FailureCounts => (
+                "read the counts of failed accepts, or remove old ones",
+                "events and metrics may lack failed accepts",
+            ),
+            Self::ConnectionCounts => (
+                "read the counts of connections, or remove old ones",
+                "acceptd.connection.* metrics may lack connections",
+            ),
+            Self::Peers => (
+                "sweep the client processes of connections within the host",
+                "once their map is full, records do not name the client",
+            ),
+            Self::MissedExits => (
+                "sweep the in-flight accepts",
+                "an accept whose exit the kernel skipped is not reported until its thread accepts again or ends",
+            ),
+            Self::LastMissedExits => (
+                "sweep the in-flight accepts at the stop",
+                "accepts whose exit the kernel skipped may be missing",
+            ),
+        };
+        tracing::warn!("cannot {what}: {error}; {consequence}");
+    }
 }
 
 impl Drain {
@@ -95,7 +137,7 @@ impl Drain {
             published: Instant::now(),
             capture: programs.capture,
             unobserved,
-            is_survey_failure_logged: false,
+            failed_tasks: Vec::new(),
         }
     }
 
@@ -135,7 +177,7 @@ impl Drain {
         let hook_missed = match self.attached.take().map(AttachedPrograms::detach) {
             Some(Ok(missed)) => missed,
             Some(Err(error)) => {
-                self.log_survey_failure(&error);
+                self.log_failure(SurveyTask::LastMissedExits, &error);
                 None
             }
             None => None,
@@ -196,31 +238,34 @@ impl Drain {
         match &states {
             Ok(Some(states)) => self.recorder.listeners_surveyed(states),
             Ok(None) => {}
-            Err(error) => self.log_survey_failure(error),
+            Err(error) => self.log_failure(SurveyTask::Listeners, error),
         }
-        let forgotten = failures
+        let evicted = failures
             .map(|totals| self.recorder.accepts_failed(&totals))
             .and_then(|idle| idle.iter().try_for_each(|key| self.failures.evict(key)));
-        if let Err(error) = forgotten {
-            self.log_survey_failure(&error);
+        if let Err(error) = evicted {
+            self.log_failure(SurveyTask::FailureCounts, &error);
         }
-        let counted = self.connections.read().and_then(|counts| {
+        let evicted = self.connections.read().and_then(|counts| {
             let closed = self.recorder.connections_counted(&counts);
             closed.iter().try_for_each(|listener| self.connections.evict(*listener))
         });
-        for error in [counted, self.peers.sweep().map(drop)].into_iter().filter_map(Result::err) {
-            self.log_survey_failure(&error);
+        if let Err(error) = evicted {
+            self.log_failure(SurveyTask::ConnectionCounts, &error);
         }
-        if let Some(Err(error)) = self.attached.as_mut().map(AttachedPrograms::sweep_in_flight) {
-            self.log_survey_failure(&error);
+        if let Err(error) = self.peers.sweep() {
+            self.log_failure(SurveyTask::Peers, &error);
+        }
+        if let Some(Err(error)) = self.attached.as_mut().map(AttachedPrograms::report_missed_exits) {
+            self.log_failure(SurveyTask::MissedExits, &error);
         }
     }
 
-    fn log_survey_failure(&mut self, error: &dyn fmt::Display) {
-        if !std::mem::replace(&mut self.is_survey_failure_logged, true) {
-            tracing::warn!(
-                "listeners and threads cannot be surveyed: {error}; stalls and overflows may be missed"
-            );
+    /// Logs the first failure of each task.
+    fn log_failure(&mut self, task: SurveyTask, error: &dyn fmt::Display) {
+        if !self.failed_tasks.contains(&task) {
+            self.failed_tasks.push(task);
+            task.log_failure(error);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Samples accepts under load: beyond `overload.max_records_per_second`, each busy listener has one record
-//! for several accepts, which says how many it represents. Quiet listeners keep all of their records. No I/O:
-//! time is that of the samples.
+//! Selects which accepts get a record of their own: beyond `overload.max_records_per_second`, one record of a
+//! busy listener represents several accepts, and says how many. Quiet listeners keep all of their records. No
+//! I/O: the clock is the `boot_ns` of the ring-buffer samples.
 
 use foldhash::{HashMap, HashMapExt as _};
 
@@ -42,7 +42,7 @@ pub(super) struct Overload {
 struct Share {
     /// Accepts in this window.
     accepts: u64,
-    /// One accept of so many becomes a record.
+    /// One of `every` accepts becomes a record.
     every: u64,
     /// Accepts since the last record.
     waiting: u64,

@@ -1,5 +1,5 @@
-//! From a sample to what becomes of it: decodes each sample and dispatches it to the listeners, the spans and
-//! the records.
+//! Decodes each sample and dispatches it to the listeners, the spans and the records. Passes surveys, counts
+//! and losses on to the parts that report them.
 
 mod agent;
 mod failures;
@@ -86,8 +86,16 @@ impl Recorder {
     #[must_use]
     pub fn new(deps: RecorderDeps) -> Self {
         let RecorderDeps { identities, ids, outputs, spans, listeners, settings } = deps;
-        let ReloadableSettings { attributes, peers, events, limits, timeout, max_records_per_second, .. } =
-            settings;
+        let ReloadableSettings {
+            attributes,
+            peers,
+            events,
+            limits,
+            timeout,
+            max_records_per_second,
+            // The listener monitor was made with it.
+            stalled_after: _,
+        } = settings;
         let spans = spans.map(|SpanOutput { style, outputs }| SpanBatcher {
             style,
             batcher: Batcher::new(Signal::Traces, limits, outputs),
@@ -217,8 +225,8 @@ impl Recorder {
         });
     }
 
-    /// Records that the agent captures from now on, and for how long no agent ran before, if the agent before
-    /// crashed.
+    /// Records that the agent captures from now on, and for how long no agent ran before, if the
+    /// previous agent crashed.
     pub(crate) fn agent_started(&mut self, capture: &CaptureMode, unobserved: Option<Duration>) {
         AgentReporter::started(capture, unobserved, &self.events, &mut self.writer);
     }

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let kustomize =
         std::env::args_os().nth(1).map(PathBuf::from).context("usage: acceptd-kubernetes KUSTOMIZE")?;
-    let workspace = Workspace::of_working_directory()?;
+    let workspace = Workspace::from_working_directory()?;
     let rendered = |folder| Ok((folder, render(&kustomize, &workspace.path(folder))?));
     let applied = APPLIED.into_iter().map(rendered).collect::<Result<BTreeMap<_, _>>>()?;
     let mut wrong = 0;

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_block_does_not_change_is_an_error() {
+    fn a_rendering_that_differs_from_its_block_is_an_error() {
         let (overlay, base) = (overlay(), objects("a:1", "settings-1", "old"));
         let good = objects("example.com/a:1", "settings-2", "new");
         overlay.check_changes(&base, &good).expect("as it says");

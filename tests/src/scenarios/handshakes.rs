@@ -21,7 +21,7 @@ use crate::{
     inbox::ACCEPT,
     netns,
     record::Record,
-    tun_link::{Handshake, TunLink},
+    tun_link::{ObservedHandshake, TunLink},
 };
 
 /// `MSG_FASTOPEN`, include/linux/socket.h
@@ -70,7 +70,7 @@ pub(super) fn round_trip() {
 
 /// Accepts one connection from a [`TunLink`] in a new network namespace, checks its record against the
 /// accepting process, and passes the record and the times that the link measured to `check`.
-fn over_tun(lost: usize, delay: Duration, check: impl FnOnce(&Record, Handshake) + Send) {
+fn over_tun(lost: usize, delay: Duration, check: impl FnOnce(&Record, ObservedHandshake) + Send) {
     let agent = Agent::start();
     netns::in_new_netns(&[], || {
         let mut link = TunLink::new();

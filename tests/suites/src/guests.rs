@@ -21,14 +21,14 @@ pub(crate) fn print_outcome(log: &Path) -> Result<()> {
 /// Prints the verdict on a guest.
 pub(crate) fn print_verdict(guest: &Path) -> Result<()> {
     let guest: Guest = read_json(guest)?;
-    let verdict: GuestVerdict = verdict::of_guest(&guest, &GuestLog::of_guest(&guest)?);
+    let verdict: GuestVerdict = verdict::judge_guest(&guest, &GuestLog::read_for(&guest)?);
     print_json(&verdict)
 }
 
 /// Prints the text of docs/kernels.md.
 pub(crate) fn print_table(guests: &Path) -> Result<()> {
     let guests: Vec<Guest> = read_json(guests)?;
-    let logs = guests.iter().map(GuestLog::of_guest).collect::<Result<Vec<_>>>()?;
+    let logs = guests.iter().map(GuestLog::read_for).collect::<Result<Vec<_>>>()?;
     let columns: Vec<_> = guests.iter().zip(&logs).collect();
     print!("{}", table::render(&columns));
     Ok(())

@@ -45,8 +45,8 @@ pub(crate) fn listens(pid: u32, port: u16) -> Result<bool> {
     Ok(table.contains(&wanted))
 }
 
-/// Facts of a running process, from /proc.
-pub(crate) struct ProcessFacts {
+/// A running worker of the workload, as /proc shows it.
+pub(crate) struct WorkerProcess {
     pub(crate) executable: PathBuf,
     /// The effective user id.
     pub(crate) user_id: u32,
@@ -54,8 +54,8 @@ pub(crate) struct ProcessFacts {
     pub(crate) started: Duration,
 }
 
-/// Reads the facts of a running process.
-pub(crate) fn process_facts(pid: u32) -> Result<ProcessFacts> {
+/// Reads a running process from /proc.
+pub(crate) fn worker_process(pid: u32) -> Result<WorkerProcess> {
     let about = || format!("process {pid}");
     let executable = std::fs::read_link(format!("/proc/{pid}/exe")).with_context(about)?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).with_context(about)?;
@@ -71,7 +71,7 @@ pub(crate) fn process_facts(pid: u32) -> Result<ProcessFacts> {
         .rsplit_once(')')
         .and_then(|(_, rest)| rest.split_whitespace().nth(19)?.parse().ok())
         .with_context(|| format!("/proc/{pid}/stat has no start time"))?;
-    Ok(ProcessFacts { executable, user_id, started: boot_time()? + TICK * ticks })
+    Ok(WorkerProcess { executable, user_id, started: boot_time()? + TICK * ticks })
 }
 
 /// The time of the boot since the epoch. `btime` of /proc/stat is not used: it is truncated to whole seconds.

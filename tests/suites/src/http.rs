@@ -77,7 +77,7 @@ mod tests {
     use super::encoded;
 
     #[test]
-    fn what_would_end_a_parameter_is_encoded() {
+    fn characters_that_end_a_parameter_are_encoded() {
         assert_eq!(encoded("a b&c=d/\u{e9}+~"), "a%20b%26c%3Dd%2F%C3%A9%2B~");
     }
 }

@@ -15,6 +15,7 @@ use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
     common::v1::{AnyValue, KeyValue, any_value::Value},
 };
+use serde_json::{Value as Json, json};
 
 /// One log record with the Resource that it arrived under. Values are kept as text, since most suites compare
 /// them with what a server printed.
@@ -84,9 +85,43 @@ pub(crate) fn for_each(file: impl BufRead, mut see: impl FnMut(Record)) -> Resul
     Ok(())
 }
 
-/// Reads one request.
+/// Parses one export request.
 pub(crate) fn parse_request(line: &[u8]) -> Result<ExportLogsServiceRequest> {
-    serde_json::from_slice(line).context("a line is not an OTLP request in JSON")
+    let about = "a line is not an OTLP request in JSON";
+    let mut request: Json = serde_json::from_slice(line).context(about)?;
+    add_omitted_members(&mut request);
+    serde_json::from_value(request).context(about)
+}
+
+/// Adds the empty lists and strings that the Collector omits. opentelemetry-proto has defaults for the
+/// members of most messages, but not for those of `EntityRef`, `ArrayValue` and `KeyValueList`.
+pub(crate) fn add_omitted_members(json: &mut Json) {
+    match json {
+        Json::Array(items) => items.iter_mut().for_each(add_omitted_members),
+        Json::Object(members) => {
+            for (key, member) in members {
+                match (key.as_str(), member.as_array_mut()) {
+                    ("arrayValue" | "kvlistValue", _) => add_member(member, "values", json!([])),
+                    ("entityRefs", Some(entities)) => {
+                        for entity in entities {
+                            add_member(entity, "idKeys", json!([]));
+                            add_member(entity, "descriptionKeys", json!([]));
+                            add_member(entity, "schemaUrl", json!(""));
+                        }
+                    }
+                    _ => {}
+                }
+                add_omitted_members(member);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn add_member(json: &mut Json, key: &str, default: Json) {
+    if let Some(members) = json.as_object_mut() {
+        members.entry(key).or_insert(default);
+    }
 }
 
 /// The records of one request.
@@ -139,7 +174,8 @@ mod tests {
 
     use super::Tail;
 
-    const LINE: &str = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"process.pid","value":{"intValue":"812"}}]},
+    const LINE: &str = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"process.pid","value":{"intValue":"812"}},
+        {"key":"process.command_args","value":{"arrayValue":{}}}],"entityRefs":[{"type":"process","idKeys":["process.pid"]}]},
         "scopeLogs":[{"scope":{},"logRecords":[{"eventName":"acceptd.socket.accept","traceId":"0a1b","spanId":"",
         "body":{"stringValue":"a line"},"attributes":[{"key":"acceptd.socket.mptcp","value":{"boolValue":true}},
         {"key":"p","value":{"intValue":80}}]}]}]}]}"#;
@@ -165,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_otlp_is_an_error() {
+    fn a_line_that_is_not_otlp_is_an_error() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         writeln!(file, "no json").unwrap();
         assert!(Tail::new(file.path().to_path_buf()).read().is_err());

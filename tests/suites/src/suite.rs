@@ -21,7 +21,7 @@ impl Suite {
     /// Reads `--programs` and `--external`. The working directory must be the root of the checkout.
     pub(crate) fn new(programs: PathBuf, externals: &[OsString]) -> Result<Self> {
         Ok(Self {
-            workspace: Workspace::of_working_directory()?,
+            workspace: Workspace::from_working_directory()?,
             programs,
             externals: Externals::parse(externals)?,
         })

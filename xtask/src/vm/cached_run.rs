@@ -16,7 +16,7 @@ use super::{
     place::{Place, files_below},
 };
 
-/// A hash of everything that a run depends on. It protects against no attack: it only tells runs apart.
+/// A hash of everything that a run depends on. It is not cryptographic: it only distinguishes runs.
 pub(super) struct CachedRun(u64);
 
 impl CachedRun {

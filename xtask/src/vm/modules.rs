@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_comes_first_and_once() {
+    fn dependencies_come_first_and_once() {
         let mut order = Vec::new();
         let mut dependencies_of = |name: &str| {
             Ok(match name {

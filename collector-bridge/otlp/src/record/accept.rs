@@ -1,7 +1,7 @@
 //! The log record of an accept.
 
 use super::{
-    address::{Endpoint, FormattedEndpoint, milliseconds, number},
+    address::{FormattedEndpoint, SocketEndpoint, milliseconds, number},
     attributes::AttributeWriter,
     network::{NetworkType, Syscall, Transport},
     uid::{RecordUid, uid_text},
@@ -30,7 +30,7 @@ pub struct Accept<'a> {
     pub trace_id: Option<[u8; 16]>,
     /// The id of the root span of that trace.
     pub span_id: Option<[u8; 8]>,
-    /// Whether the trace is sampled, so that its spans are sent.
+    /// Whether the trace is sampled: only then are its spans sent.
     pub sampled: bool,
     /// The error of a failed accept; `None` for a successful one.
     pub errno: Option<i32>,
@@ -43,15 +43,15 @@ pub struct Accept<'a> {
     /// Whether this is a Multipath TCP connection.
     pub mptcp: bool,
     /// The local address of the accepted socket.
-    pub local: Option<Endpoint<'a>>,
+    pub local: Option<SocketEndpoint<'a>>,
     /// The address of the peer.
-    pub peer: Option<Endpoint<'a>>,
+    pub peer: Option<SocketEndpoint<'a>>,
     /// The process id of the peer, if it is on this host.
     pub peer_pid: Option<u32>,
     /// The basename of the peer's executable, in any bytes; empty if it is not known.
     pub peer_executable: &'a [u8],
     /// The address to which the listener is bound.
-    pub listener: Option<Endpoint<'a>>,
+    pub listener: Option<SocketEndpoint<'a>>,
     /// The cookie of the accepted socket.
     pub socket_cookie: Option<u64>,
     /// The cookie of the listener.
@@ -73,12 +73,12 @@ pub struct Accept<'a> {
     /// How long the thread was blocked in the call, in nanoseconds.
     pub blocked_time_ns: Option<u64>,
     /// Measurements of the TCP handshake.
-    pub handshake: Option<Handshake>,
+    pub handshake: Option<TcpHandshake>,
     /// The system call.
     pub syscall: Syscall,
     /// False if it is not certain that the call returned this socket.
     pub verified: bool,
-    /// Whether the agent itself accepted the connection.
+    /// Whether the agent accepted or opened the connection.
     pub self_accept: bool,
     /// The number of accepts that a sampled record represents, itself included.
     pub adjusted_count: Option<u64>,
@@ -98,7 +98,7 @@ pub struct Accept<'a> {
 
 /// Measurements of the server's side of a TCP handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Handshake {
+pub struct TcpHandshake {
     /// The time from the first SYN-ACK to the final ACK, in nanoseconds.
     pub time_ns: Option<u64>,
     /// The smoothed round-trip time when the connection became ESTABLISHED, in nanoseconds.
@@ -215,7 +215,7 @@ fn attributes(to: &mut AttributeWriter<'_>, accept: &Accept<'_>, endpoints: &For
     to.int(Attribute::BacklogLimit, accept.backlog_limit.map(u64::from));
     to.int(Attribute::QueueTime, accept.queue_time_ns);
     to.int(Attribute::BlockedTime, accept.blocked_time_ns);
-    if let Some(Handshake { time_ns, rtt_ns, synack_retransmits }) = accept.handshake {
+    if let Some(TcpHandshake { time_ns, rtt_ns, synack_retransmits }) = accept.handshake {
         to.int(Attribute::HandshakeTime, time_ns);
         to.int(Attribute::RoundTripTime, rtt_ns);
         to.int(Attribute::SynackRetransmits, Some(u64::from(synack_retransmits)));

@@ -10,7 +10,7 @@ use crate::text::escape_into;
 
 /// One end of a connection, or the address of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endpoint<'a> {
+pub enum SocketEndpoint<'a> {
     /// An IPv4 or IPv6 address.
     Ip {
         /// The IP address.
@@ -30,7 +30,7 @@ pub enum Endpoint<'a> {
     Unix(&'a [u8]),
 }
 
-impl Endpoint<'_> {
+impl SocketEndpoint<'_> {
     /// The port; `None` for a UNIX socket.
     pub(super) fn port(&self) -> Option<u64> {
         match self {
@@ -41,7 +41,7 @@ impl Endpoint<'_> {
     }
 }
 
-impl fmt::Display for Endpoint<'_> {
+impl fmt::Display for SocketEndpoint<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Vec::new();
         FormattedEndpoint::new(*self).write(&mut text, MAX_UNIX_NAME_BYTES);
@@ -55,17 +55,17 @@ const MAX_UNIX_NAME_BYTES: usize = 512;
 
 /// An endpoint with its formatted address, so that body and attributes share one formatting.
 pub(super) struct FormattedEndpoint<'a> {
-    pub(super) endpoint: Endpoint<'a>,
+    pub(super) endpoint: SocketEndpoint<'a>,
     /// The IP address or the context id; empty for a UNIX socket.
     text: StackText<46>,
 }
 
 impl<'a> FormattedEndpoint<'a> {
-    pub(super) fn new(endpoint: Endpoint<'a>) -> Self {
+    pub(super) fn new(endpoint: SocketEndpoint<'a>) -> Self {
         let text = match endpoint {
-            Endpoint::Ip { addr, .. } => StackText::from_ip(addr),
-            Endpoint::Vsock { cid, .. } => StackText::format(cid),
-            Endpoint::Unix(_) => StackText::format(""),
+            SocketEndpoint::Ip { addr, .. } => StackText::from_ip(addr),
+            SocketEndpoint::Vsock { cid, .. } => StackText::format(cid),
+            SocketEndpoint::Unix(_) => StackText::format(""),
         };
         Self { endpoint, text }
     }
@@ -78,19 +78,19 @@ impl<'a> FormattedEndpoint<'a> {
     /// Appends the address and the port in the usual notation, with IPv6 addresses in brackets.
     pub(super) fn write(&self, out: &mut Vec<u8>, limit: usize) {
         match self.endpoint {
-            Endpoint::Unix(name) => unix_name(out, name, limit),
-            Endpoint::Ip { addr: IpAddr::V6(_), port } => {
+            SocketEndpoint::Unix(name) => unix_name(out, name, limit),
+            SocketEndpoint::Ip { addr: IpAddr::V6(_), port } => {
                 out.push(b'[');
                 out.extend_from_slice(self.address());
                 out.extend_from_slice(b"]:");
                 number(out, port);
             }
-            Endpoint::Ip { addr: IpAddr::V4(_), port } => {
+            SocketEndpoint::Ip { addr: IpAddr::V4(_), port } => {
                 out.extend_from_slice(self.address());
                 out.push(b':');
                 number(out, port);
             }
-            Endpoint::Vsock { port, .. } => {
+            SocketEndpoint::Vsock { port, .. } => {
                 out.extend_from_slice(self.address());
                 out.push(b':');
                 number(out, port);

@@ -1,6 +1,6 @@
 //! Writes attributes: `KeyValue` messages, in field 6 of a log record and in field 9 of a span.
 
-use super::address::{Endpoint, FormattedEndpoint, unix_name};
+use super::address::{FormattedEndpoint, SocketEndpoint, unix_name};
 use crate::{
     attribute_filter::{Attribute, AttributeFilter},
     names,
@@ -99,13 +99,13 @@ impl AttributeWriter<'_> {
 
     pub(super) fn address(&mut self, attribute: Attribute, shown: &FormattedEndpoint<'_>) {
         match shown.endpoint {
-            Endpoint::Unix(name) => {
+            SocketEndpoint::Unix(name) => {
                 let limit = self.filter.value_length;
                 any_string::<LOG_RECORD_ATTRIBUTES>(self.out, attribute.key(), |out| {
                     unix_name(out, name, limit);
                 });
             }
-            Endpoint::Ip { .. } | Endpoint::Vsock { .. } => {
+            SocketEndpoint::Ip { .. } | SocketEndpoint::Vsock { .. } => {
                 string::<LOG_RECORD_ATTRIBUTES>(self.out, attribute.key(), shown.address());
             }
         }

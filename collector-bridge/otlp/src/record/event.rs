@@ -1,8 +1,8 @@
-//! The log record of every event except the accept. These events are rare, so that all of them share one
-//! struct with a list of attributes.
+//! The log record of every event except the accept. These events are rare, so all of them share one struct
+//! with a list of attributes.
 
 use super::{
-    address::{Endpoint, FormattedEndpoint, milliseconds},
+    address::{FormattedEndpoint, SocketEndpoint, milliseconds},
     attributes::{AttributeWriter, LOG_RECORD_ATTRIBUTES, any_string, boolean, int, string, strings},
     uid::{RecordUid, uid_text},
 };
@@ -49,7 +49,7 @@ pub enum Value<'a> {
     /// A duration in nanoseconds. A display line shows it in milliseconds with one decimal place.
     Milliseconds(u64),
     /// The address of an endpoint. A display line shows its port, too.
-    Address(Endpoint<'a>),
+    Address(SocketEndpoint<'a>),
 }
 
 /// Appends the fields of one `LogRecord` message, without the tag and length of the message itself.
@@ -90,10 +90,10 @@ pub(super) fn attribute_value<const FIELD: u8>(
         Value::Int(number) | Value::Milliseconds(number) => int::<FIELD>(out, key, *number),
         Value::Flag(flag) => boolean::<FIELD>(out, key, *flag),
         Value::Texts(texts) => strings::<FIELD>(out, key, texts),
-        Value::Address(endpoint @ (Endpoint::Ip { .. } | Endpoint::Vsock { .. })) => {
+        Value::Address(endpoint @ (SocketEndpoint::Ip { .. } | SocketEndpoint::Vsock { .. })) => {
             string::<FIELD>(out, key, FormattedEndpoint::new(*endpoint).address());
         }
-        Value::Text(_) | Value::Raw(_) | Value::Id(_) | Value::Address(Endpoint::Unix(_)) => {
+        Value::Text(_) | Value::Raw(_) | Value::Id(_) | Value::Address(SocketEndpoint::Unix(_)) => {
             any_string::<FIELD>(out, key, |out| write_text(out, value, limit));
         }
     }
@@ -123,7 +123,12 @@ impl<'a> Event<'a> {
     }
 
     /// Adds the address and the port of `endpoint`, unless it is `None`. UNIX sockets have no port.
-    pub fn add_endpoint(&mut self, address: Attribute, port: Attribute, endpoint: Option<Endpoint<'a>>) {
+    pub fn add_endpoint(
+        &mut self,
+        address: Attribute,
+        port: Attribute,
+        endpoint: Option<SocketEndpoint<'a>>,
+    ) {
         self.add(address, endpoint.map(Value::Address));
         self.add(port, endpoint.and_then(|endpoint| endpoint.port()).map(Value::Int));
     }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::address::Endpoint;
+use super::address::SocketEndpoint;
 
 /// `network.transport`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,10 +78,10 @@ impl Syscall {
 
 /// `network.type` of an endpoint; `None` for VSOCK and UNIX sockets.
 #[must_use]
-pub fn network_type(endpoint: &Endpoint<'_>) -> Option<NetworkType> {
+pub fn network_type(endpoint: &SocketEndpoint<'_>) -> Option<NetworkType> {
     match endpoint {
-        Endpoint::Ip { addr: IpAddr::V4(_), .. } => Some(NetworkType::Ipv4),
-        Endpoint::Ip { addr: IpAddr::V6(_), .. } => Some(NetworkType::Ipv6),
-        Endpoint::Vsock { .. } | Endpoint::Unix(_) => None,
+        SocketEndpoint::Ip { addr: IpAddr::V4(_), .. } => Some(NetworkType::Ipv4),
+        SocketEndpoint::Ip { addr: IpAddr::V6(_), .. } => Some(NetworkType::Ipv6),
+        SocketEndpoint::Vsock { .. } | SocketEndpoint::Unix(_) => None,
     }
 }

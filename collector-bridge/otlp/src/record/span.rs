@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{
-    address::Endpoint,
+    address::SocketEndpoint,
     attributes::SPAN_ATTRIBUTES,
     event::{Value, attribute_value},
 };
@@ -100,7 +100,12 @@ impl<'a> Span<'a> {
     }
 
     /// Adds the address and the port of `endpoint`, unless it is `None`. UNIX sockets have no port.
-    pub fn add_endpoint(&mut self, address: Attribute, port: Attribute, endpoint: Option<Endpoint<'a>>) {
+    pub fn add_endpoint(
+        &mut self,
+        address: Attribute,
+        port: Attribute,
+        endpoint: Option<SocketEndpoint<'a>>,
+    ) {
         self.add(address, endpoint.map(Value::Address));
         self.add(port, endpoint.and_then(|endpoint| endpoint.port()).map(Value::Int));
     }

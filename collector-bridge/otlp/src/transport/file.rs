@@ -29,14 +29,14 @@ const MODE: u32 = 0o600;
 
 /// Appends requests to one file, one at a time.
 #[derive(Debug, Clone)]
-pub(crate) struct Client {
+pub(crate) struct FileClient {
     path: PathBuf,
     /// The one permit to write. A write that hangs keeps it even after its attempt timed out, so that at most
     /// one blocking thread hangs, however many attempts follow.
     write_permit: Arc<Semaphore>,
 }
 
-impl Client {
+impl FileClient {
     pub(super) fn new(path: &Path) -> Result<Self, TransportError> {
         let unusable = |cause| TransportError::File { path: path.display().to_string(), cause };
         open(path).map_err(unusable)?;

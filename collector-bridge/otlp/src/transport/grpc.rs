@@ -27,7 +27,7 @@ const PING_INTERVAL: std::time::Duration = std::time::Duration::from_secs(30);
 /// A channel that connects with its first request, and the headers of every request. Clones share the
 /// connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Client {
+pub(crate) struct GrpcClient {
     endpoint: Endpoint,
     connector: Connector,
     grpc: Grpc<MessageChannel>,
@@ -35,7 +35,7 @@ pub(crate) struct Client {
     compression: Compression,
 }
 
-impl Client {
+impl GrpcClient {
     pub(super) fn new(endpoint: &str, settings: &TransportSettings) -> Result<Self, TransportError> {
         let endpoint = parse_endpoint(endpoint)?.http2_keep_alive_interval(PING_INTERVAL);
         let connector = connector(endpoint.uri(), &settings.tls, Version::Two, settings.timeout)?;

@@ -25,7 +25,7 @@ const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf")
 
 /// A client of one URL. Clones share its connections.
 #[derive(Debug, Clone)]
-pub(crate) struct Client {
+pub(crate) struct HttpClient {
     hyper: HyperClient<Connector, Full<Bytes>>,
     uri: Uri,
     headers: HeaderMap,
@@ -39,7 +39,7 @@ struct Status {
     message: String,
 }
 
-impl Client {
+impl HttpClient {
     pub(super) fn new(url: &str, settings: &TransportSettings) -> Result<Self, TransportError> {
         let invalid = |cause: String| TransportError::Endpoint { endpoint: url.to_owned(), cause };
         let uri: Uri = url.parse().map_err(|error| invalid(error_chain(&error)))?;

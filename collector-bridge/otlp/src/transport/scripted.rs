@@ -12,9 +12,9 @@ use super::answer::{Accepted, Refused};
 /// Refuses requests with the scripted answers in their order, then accepts all. Records the time of each
 /// request.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Client(Arc<Mutex<(VecDeque<Refused>, Vec<Instant>)>>);
+pub(crate) struct ScriptedClient(Arc<Mutex<(VecDeque<Refused>, Vec<Instant>)>>);
 
-impl Client {
+impl ScriptedClient {
     pub(crate) fn refusing(answers: impl IntoIterator<Item = Refused>) -> Self {
         Self(Arc::new(Mutex::new((answers.into_iter().collect(), Vec::new()))))
     }

@@ -30,7 +30,7 @@ impl Target {
     }
 }
 
-/// The target as the subject of a sentence, as in "the Collector at localhost:4317 does not take records".
+/// The target as the subject of a sentence, as in "the Collector at localhost:4317 does not accept records".
 impl fmt::Display for Target {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -77,8 +77,8 @@ pub(super) struct Lifetime {
 }
 
 impl Lifetime {
-    /// Claims the directory. Also returns for how long no agent ran; `None` if the agent before was stopped,
-    /// or if there was none.
+    /// Claims the directory. Also returns for how long no agent ran; `None` if the previous agent was
+    /// stopped, or if there was none.
     ///
     /// # Errors
     /// Another agent has claimed the directory, or the directory is not writable.
@@ -164,8 +164,8 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
-/// For how long no agent ran; `None` if the agent before was stopped. Within one boot the boot clock counts,
-/// because it cannot be set; across a reboot, the wall clock.
+/// For how long no agent ran; `None` if the previous agent was stopped. Within one boot the boot clock
+/// counts, because it cannot be set; across a reboot, the wall clock.
 fn unobserved(before: &HeartbeatRecord, boot_id: &str, boot_ns: u64, unix_ns: u64) -> Option<Duration> {
     if before.stopped {
         return None;

@@ -30,7 +30,7 @@ pub(super) struct Capture {
     /// The claim on the state directory; `None` if this agent needs none, or if the directory is not
     /// writable.
     pub(super) lifetime: Option<Lifetime>,
-    /// How long no agent captured before this one; `None` if the agent before was stopped, or if there was
+    /// How long no agent captured before this one; `None` if the previous agent was stopped, or if there was
     /// none.
     pub(super) unobserved: Option<Duration>,
 }
@@ -64,7 +64,7 @@ fn host_facts(config: &Config) -> HostFacts {
 
 /// Claims the state directory, so that no second agent sends the same accepts. An agent that sends no
 /// records, or only those that pass a filter, claims nothing and may run beside another one. Also returns how
-/// long no agent captured, if the agent before was not stopped but crashed.
+/// long no agent captured, if the previous agent crashed.
 fn claim_state_directory(
     loaded: &Loaded,
     filter: &EventFilter,

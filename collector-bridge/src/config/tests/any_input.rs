@@ -58,7 +58,7 @@ proptest! {
     }
 
     #[test]
-    fn what_config_show_prints_is_what_was_loaded(text in toml_text()) {
+    fn the_output_of_config_show_loads_as_the_same_configuration(text in toml_text()) {
         let file = ConfigFile { path: PATH.into(), text };
         if let Ok(loaded) = resolve(Some(&file), &Environment::new(), &[]) {
             let secret = |name: &str| name == "export.headers" || loaded.origin(name) == Origin::Default;

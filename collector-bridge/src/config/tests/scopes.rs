@@ -79,7 +79,7 @@ fn another_destination_has_its_own_keys_and_the_defaults() {
 }
 
 #[test]
-fn what_is_wrong_with_a_destination_is_named_with_its_line() {
+fn an_error_in_a_destination_names_the_key_and_its_line() {
     for (text, words) in [
         (
             "[destinations.a]\ntimeout = \"1s\"",
@@ -104,7 +104,7 @@ fn what_is_wrong_with_a_destination_is_named_with_its_line() {
 }
 
 #[test]
-fn what_is_set_for_one_only_is_shown_after_the_rest_without_secrets() {
+fn settings_of_one_destination_are_shown_last_and_without_secrets() {
     let loaded =
         from_file("[destinations.a]\nendpoint = \"http://u:hunter2@h:1\"\nheaders = { k = \"hunter2\" }");
     let shown: Vec<String> =
@@ -116,7 +116,7 @@ fn what_is_set_for_one_only_is_shown_after_the_rest_without_secrets() {
 }
 
 #[test]
-fn of_an_endpoint_and_a_file_the_stronger_layer_wins() {
+fn the_stronger_layer_decides_between_an_endpoint_and_a_file() {
     let file = "export.file = \"/var/log/a.jsonl\"";
     let sent = |env: &[(&str, &str)], flags: &[(&str, &str)]| {
         let export = logs(&resolve_all(file, env, flags).unwrap()).export;

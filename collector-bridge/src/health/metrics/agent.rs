@@ -3,7 +3,7 @@
 use acceptd_common::Counter;
 use acceptd_otlp::{DropReason, LedgerSnapshot, names};
 
-use super::instrument::{Amount, Attributes, Instrument, Label, Metric, Observe};
+use super::instrument::{Amount, Instrument, Label, Metric, MetricAttributes, Observe};
 use crate::{health::snapshot::HealthSnapshot, pipeline::NamedLedger};
 
 /// Every metric of the agent itself.
@@ -107,7 +107,7 @@ fn outcome(counter: Counter) -> &'static str {
 }
 
 /// Calls `each` for every destination of log records, with the attributes that name its exporter.
-fn each_destination(snapshot: &HealthSnapshot, mut each: impl FnMut(&NamedLedger, Attributes<'_>)) {
+fn each_destination(snapshot: &HealthSnapshot, mut each: impl FnMut(&NamedLedger, MetricAttributes<'_>)) {
     for destination in &snapshot.destinations {
         let kind = destination.target.component_type();
         let name = format!("{kind}/{}", destination.name);
@@ -126,7 +126,7 @@ fn each_ledger(snapshot: &HealthSnapshot, observe: Observe<'_>, count: fn(&Ledge
 }
 
 /// Observes what an exporter has delivered, rejected and dropped; only the failures have an `error.type`.
-fn exported(ledger: &LedgerSnapshot, component: Attributes<'_>, observe: Observe<'_>) {
+fn exported(ledger: &LedgerSnapshot, component: MetricAttributes<'_>, observe: Observe<'_>) {
     observe(Amount::Count(ledger.acknowledged), component);
     let rejected = std::iter::once(("rejected", ledger.rejected));
     let dropped = ledger.dropped.iter().map(|(reason, count)| (DropReason::name(*reason), *count));

@@ -38,10 +38,10 @@ pub(super) enum Label<'a> {
 }
 
 /// The attributes of one value.
-pub(super) type Attributes<'a> = &'a [(&'static str, Label<'a>)];
+pub(super) type MetricAttributes<'a> = &'a [(&'static str, Label<'a>)];
 
 /// Receives each value of a metric with its attributes.
-pub(super) type Observe<'a> = &'a mut dyn FnMut(Amount, Attributes<'_>);
+pub(super) type Observe<'a> = &'a mut dyn FnMut(Amount, MetricAttributes<'_>);
 
 /// One metric, as the registry of semantic conventions defines it.
 #[derive(Debug)]
@@ -56,7 +56,11 @@ pub(super) struct Metric {
 
 impl Metric {
     /// Calls `each` for every value in `snapshot`.
-    pub(super) fn values(&self, snapshot: &HealthSnapshot, mut each: impl FnMut(Amount, Attributes<'_>)) {
+    pub(super) fn values(
+        &self,
+        snapshot: &HealthSnapshot,
+        mut each: impl FnMut(Amount, MetricAttributes<'_>),
+    ) {
         (self.observe)(snapshot, &mut each);
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use acceptd_otlp::names::{self, MetricName};
 
-use super::instrument::{Amount, Attributes, Instrument, Label, Metric, Observe};
+use super::instrument::{Amount, Instrument, Label, Metric, MetricAttributes, Observe};
 use crate::{
     health::snapshot::HealthSnapshot,
     listener::{
@@ -91,7 +91,7 @@ pub(super) const METRICS: [Metric; 7] = [
 fn each(
     snapshot: &HealthSnapshot,
     observe: Observe<'_>,
-    observe_one: fn(&Series, Attributes<'_>, Observe<'_>),
+    observe_one: fn(&Series, MetricAttributes<'_>, Observe<'_>),
 ) {
     for series in snapshot.counters.listeners.iter() {
         with_labels(series.labels.as_deref(), |labels| observe_one(series, labels, observe));
@@ -109,7 +109,7 @@ fn each_count(snapshot: &HealthSnapshot, observe: Observe<'_>, count: fn(&Series
 
 /// Calls `with` with the attributes of a series. The series that all listeners beyond the limit share has
 /// `None` for labels, and the attribute that OpenTelemetry defines for an overflow.
-pub(super) fn with_labels<R>(labels: Option<&Labels>, with: impl FnOnce(Attributes<'_>) -> R) -> R {
+pub(super) fn with_labels<R>(labels: Option<&Labels>, with: impl FnOnce(MetricAttributes<'_>) -> R) -> R {
     let Some(Labels { transport, network_type, address, port, service, executable }) = labels else {
         return with(&[("otel.metric.overflow", Label::Flag(true))]);
     };

@@ -11,7 +11,7 @@ use prometheus_client::{
 
 use super::{
     all,
-    instrument::{Amount, Attributes, Instrument, Label, Metric},
+    instrument::{Amount, Instrument, Label, Metric, MetricAttributes},
     listener::{HISTOGRAMS, HistogramMetric, with_labels},
 };
 use crate::health::snapshot::HealthSnapshot;
@@ -74,7 +74,7 @@ fn histogram(
     Ok(())
 }
 
-fn labels_of(attributes: Attributes<'_>) -> Vec<(String, String)> {
+fn labels_of(attributes: MetricAttributes<'_>) -> Vec<(String, String)> {
     let text = |label: &Label<'_>| match label {
         Label::Text(text) => (*text).to_owned(),
         Label::Number(number) => number.to_string(),
@@ -96,7 +96,7 @@ fn value(
     family: &mut MetricEncoder<'_>,
     instrument: Instrument,
     amount: Amount,
-    attributes: Attributes<'_>,
+    attributes: MetricAttributes<'_>,
 ) -> fmt::Result {
     let labels = labels_of(attributes);
     if labels.is_empty() {

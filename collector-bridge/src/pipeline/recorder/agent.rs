@@ -25,8 +25,8 @@ impl AgentReporter {
         Self { gaps: Gaps::default(), started: Instant::now() }
     }
 
-    /// Records that the programs are attached, and for how long no agent ran before, if the agent before
-    /// crashed.
+    /// Records that the programs are attached, and for how long no agent ran before, if the
+    /// previous agent crashed.
     pub(super) fn started(
         capture: &CaptureMode,
         unobserved: Option<Duration>,

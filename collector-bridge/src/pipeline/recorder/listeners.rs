@@ -75,9 +75,9 @@ impl ListenerMonitor {
             return;
         }
         let queue_ns = (call.flags & AcceptCall::HAS_QUEUE_TIME != 0).then_some(call.queue_ns);
-        if !self.series.record_accept(inode, queue_ns) {
+        if !self.series.count_accept(inode, queue_ns) {
             self.name_series(inode, writer);
-            let _ = self.series.record_accept(inode, queue_ns);
+            let _ = self.series.count_accept(inode, queue_ns);
         }
     }
 
@@ -113,7 +113,7 @@ impl ListenerMonitor {
         if let Some(known) = &known
             && passes
         {
-            self.series.record_abandoned(known.listener.inode);
+            self.series.count_abandoned(known.listener.inode);
         }
         if !events.abandoned || !passes {
             return false;
@@ -137,8 +137,8 @@ impl ListenerMonitor {
         self.table.apply_survey(states, now);
         for state in states {
             let inode = state.listener.inode;
-            // A listener with a series had an accept that passed the filter in the kernel, whoever owns it
-            // now.
+            // A listener with a series had an accept that passed the filter in the kernel. It stays in the
+            // metrics even if its present owner does not pass.
             if self.filter.passes(&state.listener, Some(&state.owner)) || self.series.contains(inode) {
                 self.name_series(inode, writer);
             }
@@ -169,7 +169,7 @@ impl ListenerMonitor {
         let mut idle = Vec::new();
         for (key, first) in totals {
             let (count, is_idle) = self.failures.update(key, first.count);
-            self.series.record_failures(key.listener, key.errno, count);
+            self.series.count_failures(key.listener, key.errno, count);
             if is_idle {
                 idle.push(*key);
             } else if count > 0 && events.failures {
@@ -187,7 +187,7 @@ impl ListenerMonitor {
     pub(super) fn connections(&mut self, counts: &[(u64, ConnectionStats)]) -> Vec<u64> {
         let mut without_series = HashSet::new();
         for (listener, stats) in counts {
-            if !self.series.record_connections(*listener, stats) {
+            if !self.series.count_connections(*listener, stats) {
                 without_series.insert(*listener);
             }
         }
@@ -212,7 +212,7 @@ impl ListenerMonitor {
         for found in self.table.take_findings() {
             let known = &found.listener;
             if let FindingKind::Overflow { count } = found.kind {
-                self.series.record_overflow(known.listener.inode, count);
+                self.series.count_overflow(known.listener.inode, count);
             }
             let is_wanted = match found.kind {
                 FindingKind::Overflow { .. } => events.overflow,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use opentelemetry_proto::tonic::trace::v1::TracesData;
 use serde_json::Value;
 
-use crate::records::{hexadecimal, text};
+use crate::records::{add_omitted_members, hexadecimal, text};
 
 /// One result. Values are text.
 #[derive(Clone, Debug, Default)]
@@ -159,7 +159,9 @@ pub(super) fn traces(answer: &Value) -> Result<Vec<Row>> {
 
 /// Answers of Jaeger's newer API: OTLP.
 pub(super) fn otlp(answer: &Value) -> Result<Vec<Row>> {
-    let traces: TracesData = serde_json::from_value(answer["result"].clone()).context("not OTLP in JSON")?;
+    let mut result = answer["result"].clone();
+    add_omitted_members(&mut result);
+    let traces: TracesData = serde_json::from_value(result).context("not OTLP in JSON")?;
     let mut rows = Vec::new();
     for resource_spans in traces.resource_spans {
         let resource = resource_spans.resource.unwrap_or_default();

@@ -18,7 +18,7 @@ use super::{
 
 /// The panel and reference of an expression that has values only while records wait for an unreachable
 /// destination.
-const SPOOL: (&str, &str) = ("On the way", "spool");
+const SPOOL: (&str, &str) = ("Waiting to be delivered", "spool");
 
 /// The range of values that a panel of losses must show for the whole run, in which `lost_in_ring` events
 /// were lost in the ring buffer. `None` for panels that do not show losses.
@@ -121,20 +121,20 @@ fn accepts(run: &RunFacts<'_>, panel: &str) -> Option<Vec<Expectation>> {
 
 fn agent(panel: &str, reference: &str) -> Option<Vec<Expectation>> {
     let expectations = match (panel, reference) {
-        ("Unaccounted for" | "Program runs left out", _) => vec![is("value", "0")],
+        ("Unaccounted for" | "Skipped program runs", _) => vec![is("value", "0")],
         // The records of a few seconds, which are still queued or in flight.
-        ("On the way", _) => vec![Within("value", 0.0, 500.0)],
-        ("What the programs in the kernel made of each event", _) => {
+        ("Waiting to be delivered", _) => vec![Within("value", 0.0, 500.0)],
+        ("Outcomes of events in the kernel", _) => {
             vec![is("acceptd_capture_outcome", "submitted"), at_least_one("value")]
         }
-        ("What the agent made of each event", _) => {
+        ("Outcomes of events in the agent", _) => {
             vec![is("acceptd_pipeline_outcome", "record"), at_least_one("value")]
         }
-        ("Made and delivered", _) => vec![at_least_one("value")],
+        ("Records and spans made and delivered", _) => vec![at_least_one("value")],
         ("Requests", _) => vec![is("acceptd_exporter_outcome", "taken"), Within("value", 0.1, 1e3)],
         ("CPU and memory", "cpu") => vec![Within("value", 1e-5, 2.0)],
         ("CPU and memory", "memory") => vec![Within("value", 1e6, 1e9)],
-        ("What the agent says of itself", _) => {
+        ("Starts, stops and losses of the agent", _) => {
             vec![service("acceptd"), is("otel_event_name", "acceptd.agent.started")]
         }
         _ => return None,

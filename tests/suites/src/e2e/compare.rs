@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::nginx::{Accepted, USER};
 use crate::{
-    host::{ProcessFacts, process_facts},
+    host::{WorkerProcess, worker_process},
     records::Record,
 };
 
@@ -21,9 +21,9 @@ const CLOCK_TOLERANCE: Duration = Duration::from_millis(20);
 const MAX_NAMED: usize = 5;
 
 /// The facts of the workers that accepted something, from /proc: the workers must still run.
-pub(crate) fn workers(expected: &[Accepted]) -> Result<BTreeMap<u32, ProcessFacts>> {
+pub(crate) fn workers(expected: &[Accepted]) -> Result<BTreeMap<u32, WorkerProcess>> {
     let pids: BTreeSet<u32> = expected.iter().map(|one| one.pid).collect();
-    pids.into_iter().map(|pid| Ok((pid, process_facts(pid)?))).collect()
+    pids.into_iter().map(|pid| Ok((pid, worker_process(pid)?))).collect()
 }
 
 /// The records of the accepts of nginx's workers.
@@ -59,7 +59,7 @@ pub(crate) fn connections(expected: &[Accepted], records: &[Record]) -> Result<(
 }
 
 /// Fails unless the Resource of each record describes the worker that accepted.
-pub(crate) fn identities(workers: &BTreeMap<u32, ProcessFacts>, records: &[Record]) -> Result<()> {
+pub(crate) fn identities(workers: &BTreeMap<u32, WorkerProcess>, records: &[Record]) -> Result<()> {
     for record in records {
         let Some(facts) = record.resource("process.pid").parse().ok().and_then(|pid| workers.get(&pid))
         else {

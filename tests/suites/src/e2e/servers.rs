@@ -1,6 +1,6 @@
-//! Servers that run at the same time, each of which says itself what it accepted and which process it is:
-//! nginx, Redis, PostgreSQL, HAProxy, Go, Node and Java, over TCP and, if they have them, UNIX sockets; a
-//! server that runs out of descriptors, watched by strace; and servers in containers.
+//! Servers that run at the same time, each of which reports its own accepts and process id: nginx, Redis,
+//! PostgreSQL, HAProxy, Go, Node and Java, over TCP and, if they have them, UNIX sockets; a server that runs
+//! out of descriptors, watched by strace; and servers in containers.
 
 pub(super) mod containers;
 mod descriptors;

@@ -60,7 +60,7 @@ impl GuestLog {
     }
 
     /// Reads a guest's log, corrected by that of its second boot.
-    pub(super) fn of_guest(guest: &Guest) -> Result<Self> {
+    pub(super) fn read_for(guest: &Guest) -> Result<Self> {
         let mut log = Self::read(&guest.log)?;
         if let Some(second) = &guest.second_log {
             log.correct(Self::read(second)?);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_more_than_chance_is_not_whole() {
+    fn an_unfinished_log_or_one_with_excess_failures_is_not_whole() {
         let whole = |log: &str| GuestLog::parse(log).is_whole_within(1, 1);
         let good = "planned 2 a\nplanned 2 b\nagain 2 a: x\nscenario 2 a ok 1\nscenario 2 b FAILED 1 x\n\
                     guest: done after 1 s\n";

@@ -51,7 +51,7 @@ pub(super) fn render(columns: &[Column<'_>]) -> String {
 /// The tables of one tier: a row for each scenario, a column for each kernel. Scenarios that ran on the same
 /// kernels share a table, so that no cell stands for a scenario that was not run.
 fn render_tier(text: &mut String, number: u8, columns: &[&Column<'_>], notes: &mut Notes) {
-    _ = writeln!(text, "\n## GuestTier {number}");
+    _ = writeln!(text, "\n## Tier {number}");
     let names: BTreeSet<&String> =
         columns.iter().filter_map(|(_, log)| log.planned.get(&number)).flatten().collect();
     // By the kernels on which they ran; the tables with the most kernels first.
@@ -187,7 +187,7 @@ mod tests {
         assert!(text.contains("| x86_64-6.1 | 6.1.0-50 | cloud | 6.1.176-1 | 2 |\n"), "{text}");
         assert!(
             text.contains(
-                "## GuestTier 2\n\n| scenario | x86_64-6.1 | arm64-6.1 |\n|---|---|---|\n| a | pass | FAILED |\n\
+                "## Tier 2\n\n| scenario | x86_64-6.1 | arm64-6.1 |\n|---|---|---|\n| a | pass | FAILED |\n\
                  | i386 | pass | n/a (1) |\n\n| scenario | x86_64-6.1 |\n|---|---|\n| c | pass |\n"
             ),
             "{text}"

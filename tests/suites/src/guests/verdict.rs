@@ -5,7 +5,7 @@ use xtask_support::guests::{Exception, Guest, GuestTier, GuestVerdict};
 use super::log::{GuestLog, MAX_RETRIES};
 
 /// Judges a guest: its refusal of acceptd, or each tier; and the machine itself.
-pub(super) fn of_guest(guest: &Guest, log: &GuestLog) -> GuestVerdict {
+pub(super) fn judge_guest(guest: &Guest, log: &GuestLog) -> GuestVerdict {
     let mut verdict = GuestVerdict::default();
     let about = format!("{} ({} {})", guest.id, guest.release, guest.package_version);
     if let Some(words) = &guest.refused {
@@ -138,7 +138,7 @@ fn refusal_differences(log: &GuestLog, words: &str) -> Vec<String> {
 mod tests {
     use xtask_support::guests::{Exception, Guest, GuestTier};
 
-    use super::{GuestLog, compare, of_guest, refusal_differences};
+    use super::{GuestLog, compare, judge_guest, refusal_differences};
 
     fn exception(scenario: &str) -> Exception {
         Exception {
@@ -214,7 +214,7 @@ mod tests {
             second_log: None,
         };
         let log = GuestLog::parse("planned 2 a\nplanned 2 b\nscenario 2 b ok 1\nguest: tier 2 took 40\n");
-        let verdict = of_guest(&guest, &log);
+        let verdict = judge_guest(&guest, &log);
         assert_eq!((verdict.passed, verdict.failed), (1, 2));
         assert_eq!(
             verdict.lines,

@@ -10,9 +10,20 @@ use anyhow::{Context, Result, bail};
 use crate::Workspace;
 
 /// A `cargo` command in the checkout.
+///
+/// The variables that `cargo run` has set for xtask are removed: the build script of ring depends on them, so
+/// each change between `cargo xtask` and plain cargo would compile ring and its dependents again.
 #[must_use]
 pub fn cargo(workspace: &Workspace, arguments: &[&str]) -> Command {
     let mut command = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            command.env_remove(name);
+        }
+    }
     command.args(arguments).current_dir(workspace.root());
     command
 }

@@ -16,7 +16,7 @@ impl Workspace {
     ///
     /// # Errors
     /// When xtask was not started by cargo.
-    pub fn of_xtask() -> Result<Self> {
+    pub fn from_manifest_dir() -> Result<Self> {
         let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
             .context("CARGO_MANIFEST_DIR is not set: start xtask as `cargo xtask`")?;
         let root = Path::new(&manifest).parent().context("xtask's own folder has no parent")?.to_path_buf();
@@ -27,7 +27,7 @@ impl Workspace {
     ///
     /// # Errors
     /// When the working directory is not the root of a checkout.
-    pub fn of_working_directory() -> Result<Self> {
+    pub fn from_working_directory() -> Result<Self> {
         let root = std::env::current_dir().context("there is no working directory")?;
         ensure!(
             root.join("otel-config/registry").is_dir(),

@@ -15,7 +15,7 @@ use crate::{batch::Batch, signal::Signal};
 
 /// The waiting batches of one destination.
 #[derive(Debug)]
-pub(crate) struct Backlog {
+pub(crate) struct DeliveryQueue {
     memory: Mutex<Memory>,
     spool: Mutex<Option<Spool>>,
     changed: Notify,
@@ -29,14 +29,14 @@ struct Memory {
     closed: bool,
 }
 
-/// Where a batch is stored until it is [released](Backlog::release).
+/// Where a batch is stored until it is [released](DeliveryQueue::release).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StoredIn {
     Memory,
     Spool(Ticket),
 }
 
-/// A batch that a worker took from the backlog.
+/// A batch that a worker took from the queue.
 #[derive(Debug)]
 pub(crate) struct Popped {
     pub(crate) stored_in: StoredIn,
@@ -45,7 +45,7 @@ pub(crate) struct Popped {
     pub(crate) batch: Option<Batch>,
 }
 
-impl Backlog {
+impl DeliveryQueue {
     /// `max_bytes` bounds the memory of the batches that are not in a spool.
     pub(crate) fn new(max_bytes: usize, spool: Option<Spool>) -> Self {
         Self { memory: Mutex::default(), spool: Mutex::new(spool), changed: Notify::new(), max_bytes }
@@ -87,7 +87,7 @@ impl Backlog {
         dropped
     }
 
-    /// Waits for the next batch. Returns `None` once the backlog is closed and empty. Batches in memory go
+    /// Waits for the next batch. Returns `None` once the queue is closed and empty. Batches in memory go
     /// first, also if there is a spool: they are there because the spool could not be written.
     pub(crate) async fn pop(&self) -> Option<io::Result<Popped>> {
         loop {
@@ -99,7 +99,7 @@ impl Backlog {
                 return Some(found);
             }
             if lock(&self.memory).closed {
-                // Wake the next waiting worker, so that every worker sees that the backlog is closed.
+                // Wake the next waiting worker, so that every worker sees that the queue is closed.
                 self.changed.notify_one();
                 return None;
             }
@@ -151,7 +151,7 @@ impl Backlog {
         }
     }
 
-    /// Makes [`Backlog::pop`] return `None` as soon as the backlog is empty.
+    /// Makes [`DeliveryQueue::pop`] return `None` as soon as the queue is empty.
     pub(crate) fn close(&self) {
         lock(&self.memory).closed = true;
         self.changed.notify_one();
@@ -190,31 +190,31 @@ mod tests {
         Batch { signal: Signal::Logs, request: vec![0; bytes].into(), records }
     }
 
-    async fn popped(backlog: &Backlog) -> Option<Batch> {
-        backlog.pop().await.map(|popped| popped.unwrap().batch.unwrap())
+    async fn popped(queue: &DeliveryQueue) -> Option<Batch> {
+        queue.pop().await.map(|popped| popped.unwrap().batch.unwrap())
     }
 
     #[tokio::test]
     async fn the_oldest_batches_are_dropped_when_memory_is_full() {
-        let backlog = Backlog::new(100, None);
-        assert_eq!(backlog.push(batch(1, 50)), NO_BATCHES);
-        assert_eq!(backlog.push(batch(2, 50)), NO_BATCHES);
-        assert_eq!(backlog.push(batch(3, 60)), [batch(1, 50), batch(2, 50)]);
-        assert_eq!(popped(&backlog).await, Some(batch(3, 60)));
+        let queue = DeliveryQueue::new(100, None);
+        assert_eq!(queue.push(batch(1, 50)), NO_BATCHES);
+        assert_eq!(queue.push(batch(2, 50)), NO_BATCHES);
+        assert_eq!(queue.push(batch(3, 60)), [batch(1, 50), batch(2, 50)]);
+        assert_eq!(popped(&queue).await, Some(batch(3, 60)));
         assert_eq!(
-            backlog.push(batch(4, 101)),
+            queue.push(batch(4, 101)),
             [batch(4, 101)],
             "a batch that alone exceeds the bound is dropped itself"
         );
     }
 
     #[tokio::test]
-    async fn a_closed_backlog_is_emptied_first_and_then_every_pop_returns_none() {
-        let backlog = Backlog::new(100, None);
-        assert_eq!(backlog.push(batch(1, 1)), NO_BATCHES);
-        backlog.close();
-        assert_eq!(popped(&backlog).await, Some(batch(1, 1)));
-        let (first, second) = tokio::join!(popped(&backlog), popped(&backlog));
+    async fn a_closed_queue_is_emptied_first_and_then_every_pop_returns_none() {
+        let queue = DeliveryQueue::new(100, None);
+        assert_eq!(queue.push(batch(1, 1)), NO_BATCHES);
+        queue.close();
+        assert_eq!(popped(&queue).await, Some(batch(1, 1)));
+        let (first, second) = tokio::join!(popped(&queue), popped(&queue));
         assert_eq!((first, second), (None, None));
     }
 }
