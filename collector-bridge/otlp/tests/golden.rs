@@ -1,8 +1,8 @@
-//! Golden requests: the bytes that go to a Collector are exactly those in `tests/golden`. A change of the wire
-//! format is deliberate only if its commit changes these files.
+//! Golden requests: the bytes that go to a Collector are exactly those in `tests/golden`. A change of the
+//! wire format is deliberate only if its commit changes these files.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p acceptd-otlp --test golden` writes them anew. The version in the schema URL is
-//! replaced by `VERSION` before the comparison: it follows the semantic conventions, and nothing else may.
+//! `UPDATE_GOLDEN=1 cargo test -p acceptd-otlp --test golden` writes them anew. The version in the schema
+//! URL is replaced by `VERSION` before the comparison, since it follows the semantic conventions.
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, reason = "a helper that fails should fail its test")]
 
