@@ -4,7 +4,7 @@
 # One would guess: a function that cannot be expressed in BPF is refused by the compiler. A call has one return
 # register, R0; the kernel's verifier marks R1 to R5 as unreadable after each call. Up to LLVM 22 the compiler said
 # "aggregate returns are not supported" of such a function.
-# What happens: LLVM 23 compiles a function that returns a pair of words, puts the first word into R0 and the second
+# In fact: LLVM 23 compiles a function that returns a pair of words, puts the first word into R0 and the second
 # one into R2, and says nothing. A program that calls such a function and is not inlined is refused when it is loaded
 # ("R2 !read_ok"). A closure that returns a pair, or an Option of a word, is enough: whether it is inlined is the
 # optimizer's decision, so the same source can load today and fail with the next compiler.

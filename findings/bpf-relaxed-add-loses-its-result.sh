@@ -3,7 +3,7 @@
 #
 # One would guess: `atomic_xadd` returns the value from before the add with every ordering; the ordering only says
 # what other memory accesses may move across it.
-# What happens: for `bpfel-unknown-none`, LLVM compiles the Relaxed add to `lock *(u64 *)(r1 + 0) += r0`, the form
+# In fact, for `bpfel-unknown-none`, LLVM compiles the Relaxed add to `lock *(u64 *)(r1 + 0) += r0`, the form
 # without BPF_FETCH, although the result is used. The function then returns the operand: 1 here, for every call. With
 # SeqCst the same source becomes `atomic_fetch_add`, and returns the old value. So sequence numbers that are taken
 # with a Relaxed add are all equal. There is no warning.

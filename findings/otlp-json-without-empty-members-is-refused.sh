@@ -3,7 +3,7 @@
 #
 # One would guess: with the feature `with-serde`, the crate reads every OTLP JSON request. Protobuf's JSON mapping
 # lets a writer omit members that have their default value, and the Collector's exporters do.
-# What happens: most messages have serde defaults, but EntityRef, ArrayValue and KeyValueList have none. A Resource
+# In fact, most messages have serde defaults, but EntityRef, ArrayValue and KeyValueList have none. A Resource
 # with an entity reference without `schemaUrl`, and an attribute whose value is an empty array or map, are refused
 # with "missing field". A log record or a Resource without any member is read.
 # Seen with: opentelemetry-proto 0.33.1 (features gen-tonic-messages, logs, with-serde), serde_json 1.

@@ -3,7 +3,7 @@
 #
 # One would guess: a dependency is compiled once; `cargo build` from a shell and from a program that `cargo run`
 # started (the usual xtask pattern) share the target folder, so the second one finds everything fresh.
-# What happens: ring's build script names CARGO_MANIFEST_DIR and CARGO_PKG_* in `rerun-if-env-changed`. `cargo run`
+# In fact, ring's build script names CARGO_MANIFEST_DIR and CARGO_PKG_* in `rerun-if-env-changed`. `cargo run`
 # sets these for the program that it starts, and the inner cargo inherits them: the variables differ from those of a
 # build from a shell, so ring and everything that depends on it is compiled again, at each switch between the two.
 # Seen with: ring 0.17.14, cargo 1.95.0 and 1.99.1.

@@ -17,7 +17,8 @@ use xtask_support::Workspace;
 const NAMES: &str = "collector-bridge/otlp/src/names.rs";
 const REFERENCE: &str = "docs/attributes.md";
 
-/// Writes the files. With `check`, writes nothing, and fails if a file differs from what the registry gives.
+/// Writes the files that differ from what the registry gives. With `check`, writes nothing, and fails if one
+/// differs.
 pub(crate) fn run(workspace: &Workspace, check: bool) -> Result<()> {
     let registry = Registry::read(&workspace.path("otel-config/registry"))?;
     rules::check(&registry)?;
@@ -26,7 +27,7 @@ pub(crate) fn run(workspace: &Workspace, check: bool) -> Result<()> {
         let path = workspace.path(file);
         if check {
             compare(&path, file, &text)?;
-        } else {
+        } else if std::fs::read_to_string(&path).ok().as_ref() != Some(&text) {
             std::fs::write(&path, text).with_context(|| format!("writing {file}"))?;
             println!("wrote {file}");
         }

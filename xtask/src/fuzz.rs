@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: libFuzzer on every parser of input from outside.
+//! `cargo xtask fuzz`: libFuzzer on five parsers of input from outside (CONTRIBUTING.md lists them).
 //!
 //! Each target starts from the named inputs in `fuzz/seeds/TARGET` and from the grown corpus in
 //! `fuzz/corpus/TARGET.tar.gz`. With `--full`, inputs that reach new code go into that archive. An input that

@@ -64,9 +64,9 @@ enum XtaskCommand {
     Kubernetes,
     /// Run the scenarios on other kernels, in virtual machines
     Vm(vm::Options),
-    /// Fuzz every parser with libFuzzer
+    /// Fuzz the parsers of input from outside with libFuzzer
     Fuzz(Extent),
-    /// Generate names.rs and docs/attributes.md from otel-config/registry
+    /// Generate names.rs, docs/attributes.md and otel-config/elastic/*.json from otel-config/registry
     Codegen {
         /// Write nothing; fail if a generated file differs
         #[arg(long)]

@@ -186,11 +186,16 @@ pub fn markdown() -> String {
 mod tests {
     use super::*;
 
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/fields.md");
+    const UPDATE: &str = "UPDATE_DOCS=1 cargo test -p acceptd --lib presence";
+
     #[test]
     fn the_document_is_the_table() {
-        let path = format!("{}/../docs/fields.md", env!("CARGO_MANIFEST_DIR"));
-        let document = std::fs::read_to_string(path).expect("docs/fields.md");
-        assert_eq!(document, markdown(), "regenerate it: acceptd events --fields > docs/fields.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(PAGE, markdown()).expect("docs/fields.md is written");
+        }
+        let document = std::fs::read_to_string(PAGE).unwrap_or_default();
+        assert_eq!(document, markdown(), "docs/fields.md differs from TABLE; write it anew: {UPDATE}");
     }
 
     #[test]
@@ -200,11 +205,24 @@ mod tests {
             // This attribute is sent only for backends that drop the event's name.
             let key = attribute.key;
             if key != names::OTEL_EVENT_NAME {
-                assert!(TABLE.iter().any(|(name, ..)| *name == key), "{key}");
+                assert!(
+                    TABLE.iter().any(|(name, ..)| *name == key),
+                    "{key} has no row in TABLE: add one, then write docs/fields.md: {UPDATE}"
+                );
             }
         }
-        let length = CASES.len();
-        assert!(TABLE.iter().all(|(_, one, two)| one.len() == length && two.len() == length));
+        let count = CASES.len();
+        for (name, in_tier_1, in_tier_2) in TABLE {
+            for signs in [in_tier_1, in_tier_2] {
+                assert_eq!(
+                    signs.len(),
+                    count,
+                    "{name}: `{signs}` needs one sign for each of the {count} cases"
+                );
+                let unknown = signs.trim_matches(['+', '-', '?']);
+                assert!(unknown.is_empty(), "{name}: `{signs}` has a sign other than `+`, `-` and `?`");
+            }
+        }
     }
 
     #[test]

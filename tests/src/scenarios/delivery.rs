@@ -23,7 +23,7 @@ pub(super) fn a_collector_that_comes_up_later_gets_everything() {
         let _client = TcpStream::connect(("127.0.0.1", port)).expect("the listener is up");
         listener.accept().expect("a connection");
     }
-    agent.wait_for_message("does not accept records");
+    agent.wait_for_message("trying again");
     let collector = wait::until("the reserved port", || TcpListener::bind(address).ok());
     agent.inbox = Inbox::receive_on(collector);
     assert_eq!(agent.inbox.wait_for_accepts(port, 20).len(), 20);

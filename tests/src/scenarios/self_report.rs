@@ -196,7 +196,7 @@ pub(super) fn a_missing_program_degrades_the_status() {
         &[&ADMIN[..], &["--set", &skip, "--set", "shutdown.timeout=0s"]].concat(),
     );
     let address = admin::address_of(&mut agent);
-    agent.wait_for_message("does not accept records");
+    agent.wait_for_message("trying again");
     let (code, text) = status(address, &[]);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("degraded") && text.contains("capture.skip_hooks"), "{text}");

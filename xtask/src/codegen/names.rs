@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    registry::{Attribute, Group, GroupKind, Kind, Level, PlainLevel, Registry},
+    registry::{Attribute, Enumeration, Group, GroupKind, Kind, Level, Registry},
     semconv::{self, Primitive},
 };
 
@@ -168,9 +168,9 @@ fn metrics(text: &mut String, registry: &Registry) {
 fn uses(text: &mut String, registry: &Registry, group: &Group, indent: &str) {
     for attribute in &group.attributes {
         let Attribute::Reference(reference) = attribute else { continue };
-        let required = matches!(reference.requirement_level, Level::Plain(PlainLevel::Required));
+        let required = matches!(reference.requirement_level, Level::Required);
         let members: Vec<&str> = match registry.definition(&reference.key).map(|found| &found.kind) {
-            Some(Kind::Enumeration { members }) => {
+            Some(Kind::Enumeration(Enumeration { members })) => {
                 members.iter().map(|member| member.value.as_str()).collect()
             }
             _ => Vec::new(),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     registry::{
-        Attribute, Definition, Group, GroupKind, Kind, Level, PlainLevel, Reference, Registry, Stability,
+        Attribute, Definition, Enumeration, Group, GroupKind, Kind, Level, Reference, Registry, Stability,
     },
     semconv::{self, Primitive},
 };
@@ -78,9 +78,9 @@ fn section(registry: &Registry, group: &Group) -> String {
 
 fn use_row(registry: &Registry, reference: &Reference) -> String {
     let present = match &reference.requirement_level {
-        Level::Plain(PlainLevel::Required) => "always",
-        Level::Plain(PlainLevel::OptIn) => "opt-in",
-        Level::Conditionally { conditionally_required } => conditionally_required,
+        Level::Required => "always",
+        Level::OptIn => "opt-in",
+        Level::ConditionallyRequired(when) => when,
     };
     let known = registry.keys.get(&reference.key).map(|key| key.brief.as_str());
     let brief = reference.brief.as_deref().or(known).unwrap_or_default();
@@ -112,7 +112,7 @@ fn definition_row(definition: &Definition) -> String {
             let examples: Vec<_> = definition.examples.iter().map(|one| format!("`{one}`")).collect();
             (name, examples.join(", "))
         }
-        Kind::Enumeration { members } => {
+        Kind::Enumeration(Enumeration { members }) => {
             let each = members.iter().map(|member| format!("`{}`: {}", member.value, cell(&member.brief)));
             ("string", each.collect::<Vec<_>>().join("; "))
         }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use super::semconv::{self, Primitive};
 
@@ -111,10 +112,29 @@ pub(crate) enum Stability {
 
 /// The definition of an attribute (`id`), or a reference to one (`ref`).
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "Value")]
 pub(crate) enum Attribute {
     Definition(Definition),
     Reference(Reference),
+}
+
+/// The key `ref` decides which of both is read. With serde's `untagged`, the error of a mistyped value would
+/// name neither the attribute nor the allowed values.
+impl TryFrom<Value> for Attribute {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        let key = text("ref")
+            .or_else(|| text("id"))
+            .unwrap_or_else(|| "an attribute without id and ref".to_owned());
+        let attribute = if value.get("ref").is_some() {
+            serde_json::from_value(value).map(Self::Reference)
+        } else {
+            serde_json::from_value(value).map(Self::Definition)
+        };
+        attribute.map_err(|error| format!("{key}: {error}"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -142,10 +162,31 @@ pub(crate) struct Reference {
 
 /// The type of a value: a primitive type, or an enumeration of strings.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "Value")]
 pub(crate) enum Kind {
     Primitive(Primitive),
-    Enumeration { members: Vec<Member> },
+    Enumeration(Enumeration),
+}
+
+/// The values of an enumeration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Enumeration {
+    pub(crate) members: Vec<Member>,
+}
+
+/// A map is an enumeration, anything else must be the name of a primitive type.
+impl TryFrom<Value> for Kind {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        let kind = if value.is_object() {
+            serde_json::from_value(value).map(Self::Enumeration)
+        } else {
+            serde_json::from_value(value).map(Self::Primitive)
+        };
+        kind.map_err(|error| format!("type: {error}; a type is one of these names, or a map with `members`"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -162,25 +203,20 @@ pub(crate) struct Member {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "an example must be an int or a string; a boolean needs no examples")]
 pub(crate) enum Example {
     Int(i64),
     Text(String),
 }
 
-/// When an attribute is present.
+/// When an attribute is present: `required`, `opt_in`, or a map with `conditionally_required`.
 #[derive(Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Level {
-    Plain(PlainLevel),
-    Conditionally { conditionally_required: String },
-}
-
-#[derive(Deserialize, Clone, Copy)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum PlainLevel {
+pub(crate) enum Level {
     Required,
     OptIn,
+    /// With the condition, such as "when the listener is known".
+    ConditionallyRequired(String),
 }
 
 impl Registry {
@@ -232,7 +268,7 @@ impl Registry {
         match self.definition(key).map(|found| &found.kind) {
             None => semconv::type_of(key),
             Some(Kind::Primitive(primitive)) => *primitive,
-            Some(Kind::Enumeration { .. }) => Primitive::String,
+            Some(Kind::Enumeration(_)) => Primitive::String,
         }
     }
 }
@@ -279,4 +315,44 @@ fn parse<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     serde_saphyr::from_str(&text)
         .with_context(|| format!("{} is not in the format that codegen reads", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Attribute, Level};
+
+    fn refusal(text: &str) -> String {
+        serde_saphyr::from_str::<Attribute>(text).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_mistyped_level_or_type_is_named_with_the_allowed_values() {
+        let level = refusal("ref: acceptd.a\nrequirement_level: mandatory\n");
+        assert!(
+            level.contains("acceptd.a: unknown variant `mandatory`, expected one of `required`"),
+            "{level}"
+        );
+        let definition = |kind: &str| {
+            refusal(&format!("id: acceptd.a\ntype: {kind}\nstability: development\nbrief: It.\n"))
+        };
+        let kind = definition("integer");
+        assert!(
+            kind.contains("acceptd.a: type: unknown variant `integer`, expected one of `string`"),
+            "{kind}"
+        );
+        assert_eq!(definition("int"), "");
+        let neither = refusal("brief: It.\n");
+        assert!(neither.contains("an attribute without id and ref: missing field `id`"), "{neither}");
+    }
+
+    #[test]
+    fn a_conditional_level_is_a_nested_map() {
+        let text = "ref: acceptd.a\nrequirement_level:\n  conditionally_required: when it is known\n";
+        let Ok(Attribute::Reference(reference)) = serde_saphyr::from_str(text) else {
+            panic!("{}", refusal(text))
+        };
+        assert!(
+            matches!(reference.requirement_level, Level::ConditionallyRequired(when) if when == "when it is known")
+        );
+    }
 }

@@ -1,13 +1,14 @@
-//! Rules for names, so that every backend can store them.
+//! Rules for names, so that every backend can store them, and for definitions, so that each is used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 
-use super::registry::{GroupKind, Registry};
+use super::registry::{Attribute, Group, GroupKind, Registry};
 
-/// Fails with the first name that a backend could not store.
+/// Fails with the first name that a backend could not store, or the first definition without a use.
 pub(crate) fn check(registry: &Registry) -> Result<()> {
+    check_uses(&registry.groups)?;
     keys(registry.keys.iter().map(|(key, known)| (key.as_str(), known.own)))?;
     for group in registry.groups.iter().filter(|group| group.kind == GroupKind::Event) {
         let Some(name) = &group.name else { bail!("the event `{}` has no name", group.id) };
@@ -34,6 +35,28 @@ pub(crate) fn check(registry: &Registry) -> Result<()> {
         }
         if group.instrument.is_none() || group.unit.is_none() || group.stability.is_none() {
             bail!("the metric `{name}` needs an instrument, a unit and a stability");
+        }
+    }
+    Ok(())
+}
+
+/// Fails with the first attribute that is defined, but that no event, span, metric or Resource refers to.
+fn check_uses(groups: &[Group]) -> Result<()> {
+    let attributes = || groups.iter().flat_map(|group| &group.attributes);
+    let used: BTreeSet<&str> = attributes()
+        .filter_map(|attribute| match attribute {
+            Attribute::Reference(reference) => Some(reference.key.as_str()),
+            Attribute::Definition(_) => None,
+        })
+        .collect();
+    for attribute in attributes() {
+        if let Attribute::Definition(definition) = attribute
+            && !used.contains(definition.id.as_str())
+        {
+            bail!(
+                "`{}` is defined, but no event, span, metric or Resource uses it: refer to it (`ref`) in its group, such as event.acceptd.socket.accept in events.yaml",
+                definition.id
+            );
         }
     }
     Ok(())
@@ -75,6 +98,20 @@ mod tests {
     fn verdict(names: &[&str]) -> String {
         super::keys(names.iter().map(|name| (*name, true)))
             .map_or_else(|error| error.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn refuses_a_definition_without_a_use() {
+        let group = |attribute: &str| {
+            let text =
+                format!("{{id: a, type: attribute_group, brief: A group., attributes: [{attribute}]}}");
+            serde_saphyr::from_str::<super::Group>(&text).expect("a group")
+        };
+        let definition = "{id: acceptd.a, type: int, stability: development, brief: A number.}";
+        let reference = "{ref: acceptd.a, requirement_level: required}";
+        assert!(super::check_uses(&[group(definition), group(reference)]).is_ok());
+        let error = super::check_uses(&[group(definition)]).expect_err("a definition without a use");
+        assert!(error.to_string().starts_with("`acceptd.a` is defined, but"), "{error}");
     }
 
     #[test]
