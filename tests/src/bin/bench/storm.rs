@@ -41,8 +41,8 @@ pub(crate) fn measure(full: bool) -> Json {
     let ledger = agent.terminate();
     let acknowledged = ledger["export"]["acknowledged"].as_u64().expect("a count");
     let lost = ledger["capture"]["lost"]["ring"].as_u64().expect("a count");
-    // The load and the sink share the CPUs. Where the load leaves the sink too little time, the queue fills up,
-    // and the agent drops and counts records.
+    // The load and the sink share the CPUs. If the load leaves the sink too little time, the queue fills up;
+    // the agent then drops records and counts them.
     let dropped = ledger["export"]["dropped"]["queue_full"].as_u64().unwrap_or(0);
     // Other processes accept, too, so there may be more records than accepts, but not fewer.
     assert!(
