@@ -51,16 +51,12 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
 
 /// Builds the targets with the nightly of the eBPF programs, and returns the folder of the executables.
 fn build(workspace: &Workspace) -> Result<PathBuf> {
-    let nightly = setup::pinned_toolchain(workspace, "ebpf/rust-toolchain.toml")?;
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let target = workspace.path("target/fuzz");
-    let mut build = Command::new("rustup");
     // With `--target`, cargo does not apply RUSTFLAGS to build scripts.
-    build.args(["run", &nightly, "cargo", "build", "--release", "--locked", "--target", &triple]);
-    build.current_dir(workspace.path("fuzz")).env("CARGO_TARGET_DIR", &target).env("RUSTFLAGS", COVERAGE);
-    for variable in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
-        build.env_remove(variable);
-    }
+    let mut build =
+        setup::nightly_cargo(workspace, "fuzz", &["build", "--release", "--locked", "--target", &triple])?;
+    build.env("CARGO_TARGET_DIR", &target).env("RUSTFLAGS", COVERAGE);
     eprintln!("building the fuzz targets, one to two minutes");
     command::run(build)?;
     Ok(target.join(triple).join("release"))

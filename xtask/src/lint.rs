@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 use xtask_support::{Workspace, command};
 
-use crate::setup::{self, Tool, install_tool, toolchain};
+use crate::setup::{self, Tool, install_tool, nightly_cargo, toolchain};
 
 const CARGO_DENY: Tool<'_> = Tool {
     name: "cargo-deny",
@@ -23,7 +23,7 @@ const NIGHTLY_CRATES: [&str; 2] = ["ebpf", "fuzz"];
 /// not stable.
 pub(crate) fn format(workspace: &Workspace) -> Result<()> {
     for folder in [""].into_iter().chain(NIGHTLY_CRATES) {
-        command::run(nightly(workspace, folder, &["fmt", "--all", "--check"])?)?;
+        command::run(nightly_cargo(workspace, folder, &["fmt", "--all", "--check"])?)?;
     }
     Ok(())
 }
@@ -36,8 +36,11 @@ pub(crate) fn clippy(workspace: &Workspace) -> Result<()> {
     let arguments = ["clippy", "--workspace", "--all-targets", "--locked"];
     command::run(command::cargo(workspace, &[arguments.as_slice(), &deny].concat()))?;
     for folder in NIGHTLY_CRATES {
-        let mut clippy =
-            nightly(workspace, folder, &[["clippy", "--release", "--locked"].as_slice(), &deny].concat())?;
+        let mut clippy = nightly_cargo(
+            workspace,
+            folder,
+            &[["clippy", "--release", "--locked"].as_slice(), &deny].concat(),
+        )?;
         clippy.env("CARGO_TARGET_DIR", workspace.path("target").join(folder));
         command::run(clippy)?;
     }
@@ -51,16 +54,4 @@ pub(crate) fn deny(workspace: &Workspace) -> Result<()> {
     let mut deny = Command::new(workspace.tool("cargo-deny"));
     deny.args(["--workspace", "check", "bans", "licenses", "sources"]).current_dir(workspace.root());
     command::run(deny)
-}
-
-/// A cargo command of the pinned nightly in a folder of the checkout.
-fn nightly(workspace: &Workspace, folder: &str, arguments: &[&str]) -> Result<Command> {
-    let name = setup::pinned_toolchain(workspace, "ebpf/rust-toolchain.toml")?;
-    let mut cargo = Command::new("rustup");
-    cargo.args(["run", &name, "cargo"]).args(arguments).current_dir(workspace.path(folder));
-    // xtask runs under the stable cargo, which sets these for its children.
-    for variable in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
-        cargo.env_remove(variable);
-    }
-    Ok(cargo)
 }

@@ -158,3 +158,15 @@ pub(crate) fn pinned_toolchain(workspace: &Workspace, file: &str) -> Result<Stri
         .map(str::to_owned)
         .with_context(|| format!("{} names no channel", path.display()))
 }
+
+/// A cargo command of the pinned nightly in a folder of the checkout.
+pub(crate) fn nightly_cargo(workspace: &Workspace, folder: &str, arguments: &[&str]) -> Result<Command> {
+    let name = pinned_toolchain(workspace, "ebpf/rust-toolchain.toml")?;
+    let mut cargo = Command::new("rustup");
+    cargo.args(["run", &name, "cargo"]).args(arguments).current_dir(workspace.path(folder));
+    // xtask runs under the stable cargo, which sets these for its children.
+    for variable in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN"] {
+        cargo.env_remove(variable);
+    }
+    Ok(cargo)
+}
