@@ -16,6 +16,7 @@ mod map;
 pub mod offsets;
 pub(crate) mod peers;
 mod pins;
+pub(crate) mod preemption;
 pub mod program_stats;
 pub(crate) mod ring;
 mod settings;
