@@ -103,8 +103,9 @@ pub fn describe_client(cookie: u64, out: &mut PeerProcess) {
     if cookie != 0
         && let Some(client) = CLIENTS.get_ptr(&cookie)
     {
-        // SAFETY: a non-null map value.
-        *out = unsafe { (*client).peer };
+        // SAFETY: from a non-null map value into the sample. An assignment becomes a call of `memmove`, whose
+        // loop over bytes the verifier walks on each path.
+        unsafe { core::ptr::copy_nonoverlapping(&raw const (*client).peer, out, 1) };
     }
 }
 
