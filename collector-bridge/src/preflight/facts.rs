@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::bpf::Tier;
+use crate::bpf::{Tier, preemption::Preemption};
 
 /// Everything on which the verdicts are based.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -41,6 +41,9 @@ pub(crate) struct KernelFacts {
     pub(crate) release: String,
     /// `uname -m`
     pub(crate) machine: String,
+    /// The preemption model.
+    #[serde(default)]
+    pub(crate) preemption: Preemption,
 }
 
 /// See [`Facts::process`].

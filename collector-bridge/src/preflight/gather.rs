@@ -19,7 +19,9 @@ use super::{
     verify::load_and_probe,
 };
 use crate::{
-    bpf::{self, LoadError, LoadSettings, OptionalHooks, Tier, TraceSettings, filter::EventFilter},
+    bpf::{
+        self, LoadError, LoadSettings, OptionalHooks, Tier, TraceSettings, filter::EventFilter, preemption,
+    },
     config::{
         CaptureTier, Config, Loaded, View,
         destination::{Destination, record_destinations},
@@ -42,6 +44,7 @@ pub(crate) fn host(config: &Config, btf: &Path) -> Facts {
         kernel: KernelFacts {
             release: system.release().to_string_lossy().into_owned(),
             machine: system.machine().to_string_lossy().into_owned(),
+            preemption: preemption::model(),
         },
         process: process(&config.host.root),
         btf: BtfFacts {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::facts::{BtfError, Canary, EndpointError, EndpointFacts, Facts, ProgramTrial, VsockTypes};
 use crate::{
-    bpf::{Tier, hooks},
+    bpf::{Tier, hooks, preemption::Preemption},
     config::DEFAULT_DESTINATION,
 };
 
@@ -62,7 +62,7 @@ const SECCOMP_FILTER: u32 = 2;
 /// the one to fix first.
 #[must_use]
 pub(crate) fn judge(facts: &Facts) -> Vec<Item> {
-    let mut items = vec![kernel(facts), privileges(facts), lockdown(facts), btf(facts)];
+    let mut items = vec![kernel(facts), preemption(facts), privileges(facts), lockdown(facts), btf(facts)];
     let is_blocked = items.iter().any(|item| item.verdict == Verdict::Failed);
     items.extend(tier(facts));
     items.extend(programs(facts, is_blocked));
@@ -105,6 +105,21 @@ fn kernel(facts: &Facts) -> Item {
         ),
         _ => item,
     }
+}
+
+/// Always ok: acceptd works with every model, and a loss is reported when it happens.
+fn preemption(facts: &Facts) -> Item {
+    let model = facts.kernel.preemption;
+    let meaning = match (model.may_skip_programs(), model) {
+        (false, _) => "no task is preempted inside an eBPF program, so the kernel skips none under load",
+        (true, Preemption::Unknown) => {
+            "neither debugfs nor the kernel's configuration can be read. If the kernel preempts tasks inside eBPF programs, it skips those programs for other tasks of that CPU; acceptd attaches copies that stand in, and reports what may be missing all the same"
+        }
+        (true, _) => {
+            "under load the kernel may preempt a task inside an eBPF program, and then skips that program for other tasks of that CPU. acceptd attaches copies that stand in, and reports what may be missing all the same"
+        }
+    };
+    ok("preemption", format!("the kernel's preemption model: {model}; {meaning}"))
 }
 
 /// The major and minor version of a release such as `6.1.0-18-amd64`.
@@ -407,6 +422,7 @@ mod tests {
             ("root", 0, vec![]),
             ("debian-12", 0, vec![]),
             ("debian-13", 0, vec![]),
+            ("debian-trixie-backports", 0, vec![]),
             (
                 "nobody",
                 1,
@@ -452,7 +468,7 @@ mod tests {
             assert!(report.to_string().ends_with('\n'));
             assert!(serde_json::to_string(&report).is_ok_and(|json| json.contains("\"items\"")));
         }
-        assert_eq!(hosts, 17);
+        assert_eq!(hosts, 18);
     }
 
     #[test]
@@ -475,6 +491,20 @@ mod tests {
             ("collector-closed", "endpoint", "acceptd receive --listen localhost:4317"),
         ] {
             assert!(remedy(host, id).contains(words), "{host}: {}", remedy(host, id));
+        }
+    }
+
+    #[test]
+    fn the_preemption_model_is_named_with_its_meaning() {
+        for (host, words) in [
+            ("debian-12", "preemption model: voluntary; no task is preempted"),
+            ("debian-trixie-backports", "preemption model: lazy; under load the kernel may preempt"),
+            ("debian-13", "preemption model: unknown; neither debugfs nor"),
+        ] {
+            let report = report(host);
+            let item = report.items.iter().find(|item| item.id == "preemption").expect("an item");
+            assert_eq!(item.verdict, Verdict::Ok, "{host}");
+            assert!(item.subject.contains(words), "{host}: {}", item.subject);
         }
     }
 
