@@ -16,15 +16,6 @@ pub struct Ids {
     epoch: u64,
 }
 
-/// The input from which the ids of a connection's trace are computed.
-#[derive(Debug, Clone, Copy)]
-pub enum TraceName {
-    /// The socket's cookie: unique on the host for this boot.
-    Cookie(u64),
-    /// The accept record's uid, for a socket without a cookie.
-    Record(RecordUid),
-}
-
 /// The role of a span in a connection's trace. The numbers go into the span ids: never reuse one.
 #[derive(Debug, Clone, Copy)]
 #[repr(u8)]
@@ -67,27 +58,16 @@ impl Ids {
         [u64::from_be_bytes(high), u64::from_be_bytes(low)]
     }
 
-    /// Trace id and span id of a span; neither is ever zero. The low 56 bits of the trace id are the
-    /// randomness that the programs compute in the kernel to decide which connections are traced.
+    /// Trace id and span id of a span of the connection whose socket has this cookie, which is unique on the
+    /// host for this boot; neither id is ever zero. The low 56 bits of the trace id are the randomness that
+    /// the programs compute in the kernel to decide which connections are traced.
     #[must_use]
-    pub fn trace_and_span_id(&self, name: TraceName, role: SpanRole) -> ([u8; 16], [u8; 8]) {
+    pub fn trace_and_span_id(&self, cookie: u64, role: SpanRole) -> ([u8; 16], [u8; 8]) {
         let mut input = [0; 41];
         input[..16].copy_from_slice(&self.boot);
-        match name {
-            TraceName::Cookie(cookie) => input[16..24].copy_from_slice(&cookie.to_be_bytes()),
-            TraceName::Record(uid) => {
-                input[24..32].copy_from_slice(&uid.epoch.to_be_bytes());
-                input[16..24].copy_from_slice(&uid.sequence.to_be_bytes());
-                input[32..34].copy_from_slice(&uid.cpu.to_be_bytes());
-                // Distinguishes the name from a cookie with the same number.
-                input[34] = 1;
-            }
-        }
-        let mut trace = xxh3_128(&input[..40]);
-        if let TraceName::Cookie(cookie) = name {
-            trace = trace >> trace::BITS << trace::BITS
-                | u128::from(trace::randomness(self.sampling_key(), cookie));
-        }
+        input[16..24].copy_from_slice(&cookie.to_be_bytes());
+        let trace = xxh3_128(&input[..40]) >> trace::BITS << trace::BITS
+            | u128::from(trace::randomness(self.sampling_key(), cookie));
         let trace = trace.max(1);
         input[40] = 1 + role as u8;
         let span = xxh3_64(&input).max(1);
@@ -107,8 +87,7 @@ mod tests {
 
     #[test]
     fn the_same_connection_has_the_same_ids_and_no_other_has_them() {
-        let trace =
-            |ids: &Ids, cookie| ids.trace_and_span_id(TraceName::Cookie(cookie), SpanRole::Connection);
+        let trace = |ids: &Ids, cookie| ids.trace_and_span_id(cookie, SpanRole::Connection);
         assert_eq!(
             trace(&ids(), 5),
             trace(&Ids::with_nonce("host", "boot", 8), 5),
@@ -118,15 +97,13 @@ mod tests {
         assert_ne!(trace(&ids(), 5), trace(&Ids::with_nonce("host2", "boot", 7), 5));
         let all: HashSet<_> = (0..100_000).map(|cookie| trace(&ids(), cookie)).collect();
         assert_eq!(all.len(), 100_000);
-        let uid = RecordUid { epoch: 0, cpu: 0, sequence: 5 };
-        assert_ne!(trace(&ids(), 5), ids().trace_and_span_id(TraceName::Record(uid), SpanRole::Connection));
     }
 
     #[test]
     fn trace_ids_are_uniform_in_the_low_56_bits() {
         let mut ones = [0_u32; 56];
         for cookie in 0..20_000 {
-            let (trace, _) = ids().trace_and_span_id(TraceName::Cookie(cookie), SpanRole::Connection);
+            let (trace, _) = ids().trace_and_span_id(cookie, SpanRole::Connection);
             let low = u128::from_be_bytes(trace);
             for (bit, count) in ones.iter_mut().enumerate() {
                 *count += u32::from((low >> bit) & 1 == 1);

@@ -4,7 +4,9 @@
 //! All times use the clock anchor that the programs stored at the accept, so that child spans stay within the
 //! root span even when the wall clock is stepped in between.
 
-use acceptd_common::{AcceptCall, ConnectionClosed, InetAccept, TraceDecision, UnixAccept, UnixName, sample};
+use acceptd_common::{
+    AcceptCall, ConnectionClosed, Handshake, InetAccept, TraceDecision, UnixAccept, UnixName, sample,
+};
 use acceptd_otlp::{
     Attribute, SocketEndpoint, Span, SpanKind, Threshold, Transport, Value, errno, names, network_type,
 };
@@ -12,7 +14,7 @@ use acceptd_otlp::{
 use super::{
     RecordContext,
     endpoint::{endpoint, non_zero, transport, unix_endpoint, visible_peer},
-    ids::{SpanRole, TraceName},
+    ids::SpanRole,
 };
 
 // include/net/tcp_states.h
@@ -76,7 +78,7 @@ pub(crate) fn inet_accept_spans<'a>(
     let Some(queue) = queue_interval(header.boot_ns, call, trace) else { return [None, None] };
     let endpoints = Endpoints::from_inet(socket, context);
     let child = |role, interval| child_span(role, interval, trace, socket.cookie, endpoints, style, context);
-    let duration = (handshake.is_known != 0).then_some(handshake.time_ns).and_then(non_zero);
+    let duration = (handshake.known == Handshake::MEASURED).then_some(handshake.time_ns).and_then(non_zero);
     let handshake_span = duration.map(|time_ns| {
         let mut span = child(SpanRole::Handshake, (queue.0.saturating_sub(time_ns), queue.0));
         span.add(Attribute::HandshakeTime, Some(Value::Int(time_ns)));
@@ -122,7 +124,7 @@ fn child_span<'a>(
     style: SpanStyle,
     context: RecordContext<'_>,
 ) -> Span<'a> {
-    let (_, parent) = context.ids.trace_and_span_id(TraceName::Cookie(cookie), SpanRole::Connection);
+    let (_, parent) = context.ids.trace_and_span_id(cookie, SpanRole::Connection);
     Span {
         parent: Some(parent),
         kind: SpanKind::Internal,
@@ -149,7 +151,8 @@ pub(crate) fn connection_span<'a>(
         span.add(Attribute::BytesReceived, Some(Value::Int(sample.received)));
         span.add(Attribute::BytesSent, Some(Value::Int(sample.sent)));
         span.add(Attribute::Retransmits, Some(Value::Int(u64::from(sample.retransmits))));
-        span.add(Attribute::RoundTripTime, non_zero(sample.rtt_ns).map(Value::Int));
+        let is_true = traced.trace.flags & TraceDecision::FALSE_ROUND_TRIP == 0;
+        span.add(Attribute::RoundTripTime, non_zero(sample.rtt_ns).filter(|_| is_true).map(Value::Int));
         span.add(Attribute::ClosedBy, closed_by(sample.old_state, sample.error).map(Value::Text));
         let error = i32::try_from(sample.error).ok().filter(|error| *error != 0);
         span.failed = error.is_some();
@@ -180,7 +183,7 @@ fn span<'a>(
     style: SpanStyle,
     context: RecordContext<'_>,
 ) -> Span<'a> {
-    let (trace_id, span_id) = context.ids.trace_and_span_id(TraceName::Cookie(cookie), role);
+    let (trace_id, span_id) = context.ids.trace_and_span_id(cookie, role);
     let time = |boot_ns: u64| match trace.anchor_ns {
         0 => context.clock.unix_nanos(boot_ns),
         anchor => anchor.saturating_add(boot_ns),

@@ -80,7 +80,8 @@ fn check_accepts(bind_to: &str, connect_to: &str) {
         assert!(record.int("acceptd.accept.queue_time_ns").is_some_and(|nanos| nanos > 0));
         assert_eq!(record.int("acceptd.netns.inode"), Some(netns()));
         assert_eq!(record.tier(), tier());
-        assert_eq!((record.log.trace_id.len(), record.log.span_id.len(), record.log.flags), (16, 8, 0));
+        // No spans are sent.
+        assert_eq!((record.log.trace_id.len(), record.log.span_id.len(), record.log.flags), (0, 0, 0));
     }
     drop(open);
     let _ = agent.stop();
@@ -279,9 +280,6 @@ fn mptcp_cookies(agent: Option<&Agent>) -> Vec<u64> {
             .map(|record| record.text("acceptd.socket.cookie").expect("a cookie").to_owned())
             .collect();
         assert_eq!(identities.len(), 10, "ten connections, ten cookies");
-        let traces: std::collections::HashSet<_> =
-            records.iter().map(|record| record.log.trace_id.clone()).collect();
-        assert_eq!(traces.len(), 10);
         for (number, (record, (client, ..))) in records.iter().zip(&open).enumerate() {
             assert_eq!(record.endpoint("peer"), Some(canonical(*client)));
             assert_eq!(record.text("network.transport"), Some("tcp"));
