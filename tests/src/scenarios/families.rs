@@ -1,4 +1,5 @@
-//! Address families other than TCP: UNIX sockets with every kind of name, VSOCK, SCTP.
+//! Address families other than TCP: UNIX sockets with every kind of name, VSOCK, SCTP, SMC with fallback to
+//! TCP, and families that are only counted.
 
 use std::{
     net::SocketAddr,
@@ -43,7 +44,7 @@ fn assert_unix_accept_matches(record: &Record, accepted: &OwnedFd, listener: &Ow
     assert_eq!(record.int("acceptd.socket.inode"), inode(accepted));
     assert_eq!(record.int("acceptd.listener.inode"), inode(listener));
     assert_presence(record, Case::Unix);
-    assert_eq!((record.log.trace_id.len(), record.log.severity_number), (16, 9));
+    assert_eq!((record.log.trace_id.len(), record.log.severity_number), (0, 9), "no spans are sent");
     let (accepted_cookie, listener_cookie) =
         (socket_cookie(accepted).expect("SO_COOKIE"), socket_cookie(listener).expect("SO_COOKIE"));
     match record.tier() {
@@ -254,6 +255,48 @@ pub(super) fn sctp() {
     assert_eq!(record.int("acceptd.listener.port"), Some(i64::from(at.port())), "{record:?}");
     assert_no_tcp(&record);
     let _ = agent.stop();
+}
+
+/// A server on an SMC socket, whose client has no SMC: the connection is recorded once, by the server and
+/// with its port, although a worker of the kernel accepted it first.
+pub(super) fn smc_with_fallback() {
+    let agent = Agent::start();
+    let listener = raw::smc_socket().expect("SMC");
+    bind(&listener, &"127.0.0.1:0".parse::<SocketAddr>().expect("an address")).expect("a free port");
+    listen(&listener, 5).expect("bound");
+    let at = SocketAddr::try_from(getsockname(&listener).expect("bound")).expect("an internet address");
+    for _ in 0..3 {
+        let client = std::net::TcpStream::connect(at).expect("the listener is up");
+        let accepted = accept(&listener).expect("a connection");
+        let record = record_of(&agent, &accepted);
+        assert_eq!(record.text("network.transport"), Some("tcp"), "{record:?}");
+        assert_eq!(record.endpoint("local"), Some(canonical(at)), "{record:?}");
+        let peer = client.local_addr().expect("connected");
+        assert_eq!(record.endpoint("peer"), Some(canonical(peer)), "{record:?}");
+        assert_eq!(record.resource_int("process.pid"), Some(i64::from(getpid().as_raw_nonzero().get())));
+        assert_ne!(record.text("acceptd.accept.syscall"), Some("kernel"), "{record:?}");
+        assert_eq!(record.text("acceptd.listener.address"), Some("127.0.0.1"), "{record:?}");
+        assert_eq!(record.int("acceptd.listener.port"), Some(i64::from(at.port())), "{record:?}");
+    }
+    let inbox = agent.inbox.clone();
+    let _ = agent.stop();
+    let on_port = |record: &Record| record.is_on_port(at.port());
+    assert_eq!(inbox.events(ACCEPT, on_port).len(), 3, "one record each");
+    let abandoned = inbox.events("acceptd.listener.abandoned", on_port);
+    assert!(abandoned.is_empty(), "every connection was accepted: {abandoned:?}");
+}
+
+/// An accept on a socket of a family without connections is counted, and is no record.
+pub(super) fn a_family_without_connections_is_counted() {
+    let agent = Agent::start();
+    let socket = raw::alg_socket().expect("AF_ALG");
+    assert_eq!(accept(&socket).expect_err("not bound to an algorithm"), Errno::INVAL);
+    let inode = i64::try_from(fstat(&socket).expect("fstat").st_ino).ok();
+    let inbox = agent.inbox.clone();
+    let ledger = agent.stop();
+    assert!(ledger["capture"]["filtered"]["family"].as_u64() >= Some(1), "{ledger}");
+    let same = |record: &Record| record.int("acceptd.listener.inode") == inode;
+    assert!(inbox.events(ACCEPT, same).is_empty(), "it is no record");
 }
 
 /// Checks that TCP's attributes are absent, and that only tier 2, which cannot verify the socket, says so:
