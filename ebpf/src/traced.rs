@@ -134,6 +134,9 @@ fn trace_flags(accept: &Accept, cookie: u64) -> u32 {
     if accept.accepted.sk.is_mptcp() {
         flags |= TraceDecision::MPTCP;
     }
+    if accept.pending.has_false_round_trip(accept.listener.sk) {
+        flags |= TraceDecision::FALSE_ROUND_TRIP;
+    }
     flags
 }
 

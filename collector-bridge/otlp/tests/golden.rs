@@ -62,6 +62,7 @@ fn tcp() -> Accept<'static> {
         netns_inode: 4_026_531_840,
         handshake: Some(TcpHandshake {
             time_ns: Some(310_000),
+            deferred_time_ns: None,
             rtt_ns: Some(305_125),
             synack_retransmits: 1,
         }),
@@ -155,6 +156,7 @@ fn resource() -> EncodedResource {
         creation_time: Some("2026-11-24T00:00:00.000Z".into()),
         executable_name: b"nginx".to_vec(),
         executable_path: Some(b"/usr/sbin/nginx".to_vec()),
+        title: None,
         user_id: 33,
         real_user_id: Some(0),
         owner: Some("www-data".into()),

@@ -1,7 +1,9 @@
-//! TCP handshakes: handshake and round-trip times, retransmitted SYN-ACKs, Fast Open, SYN cookies.
+//! TCP handshakes: handshake and round-trip times, retransmitted SYN-ACKs, deferred accepts, Fast Open, SYN
+//! cookies.
 
 use std::{
     fs,
+    io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     thread,
@@ -19,7 +21,7 @@ use crate::{
     agent::Agent,
     ground_truth::GroundTruth,
     inbox::ACCEPT,
-    netns,
+    netns, raw,
     record::Record,
     tun_link::{ObservedHandshake, TunLink},
 };
@@ -70,13 +72,16 @@ pub(super) fn round_trip() {
 
 /// Accepts one connection from a [`TunLink`] in a new network namespace, checks its record against the
 /// accepting process, and passes the record and the times that the link measured to `check`.
-fn over_tun(lost: usize, delay: Duration, check: impl FnOnce(&Record, ObservedHandshake) + Send) {
+fn over_tun(
+    shake_hands: impl FnOnce(&mut TunLink, u16) -> ObservedHandshake + Send,
+    check: impl FnOnce(&Record, ObservedHandshake) + Send,
+) {
     let agent = Agent::start();
     netns::in_new_netns(&[], || {
         let mut link = TunLink::new();
         let listener = TcpListener::bind(TunLink::server()).expect("the interface is up");
         let port = listener.local_addr().expect("an address").port();
-        let handshake = link.connect(port, lost, delay);
+        let handshake = shake_hands(&mut link, port);
         let accepted = accept(&listener).expect("a connection");
         let record = record_of(&agent, &accepted);
         assert_matches_truth(&record, &GroundTruth::from_sockets(&accepted, &listener));
@@ -89,7 +94,8 @@ fn over_tun(lost: usize, delay: Duration, check: impl FnOnce(&Record, ObservedHa
 /// A delayed final ACK counts fully as handshake time and as round-trip time; the bounds come from the remote
 /// end.
 pub(super) fn delayed_final_ack() {
-    over_tun(0, Duration::from_millis(150), |record, handshake| {
+    let shake_hands = |link: &mut TunLink, port| link.connect(port, 0, Duration::from_millis(150));
+    over_tun(shake_hands, |record, handshake| {
         let lower = handshake.before_final_ack - handshake.syn_acks[0];
         let upper = handshake.finished - handshake.started;
         for key in ["acceptd.tcp.handshake_time_ns", "acceptd.tcp.rtt_ns"] {
@@ -104,19 +110,82 @@ pub(super) fn delayed_final_ack() {
 /// `net/ipv4/tcp_output.c`), and measures no round-trip time from a retransmission (Karn's algorithm): tier 1
 /// records the handshake time, tier 2 has no source for it, and neither records a round-trip time.
 pub(super) fn retransmitted_syn_ack() {
-    over_tun(1, Duration::from_millis(50), |record, handshake| {
-        assert_eq!(record.int("acceptd.tcp.synack_retransmits"), Some(1), "{record:?}");
-        assert_eq!(record.attributes.get("acceptd.tcp.rtt_ns"), None, "{record:?}");
-        let time = record.nanos("acceptd.tcp.handshake_time_ns");
-        if record.tier() == Tier::One {
-            let lower = handshake.before_final_ack - handshake.syn_acks[0];
-            let upper = handshake.finished - handshake.started;
-            let time = time.expect("a measured time");
-            assert!(lower <= time && time <= upper, "{lower:?} <= {time:?} <= {upper:?}");
-        } else {
-            assert_eq!(time, None, "tier 2 cannot measure it");
+    over_tun(|link, port| link.connect(port, 1, Duration::from_millis(50)), check_retransmitted);
+}
+
+/// The same with TCP time stamps, by which the kernel measures the round-trip time from the first SYN-ACK,
+/// although the client answered the second: no round-trip time is recorded either.
+pub(super) fn retransmitted_syn_ack_with_time_stamps() {
+    over_tun(
+        |link, port| link.connect_with_time_stamps(port, 1, Duration::from_millis(50)),
+        check_retransmitted,
+    );
+}
+
+fn check_retransmitted(record: &Record, handshake: ObservedHandshake) {
+    assert_eq!(record.int("acceptd.tcp.synack_retransmits"), Some(1), "{record:?}");
+    assert_eq!(record.attributes.get("acceptd.tcp.rtt_ns"), None, "{record:?}");
+    let time = record.nanos("acceptd.tcp.handshake_time_ns");
+    if record.tier() == Tier::One {
+        let lower = handshake.before_final_ack - handshake.syn_acks[0];
+        let upper = handshake.finished - handshake.started;
+        let time = time.expect("a measured time");
+        assert!(lower <= time && time <= upper, "{lower:?} <= {time:?} <= {upper:?}");
+    } else {
+        assert_eq!(time, None, "tier 2 cannot measure it");
+    }
+}
+
+/// A listener with `TCP_DEFER_ACCEPT`, whose client is silent after the handshake. The client's silence is
+/// neither handshake time nor round-trip time, in the record or in a span, but `deferred_time_ns`. In tier 1
+/// this holds although the option is switched off before the accept; tier 2 knows only the listener of the
+/// accept.
+pub(super) fn deferred() {
+    const SILENCE: Duration = Duration::from_millis(300);
+    let agent = Agent::with_flags(&["--set=traces.export=true", "--set=traces.sampler=always_on"]);
+    let (listener, address) = listener();
+    let accept_from_a_silent_client = |is_on_at_the_accept: bool| {
+        raw::defer_accepts(&listener, 30);
+        let before = Instant::now();
+        let mut client = TcpStream::connect(address).expect("the listener is up");
+        let connected = Instant::now();
+        thread::sleep(SILENCE);
+        let silence = connected.elapsed();
+        client.write_all(b"x").expect("connected");
+        raw::defer_accepts(&listener, if is_on_at_the_accept { 30 } else { 0 });
+        let accepted = accept(&listener).expect("a connection");
+        let upper = before.elapsed();
+        let record = record_of(&agent, &accepted);
+        drop((client, accepted));
+        (record, silence, upper)
+    };
+    let mut records = Vec::new();
+    for is_on_at_the_accept in [true, false] {
+        let (record, silence, upper) = accept_from_a_silent_client(is_on_at_the_accept);
+        if record.tier() == Tier::One || is_on_at_the_accept {
+            let time = record.nanos("acceptd.tcp.deferred_time_ns").expect("the time to the data");
+            assert!(silence <= time && time <= upper, "{silence:?} <= {time:?} <= {upper:?}");
+            let queued = record.nanos("acceptd.accept.queue_time_ns").expect("a queue time");
+            assert!(queued <= upper - silence, "{queued:?} of {upper:?}");
+            for absent in ["acceptd.tcp.handshake_time_ns", "acceptd.tcp.rtt_ns"] {
+                assert_eq!(record.attributes.get(absent), None, "{absent}: {record:?}");
+            }
+            assert_eq!(record.int("acceptd.tcp.synack_retransmits"), Some(0), "{record:?}");
+            records.push(record);
         }
-    });
+    }
+    for record in &records {
+        let trace = agent.inbox.wait_for_trace(&record.log.trace_id, 2);
+        let names: Vec<_> = trace.keys().map(String::as_str).collect();
+        assert_eq!(names, ["accept queue", "socket connection"], "no span is a client's silence");
+        assert_eq!(trace["socket connection"].int("acceptd.tcp.rtt_ns"), None, "{trace:?}");
+        assert!(trace["socket connection"].duration() < SILENCE, "{trace:?}");
+    }
+    // The option is off now: another connection has its times again.
+    let _client = TcpStream::connect(address).expect("the listener is up");
+    let accepted = accept(&listener).expect("a connection");
+    assert_presence(&record_of(&agent, &accepted), Case::Tcp);
+    let _ = agent.stop();
 }
 
 fn fast_open_client(to: SocketAddr) -> OwnedFd {
