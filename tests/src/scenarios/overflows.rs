@@ -1,0 +1,549 @@
+//! Full accept queues. What the agent says of TCP listeners is what the kernel counts as `ListenOverflows`, and
+//! of UNIX listeners what their clients are told.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    thread,
+    time::Duration,
+};
+
+use acceptd::bpf::Tier;
+use rustix::{
+    fs::fstat,
+    io::{Errno, write},
+    net::{
+        AddressFamily, Protocol, SocketAddrUnix, SocketFlags, SocketType, accept, bind, connect, getpeername,
+        getsockname, ipproto, listen, socket_with,
+        sockopt::{self, Timeout},
+    },
+};
+
+use crate::{
+    agent::{Agent, tier},
+    inbox::Inbox,
+    metrics::points,
+    netns::{in_new_netns, tcp_counter},
+    raw,
+    record::Record,
+    tun_link::{
+        TunLink,
+        segments::{Pending, flag},
+    },
+    wait,
+};
+
+const OVERFLOW: &str = "acceptd.listener.overflow";
+const LISTEN: &str = "acceptd.socket.listen";
+
+/// The limit of each listener's queue, which is full with one connection more.
+const LIMIT: i32 = 4;
+
+fn told(inbox: &Inbox, matches: impl Fn(&Record) -> bool) -> u64 {
+    let counts = inbox.events(OVERFLOW, matches).into_iter();
+    counts.map(|record| record.int("acceptd.overflow.count").expect("a count").cast_unsigned()).sum()
+}
+
+fn watching(flags: &[&str]) -> Agent {
+    let interval = format!("listener.interval={}", wait::scaled_timeout(Duration::from_millis(200)));
+    Agent::with_flags(&[&["--set", interval.as_str()], flags].concat())
+}
+
+fn inode(socket: &OwnedFd) -> Option<i64> {
+    i64::try_from(fstat(socket).expect("fstat").st_ino).ok()
+}
+
+/// A TCP listener in a network namespace of its own, with clients of the same host and of a remote host.
+struct Server {
+    listener: OwnedFd,
+    port: u16,
+    /// Where local clients connect to.
+    to: SocketAddr,
+    clients: Vec<OwnedFd>,
+    link: Option<TunLink>,
+}
+
+impl Server {
+    fn is_connected(client: &OwnedFd) -> bool {
+        getpeername(client).is_ok()
+    }
+
+    /// A local client that does not wait.
+    fn begin_connect(&self) -> OwnedFd {
+        let family = if self.to.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let client = socket_with(family, SocketType::STREAM, flags, None).expect("a socket");
+        assert_eq!(connect(&client, &self.to), Err(Errno::INPROGRESS));
+        client
+    }
+
+    /// Local clients connect, and nobody accepts them.
+    fn queue(&mut self, connections: i32) {
+        for _ in 0..connections {
+            let client = self.begin_connect();
+            wait::until("a connection", || Self::is_connected(&client).then_some(()));
+            self.clients.push(client);
+        }
+    }
+
+    /// Connections that wait for the client's data (`TCP_DEFER_ACCEPT`) and close with a reset.
+    fn defer(&self, connections: i32) -> Vec<OwnedFd> {
+        raw::defer_accepts(&self.listener, 30);
+        let clients = (0..connections).map(|_| {
+            let client = self.begin_connect();
+            wait::until("a connection", || Self::is_connected(&client).then_some(()));
+            sockopt::set_socket_linger(&client, Some(Duration::ZERO)).expect("a socket");
+            client
+        });
+        let clients = clients.collect();
+        raw::defer_accepts(&self.listener, 0);
+        clients
+    }
+
+    fn fill(&mut self) {
+        self.queue(LIMIT + 1);
+    }
+
+    fn link(&mut self) -> &mut TunLink {
+        self.link.as_mut().expect("the row asked for one")
+    }
+
+    /// Handshakes of the remote host that lack the final ACK.
+    fn half_open(&mut self, ports: std::ops::Range<u16>) -> Vec<Pending> {
+        let port = self.port;
+        ports.map(|client| self.link().half_open(client, port)).collect()
+    }
+
+    /// Local clients connect until the queue refuses one more.
+    fn overflow_once(&mut self) {
+        let before = overflows();
+        for _ in 0..100 {
+            let client = self.begin_connect();
+            wait::until("an end", || (Self::is_connected(&client) || overflows() > before).then_some(()));
+            self.clients.push(client);
+            if overflows() > before {
+                return;
+            }
+        }
+        panic!("the queue never refused a connection");
+    }
+}
+
+fn overflows() -> u64 {
+    tcp_counter("ListenOverflows")
+}
+
+/// One row of the kernel's table: what happens, and whether the kernel counts an overflow.
+struct Row {
+    name: &'static str,
+    /// The address of the listener, and its protocol.
+    address: &'static str,
+    protocol: Option<Protocol>,
+    settings: &'static [(&'static str, &'static str)],
+    has_link: bool,
+    is_overflow: bool,
+    act: fn(&mut Server),
+}
+
+const LOCAL: Row = Row {
+    name: "",
+    address: "127.0.0.1:0",
+    protocol: None,
+    settings: &[],
+    has_link: false,
+    is_overflow: true,
+    act: |_| {},
+};
+
+const REMOTE: Row = Row { address: "10.9.0.1:0", settings: NO_COOKIES, has_link: true, ..LOCAL };
+
+const HARMLESS: Row = Row { is_overflow: false, ..REMOTE };
+
+const NO_COOKIES: &[(&str, &str)] = &[("tcp_syncookies", "0")];
+
+/// The queue is full, and new clients send a SYN.
+fn new_clients(server: &mut Server) {
+    server.fill();
+    let refused: Vec<_> = (0..3).map(|_| server.begin_connect()).collect();
+    assert!(!refused.iter().any(Server::is_connected));
+}
+
+/// The queue is full, and pending handshakes end with the client's data.
+fn data_of_deferred_clients(server: &mut Server) {
+    let before = overflows();
+    let deferred = server.defer(2);
+    server.fill();
+    for client in &deferred {
+        assert_eq!(write(client, b"x"), Ok(1));
+    }
+    wait::until("two overflows", || (overflows() >= before + 2).then_some(()));
+}
+
+/// The queue is full, and pending handshakes of the remote host end.
+fn final_acks(server: &mut Server, data: &[u8]) {
+    let pending = server.half_open(5000..5003);
+    server.fill();
+    for pending in pending {
+        server.link().finish(pending, data);
+    }
+}
+
+/// The kernel's table, with numbers of `sk_drops` that differ from those of `ListenOverflows`.
+const TABLE: &[Row] = &[
+    Row { name: "new SYN", act: new_clients, ..LOCAL },
+    Row { name: "new SYN, IPv6", address: "[::1]:0", act: new_clients, ..LOCAL },
+    Row { name: "new SYN, IPv4 on IPv6", address: "[::]:0", act: new_clients, ..LOCAL },
+    Row { name: "new SYN, Multipath TCP", protocol: Some(ipproto::MPTCP), act: new_clients, ..LOCAL },
+    Row { name: "deferred data", act: data_of_deferred_clients, ..LOCAL },
+    Row { name: "deferred data, IPv6", address: "[::1]:0", act: data_of_deferred_clients, ..LOCAL },
+    Row { name: "deferred data, IPv4 on IPv6", address: "[::]:0", act: data_of_deferred_clients, ..LOCAL },
+    Row { name: "final ACK", act: |server| final_acks(server, b""), ..REMOTE },
+    Row { name: "final ACK with data", act: |server| final_acks(server, b"x"), ..REMOTE },
+    Row {
+        name: "final ACK, IPv4 on IPv6",
+        address: "[::]:0",
+        act: |server| final_acks(server, b""),
+        ..REMOTE
+    },
+    Row {
+        name: "final ACK, tcp_abort_on_overflow",
+        settings: &[("tcp_syncookies", "0"), ("tcp_abort_on_overflow", "1")],
+        act: |server| final_acks(server, b""),
+        ..REMOTE
+    },
+    Row {
+        name: "final ACK of a SYN cookie",
+        settings: &[("tcp_syncookies", "2")],
+        act: |server| final_acks(server, b""),
+        ..REMOTE
+    },
+    Row {
+        name: "SYN again of a pending handshake, full queue",
+        act: |server| {
+            let pending = server.half_open(5000..5003);
+            server.fill();
+            for Pending { client, server: port, .. } in pending {
+                server.link().send_flags(client, port, flag::SYN);
+            }
+        },
+        ..HARMLESS
+    },
+    Row {
+        name: "new SYN, also too many pending handshakes",
+        act: |server| {
+            let _pending = server.half_open(5000..5003);
+            server.fill();
+            listen(&server.listener, 1).expect("a listener");
+            let refused = server.begin_connect();
+            assert!(!Server::is_connected(&refused));
+            drop(refused);
+            listen(&server.listener, LIMIT).expect("a listener");
+        },
+        ..HARMLESS
+    },
+    Row {
+        name: "half-open probes",
+        act: |server| {
+            for port in 5000..5020 {
+                for pending in server.half_open(port..port + 1) {
+                    server.link().reset(pending);
+                }
+            }
+        },
+        ..HARMLESS
+    },
+    Row {
+        name: "SYN again, and ACK out of the window, of a pending handshake",
+        act: |server| {
+            for pending in server.half_open(5000..5003) {
+                server.link().send_flags(pending.client, pending.server, flag::SYN);
+                server.link().send_out_of_window(pending);
+            }
+        },
+        ..HARMLESS
+    },
+    Row {
+        name: "scans",
+        act: |server| {
+            let port = server.port;
+            let xmas = flag::FIN | flag::PSH | flag::URG;
+            for flags in [flag::RST, flag::FIN, 0, xmas, flag::SYN | flag::FIN, flag::SYN | flag::RST] {
+                server.link().send_flags(5000, port, flags);
+            }
+        },
+        ..HARMLESS
+    },
+    Row {
+        name: "TCP_DEFER_ACCEPT",
+        settings: &[],
+        has_link: false,
+        address: "127.0.0.1:0",
+        act: |server| drop(server.defer(3)),
+        ..HARMLESS
+    },
+    Row {
+        name: "late RST of a connection that is gone",
+        act: |server| {
+            for pending in server.half_open(5000..5003) {
+                server.link().finish(pending, b"");
+                drop(accept(&server.listener).expect("a connection"));
+                for _ in 0..3 {
+                    server.link().reset(pending);
+                }
+            }
+        },
+        ..HARMLESS
+    },
+    Row {
+        name: "SYN flood without cookies",
+        act: |server| {
+            let port = server.port;
+            for client in 5000..5020 {
+                server.link().send_flags(client, port, flag::SYN);
+            }
+            // The queue of handshakes has no room for the clients that end the row.
+            listen(&server.listener, 64).expect("a listener");
+            wait::until("room", || {
+                let client = server.begin_connect();
+                thread::sleep(Duration::from_millis(10));
+                Server::is_connected(&client).then_some(())
+            });
+        },
+        ..HARMLESS
+    },
+    Row {
+        name: "SYN flood with cookies, and a bad cookie",
+        settings: &[("tcp_syncookies", "2")],
+        act: |server| {
+            for pending in server.half_open(5000..5020) {
+                server.link().send_bad_cookie(pending);
+            }
+        },
+        ..HARMLESS
+    },
+];
+
+/// What the kernel counted in one row, and the network namespace of it.
+fn run_row(row: &Row, inbox: &Inbox) -> (i64, u64) {
+    let mut result = (0, 0);
+    in_new_netns(row.settings, || {
+        let netns = fs::metadata("/proc/thread-self/ns/net").expect("a namespace").ino().cast_signed();
+        let in_this_namespace = |record: &Record| record.int("acceptd.netns.inode") == Some(netns);
+        let link = row.has_link.then(TunLink::new);
+        let address: SocketAddr = row.address.parse().expect("an address");
+        let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+        let listener = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, row.protocol);
+        let listener = listener.expect("a socket");
+        bind(&listener, &address).expect("the interface is up");
+        listen(&listener, LIMIT).expect("bound");
+        // In tier 2 the agent tells nothing of what the namespace counted before it knew the listener.
+        let _ = inbox.wait_for_events(LISTEN, 1, in_this_namespace);
+        let name: SocketAddr = getsockname(&listener).expect("bound").try_into().expect("an address");
+        let mut to = name;
+        if name.ip().is_unspecified() {
+            to.set_ip([127, 0, 0, 1].into());
+        }
+        let mut server = Server { listener, port: name.port(), to, clients: Vec::new(), link };
+        (row.act)(&mut server);
+        assert_eq!(overflows() > 0, row.is_overflow, "{}: {} overflows", row.name, overflows());
+        // Every row ends with an overflow: once that is told, everything before it was told, too.
+        server.overflow_once();
+        server.clients.clear();
+        let counted = overflows();
+        wait::until_ok(|| {
+            let told = told(inbox, in_this_namespace);
+            if told >= counted { Ok(()) } else { Err(format!("{}: {told} of {counted} are told", row.name)) }
+        });
+        let inode = inode(&server.listener);
+        for record in inbox.events(OVERFLOW, in_this_namespace) {
+            assert_eq!(record.int("acceptd.listener.inode"), inode, "{record:?}");
+            assert_eq!(record.log.severity_number, 17);
+        }
+        result = (netns, counted);
+    });
+    result
+}
+
+/// Each row of the kernel's table: the overflow events add up to what the kernel counted as `ListenOverflows`,
+/// although `sk_drops` of the listener grew by less, more, or for another reason.
+pub(super) fn what_the_kernel_counts() {
+    let agent = watching(&[]);
+    let inbox = agent.inbox.clone();
+    let counted: Vec<_> = thread::scope(|scope| {
+        let rows: Vec<_> = TABLE
+            .iter()
+            .map(|row| {
+                let inbox = inbox.clone();
+                (row, scope.spawn(move || run_row(row, &inbox)))
+            })
+            .collect();
+        rows.into_iter().map(|(row, thread)| (row, thread.join())).collect()
+    });
+    let _ = agent.stop();
+    let mut wrong = Vec::new();
+    for (row, result) in counted {
+        match result {
+            Ok((netns, counted)) => {
+                let told = told(&inbox, |record| record.int("acceptd.netns.inode") == Some(netns));
+                if told != counted {
+                    wrong.push(format!("{}: {told} told, {counted} counted", row.name));
+                }
+            }
+            Err(_) => wrong.push(format!("{}: see the message above", row.name)),
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Two listeners in one network namespace: probes at the one do not become overflows, and the overflows of the
+/// other are its own.
+pub(super) fn the_listener_that_was_full() {
+    let agent = watching(&[]);
+    let inbox = agent.inbox.clone();
+    in_new_netns(NO_COOKIES, || {
+        let netns = fs::metadata("/proc/thread-self/ns/net").expect("a namespace").ino().cast_signed();
+        let in_this_namespace = |record: &Record| record.int("acceptd.netns.inode") == Some(netns);
+        let link = TunLink::new();
+        let [probed, full] = [0, 1].map(|_| {
+            let flags = SocketFlags::CLOEXEC;
+            let listener =
+                socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).expect("a socket");
+            bind(&listener, &TunLink::server()).expect("the interface is up");
+            listen(&listener, LIMIT).expect("bound");
+            listener
+        });
+        let _ = inbox.wait_for_events(LISTEN, 2, in_this_namespace);
+        let server = |listener, link| {
+            let name: SocketAddr = getsockname(&listener).expect("bound").try_into().expect("an address");
+            Server { listener, port: name.port(), to: name, clients: Vec::new(), link }
+        };
+        let (mut probed, mut full) = (server(probed, Some(link)), server(full, None));
+        new_clients(&mut full);
+        for port in 5000..5020 {
+            for pending in probed.half_open(port..port + 1) {
+                probed.link().reset(pending);
+            }
+        }
+        let counted = overflows();
+        wait::until_ok(|| {
+            let told = told(&inbox, in_this_namespace);
+            if told >= counted { Ok(()) } else { Err(format!("{told} of {counted} are told")) }
+        });
+        let inode = inode(&full.listener);
+        for record in inbox.events(OVERFLOW, in_this_namespace) {
+            assert_eq!(record.int("acceptd.listener.inode"), inode, "{record:?}");
+        }
+        assert_eq!((told(&inbox, in_this_namespace), overflows()), (counted, counted));
+    });
+    let _ = agent.stop();
+}
+
+fn unix_socket(kind: SocketType) -> OwnedFd {
+    socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).expect("a socket")
+}
+
+/// Connects to UNIX listeners whose queue is full. Each connect that the kernel refuses with `EAGAIN` is told:
+/// non-blocking ones, and those whose time is over.
+pub(super) fn refused_by_a_unix_socket() {
+    const REFUSED: u64 = 20;
+    let agent = watching(&["--set=metrics.export=true", "--set=metrics.interval=500ms"]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("server.sock");
+    let abstract_name = format!("{}", path.display());
+    let names = [
+        (SocketAddrUnix::new(&path).expect("short"), SocketType::STREAM),
+        (SocketAddrUnix::new_abstract_name(abstract_name.as_bytes()).expect("short"), SocketType::SEQPACKET),
+    ];
+    for (name, kind) in &names {
+        let listener = unix_socket(*kind);
+        bind(&listener, name).expect("a free name");
+        listen(&listener, 1).expect("bound");
+        let inode = inode(&listener);
+        let matches = |record: &Record| record.int("acceptd.listener.inode") == inode;
+        let _ = agent.inbox.wait_for_events(LISTEN, 1, matches);
+        // A failed connect for another reason is no refused one.
+        let stranger = unix_socket(SocketType::DGRAM);
+        connect(&stranger, name).expect_err("another type");
+        let queued: Vec<_> = (0..2)
+            .map(|_| {
+                let client = unix_socket(*kind);
+                connect(&client, name).expect("room in the queue");
+                client
+            })
+            .collect();
+        let mut refused = 0;
+        for _ in 0..REFUSED {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let client = socket_with(AddressFamily::UNIX, *kind, flags, None).expect("a socket");
+            refused += u64::from(connect(&client, name) == Err(Errno::AGAIN));
+        }
+        assert_eq!(refused, REFUSED);
+        let impatient = unix_socket(*kind);
+        sockopt::set_socket_timeout(&impatient, Timeout::Send, Some(Duration::from_millis(100)))
+            .expect("a socket");
+        assert_eq!(connect(&impatient, name), Err(Errno::AGAIN));
+        refused += 1;
+        wait::until_ok(|| {
+            let told = told(&agent.inbox, matches);
+            if told >= refused { Ok(()) } else { Err(format!("{told} of {refused} are told")) }
+        });
+        let records = agent.inbox.events(OVERFLOW, matches);
+        assert_eq!(told(&agent.inbox, matches), refused);
+        assert_eq!(records[0].text("network.transport"), Some("unix"));
+        assert_eq!(records[0].int("acceptd.listener.backlog_limit"), Some(1));
+        drop(queued);
+    }
+    let _ = agent.stop();
+}
+
+/// A connect to a UNIX socket that waits until the queue has room is no refused one. Tier 1 counts it, and how
+/// long it waited.
+pub(super) fn waiting_for_a_unix_socket() {
+    const WAIT: Duration = Duration::from_millis(300);
+    let agent = watching(&["--set=metrics.export=true", "--set=metrics.interval=500ms"]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let name = SocketAddrUnix::new(folder.path().join("server.sock")).expect("short");
+    let listener = unix_socket(SocketType::STREAM);
+    bind(&listener, &name).expect("a free name");
+    listen(&listener, 0).expect("bound");
+    let inode = inode(&listener);
+    let matches = |record: &Record| record.int("acceptd.listener.inode") == inode;
+    let _ = agent.inbox.wait_for_events(LISTEN, 1, matches);
+    thread::scope(|scope| {
+        let first = unix_socket(SocketType::STREAM);
+        connect(&first, &name).expect("room in the queue");
+        let waiting = scope.spawn(|| {
+            let client = unix_socket(SocketType::STREAM);
+            connect(&client, &name).expect("room after a while");
+            client
+        });
+        thread::sleep(WAIT);
+        let one = accept(&listener).expect("a connection");
+        let client = waiting.join().expect("a client");
+        let two = accept(&listener).expect("a connection");
+        drop((one, two, client));
+    });
+    let address = folder.path().join("server.sock");
+    let value = |name: &str| {
+        let last = agent.inbox.last_metrics();
+        let all = last.as_ref().map(points).unwrap_or_default();
+        let found = all
+            .into_iter()
+            .find(|point| point.name == name && point.text("network.local.address") == address.to_str());
+        found.map(|point| point.value)
+    };
+    if tier() == Tier::One {
+        wait::until_ok(|| match value("acceptd.listener.blocked_connects") {
+            Some(1.0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        let waited = value("acceptd.listener.blocked_connect_time").expect("a time");
+        assert!((WAIT.as_secs_f64() / 2.0..60.0).contains(&waited), "{waited}");
+    }
+    // The accepts and their queue are known, so a refused connect would be, too.
+    wait::until("the listener's metrics", || value("acceptd.listener.overflows"));
+    let inbox = agent.inbox.clone();
+    let _ = agent.stop();
+    assert_eq!(told(&inbox, matches), 0);
+}
