@@ -58,7 +58,7 @@ pub fn violations_in_traces(message: &ExportTraceServiceRequest) -> Vec<String> 
 pub fn violations_in_metrics(message: &ExportMetricsServiceRequest) -> Vec<String> {
     let mut wrong = Violations::default();
     for resource_group in &message.resource_metrics {
-        wrong.resource(resource_group.resource.as_ref(), &resource_group.schema_url);
+        wrong.metrics_resource(resource_group.resource.as_ref(), &resource_group.schema_url);
         for metric in resource_group.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
             let name = &metric.name;
             let Some(known) = METRICS.iter().find(|known| known.name == name) else {
@@ -100,7 +100,25 @@ impl Violations {
         self.0.push(format!("{subject}: {problem}"));
     }
 
+    /// Metrics of listeners in a container have the container's Resource, which names no process.
+    fn metrics_resource(&mut self, resource: Option<&Resource>, schema_url: &str) {
+        let has =
+            |key: &str| resource.is_some_and(|resource| resource.attributes.iter().any(|one| one.key == key));
+        let of_container = (has("container.id") || has("k8s.pod.uid")) && !has("process.pid");
+        let needs = |known: &Use| !(of_container && known.key.starts_with("process."));
+        self.resource_with(resource, schema_url, needs);
+    }
+
     fn resource(&mut self, resource: Option<&Resource>, schema_url: &str) {
+        self.resource_with(resource, schema_url, |_| true);
+    }
+
+    fn resource_with(
+        &mut self,
+        resource: Option<&Resource>,
+        schema_url: &str,
+        may_have: impl Fn(&Use) -> bool,
+    ) {
         if schema_url != SCHEMA_URL {
             self.add("Resource", &format!("schema_url {schema_url:?}"));
         }
@@ -110,7 +128,8 @@ impl Violations {
             is_listed || OBSERVED.iter().any(|namespace| attribute.key.starts_with(namespace))
         };
         let ours: Vec<KeyValue> = resource.attributes.iter().filter(is_ours).cloned().collect();
-        self.attributes("Resource", &ours, RESOURCE);
+        let known: Vec<Use> = RESOURCE.iter().copied().filter(may_have).collect();
+        self.attributes("Resource", &ours, &known);
     }
 
     fn attributes(&mut self, subject: &str, found: &[KeyValue], known: &[Use]) {

@@ -9,11 +9,13 @@ use std::{
     thread,
 };
 
-use acceptd_common::ListenerState;
+use acceptd_common::{ListenerState, SurveyRow};
 use aya::programs::{Iter, ProgramError, links::LinkError};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use thiserror::Error;
 use zerocopy::FromBytes as _;
+
+use super::unix_paths::UnixPaths;
 
 /// Why a pass of an iterator failed.
 #[derive(Debug, Error)]
@@ -29,23 +31,31 @@ pub enum SurveyError {
     Read(#[from] io::Error),
 }
 
-/// Every listener that a process has open, each with one owner: the first process that the kernel visits,
-/// which has the lowest process id. The kernel does not visit a listener without a file descriptor: one in an
-/// `SCM_RIGHTS` message, or only in the file table of an io_uring.
+/// Every listener that a process has open, once for each of these processes. Rows of one listener are
+/// neighbours, by ascending process id. The kernel does not visit a listener without a file descriptor: one in
+/// an `SCM_RIGHTS` message, or only in the file table of an io_uring. The name of a UNIX listener is the path
+/// that its file has now, where that is known; the [`UnixPaths`] lead there from the name that it was bound
+/// to.
 ///
 /// # Errors
 /// When the kernel refuses the pass.
-pub(super) fn listeners(iterator: &mut Iter) -> Result<Vec<ListenerState>, SurveyError> {
+pub(super) fn listeners(iterator: &mut Iter) -> Result<(Vec<ListenerState>, UnixPaths), SurveyError> {
     let mut bytes = Vec::new();
     open(iterator)?.read_to_end(&mut bytes)?;
-    let mut found = BTreeMap::new();
-    let (rows, _) = bytes.as_chunks::<{ size_of::<ListenerState>() }>();
-    for row in rows {
-        if let Ok(state) = ListenerState::read_from_bytes(row) {
-            found.entry(state.listener.inode).or_insert(state);
-        }
-    }
-    Ok(found.into_values().collect())
+    let (rows, _) = bytes.as_chunks::<{ size_of::<SurveyRow>() }>();
+    let mut paths = UnixPaths::default();
+    let rows = rows.iter().filter_map(|row| SurveyRow::read_from_bytes(row).ok());
+    let mut states: Vec<ListenerState> = rows
+        .map(|SurveyRow { mut state, path }| {
+            if path.length != 0 {
+                state.name = paths.add(state.listener.inode, &state.name, &path);
+            }
+            state
+        })
+        .collect();
+    // The kernel visits processes by ascending id, and the sort is stable.
+    states.sort_by_key(|state| state.listener.inode);
+    Ok((states, paths))
 }
 
 /// Visits the TCP sockets of every network namespace in use. The iterator remembers the queued connections,

@@ -35,6 +35,7 @@ use crate::{
     },
     config::{Config, ConfigError, Loaded},
     health::{admin, memory, snapshot::HealthSource, summary::Summary},
+    identity::{host::network_namespace, proc_dir::host_proc},
     pipeline::{
         ListenerMonitor, Recorder, RecorderDeps,
         drain::{Drain, SNAPSHOT_INTERVAL},
@@ -153,7 +154,9 @@ impl Agent {
                 config.listener.stalled_after,
                 // Long enough that one more export includes the last counts.
                 config.metrics.interval + 2 * SNAPSHOT_INTERVAL,
-            ),
+            )
+            .with_proc(host_proc(&config.host.root))
+            .with_host_netns(network_namespace(&config.host.root)),
             settings: settings::reloadable_settings(config, attributes),
         });
         let drain =

@@ -5,7 +5,10 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::health::snapshot::HealthSnapshot;
+use crate::{
+    health::snapshot::HealthSnapshot,
+    listener::series::{MAX_SERIES, MAX_UNIX_SERIES, Series},
+};
 
 /// How long the drain thread may take for one round. It ends several rounds a second while it works.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
@@ -88,7 +91,13 @@ fn degradations(snapshot: &HealthSnapshot) -> Vec<String> {
             lost.destination.as_ref().map(|name| format!(" at the destination {name}")).unwrap_or_default();
         format!("{} events lost within the last minute{at}: {}", lost.count, lost.reason)
     });
-    because.chain(missing).chain(lost).chain(snapshot.troubles.iter().cloned()).collect()
+    let shared = snapshot.counters.listeners.iter().find(|series| series.labels.is_none());
+    let crowded = shared.filter(|series| series.listeners > 0).map(|Series { listeners, .. }| {
+        format!(
+            "{listeners} listeners have no metrics of their own, only together: all {MAX_SERIES} series, or the {MAX_UNIX_SERIES} of UNIX sockets, are in use"
+        )
+    });
+    because.chain(missing).chain(lost).chain(crowded).chain(snapshot.troubles.iter().cloned()).collect()
 }
 
 /// The text that `acceptd status` prints.
@@ -143,6 +152,7 @@ mod tests {
         accounting::gaps::LossTotal,
         bpf::{CaptureMode, MissingFeature, Tier},
         health::cost::Cost,
+        listener::series::{Labels, SeriesTable},
         pipeline::handle::CounterSnapshot,
     };
 
@@ -192,6 +202,30 @@ mod tests {
             assert!(reason.contains(word), "{reason}");
         }
         assert_eq!(status.reasons.len(), 3);
+    }
+
+    #[test]
+    fn listeners_without_a_series_of_their_own_are_a_reason() {
+        let mut series = SeriesTable::new(1, Duration::from_mins(1));
+        for number in 0..MAX_SERIES + 20 {
+            let labels = Labels {
+                transport: "tcp",
+                network_type: None,
+                address: None,
+                port: u32::try_from(number).ok(),
+                service: String::new(),
+                executable: String::new(),
+                netns: None,
+                container: None,
+                pod: None,
+            };
+            series.assign(number as u64, labels, 0, 1);
+        }
+        let mut crowded = snapshot();
+        crowded.counters.listeners = std::sync::Arc::new(series.snapshot());
+        let status = Status::from_snapshot(&crowded);
+        assert_eq!(status.state, State::Degraded);
+        assert!(status.reasons[0].starts_with("20 listeners have no metrics of their own"), "{status:?}");
     }
 
     #[test]

@@ -4,11 +4,13 @@ mod name;
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use acceptd_otlp::Host;
 
+use super::proc_dir::host_proc;
 use crate::clock::Clock;
 
 /// The host, as every Resource shows it.
@@ -43,6 +45,14 @@ pub fn gather(root: &Path, id: Option<&str>, name: Option<&str>, state: &Path) -
     warnings.extend(warning);
     let host = Host { id, name, arch: semconv_arch(std::env::consts::ARCH) };
     (HostFacts { host, boot_id, boot_time_unix_ns }, warnings)
+}
+
+/// The inode number of the host's network namespace: that of process 1. `None` if it is not visible, as for an
+/// agent in a pid namespace of its own.
+#[must_use]
+pub fn network_namespace(root: &Path) -> Option<u32> {
+    let file = host_proc(root)?.join("1/ns/net");
+    u32::try_from(fs::metadata(file).ok()?.ino()).ok()
 }
 
 fn machine_id(root: &Path) -> Option<String> {

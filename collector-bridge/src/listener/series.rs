@@ -10,10 +10,14 @@ use acceptd_common::ConnectionStats;
 use acceptd_otlp::errno;
 use foldhash::{HashMap, HashMapExt as _};
 
-use super::histogram::DurationHistogram;
+use super::{histogram::DurationHistogram, overflow::Overflow};
 
 /// Most series besides the overflow series.
-const MAX_SERIES: usize = 500;
+pub(crate) const MAX_SERIES: usize = 500;
+
+/// Most series of UNIX listeners. There can be any number of names of UNIX sockets, and a TCP service that is
+/// started later must still get a series.
+pub(crate) const MAX_UNIX_SERIES: usize = 250;
 
 /// The attributes that identify a series. None of them differs between processes or connections of one
 /// service.
@@ -31,7 +35,22 @@ pub(crate) struct Labels {
     pub(crate) service: String,
     /// `process.executable.name`
     pub(crate) executable: String,
+    /// `acceptd.netns.inode`, if it is not the host's network namespace.
+    pub(crate) netns: Option<u32>,
+    /// `container.id`
+    pub(crate) container: Option<String>,
+    /// `k8s.pod.uid`
+    pub(crate) pod: Option<String>,
 }
+
+impl Labels {
+    fn is_unix(&self) -> bool {
+        self.transport == "unix"
+    }
+}
+
+/// The slot of the overflow series.
+const SHARED: usize = 0;
 
 /// The state of one series.
 #[derive(Debug, Clone)]
@@ -46,8 +65,14 @@ pub(crate) struct Series {
     pub(crate) failed: Vec<(&'static str, u64)>,
     /// How long accepted connections waited in the queue.
     pub(crate) queue: DurationHistogram,
-    /// Number of connections that the kernel dropped because the queue was full.
+    /// Number of connection attempts that were refused because the queue was full.
     pub(crate) overflows: u64,
+    /// Number of calls of connect that waited until the queue had room.
+    pub(crate) blocked_connects: u64,
+    /// How long these waited, in nanoseconds.
+    pub(crate) blocked_connect_ns: u64,
+    /// Number of packets that the kernel dropped for another reason than a full queue.
+    pub(crate) dropped_packets: u64,
     /// Number of connections that were closed before they were accepted.
     pub(crate) abandoned: u64,
     /// How long the closed connections were open.
@@ -60,8 +85,8 @@ pub(crate) struct Series {
     pub(crate) limit: u64,
     /// Gauge: how long the oldest queued connection has waited, in nanoseconds.
     pub(crate) oldest_wait_ns: u64,
-    /// Number of listeners with these labels.
-    listeners: usize,
+    /// Gauge: number of listeners with these labels.
+    pub(crate) listeners: u64,
     /// When the last of these listeners closed, nanoseconds on `CLOCK_BOOTTIME`.
     unused_since_boot_ns: Option<u64>,
     /// Whether a reader may still remember a removed series with the same labels; see
@@ -77,6 +102,8 @@ struct ListenerEntry {
     length: u32,
     limit: u32,
     oldest_wait_ns: u64,
+    /// A hash of the facts that the labels were made from; see [`SeriesTable::is_named`].
+    named_by: u64,
     /// The kernel's statistics that were added to the series already.
     stats: Option<Box<ConnectionStats>>,
 }
@@ -87,11 +114,15 @@ pub(crate) struct SeriesTable {
     /// Listeners by inode number.
     listeners: HashMap<u64, ListenerEntry>,
     by_labels: HashMap<Arc<Labels>, usize>,
+    /// Number of series of UNIX listeners.
+    of_unix: usize,
     /// The overflow series is the first one. Slots of removed series are reused.
     series: Vec<Series>,
     free: Vec<usize>,
     /// How long a series is kept after its last listener closed.
     retention: Duration,
+    /// When [`Self::retain`] was called last, nanoseconds on `CLOCK_BOOTTIME`.
+    retained_boot_ns: u64,
     /// Labels of removed series, and when they were removed (`CLOCK_BOOTTIME`). A new series with the same
     /// labels stays hidden until a reader has had time to see the labels absent; otherwise its reset would
     /// look like a falling counter.
@@ -107,6 +138,9 @@ impl Series {
             failed: Vec::new(),
             queue: DurationHistogram::default(),
             overflows: 0,
+            blocked_connects: 0,
+            blocked_connect_ns: 0,
+            dropped_packets: 0,
             abandoned: 0,
             durations: DurationHistogram::default(),
             open: None,
@@ -127,9 +161,11 @@ impl SeriesTable {
         Self {
             listeners: HashMap::new(),
             by_labels: HashMap::new(),
+            of_unix: 0,
             series: vec![Series::new(None, now_unix_ns)],
             free: Vec::new(),
             retention,
+            retained_boot_ns: 0,
             removed: HashMap::new(),
         }
     }
@@ -146,18 +182,38 @@ impl SeriesTable {
         true
     }
 
-    /// Assigns a listener to the series with these labels. Its earlier counts stay in the series that it had
-    /// before.
-    pub(crate) fn assign(&mut self, listener: u64, labels: Labels, now_unix_ns: u64) {
+    /// Counts an accepted connection of a listener that no table has room for.
+    pub(crate) fn count_accept_beyond(&mut self, queue_ns: Option<u64>) {
+        self.series[SHARED].accepted += 1;
+        if let Some(nanos) = queue_ns {
+            self.series[SHARED].queue.record(nanos);
+        }
+    }
+
+    /// Whether a listener has a series of its own whose labels were made from the same facts, of which
+    /// `named_by` is a hash: then there is no need to make them again.
+    #[must_use]
+    pub(crate) fn is_named(&self, listener: u64, named_by: u64) -> bool {
+        let known = self.listeners.get(&listener);
+        known.is_some_and(|known| known.named_by == named_by && known.series != SHARED)
+    }
+
+    /// Assigns a listener to the series with these labels, which were made from facts with the hash
+    /// `named_by`. Its earlier counts stay in the series that it had before.
+    pub(crate) fn assign(&mut self, listener: u64, labels: Labels, named_by: u64, now_unix_ns: u64) {
         let before = self.listeners.get(&listener).map(|known| known.series);
         if before.is_some_and(|series| self.series[series].labels.as_deref() == Some(&labels)) {
+            if let Some(known) = self.listeners.get_mut(&listener) {
+                known.named_by = named_by;
+            }
             return;
         }
         let series = self.slot_for(labels, now_unix_ns);
         self.series[series].listeners += 1;
         self.series[series].unused_since_boot_ns = None;
-        let new = || ListenerEntry { series, length: 0, limit: 0, oldest_wait_ns: 0, stats: None };
-        self.listeners.entry(listener).or_insert_with(new).series = series;
+        let new = || ListenerEntry { series, length: 0, limit: 0, oldest_wait_ns: 0, named_by, stats: None };
+        let known = self.listeners.entry(listener).or_insert_with(new);
+        (known.series, known.named_by) = (series, named_by);
         if let Some(before) = before {
             self.detach_listener(before);
         }
@@ -169,14 +225,18 @@ impl SeriesTable {
         *listeners = listeners.saturating_sub(1);
     }
 
-    /// The slot of the series with these labels; makes the series if needed. Slot 0 if there is no room.
+    /// The slot of the series with these labels; makes the series if needed. [`SHARED`] if there is no room.
     fn slot_for(&mut self, labels: Labels, now_unix_ns: u64) -> usize {
         if let Some(slot) = self.by_labels.get(&labels) {
             return *slot;
         }
-        if self.by_labels.len() >= MAX_SERIES {
-            return 0;
+        if !self.has_room(&labels) {
+            self.evict_unused(labels.is_unix() && self.of_unix >= MAX_UNIX_SERIES);
         }
+        if !self.has_room(&labels) {
+            return SHARED;
+        }
+        self.of_unix += usize::from(labels.is_unix());
         let labels = Arc::new(labels);
         let mut new = Series::new(Some(Arc::clone(&labels)), now_unix_ns);
         new.is_hidden = self.removed.contains_key(&labels);
@@ -188,6 +248,43 @@ impl SeriesTable {
         }
         self.by_labels.insert(labels, slot);
         slot
+    }
+
+    fn has_room(&self, labels: &Labels) -> bool {
+        self.by_labels.len() < MAX_SERIES && !(labels.is_unix() && self.of_unix >= MAX_UNIX_SERIES)
+    }
+
+    /// Removes the series that has been without a listener for the longest time, if there is one.
+    fn evict_unused(&mut self, only_unix: bool) {
+        let unused = |series: &Series| {
+            let labels = series.labels.as_ref()?;
+            let is_unused = series.listeners == 0 && (!only_unix || labels.is_unix());
+            is_unused.then(|| series.unused_since_boot_ns.unwrap_or(u64::MAX))
+        };
+        let slots = self.series.iter().enumerate();
+        let oldest = slots.filter_map(|(slot, series)| Some((unused(series)?, slot))).min();
+        if let Some((_, slot)) = oldest {
+            self.remove(slot, self.retained_boot_ns);
+        }
+    }
+
+    /// Removes a series at `now_boot_ns`.
+    fn remove(&mut self, slot: usize, now_boot_ns: u64) {
+        let Some(labels) = std::mem::replace(&mut self.series[slot], Series::new(None, 0)).labels else {
+            return;
+        };
+        self.by_labels.remove(&labels);
+        self.of_unix -= usize::from(labels.is_unix());
+        if self.removed.len() < MAX_SERIES {
+            self.removed.insert(labels, now_boot_ns);
+        }
+        self.free.push(slot);
+    }
+
+    /// Number of listeners that have no series of their own, because there is no room.
+    #[must_use]
+    pub(crate) fn sharing(&self) -> u64 {
+        self.series[SHARED].listeners
     }
 
     /// Whether a listener is assigned to a series.
@@ -212,18 +309,23 @@ impl SeriesTable {
         }
     }
 
-    /// Counts connections that the kernel dropped because the queue was full.
-    pub(crate) fn count_overflow(&mut self, listener: u64, count: u32) {
+    /// Counts what is told of a full queue.
+    pub(crate) fn count_overflow(&mut self, listener: u64, found: &Overflow) {
         if let Some(series) = self.series_for(listener) {
-            series.overflows += u64::from(count);
+            series.overflows += found.refused;
+            series.blocked_connects += found.waited;
+            series.blocked_connect_ns += found.waited_ns;
+            series.dropped_packets += found.dropped;
         }
     }
 
-    /// Counts a connection that was closed before it was accepted.
-    pub(crate) fn count_abandoned(&mut self, listener: u64) {
-        if let Some(series) = self.series_for(listener) {
-            series.abandoned += 1;
-        }
+    /// Counts a connection that was closed before it was accepted, and that waited for one of these
+    /// listeners. If they do not all have the same series, it counts in the overflow series.
+    pub(crate) fn count_abandoned(&mut self, listeners: impl Iterator<Item = u64>) {
+        let mut slots = listeners.map(|listener| self.listeners.get(&listener).map(|known| known.series));
+        let Some(Some(slot)) = slots.next() else { return };
+        let slot = if slots.all(|other| other == Some(slot)) { slot } else { SHARED };
+        self.series[slot].abandoned += 1;
     }
 
     /// Sets the gauges of a listener's queue.
@@ -263,22 +365,23 @@ impl SeriesTable {
                 self.detach_listener(known.series);
             }
         }
+        self.retained_boot_ns = now_boot_ns;
         let is_expired =
             |since: u64| Duration::from_nanos(now_boot_ns.saturating_sub(since)) >= self.retention;
         self.removed.retain(|_, removed_at| !is_expired(*removed_at));
-        for (slot, series) in self.series.iter_mut().enumerate().skip(1) {
+        let mut expired = Vec::new();
+        for (slot, series) in self.series.iter_mut().enumerate() {
             series.is_hidden &=
                 series.labels.as_ref().is_some_and(|labels| self.removed.contains_key(labels));
-            let Some(labels) = series.labels.as_ref().filter(|_| series.listeners == 0) else { continue };
-            let since = *series.unused_since_boot_ns.get_or_insert(now_boot_ns);
-            if is_expired(since) {
-                self.by_labels.remove(labels);
-                if self.removed.len() < MAX_SERIES {
-                    self.removed.insert(Arc::clone(labels), now_boot_ns);
-                }
-                *series = Series::new(None, 0);
-                self.free.push(slot);
+            if series.labels.is_none() || series.listeners > 0 {
+                continue;
             }
+            if is_expired(*series.unused_since_boot_ns.get_or_insert(now_boot_ns)) {
+                expired.push(slot);
+            }
+        }
+        for slot in expired {
+            self.remove(slot, now_boot_ns);
         }
     }
 
@@ -297,131 +400,12 @@ impl SeriesTable {
             }
         }
         all.retain(|series| {
-            !series.is_hidden && (series.labels.is_some() || series.accepted > 0 || series.listeners > 0)
+            let is_used = series.accepted > 0 || series.abandoned > 0 || series.listeners > 0;
+            !series.is_hidden && (series.labels.is_some() || is_used)
         });
         all
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn labels(port: u32) -> Labels {
-        Labels {
-            transport: "tcp",
-            network_type: Some("ipv4"),
-            address: Some("0.0.0.0".to_owned()),
-            port: Some(port),
-            service: "shop".to_owned(),
-            executable: "nginx".to_owned(),
-        }
-    }
-
-    fn stats(accepted: u64, closed: u64) -> ConnectionStats {
-        let mut stats =
-            ConnectionStats { accepted, closed, total_open_ns: closed * 1_000_000, buckets: [0; _] };
-        stats.buckets[acceptd_common::histogram::bucket(1_000_000)] = closed;
-        stats
-    }
-
-    #[test]
-    fn listeners_with_the_same_labels_share_a_series() {
-        let mut all = SeriesTable::new(1, Duration::from_mins(1));
-        assert!(!all.count_accept(7, None), "no labels are assigned");
-        for (listener, port) in [(7, 80), (8, 80), (9, 81)] {
-            all.assign(listener, labels(port), 2);
-            assert!(all.count_accept(listener, Some(1_000)));
-            all.set_queue(listener, 3, 10, listener);
-            all.count_connections(listener, &stats(5, 2));
-        }
-        all.count_failures(7, 24, 3);
-        all.count_failures(8, 24, 1);
-        all.count_overflow(8, 4);
-        all.count_abandoned(7);
-        let found = all.snapshot();
-        assert_eq!(found.len(), 2);
-        let both =
-            found.iter().find(|series| series.labels.as_deref() == Some(&labels(80))).expect("port 80");
-        assert_eq!(
-            (both.accepted, both.queue.count(), both.durations.count(), both.open),
-            (2, 2, 4, Some(6))
-        );
-        assert_eq!(both.failed, [("EMFILE", 4)]);
-        assert_eq!((both.overflows, both.abandoned), (4, 1));
-        assert_eq!((both.length, both.limit, both.oldest_wait_ns, both.since_unix_ns), (6, 20, 8, 2));
-    }
-
-    #[test]
-    fn counts_of_the_kernel_are_added_once() {
-        let mut all = SeriesTable::new(1, Duration::from_mins(1));
-        all.assign(7, labels(80), 1);
-        all.count_connections(7, &stats(5, 2));
-        all.count_connections(7, &stats(9, 3));
-        let found = all.snapshot();
-        assert_eq!(
-            (found[0].durations.count(), found[0].durations.sum(), found[0].open),
-            (3, 0.003, Some(6))
-        );
-        assert!(!all.count_connections(8, &stats(1, 1)), "the listener is unknown");
-    }
-
-    const MINUTE: u64 = 60_000_000_000;
-
-    #[test]
-    fn a_series_is_removed_some_time_after_its_last_listener() {
-        let mut all = SeriesTable::new(1, Duration::from_mins(1));
-        all.assign(7, labels(80), 1);
-        all.assign(8, labels(80), 1);
-        assert!(all.count_accept(8, None));
-        all.retain(0, |listener| listener == 8);
-        all.retain(2 * MINUTE, |listener| listener == 8);
-        assert_eq!(all.snapshot()[0].accepted, 1);
-        all.retain(3 * MINUTE, |_| false);
-        all.retain(4 * MINUTE - 1, |_| false);
-        assert_eq!(all.snapshot()[0].accepted, 1, "it can be read once more");
-        all.retain(4 * MINUTE, |_| false);
-        assert_eq!(all.snapshot().len(), 0);
-        all.assign(9, labels(80), 5);
-        all.retain(5 * MINUTE - 1, |_| true);
-        assert_eq!(all.snapshot().len(), 0, "a reader has to see the labels absent first");
-        all.retain(5 * MINUTE, |_| true);
-        assert_eq!((all.snapshot()[0].since_unix_ns, all.snapshot()[0].accepted), (5, 0), "a new series");
-        assert_eq!(all.series.len(), 2, "in the same slot");
-        all.retain(6 * MINUTE, |_| false);
-        all.assign(9, labels(80), 6);
-        all.retain(8 * MINUTE, |_| true);
-        assert_eq!(
-            all.snapshot()[0].since_unix_ns,
-            5,
-            "a listener that is back in time continues the series"
-        );
-    }
-
-    #[test]
-    fn a_listener_whose_service_changes_gets_another_series() {
-        let mut all = SeriesTable::new(1, Duration::ZERO);
-        all.assign(7, labels(80), 1);
-        assert!(all.count_accept(7, None));
-        let other = Labels { service: "known by now".to_owned(), ..labels(80) };
-        all.assign(7, other.clone(), 2);
-        assert!(all.count_accept(7, None));
-        all.retain(1, |_| true);
-        let found = all.snapshot();
-        assert_eq!(found.len(), 1);
-        assert_eq!((found[0].labels.as_deref(), found[0].accepted), (Some(&other), 1));
-    }
-
-    #[test]
-    fn listeners_beyond_the_limit_share_the_overflow_series() {
-        let mut all = SeriesTable::new(1, Duration::from_mins(1));
-        for listener in 1..=MAX_SERIES as u64 + 20 {
-            all.assign(listener, labels(u32::try_from(listener).expect("small")), 1);
-            assert!(all.count_accept(listener, None));
-        }
-        let found = all.snapshot();
-        assert_eq!(found.len(), MAX_SERIES + 1);
-        let overflow = found.iter().find(|series| series.labels.is_none()).expect("the overflow series");
-        assert_eq!(overflow.accepted, 20);
-    }
-}
+mod tests;

@@ -44,7 +44,9 @@ fn inode(fd: &impl std::os::fd::AsFd) -> Option<i64> {
 }
 
 fn tcp_listener(backlog: i32) -> (OwnedFd, SocketAddr) {
-    let listener = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    // CLOEXEC: a process that another scenario starts would be a holder of the listener, too.
+    let listener = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let listener = listener.expect("a socket");
     bind(&listener, &"127.0.0.1:0".parse::<SocketAddr>().expect("an address")).expect("a free port");
     listen(&listener, backlog).expect("bound");
     let name = rustix::net::getsockname(&listener).expect("bound");
@@ -114,51 +116,6 @@ pub(super) fn failures_without_a_listener_are_counted_under_the_process() {
     assert!(agent.inbox.events(ACCEPT, matches).is_empty(), "no record of a single failure");
     let ledger = agent.stop();
     assert!(ledger["capture"]["aggregated"]["no_listener"].as_u64() >= Some(4), "{ledger}");
-}
-
-/// The counter `ListenDrops` of this network namespace.
-fn listen_drops() -> i64 {
-    let text = fs::read_to_string("/proc/self/net/netstat").expect("netstat");
-    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
-    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-    let mut both = names.split_whitespace().zip(values.split_whitespace());
-    let (_, drops) = both.find(|(name, _)| *name == "ListenDrops").expect("ListenDrops");
-    drops.parse().expect("a count")
-}
-
-/// A full queue with a backlog of four: the overflow events add up to what the kernel's `ListenDrops`
-/// counted.
-pub(super) fn a_full_queue_drops_what_the_kernel_counts() {
-    let agent = Agent::with_flags(&["--set", "listener.interval=200ms"]);
-    let before = listen_drops();
-    let (listener, address) = tcp_listener(4);
-    let inode = inode(&listener);
-    let clients: Vec<_> = (0..16)
-        .map(|_| {
-            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-            let client = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).expect("a socket");
-            assert_eq!(connect(&client, &address), Err(Errno::INPROGRESS));
-            client
-        })
-        .collect();
-    let matches = |record: &Record| record.int("acceptd.listener.port") == Some(i64::from(address.port()));
-    // The clients retransmit their SYN after a second, which adds drops.
-    wait::until("drops", || (listen_drops() - before >= 20).then_some(()));
-    drop(clients);
-    drop(listener);
-    let dropped = listen_drops() - before;
-    let overflows = wait::until("every drop", || {
-        let found = agent.inbox.events(OVERFLOW, matches);
-        (sum(&found, "acceptd.overflow.count") >= dropped).then_some(found)
-    });
-    assert_eq!(sum(&overflows, "acceptd.overflow.count"), dropped);
-    for record in &overflows {
-        assert_eq!(record.int("acceptd.listener.inode"), inode);
-        assert_eq!(record.int("acceptd.listener.backlog_limit"), Some(4));
-        assert!(is_own(record), "the Resource is the process that called listen: {record:?}");
-        assert_eq!(record.log.severity_number, 17);
-    }
-    let _ = agent.stop();
 }
 
 /// Five queued connections are each reported as abandoned when the listener closes, with peer and queue time.

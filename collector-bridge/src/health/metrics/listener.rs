@@ -35,7 +35,7 @@ pub(super) const HISTOGRAMS: [HistogramMetric; 2] = [
 ];
 
 /// Every other metric of listeners.
-pub(super) const METRICS: [Metric; 7] = [
+pub(super) const METRICS: [Metric; 11] = [
     Metric {
         name: names::METRIC_ACCEPTD_LISTENER_ACCEPTS,
         instrument: Instrument::Counter,
@@ -76,9 +76,34 @@ pub(super) const METRICS: [Metric; 7] = [
         observe: |snapshot, observe| each_count(snapshot, observe, |series| Some(series.overflows)),
     },
     Metric {
+        name: names::METRIC_ACCEPTD_LISTENER_BLOCKED_CONNECTS,
+        instrument: Instrument::Counter,
+        observe: |snapshot, observe| each_count(snapshot, observe, |series| Some(series.blocked_connects)),
+    },
+    Metric {
+        name: names::METRIC_ACCEPTD_LISTENER_BLOCKED_CONNECT_TIME,
+        instrument: Instrument::TimeCounter,
+        observe: |snapshot, observe| {
+            each(snapshot, observe, |series, labels, observe| {
+                let waited = Duration::from_nanos(series.blocked_connect_ns);
+                observe(Amount::Seconds(waited.as_secs_f64()), labels);
+            });
+        },
+    },
+    Metric {
+        name: names::METRIC_ACCEPTD_LISTENER_DROPPED_PACKETS,
+        instrument: Instrument::Counter,
+        observe: |snapshot, observe| each_count(snapshot, observe, |series| Some(series.dropped_packets)),
+    },
+    Metric {
         name: names::METRIC_ACCEPTD_LISTENER_ABANDONED_CONNECTIONS,
         instrument: Instrument::Counter,
         observe: |snapshot, observe| each_count(snapshot, observe, |series| Some(series.abandoned)),
+    },
+    Metric {
+        name: names::METRIC_ACCEPTD_LISTENER_COUNT,
+        instrument: Instrument::UpDownCounter,
+        observe: |snapshot, observe| each_count(snapshot, observe, |series| Some(series.listeners)),
     },
     Metric {
         name: names::METRIC_ACCEPTD_CONNECTION_COUNT,
@@ -110,9 +135,10 @@ fn each_count(snapshot: &HealthSnapshot, observe: Observe<'_>, count: fn(&Series
 /// Calls `with` with the attributes of a series. The series that all listeners beyond the limit share has
 /// `None` for labels, and the attribute that OpenTelemetry defines for an overflow.
 pub(super) fn with_labels<R>(labels: Option<&Labels>, with: impl FnOnce(MetricAttributes<'_>) -> R) -> R {
-    let Some(Labels { transport, network_type, address, port, service, executable }) = labels else {
+    let Some(labels) = labels else {
         return with(&[("otel.metric.overflow", Label::Flag(true))]);
     };
+    let Labels { transport, network_type, address, port, service, executable, netns, container, pod } = labels;
     let mut attributes = vec![
         ("network.transport", Label::Text(transport)),
         ("acceptd.listener.service", Label::Text(service)),
@@ -123,5 +149,8 @@ pub(super) fn with_labels<R>(labels: Option<&Labels>, with: impl FnOnce(MetricAt
     if !executable.is_empty() {
         attributes.push(("process.executable.name", Label::Text(executable)));
     }
+    attributes.extend(netns.map(|inode| (names::ACCEPTD_NETNS_INODE, Label::Number(i64::from(inode)))));
+    attributes.extend(container.as_deref().map(|id| (names::CONTAINER_ID, Label::Text(id))));
+    attributes.extend(pod.as_deref().map(|uid| (names::K8S_POD_UID, Label::Text(uid))));
     with(&attributes)
 }

@@ -4,6 +4,7 @@
 mod cache;
 mod histograms;
 mod key_value;
+mod resources;
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,8 +42,8 @@ use crate::health::snapshot::HealthSource;
 /// few.
 const MOST_POINTS: usize = 4096;
 
-/// Sends the metrics of `source` to `exporter` every `interval`, and once more when it is shut down, under
-/// the agent's own Resource.
+/// Sends the metrics of `source` to `exporter` every `interval`, and once more when it is shut down: those of
+/// listeners in containers under a Resource of the container, all others under the agent's own Resource.
 #[must_use]
 pub(crate) fn provider(
     source: Arc<HealthSource>,
@@ -167,6 +168,8 @@ impl PushMetricExporter for ExporterBridge {
         if let Some(scope) = scopes.next() {
             scope.metrics.extend(self.histograms.export());
         }
+        request.resource_metrics =
+            request.resource_metrics.into_iter().flat_map(resources::by_container).collect();
         let scopes = request.resource_metrics.iter().flat_map(|resource| &resource.scope_metrics);
         let metrics = scopes.map(|scope| scope.metrics.len()).sum::<usize>();
         let records = u32::try_from(metrics).unwrap_or(u32::MAX);

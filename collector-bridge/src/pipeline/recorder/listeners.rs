@@ -1,21 +1,24 @@
 //! Follows every listener of the host: what its metrics count, and which of its events become records.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, hash::BuildHasher as _, path::PathBuf, time::Duration};
 
 use acceptd_common::{
-    AcceptCall, ConnectionAbandoned, ConnectionStats, FailureKey, FailureStats, Listener, ListenerState,
-    SocketCall, Task, UnixName,
+    AcceptCall, Connection, ConnectionAbandoned, ConnectionStats, FailureKey, FailureStats, Listener,
+    ListenerState, SocketCall, Task, UnixName, UnixTarget,
 };
+use foldhash::fast::RandomState;
 use zerocopy::FromZeros as _;
 
-use super::{failures::FailureTotals, writer::RecordWriter};
+use super::{failures::FailureTotals, overflows::Overflows, writer::RecordWriter};
 use crate::{
     bpf::filter::EventFilter,
     clock::{now_boot_nanos, now_unix_nanos},
     config::EventsSection,
+    identity::Identity,
     listener::{
-        series::{Series, SeriesTable},
-        table::{FindingKind, ListenerTable},
+        search::WaitedFor,
+        series::{MAX_SERIES, MAX_UNIX_SERIES, Series, SeriesTable},
+        table::{FindingKind, KnownListener, ListenerTable, by_listener},
     },
     mapping::{
         endpoint::display_address,
@@ -31,8 +34,17 @@ pub struct ListenerMonitor {
     series: SeriesTable,
     filter: EventFilter,
     failures: FailureTotals,
+    overflows: Overflows,
     /// Listeners with open connections in the kernel's map that had no series at the last update.
     without_series: HashSet<u64>,
+    /// The host's network namespace; `None` if it is not known.
+    host_netns: Option<u32>,
+    /// Hashes the facts that a series is named by.
+    hasher: RandomState,
+    /// Whether some listeners had no series of their own at the last survey.
+    is_crowded: bool,
+    /// Since when all programs were attached, nanoseconds on `CLOCK_BOOTTIME`.
+    complete_since_ns: u64,
 }
 
 impl ListenerMonitor {
@@ -46,11 +58,42 @@ impl ListenerMonitor {
         series_kept: Duration,
     ) -> Self {
         Self {
+            complete_since_ns: now_boot_nanos(),
             table: ListenerTable::new(known, stalled_after, now_boot_nanos()),
             series: SeriesTable::new(now_unix_nanos(), series_kept),
             filter,
             failures: FailureTotals::new(),
+            overflows: Overflows::new(),
             without_series: HashSet::new(),
+            host_netns: None,
+            hasher: RandomState::default(),
+            is_crowded: false,
+        }
+    }
+
+    /// Says which network namespace is the host's: the series of its listeners do not name it.
+    #[must_use]
+    pub fn with_host_netns(self, host_netns: Option<u32>) -> Self {
+        Self { host_netns, ..self }
+    }
+
+    /// Sets the `/proc` with the host's process ids; it is `/proc` itself otherwise.
+    #[must_use]
+    pub fn with_proc(mut self, proc: Option<PathBuf>) -> Self {
+        if let Some(proc) = proc {
+            self.overflows.set_proc(proc);
+        }
+        self
+    }
+
+    /// Says whether the programs count what the full queue of each TCP listener refused. If not, the kernel's
+    /// counters of network namespaces are asked, from now on.
+    pub(super) fn begin_overflows(&mut self, are_counted: bool) {
+        if are_counted {
+            self.overflows.set_counted();
+        }
+        for (listener, owner) in self.table.owners() {
+            self.overflows.learn(listener, owner);
         }
     }
 
@@ -59,30 +102,36 @@ impl ListenerMonitor {
         self.table.set_stalled_after(stalled_after);
     }
 
-    /// Notes an accept, and counts it if it succeeded: the kernel counts the failed ones. If the listener has
-    /// no series yet, it gets one; if the listener table is full, the accept is not counted.
+    /// Notes an accept that returned at `at` (boot clock), and counts it if it succeeded: the kernel counts
+    /// the failed ones. If the listener has no series yet, it gets one.
     pub(super) fn accepted(
         &mut self,
         call: &AcceptCall,
+        at: u64,
         listener: &Listener,
         name: Option<&UnixName>,
         task: &Task,
         writer: &mut RecordWriter,
     ) {
-        self.table.on_accept(listener, name, task);
+        self.overflows.learn(listener, task);
+        let has_new_owner = self.table.on_accept(listener, name, task, at);
         let inode = listener.inode;
         if call.result < 0 || inode == 0 {
             return;
         }
         let queue_ns = (call.flags & AcceptCall::HAS_QUEUE_TIME != 0).then_some(call.queue_ns);
-        if !self.series.count_accept(inode, queue_ns) {
+        if has_new_owner || !self.series.contains(inode) {
             self.name_series(inode, writer);
-            let _ = self.series.count_accept(inode, queue_ns);
+        }
+        if !self.series.count_accept(inode, queue_ns) {
+            // The listener table is full.
+            self.series.count_accept_beyond(queue_ns);
         }
     }
 
     /// Notes a call of listen(2).
     pub(super) fn listening(&mut self, call: &SocketCall) {
+        self.overflows.learn(&call.socket, &call.task);
         self.table.on_listen(call);
     }
 
@@ -94,6 +143,8 @@ impl ListenerMonitor {
         writer: &mut RecordWriter,
     ) {
         self.table.on_close(state);
+        self.overflows.compare(&mut self.table);
+        self.table.find_overflows(state.header.boot_ns);
         self.record_findings(events, writer);
     }
 
@@ -105,16 +156,38 @@ impl ListenerMonitor {
         events: &EventsSection,
         writer: &mut RecordWriter,
     ) -> bool {
-        let known = self.table.find_for(&sample.socket).cloned();
-        let owner = known.as_ref().and_then(|known| known.owner.as_ref());
+        // A call that no program saw may have accepted a connection that was queued before all programs were
+        // attached. With an unknown start, `queue_ns` is 0.
+        let waited_since = sample.header.boot_ns.saturating_sub(sample.queue_ns);
+        if sample.queue_ns == 0 || waited_since < self.complete_since_ns {
+            return false;
+        }
         // The kernel matched the connection against the filter, but does not know which process owns the
         // listener.
-        let passes = known.as_ref().is_none_or(|known| self.filter.passes(&known.listener, owner));
-        if let Some(known) = &known
-            && passes
-        {
-            self.series.count_abandoned(known.listener.inode);
+        let passes_known = |known: &KnownListener| {
+            let port = sample.socket.local_port;
+            self.filter.passes_connection(&known.listener, known.owner.task(), port)
+        };
+        let (known, passes, others) = match self.table.find_for(sample) {
+            WaitedFor::One(known) => (Some(known.clone()), passes_known(known), Vec::new()),
+            WaitedFor::OneOf(several) => {
+                let passes = several.iter().all(|known| passes_known(known));
+                (None, passes, several.iter().map(|known| known.listener.inode).collect())
+            }
+            WaitedFor::Unknown => {
+                (None, self.filter.passes(&listener_like(&sample.socket), None), Vec::new())
+            }
+        };
+        if passes {
+            if let Some(inode) = known.as_ref().map(|known| known.listener.inode)
+                && !self.series.contains(inode)
+            {
+                self.name_series(inode, writer);
+            }
+            let known = known.as_ref().map(|known| known.listener.inode);
+            self.series.count_abandoned(known.into_iter().chain(others));
         }
+        let owner = known.as_ref().and_then(|known| known.owner.task());
         if !events.abandoned || !passes {
             return false;
         }
@@ -136,10 +209,18 @@ impl ListenerMonitor {
         let now = now_boot_nanos();
         self.table.apply_survey(states, now);
         for state in states {
+            self.overflows.learn_again(&state.listener, &state.owner);
+        }
+        self.overflows.compare(&mut self.table);
+        self.overflows.end_survey(&self.table);
+        self.table.find_overflows(now);
+        for rows in by_listener(states) {
+            let state = &rows[0];
             let inode = state.listener.inode;
+            let owner = self.table.by_inode(inode).and_then(|known| known.owner.task());
             // A listener with a series had an accept that passed the filter in the kernel. It stays in the
             // metrics even if its present owner does not pass.
-            if self.filter.passes(&state.listener, Some(&state.owner)) || self.series.contains(inode) {
+            if self.filter.passes(&state.listener, owner) || self.series.contains(inode) {
                 self.name_series(inode, writer);
             }
             let waited = self.table.by_inode(inode).and_then(|known| known.oldest_wait_ns(now));
@@ -152,6 +233,7 @@ impl ListenerMonitor {
         }
         let table = &self.table;
         self.series.retain(now, |inode| table.by_inode(inode).is_some());
+        self.log_crowding();
         self.record_findings(events, writer);
     }
 
@@ -180,6 +262,30 @@ impl ListenerMonitor {
             }
         }
         idle
+    }
+
+    /// Takes how often connects to UNIX sockets were refused, where the programs know only the name. Returns
+    /// the targets that the kernel's map may forget.
+    pub(super) fn unix_refused(
+        &mut self,
+        totals: &[(UnixTarget, u64)],
+        events: &EventsSection,
+        writer: &mut RecordWriter,
+    ) -> Vec<UnixTarget> {
+        let idle = self.overflows.take_unix(totals, &mut self.table);
+        self.table.find_overflows(now_boot_nanos());
+        self.record_findings(events, writer);
+        idle
+    }
+
+    /// Of the listeners for which the kernel's map has refused attempts, those that it may forget.
+    pub(super) fn gone_listeners(&mut self, listeners: &[u64]) -> Vec<u64> {
+        self.overflows.gone(listeners, &self.table)
+    }
+
+    /// Refused attempts that were told of no listener, because it is not known which one refused them.
+    pub(super) fn untold_refusals(&self) -> u64 {
+        self.overflows.untold()
     }
 
     /// Takes the kernel's counts of connections. Returns the listeners whose counts the kernel's map may
@@ -211,14 +317,14 @@ impl ListenerMonitor {
     fn record_findings(&mut self, events: &EventsSection, writer: &mut RecordWriter) {
         for found in self.table.take_findings() {
             let known = &found.listener;
-            if let FindingKind::Overflow { count } = found.kind {
-                self.series.count_overflow(known.listener.inode, count);
+            if let FindingKind::Overflow(overflow) = &found.kind {
+                self.series.count_overflow(known.listener.inode, overflow);
             }
             let is_wanted = match found.kind {
-                FindingKind::Overflow { .. } => events.overflow,
+                FindingKind::Overflow(overflow) => events.overflow && overflow.refused > 0,
                 FindingKind::Stalled | FindingKind::Recovered { .. } => events.stalled,
             };
-            let owner = known.owner.as_ref();
+            let owner = known.owner.task();
             if !is_wanted || !self.filter.passes(&known.listener, owner) {
                 continue;
             }
@@ -233,10 +339,41 @@ impl ListenerMonitor {
     /// Gives the series of a listener the name that is known by now, if the listener is in the table.
     fn name_series(&mut self, inode: u64, writer: &mut RecordWriter) {
         let Some(known) = self.table.by_inode(inode) else { return };
-        let owner = known.owner.as_ref().map(|task| writer.identity(task));
-        let labels = series_labels(&known.listener, &known.name, owner.as_deref());
-        self.series.assign(inode, labels, writer.stamp.observed_unix_ns());
+        let owner = known.owner.task().map(|task| writer.identity(task));
+        let named_by = self.hash_of_name(known, owner.as_deref());
+        if !self.series.is_named(inode, named_by) {
+            let labels = series_labels(&known.listener, &known.name, owner.as_deref(), self.host_netns);
+            self.series.assign(inode, labels, named_by, writer.stamp.observed_unix_ns());
+        }
     }
+
+    /// A hash of everything that the labels of a series are made from.
+    fn hash_of_name(&self, known: &KnownListener, owner: Option<&Identity>) -> u64 {
+        let Listener { addr, port, family, protocol, netns, .. } = known.listener;
+        let name = (known.name.length, known.name.bytes);
+        let owner = owner.map(|owner| (owner.key, &owner.service, &owner.container_id, &owner.pod_uid));
+        self.hasher.hash_one((owner, addr, port, family, protocol, netns, name))
+    }
+
+    /// Logs that listeners have no series of their own, when that begins.
+    fn log_crowding(&mut self) {
+        let sharing = self.series.sharing();
+        if sharing > 0 && !self.is_crowded {
+            tracing::warn!(
+                "{sharing} listeners have no metrics of their own, only together: all {MAX_SERIES} series, or the {MAX_UNIX_SERIES} of UNIX sockets, are in use"
+            );
+        }
+        self.is_crowded = sharing > 0;
+    }
+}
+
+/// The listener of a connection, as far as the connection shows it.
+fn listener_like(connection: &Connection) -> Listener {
+    let mut listener = Listener::new_zeroed();
+    listener.addr = connection.local_addr;
+    (listener.port, listener.netns) = (connection.local_port, connection.netns);
+    (listener.family, listener.protocol) = (connection.family, connection.protocol);
+    listener
 }
 
 fn record_failures(failed: FailureCount<'_>, now_boot_ns: u64, writer: &mut RecordWriter) {
