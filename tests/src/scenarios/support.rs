@@ -7,8 +7,9 @@ use acceptd::{
     mapping::presence::{Case, differences},
 };
 use rustix::thread::Pid;
+use serde_json::Value as Json;
 
-use crate::{ground_truth::GroundTruth, record::Record, wait};
+use crate::{admin, ground_truth::GroundTruth, record::Record, wait};
 
 /// Checks a record field by field: the connection, the thread, and the listener as its system call named it.
 pub(super) fn assert_matches_truth(record: &Record, truth: &GroundTruth) {
@@ -59,6 +60,25 @@ pub(super) fn listener() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     (listener, address)
+}
+
+/// The agent's status, once it is of a time after this call: two rounds of its snapshots.
+pub(super) fn status_after_a_snapshot(admin: SocketAddr) -> Json {
+    let status = || -> Json { serde_json::from_str(&admin::get(admin, "/status").1).expect("JSON") };
+    let uptime = |status: &Json| status["uptime_s"].as_u64().expect("seconds");
+    let before = uptime(&status());
+    wait::until("two snapshots", || {
+        let now = status();
+        (uptime(&now) > before + 2).then_some(now)
+    })
+}
+
+/// The sum of a metric's values that have a label of this value, such as a port, from the Prometheus
+/// exposition.
+pub(super) fn counted(metrics: &str, name: &str, label: &str) -> u64 {
+    let label = format!("\"{label}\"");
+    let lines = metrics.lines().filter(|line| line.starts_with(name) && line.contains(&label));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 /// Waits until a thread of this process is blocked in accept or accept4 (`/proc/self/task/TID/syscall`).

@@ -18,6 +18,12 @@ use crate::{apt, build};
 const AGENT: &str = "acceptd";
 const HARNESS: [&str; 3] = ["scenarios", "acceptor", "cost"];
 
+/// Debian's servers that scenarios start: name, argument, package, and path on the host.
+const SERVERS: [(&str, &str, &str, &str); 2] = [
+    ("nginx", "-v", "nginx", "/usr/sbin/nginx"),
+    ("redis-server", "--version", "redis-server", "/usr/bin/redis-server"),
+];
+
 /// Collects the programs for an architecture. `suites` is the folder of the suites' programs for this host.
 /// Returns a folder that has the programs at the paths that they have in the guest.
 pub(super) fn build(workspace: &Workspace, arch: Arch, suites: &Path) -> Result<PathBuf> {
@@ -39,6 +45,11 @@ fn build_native(workspace: &Workspace, suites: &Path, folder: &Path) -> Result<(
     command::run(command::cargo(workspace, &["test", "--workspace", "--no-run", "--locked", "--quiet"]))?;
     let tested = workspace.target().join("debug");
     let programs = std::iter::once(suites.join(AGENT)).chain(HARNESS.iter().map(|name| tested.join(name)));
+    for (program, argument, package, path) in SERVERS {
+        apt::require(program, argument, package)?;
+        copy_libraries(Path::new(path), folder)?;
+        files::copy(Path::new(path), &folder.join("bin").join(program))?;
+    }
     for program in programs {
         copy_libraries(&program, folder)?;
         let copied = folder.join("bin").join(program.file_name().unwrap_or_default());
