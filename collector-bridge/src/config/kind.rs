@@ -240,6 +240,9 @@ impl ValueKind<Vec<String>> for Names {
     }
 
     fn read(&self, raw: &Raw) -> Result<Vec<String>, String> {
+        if let Some(list) = raw.toml_list()? {
+            return self.read(&list);
+        }
         match raw {
             Raw::Word(word) => Ok(word
                 .split(',')

@@ -54,6 +54,23 @@ impl Raw {
         }
     }
 
+    /// The list that a variable or a flag has in TOML form, `[80, 443]`; `None` if this is anything else.
+    ///
+    /// # Errors
+    /// The text begins like a list but is none; with the remedy.
+    pub(super) fn toml_list(&self) -> Result<Option<Self>, String> {
+        let Self::Word(word) = self else { return Ok(None) };
+        if !word.trim_start().starts_with('[') {
+            return Ok(None);
+        }
+        match DeValue::parse(word.trim()).map(|value| Self::from_toml(value.get_ref())) {
+            Ok(list @ Self::List(_)) => Ok(Some(list)),
+            _ => Err(format!(
+                "{word:?} begins like a list of TOML but is none; write [80, 443] or [\"one\", \"two\"] with texts in quotes, or the items separated by commas without brackets"
+            )),
+        }
+    }
+
     /// Whether it is an empty text, which means "not set" in every layer.
     pub(super) fn is_unset(&self) -> bool {
         self.text().is_some_and(str::is_empty)

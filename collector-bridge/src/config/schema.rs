@@ -20,6 +20,7 @@ use super::{
         AbsolutePath, CountRange, DurationRange, Names, OptionalAddress, OptionalPath, OptionalText,
         PathOrNone, SizeRange, Toggle, ValueKind,
     },
+    network::{Network, Networks},
     pairs::{AttributePairs, HeaderMap, Headers},
     ratio::{Fraction, Ratio},
     table::{Key, settings},
@@ -239,7 +240,8 @@ settings! {
         /// Also sends the agent's own accepts, and accepts of connections that the agent opened itself.
         /// They are counted either way.
         "filter.self" => own: bool = false, Toggle;
-        /// Only these local ports. Events without a port (UNIX sockets) do not match.
+        /// Only these local ports: those of connections, or of the listeners that accept them, which a
+        /// transparent proxy makes differ. Events without a port (UNIX sockets) do not match.
         "filter.ports" => ports: Vec<u64> = Vec::new(), Numbers(1, 65_535);
         /// Only these address families.
         "filter.families" => families: Vec<Family> = Vec::new(), SomeOf;
@@ -247,15 +249,20 @@ settings! {
         "filter.pids" => pids: Vec<u64> = Vec::new(), Numbers(1, 4_194_304);
         /// Only processes with these names (the comm of the process, not of its threads).
         "filter.comms" => comms: Vec<String> = Vec::new(), Texts { what: "names", longest: 15 };
-        /// Only these cgroups (version 2), by path: /system.slice/nginx.service.
+        /// Only these cgroups (version 2) and all cgroups in them, by path: /system.slice/nginx.service. A
+        /// cgroup may be missing, come or go while the agent runs.
         "filter.cgroups" => cgroups: Vec<String> = Vec::new(), Texts { what: "paths", longest: 4096 };
         /// Only these network namespaces, by number: the N of `net:[N]` in /proc/PID/ns/net.
         "filter.netns" => netns: Vec<u64> = Vec::new(), Numbers(1, 4_294_967_295);
+        /// Only connections of these peers: networks such as 10.0.0.0/8, or addresses. Connections without an
+        /// IP address (UNIX sockets, VSOCK) do not match. Events that are not about a connection, such as
+        /// listen, always do.
+        "filter.peers" => peers: Vec<Network> = Vec::new(), Networks;
     }
 
     /// Which events are never captured; overrides `filter`.
     filter_exclude: FilterExcludeSection {
-        /// Excludes accepts on these local ports.
+        /// Excludes accepts on these local ports, those of connections or of listeners.
         "filter.exclude.ports" => ports: Vec<u64> = Vec::new(), Numbers(1, 65_535);
         /// Excludes accepts on sockets of these address families.
         "filter.exclude.families" => families: Vec<Family> = Vec::new(), SomeOf;
@@ -263,10 +270,12 @@ settings! {
         "filter.exclude.pids" => pids: Vec<u64> = Vec::new(), Numbers(1, 4_194_304);
         /// Excludes accepts of processes with these names.
         "filter.exclude.comms" => comms: Vec<String> = Vec::new(), Texts { what: "names", longest: 15 };
-        /// Excludes accepts of processes in these cgroups.
+        /// Excludes accepts of processes in these cgroups, or in any cgroup in them.
         "filter.exclude.cgroups" => cgroups: Vec<String> = Vec::new(), Texts { what: "paths", longest: 4096 };
         /// Excludes accepts on sockets of these network namespaces.
         "filter.exclude.netns" => netns: Vec<u64> = Vec::new(), Numbers(1, 4_294_967_295);
+        /// Excludes connections of these peers, such as load balancers with their health probes.
+        "filter.exclude.peers" => peers: Vec<Network> = Vec::new(), Networks;
     }
 
     /// The agent's HTTP server: /livez, /readyz and /status for probes and operators, /metrics for

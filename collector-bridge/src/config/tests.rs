@@ -106,6 +106,7 @@ fn every_key_can_be_set_by_variable_and_flag_and_file() {
                 "process.command,process.parent_pid".to_owned()
             }
             toml::Value::Array(_) if key.name.ends_with("hooks") => "sys_exit,sys_enter".to_owned(),
+            toml::Value::Array(_) if key.name.ends_with("peers") => "10.0.0.0/8,::1".to_owned(),
             toml::Value::Array(_) if (key.expects)().contains("numbers") => "1,2".to_owned(),
             toml::Value::Array(_) => "a,b".to_owned(),
             toml::Value::Table(_) => "a=b".to_owned(),
@@ -119,6 +120,25 @@ fn every_key_can_be_set_by_variable_and_flag_and_file() {
         assert_eq!(loaded.origin(key.name), Origin::Env(variable.clone()));
         let loaded = resolve_all(text, &[], &[(key.name, &word)]).unwrap();
         assert_eq!(loaded.origin(key.name), Origin::Flag("--set".to_owned()), "{}", key.name);
+    }
+}
+
+#[test]
+fn lists_in_flags_and_variables_have_the_form_of_the_file_too() {
+    let flags = [
+        ("filter.ports", "[80, 443]"),
+        ("filter.comms", r#"["nginx", "a,b"]"#),
+        ("filter.families", r#"["inet"]"#),
+        ("attributes.include", r#" ["acceptd.thread.id"] "#),
+    ];
+    let loaded = resolve_all("", &[("ACCEPTD_FILTER_PEERS", r#"["10.0.0.0/8", "::1"]"#)], &flags).unwrap();
+    let Config { filter, attributes, .. } = &loaded.config;
+    assert_eq!((&filter.ports[..], &filter.comms[..]), (&[80, 443][..], &["nginx", "a,b"].map(str::to_owned)[..]));
+    assert_eq!((filter.families.len(), attributes.include.len(), filter.peers.len()), (1, 1, 2));
+    for (key, word) in [("filter.ports", "[80"), ("filter.comms", "[nginx]"), ("filter.families", "[inet]")] {
+        let message = error("", &[], &[(key, word)]);
+        assert!(message.starts_with(&format!("flag --set: {key}: {word:?} begins like a list of TOML")), "{message}");
+        assert!(message.contains("or the items separated by commas without brackets"), "{message}");
     }
 }
 

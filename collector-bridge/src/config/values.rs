@@ -20,6 +20,9 @@ impl ValueKind<Vec<u64>> for Numbers {
     }
 
     fn read(&self, raw: &Raw) -> Result<Vec<u64>, String> {
+        if let Some(list) = raw.toml_list()? {
+            return self.read(&list);
+        }
         let in_range = |number: &u64| (self.0..=self.1).contains(number);
         let numbers: Option<Vec<u64>> = match raw {
             Raw::Integer(number) => u64::try_from(*number).ok().map(|number| vec![number]),
@@ -62,7 +65,9 @@ impl ValueKind<Vec<String>> for Texts {
     }
 
     fn read(&self, raw: &Raw) -> Result<Vec<String>, String> {
-        let texts = Names.read(raw).map_err(|_| format!("expected {}", self.expects()))?;
+        let list = raw.toml_list()?;
+        let texts =
+            Names.read(list.as_ref().unwrap_or(raw)).map_err(|_| format!("expected {}", self.expects()))?;
         if let Some(long) = texts.iter().find(|text| text.len() > self.longest) {
             return Err(self.unfit(long));
         }
@@ -136,6 +141,8 @@ impl<T: Named> ValueKind<Vec<T>> for SomeOf {
     }
 
     fn read(&self, raw: &Raw) -> Result<Vec<T>, String> {
+        let list = raw.toml_list()?;
+        let raw = list.as_ref().unwrap_or(raw);
         let names = Names.read(raw).map_err(|_| ValueKind::<Vec<T>>::mismatch(self, raw))?;
         let known = |name: &String| {
             find(name).ok_or_else(|| format!("{name:?} is not one of {}", joined_names::<T>()))
@@ -161,6 +168,8 @@ impl ValueKind<Vec<String>> for HookNames {
     }
 
     fn read(&self, raw: &Raw) -> Result<Vec<String>, String> {
+        let list = raw.toml_list()?;
+        let raw = list.as_ref().unwrap_or(raw);
         let names = Names.read(raw).map_err(|_| self.mismatch(raw))?;
         match names.iter().find(|name| !HOOK_NAMES.contains(&name.as_str())) {
             Some(unknown) => {

@@ -61,6 +61,10 @@ fn mistakes_in_the_file_name_line_cause_and_remedy() {
             "filter.self = \"no\"",
             "/etc/acceptd/test.toml:1: filter.self: expected true or false, not a string",
         ),
+        (
+            "filter.exclude.peers = [\"10.0.0.7/8\"]",
+            r#"/etc/acceptd/test.toml:1: filter.exclude.peers: "10.0.0.7/8" has bits set after its first 8; write "10.0.0.0/8" for the network, or "10.0.0.7" for this address alone"#,
+        ),
         ("host.root = \"proc\"", r#"/etc/acceptd/test.toml:1: host.root: "proc" is not an absolute path"#),
         (
             "attributes.include = [1]",
