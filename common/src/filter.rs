@@ -1,5 +1,5 @@
-//! The keys and values of `filter.*`. The agent fills a hash map with the configured values, and the programs
-//! look up those of each event.
+//! The keys and values of `filter.*`. The agent fills maps with the configured values, and the programs look
+//! up those of each event.
 
 use core::mem::size_of;
 
@@ -22,11 +22,14 @@ pub enum FilterKey {
     Cgroup = 4,
     /// The inode number of the network namespace.
     Netns = 5,
+    /// The peer's address. Its values are prefixes ([`PeerPrefix`]) in a map of their own.
+    Peer = 6,
 }
 
 impl FilterKey {
     /// Every key.
-    pub const ALL: [Self; 6] = [Self::Port, Self::Family, Self::Pid, Self::Comm, Self::Cgroup, Self::Netns];
+    pub const ALL: [Self; 7] =
+        [Self::Port, Self::Family, Self::Pid, Self::Comm, Self::Cgroup, Self::Netns, Self::Peer];
 
     /// The bit of this key.
     #[must_use]
@@ -63,4 +66,29 @@ impl FilterValue {
     }
 }
 
+/// Key of the map `FILTER_PEERS`: a network of peers, or with all bits in `length` the address of one. The
+/// map's value is a set of [`FilterValue::INCLUDE`] and [`FilterValue::EXCLUDE`]: those of this network, and of
+/// every configured network that contains it, because the kernel finds the longest prefix only.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct PeerPrefix {
+    /// Bits of `data` that count.
+    pub length: u32,
+    /// The family, 4 or 6, as a word in host order, and the address as four words in network order. An IPv4
+    /// address is the first of them. An IPv4-mapped address is an IPv4 address.
+    pub data: [u32; 5],
+}
+
+impl PeerPrefix {
+    /// Bits before those of the address.
+    pub const FAMILY_BITS: u32 = 32;
+    /// The first word of an IPv4 network.
+    pub const IPV4: u32 = 4;
+    /// The first word of an IPv6 network.
+    pub const IPV6: u32 = 6;
+}
+
 const _: () = assert!(size_of::<FilterValue>() == 20);
+const _: () = assert!(size_of::<PeerPrefix>() == 24);

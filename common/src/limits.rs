@@ -25,6 +25,12 @@ pub const OPEN_CONNECTIONS: u32 = 262_144;
 /// Listeners whose connections are counted.
 pub const COUNTED_LISTENERS: u32 = 4_096;
 
+/// Listeners whose refused connection attempts are counted.
+pub const REFUSING_LISTENERS: u32 = 4_096;
+
+/// Tier 2: pairs of a process and the UNIX socket that refused its connects, between two reads of the agent.
+pub const UNIX_TARGETS: u32 = 1_024;
+
 /// Connections within this host that may wait to be accepted at one time and have their client known.
 pub const CLIENTS: u32 = 65_536;
 
@@ -39,8 +45,17 @@ pub const BUDGETED_LISTENERS: u32 = 1_024;
 /// counted in [`crate::Counter::FailureUncounted`].
 pub const FAILURE_KEYS: u32 = 2_048;
 
+/// Threads that may at one time close the connection of their own failed accept.
+pub const LOST_CONNECTIONS: u32 = 1_024;
+
 /// Threads that may be in accept at one time and have their blocked time measured.
 pub const BLOCKED_THREADS: u32 = 16_384;
 
-/// Values of one filter key.
+/// Values of one filter key, except for peers.
 pub const FILTER_VALUES: u32 = 64;
+
+/// Networks in `filter.peers`, and as many in `filter.exclude.peers`.
+pub const FILTER_PEERS: u32 = 1_024;
+
+/// Levels of the cgroup hierarchy at which a filter can name a cgroup, the root included.
+pub const FILTER_CGROUP_LEVELS: u32 = 32;

@@ -67,18 +67,19 @@ pub extern "C" fn describe_tuple(sk: u64, out: *mut Tuple) -> i32 {
     let Some(out) = (unsafe { out.as_mut() }) else { return 0 };
     let sk = ProbedSock::new(sk as *const u8);
     let family = sk.family();
-    out.client = unmapped(family, sk.peer_address());
-    out.server = unmapped(family, sk.local_address());
+    (_, out.client) = unmapped(family, sk.peer_address());
+    (_, out.server) = unmapped(family, sk.local_address());
     out.client_port = sk.peer_port();
     out.server_port = sk.local_port();
     out.netns = sk.netns();
     0
 }
 
-/// An IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) as the IPv4 address that it stands for.
+/// An IPv4-mapped IPv6 address (`::ffff:a.b.c.d`) as the IPv4 address that it stands for, and whether it was
+/// one.
 #[inline(always)]
-fn unmapped(family: u16, address: Address) -> Address {
+pub fn unmapped(family: u16, address: Address) -> (bool, Address) {
     let [first, second, third, last] = address;
     let is_mapped = family == AF_INET6 && first == 0 && second == 0 && third == 0xffff_u32.to_be();
-    if is_mapped { [last, 0, 0, 0] } else { address }
+    (is_mapped, if is_mapped { [last, 0, 0, 0] } else { address })
 }

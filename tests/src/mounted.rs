@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use tempfile::TempDir;
@@ -48,7 +49,7 @@ impl Drop for ScratchMount {
 /// A cgroup (v2) in a hierarchy mounted below a temporary root, which an agent uses as `host.root`.
 #[derive(Debug)]
 pub struct Cgroup {
-    mounted: ScratchMount,
+    mounted: Arc<ScratchMount>,
     path: PathBuf,
 }
 
@@ -59,10 +60,28 @@ impl Cgroup {
     /// If it cannot be created.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let mounted = ScratchMount::new("cgroup2", "sys/fs/cgroup");
+        let mounted = Arc::new(ScratchMount::new("cgroup2", "sys/fs/cgroup"));
         let path = mounted.path().join(name);
         fs::create_dir(&path).expect("a new cgroup");
         Self { mounted, path }
+    }
+
+    /// Creates a cgroup inside of this one.
+    ///
+    /// # Panics
+    /// If it cannot be created.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        let path = self.path.join(name);
+        fs::create_dir(&path).expect("a new cgroup");
+        Self { mounted: Arc::clone(&self.mounted), path }
+    }
+
+    /// The path of the cgroup in its hierarchy.
+    #[must_use]
+    pub fn v2_path(&self) -> String {
+        let inside = self.path.strip_prefix(self.mounted.path()).expect("inside of the mount");
+        format!("/{}", inside.display())
     }
 
     /// The argument for the agent's `--set` that makes it read cgroups from here.

@@ -1,17 +1,25 @@
-//! The event filter (`filter.*`): the values for the kernel's map, and the same rule for records that the
+//! The event filter (`filter.*`): the values for the kernel's maps, and the same rule for records that the
 //! agent makes in user space.
 
-use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::Path};
+mod cgroups;
+mod live;
 
-use acceptd_common::{FilterKey, Listener, Task, filter::FilterValue};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
-use crate::config::{self, Family};
+use acceptd_common::{FilterKey, Listener, PeerPrefix, Task, filter::FilterValue};
+use cgroups::CgroupSubtrees;
+pub use live::LiveFilter;
+
+use crate::config::{self, Family, Network};
 
 /// Which events are recorded. Values of one key are alternatives (OR), keys are combined with AND, and
 /// exclude wins over include.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct EventFilter {
     values: BTreeMap<FilterValue, u8>,
+    /// Peers, with the flags of the networks that contain them as well.
+    peers: BTreeMap<Network, u8>,
+    cgroups: CgroupSubtrees,
     includes: u64,
     excludes: u64,
 }
@@ -20,7 +28,7 @@ impl EventFilter {
     /// The filter of a configuration. `cgroups` is where the host's cgroup v2 file system is mounted.
     ///
     /// # Errors
-    /// When a configured cgroup does not exist, with the remedy.
+    /// When no cgroup can have a configured path, with the remedy. A cgroup that does not exist is no error.
     pub fn from_config(
         include: &config::FilterSection,
         exclude: &config::FilterExcludeSection,
@@ -35,10 +43,17 @@ impl EventFilter {
         filter.exclude(numbers(FilterKey::Pid, &exclude.pids));
         filter.include(include.comms.iter().map(|comm| comm_value(comm.as_bytes())));
         filter.exclude(exclude.comms.iter().map(|comm| comm_value(comm.as_bytes())));
-        filter.include(cgroup_values("filter.cgroups", &include.cgroups, cgroups)?.into_iter());
-        filter.exclude(cgroup_values("filter.exclude.cgroups", &exclude.cgroups, cgroups)?.into_iter());
+        for path in &include.cgroups {
+            filter.includes |= FilterKey::Cgroup.bit();
+            filter.cgroups.add("filter.cgroups", path, FilterValue::INCLUDE, cgroups)?;
+        }
+        for path in &exclude.cgroups {
+            filter.excludes |= FilterKey::Cgroup.bit();
+            filter.cgroups.add("filter.exclude.cgroups", path, FilterValue::EXCLUDE, cgroups)?;
+        }
         filter.include(numbers(FilterKey::Netns, &include.netns));
         filter.exclude(numbers(FilterKey::Netns, &exclude.netns));
+        filter.add_peers(&include.peers, &exclude.peers);
         Ok(filter)
     }
 
@@ -64,6 +79,18 @@ impl EventFilter {
         }
     }
 
+    fn add_peers(&mut self, include: &[Network], exclude: &[Network]) {
+        self.includes |= if include.is_empty() { 0 } else { FilterKey::Peer.bit() };
+        self.excludes |= if exclude.is_empty() { 0 } else { FilterKey::Peer.bit() };
+        let covers =
+            |networks: &[Network], network: Network| networks.iter().any(|one| one.contains(network));
+        for network in include.iter().chain(exclude) {
+            let included = if covers(include, *network) { FilterValue::INCLUDE } else { 0 };
+            let excluded = if covers(exclude, *network) { FilterValue::EXCLUDE } else { 0 };
+            self.peers.insert(*network, included | excluded);
+        }
+    }
+
     /// Whether no key has values to include: then every event passes, unless it is excluded.
     #[must_use]
     pub fn has_no_includes(&self) -> bool {
@@ -82,19 +109,46 @@ impl EventFilter {
         self.excludes
     }
 
+    /// The configured cgroups that exist now, as further entries of the kernel's map.
+    pub fn cgroups(&self) -> impl Iterator<Item = (FilterValue, u8)> {
+        self.cgroups
+            .present()
+            .into_iter()
+            .map(|(id, flags)| (FilterValue::number(FilterKey::Cgroup, id), flags))
+    }
+
+    /// Bits of the levels at which the programs compare the cgroups of a task.
+    #[must_use]
+    pub fn cgroup_levels(&self) -> u64 {
+        self.cgroups.levels()
+    }
+
+    /// The entries of the kernel's map of peers: each network with its flags.
+    pub fn peers(&self) -> impl Iterator<Item = (PeerPrefix, u8)> {
+        self.peers.iter().map(|(network, flags)| (peer_prefix(*network), *flags))
+    }
+
     /// The entries of the kernel's map: each value with its flags ([`FilterValue::INCLUDE`],
-    /// [`FilterValue::EXCLUDE`]).
+    /// [`FilterValue::EXCLUDE`]). Cgroups are not among them; see [`Self::cgroups`].
     pub fn values(&self) -> impl Iterator<Item = (&FilterValue, u8)> {
         self.values.iter().map(|(value, flags)| (value, *flags))
     }
 
     /// Whether an event of `listener` and its owner passes. An unknown owner passes no filter that includes
-    /// processes or cgroups.
+    /// processes or cgroups. The filter for peers is about connections only.
     #[must_use]
     pub fn passes(&self, listener: &Listener, owner: Option<&Task>) -> bool {
-        let port = u64::from(u16::from_be(listener.port));
+        self.passes_connection(listener, owner, listener.port)
+    }
+
+    /// Like [`Self::passes`], for an event of a connection to the local port `port` (network order) that waited
+    /// for `listener`. One of the two ports has to match.
+    #[must_use]
+    pub fn passes_connection(&self, listener: &Listener, owner: Option<&Task>, port: u16) -> bool {
+        let flags_of =
+            |port| self.flags(&FilterValue::number(FilterKey::Port, u64::from(u16::from_be(port))));
         let process = |value: fn(&Task) -> FilterValue| owner.map(value);
-        self.passes_value(FilterKey::Port, Some(FilterValue::number(FilterKey::Port, port)))
+        self.passes_flags(FilterKey::Port, flags_of(listener.port) | flags_of(port))
             && self.passes_value(
                 FilterKey::Family,
                 Some(FilterValue::number(FilterKey::Family, u64::from(listener.family))),
@@ -108,16 +162,35 @@ impl EventFilter {
                 process(|task| FilterValue::number(FilterKey::Pid, u64::from(task.tgid))),
             )
             && self.passes_value(FilterKey::Comm, process(|task| comm_value(&task.leader_comm)))
-            && self.passes_value(
+            && self.passes_flags(
                 FilterKey::Cgroup,
-                process(|task| FilterValue::number(FilterKey::Cgroup, task.cgroup_id)),
+                owner.map(|task| self.cgroups.flags(task.cgroup_id)).unwrap_or_default(),
             )
     }
 
     fn passes_value(&self, key: FilterKey, value: Option<FilterValue>) -> bool {
-        let found = value.and_then(|value| self.values.get(&value)).copied().unwrap_or_default();
+        self.passes_flags(key, value.map(|value| self.flags(&value)).unwrap_or_default())
+    }
+
+    fn flags(&self, value: &FilterValue) -> u8 {
+        self.values.get(value).copied().unwrap_or_default()
+    }
+
+    fn passes_flags(&self, key: FilterKey, found: u8) -> bool {
         found & FilterValue::EXCLUDE == 0
             && (self.includes & key.bit() == 0 || found & FilterValue::INCLUDE != 0)
+    }
+}
+
+fn peer_prefix(network: Network) -> PeerPrefix {
+    let (family, address) = match network.address() {
+        IpAddr::V4(address) => (PeerPrefix::IPV4, [u32::from_ne_bytes(address.octets()), 0, 0, 0]),
+        IpAddr::V6(address) => (PeerPrefix::IPV6, zerocopy::transmute!(address.octets())),
+    };
+    let [a, b, c, d] = address;
+    PeerPrefix {
+        length: PeerPrefix::FAMILY_BITS + u32::from(network.prefix_length()),
+        data: [family, a, b, c, d],
     }
 }
 
@@ -136,21 +209,6 @@ fn comm_value(comm: &[u8]) -> FilterValue {
         *to = *from;
     }
     FilterValue { value, key: FilterKey::Comm as u32 }
-}
-
-/// The values of the configured cgroups: a cgroup's id is the inode number of its folder.
-fn cgroup_values(key: &str, paths: &[String], root: &Path) -> Result<Vec<FilterValue>, String> {
-    let value = |path: &String| {
-        let folder = root.join(path.trim_start_matches('/'));
-        let found = std::fs::metadata(&folder).map_err(|error| {
-            format!(
-                "{key}: no cgroup {}: {error}; give the cgroup v2 path, which stands after `0::` in /proc/PID/cgroup",
-                folder.display()
-            )
-        })?;
-        Ok(FilterValue::number(FilterKey::Cgroup, found.ino()))
-    };
-    paths.iter().map(value).collect()
 }
 
 #[cfg(test)]
@@ -223,16 +281,43 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_cgroup_is_named() {
-        let mut config = Config::default();
-        config.filter_exclude.cgroups = vec!["/system.slice/none.service".to_owned()];
-        let error =
-            EventFilter::from_config(&config.filter, &config.filter_exclude, Path::new("/sys/fs/cgroup"))
-                .expect_err("there is no such cgroup");
+    fn the_port_of_the_connection_or_of_the_listener_matches() {
+        let (listener, _) = nginx();
+        let passes = |change: fn(&mut Config), port: u16| {
+            filter(change).passes_connection(&listener, None, port.to_be())
+        };
+        for port in [80, 443] {
+            assert!(passes(|config| config.filter.ports = vec![443], port));
+            assert!(!passes(|config| config.filter_exclude.ports = vec![443], port));
+        }
+        assert!(passes(|config| config.filter.ports = vec![80], 80));
+        assert!(!passes(|config| config.filter.ports = vec![80], 81));
+        assert!(!passes(|config| config.filter_exclude.ports = vec![80], 80));
+    }
+
+    #[test]
+    fn a_missing_cgroup_is_no_error_and_passes_nothing() {
+        let (listener, task) = nginx();
         assert!(
-            error.starts_with("filter.exclude.cgroups: no cgroup /sys/fs/cgroup/system.slice"),
-            "{error}"
+            !filter(|config| config.filter.cgroups = vec!["/none".to_owned()]).passes(&listener, Some(&task))
         );
-        assert!(error.contains("/proc/PID/cgroup"), "{error}");
+        let excluded = filter(|config| config.filter_exclude.cgroups = vec!["/none".to_owned()]);
+        assert!(excluded.passes(&listener, Some(&task)));
+        assert!(excluded.has_no_includes());
+    }
+
+    #[test]
+    fn a_network_has_the_flags_of_those_that_contain_it() {
+        let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a network")).collect();
+        let filter = filter(|config| {
+            config.filter.peers = networks(&["10.0.0.0/8", "2001:db8::1"]);
+            config.filter_exclude.peers = networks(&["10.9.0.0/16", "10.9.9.0/24", "::/0"]);
+        });
+        let flags: Vec<(u32, u32, u8)> =
+            filter.peers().map(|(prefix, flags)| (prefix.data[0], prefix.length - 32, flags)).collect();
+        assert_eq!(flags, [(4, 8, 1), (4, 16, 3), (4, 24, 3), (6, 0, 2), (6, 128, 3)]);
+        let (listener, task) = nginx();
+        assert!(filter.passes(&listener, Some(&task)), "an event of a listener has no peer");
+        assert!(!filter.has_no_includes());
     }
 }

@@ -1,0 +1,178 @@
+//! The cgroups of the filter, and everything below them. They may come and go while the agent runs: the paths
+//! are resolved again and again, and a cgroup that is created anew under the same path has a new id.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use acceptd_common::limits::FILTER_CGROUP_LEVELS;
+
+/// Most cgroups whose place is remembered. Beyond that, the agent takes a cgroup for one outside.
+const MAX_MEMBERS: usize = 65_536;
+
+/// Shortest time between two walks through the configured cgroups.
+const WALK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The id of the hierarchy's root, where a namespace does not hide it.
+const ROOT_ID: u64 = 1;
+
+/// The configured cgroups. Clones share what was found.
+#[derive(Debug, Clone, Default)]
+pub(super) struct CgroupSubtrees {
+    configured: Vec<ConfiguredCgroup>,
+    /// Bits of the levels at which the configured cgroups are.
+    levels: u64,
+    members: Arc<Mutex<Members>>,
+}
+
+/// A cgroup that the configuration names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ConfiguredCgroup {
+    /// The key that names it.
+    pub(super) key: &'static str,
+    /// Its folder.
+    pub(super) folder: PathBuf,
+    /// Whether events inside pass or are excluded.
+    pub(super) flags: u8,
+}
+
+impl ConfiguredCgroup {
+    /// The cgroup's id, which is the inode number of its folder; `None` if there is none at present.
+    pub(super) fn id(&self) -> Option<u64> {
+        fs::metadata(&self.folder).ok().filter(fs::Metadata::is_dir).map(|folder| folder.ino())
+    }
+}
+
+/// The cgroups that were found in the configured ones.
+#[derive(Debug, Default)]
+struct Members {
+    /// Flags by the id of the cgroup.
+    flags: HashMap<u64, u8>,
+    walked: Option<Instant>,
+}
+
+impl CgroupSubtrees {
+    /// Adds the cgroup at `path` below `root`, where the cgroup v2 file system is mounted.
+    ///
+    /// # Errors
+    /// The path cannot be that of a cgroup; with the remedy.
+    pub(super) fn add(
+        &mut self,
+        key: &'static str,
+        path: &str,
+        flags: u8,
+        root: &Path,
+    ) -> Result<(), String> {
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+        if parts.contains(&"..") {
+            return Err(format!(
+                "{key}: {path:?} leads out of a cgroup; give the cgroup v2 path, which stands after `0::` in /proc/PID/cgroup"
+            ));
+        }
+        if parts.len() >= FILTER_CGROUP_LEVELS as usize {
+            return Err(format!(
+                "{key}: {path:?} is more than {} levels deep; name one of the cgroups above it",
+                FILTER_CGROUP_LEVELS - 1
+            ));
+        }
+        // Inside a cgroup namespace the paths begin at an unknown level.
+        let is_whole = fs::metadata(root).is_ok_and(|root| root.ino() == ROOT_ID);
+        self.levels |= if is_whole { 1 << parts.len() } else { (1 << FILTER_CGROUP_LEVELS) - 1 };
+        self.configured.push(ConfiguredCgroup { key, folder: root.join(parts.join("/")), flags });
+        Ok(())
+    }
+
+    pub(super) fn configured(&self) -> &[ConfiguredCgroup] {
+        &self.configured
+    }
+
+    /// The id of each configured cgroup that exists now, with all flags that it was configured with.
+    pub(super) fn present(&self) -> BTreeMap<u64, u8> {
+        let mut present = BTreeMap::new();
+        for cgroup in &self.configured {
+            if let Some(id) = cgroup.id() {
+                *present.entry(id).or_default() |= cgroup.flags;
+            }
+        }
+        present
+    }
+
+    /// Bits of the levels at which the programs must compare the cgroups of a task.
+    pub(super) fn levels(&self) -> u64 {
+        self.levels
+    }
+
+    /// The flags of all configured cgroups that the cgroup `id` is in, at any depth.
+    pub(super) fn flags(&self, id: u64) -> u8 {
+        if self.configured.is_empty() {
+            return 0;
+        }
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = members.flags.get(&id) {
+            return *known;
+        }
+        if members.walked.is_none_or(|walked| walked.elapsed() >= WALK_INTERVAL) {
+            members.flags = self.walk();
+            members.walked = Some(Instant::now());
+        }
+        members.flags.get(&id).copied().unwrap_or_default()
+    }
+
+    fn walk(&self) -> HashMap<u64, u8> {
+        let mut found = HashMap::new();
+        for cgroup in &self.configured {
+            let mut rest = vec![cgroup.folder.clone()];
+            while let Some(folder) = rest.pop() {
+                let Ok(metadata) = fs::metadata(&folder) else { continue };
+                if found.len() >= MAX_MEMBERS {
+                    break;
+                }
+                *found.entry(metadata.ino()).or_default() |= cgroup.flags;
+                let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+                rest.extend(
+                    entries
+                        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                        .map(|entry| entry.path()),
+                );
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroups_at_any_depth_have_the_flags_of_those_above() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let inner = root.path().join("a/b/c");
+        fs::create_dir_all(&inner).expect("new folders");
+        let mut cgroups = CgroupSubtrees::default();
+        cgroups.add("filter.cgroups", "/a", 1, root.path()).expect("a path");
+        cgroups.add("filter.exclude.cgroups", "a/b/", 2, root.path()).expect("a path");
+        let id = |path: &str| fs::metadata(root.path().join(path)).expect("a folder").ino();
+        assert_eq!(["a", "a/b", "a/b/c", ""].map(|path| cgroups.flags(id(path))), [1, 3, 3, 0]);
+        assert_eq!(cgroups.levels(), u64::from(u32::MAX), "the temporary folder is no hierarchy's root");
+        assert_eq!(cgroups.flags(0), 0);
+    }
+
+    #[test]
+    fn a_path_that_no_cgroup_has_is_named() {
+        let mut cgroups = CgroupSubtrees::default();
+        let root = Path::new("/sys/fs/cgroup");
+        let cause = cgroups.add("filter.cgroups", "/a/../b", 1, root).expect_err("leads out");
+        assert!(
+            cause.contains("filter.cgroups: \"/a/../b\" leads out") && cause.contains("/proc/PID/cgroup")
+        );
+        let deep = "/a".repeat(40);
+        let cause = cgroups.add("filter.cgroups", &deep, 1, root).expect_err("too deep");
+        assert!(cause.contains("more than 31 levels deep"), "{cause}");
+    }
+}
