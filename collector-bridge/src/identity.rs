@@ -9,6 +9,7 @@ mod c_string;
 mod cache;
 mod cgroup;
 mod details;
+mod environments;
 pub mod host;
 mod key;
 mod passwd;

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acceptd_common::Task;
+use acceptd_common::{Task, limits::COMM_LEN};
 use acceptd_otlp::{DISTRO_NAME, DeclaredAttributes, EncodedResource, Process, ProcessDetails, names};
 use foldhash::fast::RandomState;
 use quick_cache::{
@@ -16,10 +16,11 @@ use quick_cache::{
 };
 
 use super::{
+    environments::{Environments, ProgramStart},
     host::HostFacts,
     key::ProcessKey,
-    process::Observer,
-    published::PublishedAttributes,
+    process::{Observer, title},
+    published::{self, PublishedAttributes},
     reader::{ReadRequest, ReadResult, ReadScope, ReaderPool},
 };
 use crate::config::Detail;
@@ -30,6 +31,9 @@ const PROCESSES: usize = 4096;
 
 /// How long a record waits, beyond the batch timeout, for what a new process publishes about itself.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Shortest time between two changes of `process.title`, so that a process cannot keep the agent busy.
+const RENAME_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Delay before a process is read for the second time, because an SDK may publish later than the first
 /// accept. The delay doubles with each further read, up to [`MAX_REREAD_DELAY`].
@@ -51,6 +55,10 @@ pub struct Identity {
     pub name: Vec<u8>,
     /// `service.name`
     pub service: String,
+    /// `container.id`
+    pub container_id: Option<String>,
+    /// `k8s.pod.uid`
+    pub pod_uid: Option<String>,
 }
 
 /// The part of the configuration that decides what a Resource contains besides observed facts.
@@ -79,6 +87,7 @@ pub struct Identities {
     awaited: usize,
     /// Until when records wait for those answers.
     awaited_until: Option<Instant>,
+    environments: Environments,
     builder: IdentityBuilder,
     agent: Option<Arc<Identity>>,
     next_key: u64,
@@ -96,15 +105,25 @@ impl IdentityBuilder {
         let resource =
             EncodedResource::for_process(&self.facts.host, process, declared, self.settings.value_length);
         let service = process.service_name(declared, self.settings.value_length);
-        Arc::new(Identity { key, resource, name: process.executable_name.clone(), service })
+        Arc::new(Identity {
+            key,
+            resource,
+            name: process.executable_name.clone(),
+            service,
+            container_id: process.container_id.clone(),
+            pod_uid: process.pod_uid.clone(),
+        })
     }
 }
 
 struct CachedProcess {
     identity: Arc<Identity>,
     process: Process,
-    /// See [`ReadRequest`].
-    arg_start: u64,
+    /// The comm of which `process.title` was made, and when.
+    comm: [u8; COMM_LEN],
+    named: Instant,
+    /// The start of its program, as far as it is known.
+    start: Option<ProgramStart>,
     published: PublishedAttributes,
     /// When the process is to be read next, and the delay until the read after that; `None` if it cannot be
     /// read.
@@ -132,6 +151,7 @@ impl Identities {
             readers,
             awaited: 0,
             awaited_until: None,
+            environments: Environments::new(),
             builder: IdentityBuilder { facts, settings },
             agent: None,
             next_key: 0,
@@ -143,22 +163,36 @@ impl Identities {
     pub fn for_task(&mut self, task: &Task, now: Instant) -> Arc<Identity> {
         let key = ProcessKey::from_task(task);
         if let Some(known) = self.cache.get(&key) {
+            if known.comm != task.leader_comm && now.duration_since(known.named) >= RENAME_INTERVAL {
+                self.rename(key, task, now);
+            }
+        }
+        if let Some(known) = self.cache.get(&key) {
             let identity = Arc::clone(&known.identity);
             if known.next_read.is_some_and(|(due, _)| due <= now) {
                 self.request_read(key, now);
             }
             return identity;
         }
-        let process = self.observer.observe(task, self.builder.facts.boot_time_unix_ns);
+        let (process, is_running) =
+            self.observer.observe_and_check(task, self.builder.facts.boot_time_unix_ns);
         self.next_key += 1;
-        let identity = self.builder.build(self.next_key, &process, &PublishedAttributes::new());
-        // Without a path the process has exited, or runs another program: there is no memory to read.
-        let can_be_read = self.readers.is_some() && process.executable_path.is_some();
+        let start = process
+            .executable_path
+            .clone()
+            .filter(|_| task.arg_start != 0)
+            .map(|executable| ProgramStart { executable, arg_start: task.arg_start, exec_id: task.exec_id });
+        let published = start.as_ref().map(|start| self.environments.first_read(start)).unwrap_or_default();
+        let identity = self.builder.build(self.next_key, &process, &published);
+        // A process that has exited, or runs another program, has no memory to read.
+        let can_be_read = self.readers.is_some() && is_running;
         let known = CachedProcess {
             identity: Arc::clone(&identity),
             process,
-            arg_start: task.arg_start,
-            published: PublishedAttributes::new(),
+            comm: task.leader_comm,
+            named: now,
+            start,
+            published,
             next_read: can_be_read.then_some((now, FIRST_REREAD_DELAY)),
             is_awaited: can_be_read,
         };
@@ -173,13 +207,20 @@ impl Identities {
         identity
     }
 
+    /// Takes the process's new comm into its Resource.
+    fn rename(&mut self, key: ProcessKey, task: &Task, now: Instant) {
+        let Some(mut known) = self.cache.get_mut(&key) else { return };
+        (known.comm, known.named) = (task.leader_comm, now);
+        known.process.title = title(task, &known.process.executable_name);
+        known.identity = self.builder.build(known.identity.key, &known.process, &known.published);
+    }
+
     /// Requests a read of the process's memory. Returns false if the request could not be queued; a later
     /// event repeats it.
     fn request_read(&mut self, key: ProcessKey, now: Instant) -> bool {
         let Some(mut known) = self.cache.get_mut(&key) else { return false };
         known.next_read = known.next_read.map(|(_, delay)| (now + delay, (2 * delay).min(MAX_REREAD_DELAY)));
-        let Some(executable) = known.process.executable_path.clone() else { return false };
-        let arg_start = known.arg_start;
+        let Some(ProgramStart { executable, arg_start, .. }) = known.start.clone() else { return false };
         let request = ReadRequest { key, executable, arg_start };
         self.readers.as_mut().is_some_and(|readers| readers.request(request))
     }
@@ -193,13 +234,17 @@ impl Identities {
     /// The next process about which more is known than before: its new identity, with the same key. `None` if
     /// there is none.
     pub fn next_completed(&mut self) -> Option<Arc<Identity>> {
-        while let Some(ReadResult { key, published: answer, details }) = self.readers.as_ref()?.try_next() {
+        while let Some(answer) = self.readers.as_ref()?.try_next() {
+            let ReadResult { key, environment, is_random, context, details } = answer;
             let Some(mut known) = self.cache.get_mut(&key) else { continue };
             self.awaited = self.awaited.saturating_sub(usize::from(std::mem::take(&mut known.is_awaited)));
             // A process that exits or rewrites its context publishes less for a moment: keep what it
             // published before.
             let mut published = known.published.clone();
-            published.extend(answer);
+            published.extend(published::merged(&environment, context));
+            if let Some(start) = known.start.clone().filter(|_| is_random) {
+                self.environments.remember(start, &environment);
+            }
             let has_new_details = details != ProcessDetails::default() && details != known.process.details;
             if published == known.published && !has_new_details {
                 continue;

@@ -18,6 +18,9 @@ pub(super) const NANOS_PER_TICK: u64 = 10_000_000;
 /// Most bytes read of `/proc/PID/stat`. All fields that are used stand before that.
 const MAX_STAT_BYTES: u64 = 4096;
 
+/// The flag of a process whose addresses are not random (include/uapi/linux/personality.h).
+const ADDR_NO_RANDOMIZE: u32 = 0x004_0000;
+
 /// The user and the mount namespace, as the links in `/proc/PID/ns` name them.
 pub(super) type Namespaces = [Vec<u8>; 2];
 
@@ -40,6 +43,11 @@ fn shows_host_pids(proc: &Path) -> bool {
         // Without CAP_SYS_PTRACE the namespace of pid 1 is hidden. In the first namespace pid 2 is kthreadd.
         None => second.as_deref() == Some(b"kthreadd\n"),
     }
+}
+
+/// Whether the kernel chooses addresses at random for programs that do not refuse it.
+pub(super) fn randomizes_addresses(proc: &Path) -> bool {
+    std::fs::read_to_string(proc.join("sys/kernel/randomize_va_space")).is_ok_and(|mode| mode.trim() != "0")
 }
 
 /// The directory of one process.
@@ -77,6 +85,15 @@ impl ProcDir {
         self.read("stat", MAX_STAT_BYTES)
             .and_then(|stat| field_after_name(&stat, ARG_START))
             .unwrap_or_default()
+    }
+
+    /// Whether the kernel chose the addresses of the process's memory at random. If that cannot be read, it is
+    /// not assumed.
+    pub(super) fn has_random_addresses(&self) -> bool {
+        let personality = self.read("personality", 16);
+        let text = personality.as_deref().and_then(|text| std::str::from_utf8(text).ok());
+        let flags = text.and_then(|text| u32::from_str_radix(text.trim(), 16).ok());
+        flags.is_some_and(|flags| flags & ADDR_NO_RANDOMIZE == 0)
     }
 
     /// The target of a symbolic link.

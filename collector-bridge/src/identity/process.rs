@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use acceptd_common::{Task, limits::EXE_LEN};
+use acceptd_common::{
+    Task,
+    limits::{COMM_LEN, EXE_LEN},
+};
 use acceptd_otlp::{Process, ProcessDetails};
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
@@ -37,6 +40,33 @@ const MAX_CGROUP_BYTES: u64 = 64 << 10;
 /// the same cgroup was observed before.
 const CGROUPS: usize = 1024;
 
+/// Number of cached executables.
+const EXECUTABLES: usize = 1024;
+
+/// An executable, as the kernel's facts about a process identify it. A server that starts a process for each
+/// connection is often too fast to be observed; then another process of the same executable tells its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct ExecutableKey {
+    cgroup_id: u64,
+    inode: u64,
+    name: [u8; EXE_LEN],
+}
+
+impl ExecutableKey {
+    fn from_task(task: &Task) -> Option<Self> {
+        let is_known = task.exe_inode != 0 && task.cgroup_id != 0 && task.exe_len != 0;
+        is_known.then_some(Self { cgroup_id: task.cgroup_id, inode: task.exe_inode, name: task.exe })
+    }
+}
+
+/// The facts that processes of one executable in one cgroup share.
+#[derive(Debug, Clone)]
+struct KnownExecutable {
+    path: Vec<u8>,
+    /// Whether the processes are in the host's user and mount namespace.
+    is_in_host_namespaces: bool,
+}
+
 /// Completes the kernel's facts about processes, and caches what processes of one cgroup share.
 #[derive(Debug)]
 pub struct Observer {
@@ -46,6 +76,8 @@ pub struct Observer {
     cgroups: PathBuf,
     /// Placement by the id of the cgroup (v2).
     placements: Cache<u64, Placement, UnitWeighter, RandomState>,
+    /// The executables of processes that were observed while they ran.
+    executables: Cache<ExecutableKey, KnownExecutable, UnitWeighter, RandomState>,
     users: Users,
     /// The host's user and mount namespace: only in these a uid has the name in the host's passwd file.
     host_namespaces: Option<Namespaces>,
@@ -69,6 +101,13 @@ impl Observer {
                 RandomState::default(),
                 DefaultLifecycle::default(),
             ),
+            executables: Cache::with(
+                EXECUTABLES,
+                EXECUTABLES as u64,
+                UnitWeighter,
+                RandomState::default(),
+                DefaultLifecycle::default(),
+            ),
             users: Users::from_host_root(root),
             host_namespaces,
         }
@@ -81,8 +120,14 @@ impl Observer {
     }
 
     /// Observes the process of `task`. `boot_time_unix_ns` is the wall-clock time of the boot. A process that
-    /// has exited, or whose pid was reused, has only the facts that the kernel captured at the accept.
+    /// has exited, or whose pid was reused, has only the facts that the kernel captured at the accept, and
+    /// those that another process of the same executable in the same cgroup had.
     pub fn observe(&mut self, task: &Task, boot_time_unix_ns: u64) -> Process {
+        self.observe_and_check(task, boot_time_unix_ns).0
+    }
+
+    /// Like [`Self::observe`]; also whether the process still runs the same executable.
+    pub(super) fn observe_and_check(&mut self, task: &Task, boot_time_unix_ns: u64) -> (Process, bool) {
         let dir = self
             .proc
             .as_ref()
@@ -92,10 +137,31 @@ impl Observer {
         let placement = self.placement(task.cgroup_id, dir.as_ref());
         let namespaces = dir.as_ref().and_then(ProcDir::namespaces);
         let is_in_host_namespaces = namespaces.is_some() && namespaces == self.host_namespaces;
-        Process {
+        let is_running = path.is_some();
+        let key = ExecutableKey::from_task(task);
+        let known = match (path, key) {
+            (Some(path), Some(key)) => {
+                let known = KnownExecutable { path, is_in_host_namespaces };
+                self.executables.insert(key, known.clone());
+                Some(known)
+            }
+            (Some(path), None) => Some(KnownExecutable { path, is_in_host_namespaces }),
+            (None, Some(key)) => self.executables.get(&key).cloned(),
+            (None, None) => None,
+        };
+        // A process whose user changed its namespaces is still there to be asked.
+        let is_in_host_namespaces = if namespaces.is_some() {
+            is_in_host_namespaces
+        } else {
+            known.as_ref().is_some_and(|known| known.is_in_host_namespaces)
+        };
+        let path = known.map(|known| known.path);
+        let name = executable_name(task, path.as_deref());
+        let process = Process {
             pid: task.tgid,
             creation_time: rfc3339_millis(boot_time_unix_ns.saturating_add(task.leader_start_ns)),
-            executable_name: executable_name(task, path.as_deref()),
+            title: title(task, &name),
+            executable_name: name,
             executable_path: path,
             user_id: task.euid,
             real_user_id: (task.uid != task.euid).then_some(task.uid),
@@ -106,7 +172,8 @@ impl Observer {
             unit: placement.service,
             // Details are in the process's memory; reading that can block (`reader.rs`).
             details: ProcessDetails::default(),
-        }
+        };
+        (process, is_running)
     }
 
     /// The details of the agent itself. Reading the agent's own memory cannot block.
@@ -185,6 +252,14 @@ fn executable_name(task: &Task, path: Option<&[u8]>) -> Vec<u8> {
     let name = path.map_or_else(|| kernel_name(task), basename);
     // Without the name of the executable, use the name of the process.
     if name.is_empty() { until_nul(&task.leader_comm).to_vec() } else { name.to_vec() }
+}
+
+/// The comm of the process, unless that is only the beginning of the executable's name.
+pub(super) fn title(task: &Task, executable_name: &[u8]) -> Option<Vec<u8>> {
+    let comm = until_nul(&task.leader_comm);
+    let is_cut = comm.len() == COMM_LEN - 1;
+    let says_more = if is_cut { !executable_name.starts_with(comm) } else { executable_name != comm };
+    (task.kernel_thread == 0 && !comm.is_empty() && says_more).then(|| comm.to_vec())
 }
 
 fn basename(path: &[u8]) -> &[u8] {
@@ -266,6 +341,43 @@ mod tests {
         assert_eq!(process.executable_name, b"short-lived");
         assert_eq!((process.user_id, process.real_user_id), (33, Some(0)));
         assert_eq!(process.creation_time.as_deref(), Some("2023-11-14T22:13:20.123Z"));
+    }
+
+    #[test]
+    fn another_process_of_the_executable_tells_the_path() {
+        let mut observer = observer();
+        let mut living = with_exe(task_of(std::process::id()), &own_name());
+        (living.cgroup_id, living.exe_inode) = (7, 77);
+        let path = observer.observe(&living, 0).executable_path;
+        assert!(path.is_some());
+        let mut gone = with_exe(Task::new_zeroed(), &own_name());
+        (gone.tgid, gone.cgroup_id, gone.exe_inode) = (u32::MAX, 7, 77);
+        let (process, is_running) = observer.observe_and_check(&gone, 0);
+        assert_eq!((process.executable_path, is_running), (path, false));
+        assert_eq!(process.owner.as_deref(), Some("root"), "the owner is that of its own user id");
+        for change in [|task: &mut Task| task.cgroup_id = 8, |task: &mut Task| task.exe_inode = 78] {
+            let mut other = gone;
+            change(&mut other);
+            let process = observer.observe(&other, 0);
+            assert_eq!((process.executable_path, process.owner), (None, None), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_title_says_more_than_the_executable() {
+        for (executable, comm, expected) in [
+            (&b"redis-check-rdb"[..], &b"redis-server"[..], Some(&b"redis-server"[..])),
+            (b"ruby3.1", b"puma", Some(b"puma")),
+            (b"nginx", b"nginx", None),
+            (b"systemd-resolved", b"systemd-resolve", None),
+            (b"nginx", b"", None),
+            (b"nginx", b"nginx-debug", Some(b"nginx-debug")),
+            (b"nginx-debug", b"nginx", Some(b"nginx")),
+        ] {
+            let mut task = Task::new_zeroed();
+            task.leader_comm[..comm.len()].copy_from_slice(comm);
+            assert_eq!(title(&task, executable).as_deref(), expected, "{}", executable.escape_ascii());
+        }
     }
 
     #[test]

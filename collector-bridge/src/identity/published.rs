@@ -29,15 +29,23 @@ const SERVICE_PREFIX: &str = "service.";
 /// Attributes of a Resource, by name.
 pub(super) type PublishedAttributes = BTreeMap<String, String>;
 
-/// Reads a process's context, completed by its environment. Can block for as long as the process makes the
-/// kernel wait for its memory: a page may be behind a userfaultfd or a network file system.
-pub(super) fn read_published(dir: &ProcDir) -> PublishedAttributes {
-    let mut published =
-        dir.read("environ", MAX_ENVIRON_BYTES).map(|block| from_environment(&block)).unwrap_or_default();
-    if let Some(resource) = process_context::read(dir) {
-        // The context wins; a context without the service's name keeps the name from the environment.
-        published.extend(from_resource(resource));
-    }
+/// Reads the attributes in a process's environment. Can block for as long as the process makes the kernel wait
+/// for its memory: a page may be behind a userfaultfd or a network file system.
+pub(super) fn read_environment(dir: &ProcDir) -> PublishedAttributes {
+    let block = dir.read("environ", MAX_ENVIRON_BYTES);
+    bounded(block.map(|block| from_environment(&block)).unwrap_or_default())
+}
+
+/// Reads the attributes in a process's context. Can block like [`read_environment`].
+pub(super) fn read_context(dir: &ProcDir) -> PublishedAttributes {
+    bounded(process_context::read(dir).map(from_resource).unwrap_or_default())
+}
+
+/// The attributes of the context, completed by those of the environment: a context without the service's name
+/// keeps the name from the environment.
+pub(super) fn merged(environment: &PublishedAttributes, context: PublishedAttributes) -> PublishedAttributes {
+    let mut published = environment.clone();
+    published.extend(context);
     bounded(published)
 }
 

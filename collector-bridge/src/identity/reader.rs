@@ -20,7 +20,7 @@ use acceptd_otlp::ProcessDetails;
 use super::{
     details,
     key::ProcessKey,
-    proc_dir::ProcDir,
+    proc_dir::{self, ProcDir},
     process::without_deleted,
     published::{self, PublishedAttributes},
 };
@@ -38,6 +38,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// Most threads, stuck ones included.
 const MAX_THREADS: usize = 4;
 
+/// Most parents whose environment is read.
+const MAX_PARENTS: usize = 8;
+
 /// A process to read.
 #[derive(Debug)]
 pub(super) struct ReadRequest {
@@ -53,7 +56,12 @@ pub(super) struct ReadRequest {
 #[derive(Debug)]
 pub(super) struct ReadResult {
     pub(super) key: ProcessKey,
-    pub(super) published: PublishedAttributes,
+    /// The attributes in its environment, or in that of a parent which runs the same program.
+    pub(super) environment: PublishedAttributes,
+    /// Whether the environment counts for every process with the same `arg_start`: addresses are random.
+    pub(super) is_random: bool,
+    /// The attributes in its process context.
+    pub(super) context: PublishedAttributes,
     pub(super) details: ProcessDetails,
 }
 
@@ -89,6 +97,8 @@ struct Worker {
     requests: Arc<Mutex<Receiver<ReadRequest>>>,
     results: SyncSender<ReadResult>,
     scope: ReadScope,
+    /// Whether the kernel places programs at random addresses.
+    is_random: bool,
     epoch: Instant,
 }
 
@@ -107,6 +117,7 @@ impl ReaderPool {
             requests: Arc::new(Mutex::new(worker_requests)),
             results: worker_results,
             scope,
+            is_random: proc_dir::randomizes_addresses(proc),
             epoch,
         };
         Self { requests, results, worker, busy_since: Vec::new(), epoch, stuck_after, has_warned: false }
@@ -162,26 +173,70 @@ impl Worker {
             let received = self.requests.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(request) = received else { return };
             busy_since.store(ticks_since(self.epoch), Ordering::Release);
-            let (published, details) = self.read(&request).unwrap_or_default();
+            let result = self.read(&request).unwrap_or_else(|| ReadResult::empty(request.key));
             busy_since.store(0, Ordering::Release);
-            if self.results.send(ReadResult { key: request.key, published, details }).is_err() {
+            if self.results.send(result).is_err() {
                 return;
             }
         }
     }
 
-    fn read(
-        &self,
-        ReadRequest { key, executable, arg_start }: &ReadRequest,
-    ) -> Option<(PublishedAttributes, ProcessDetails)> {
+    fn read(&self, request: &ReadRequest) -> Option<ReadResult> {
+        let ReadRequest { key, .. } = request;
         let dir = ProcDir::open_if_started_at(&self.proc, key.tgid, key.leader_start_ns)?;
-        let published =
-            if self.scope.published { published::read_published(&dir) } else { PublishedAttributes::new() };
-        let details = details::read_details(&dir, &self.scope.details);
-        // Checked last, so that it holds for everything that was read.
-        let is_same_program =
-            without_deleted(dir.link("exe")?) == *executable && dir.arg_start() == *arg_start;
-        is_same_program.then_some((published, details))
+        if !request.is_program_of(&dir) {
+            return None;
+        }
+        let mut result = ReadResult::empty(*key);
+        if self.scope.published {
+            result.environment = published::read_environment(&dir);
+            if result.environment.is_empty() {
+                result.environment = self.environment_of_parent(&dir, request).unwrap_or_default();
+            }
+            result.is_random = self.is_random && dir.has_random_addresses();
+            result.context = published::read_context(&dir);
+        }
+        result.details = details::read_details(&dir, &self.scope.details);
+        // Checked again, so that it holds for everything that was read. A process that has ended meanwhile, as
+        // the first one of a daemon does, ran that program to the end.
+        (dir.link("exe").is_none() || request.is_program_of(&dir)).then_some(result)
+    }
+
+    /// The attributes in the environment of the closest parent that has some, as far as the parents run the
+    /// same program: a server that shows a title has written it over its own environment.
+    fn environment_of_parent(&self, dir: &ProcDir, request: &ReadRequest) -> Option<PublishedAttributes> {
+        let mut parent = ProcDir::open(&self.proc, dir.parent()?).ok()?;
+        for _ in 0..MAX_PARENTS {
+            let environment = published::read_environment(&parent);
+            if !request.is_program_of(&parent) {
+                return None;
+            }
+            if !environment.is_empty() {
+                return Some(environment);
+            }
+            parent = ProcDir::open(&self.proc, parent.parent()?).ok()?;
+        }
+        None
+    }
+}
+
+impl ReadRequest {
+    /// Whether the process runs the program that was started with the same call of exec.
+    fn is_program_of(&self, dir: &ProcDir) -> bool {
+        dir.link("exe").is_some_and(|path| without_deleted(path) == self.executable)
+            && dir.arg_start() == self.arg_start
+    }
+}
+
+impl ReadResult {
+    fn empty(key: ProcessKey) -> Self {
+        Self {
+            key,
+            environment: PublishedAttributes::new(),
+            is_random: false,
+            context: PublishedAttributes::new(),
+            details: ProcessDetails::default(),
+        }
     }
 }
 
@@ -220,9 +275,13 @@ mod tests {
     }
 
     fn process(proc: &Path, pid: u32) -> PathBuf {
+        child_of(proc, pid, 1)
+    }
+
+    fn child_of(proc: &Path, pid: u32, parent: u32) -> PathBuf {
         let folder = proc.join(pid.to_string());
         fs::create_dir(&folder).expect("a new folder");
-        let stat = format!("{pid} (x) S 1 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 0 0 0");
+        let stat = format!("{pid} (x) S {parent} 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 0 0 0");
         fs::write(folder.join("stat"), stat).expect("writable");
         symlink("/bin/server", folder.join("exe")).expect("a new link");
         folder
@@ -231,8 +290,8 @@ mod tests {
     fn answer(readers: &ReaderPool, within: Duration) -> Option<(u32, Option<String>)> {
         let deadline = Instant::now() + within;
         loop {
-            if let Some(ReadResult { key, published, .. }) = readers.try_next() {
-                return Some((key.tgid, published.get("service.name").cloned()));
+            if let Some(ReadResult { key, environment, .. }) = readers.try_next() {
+                return Some((key.tgid, environment.get("service.name").cloned()));
             }
             if Instant::now() > deadline {
                 return None;
@@ -265,6 +324,27 @@ mod tests {
         let both = [answer(&readers, long), answer(&readers, long)];
         let expected = [(1, Some("slow".to_owned())), (8, Some("till".to_owned()))];
         assert_eq!(both, expected.map(Some));
+    }
+
+    #[test]
+    fn a_title_over_the_environment_leaves_that_of_the_parent() {
+        let proc = tempfile::tempdir().expect("a temporary folder");
+        named(proc.path(), 7, "shop");
+        // 8 and 9 overwrote theirs; 10 is a child of another program.
+        let other = process(proc.path(), 6);
+        fs::remove_file(other.join("exe")).expect("a link");
+        symlink("/bin/sh", other.join("exe")).expect("a new link");
+        fs::write(other.join("environ"), "OTEL_SERVICE_NAME=shell\0").expect("writable");
+        for (pid, parent) in [(8, 7), (9, 8), (10, 6)] {
+            let folder = child_of(proc.path(), pid, parent);
+            fs::write(folder.join("environ"), "server: worker process\0\0\0").expect("writable");
+        }
+        let mut readers = ReaderPool::new(proc.path(), PUBLISHED);
+        for (pid, name) in [(8, Some("shop")), (9, Some("shop")), (10, None)] {
+            assert!(readers.request(request(pid)));
+            let expected = Some((pid, name.map(str::to_owned)));
+            assert_eq!(answer(&readers, Duration::from_secs(10)), expected);
+        }
     }
 
     #[test]

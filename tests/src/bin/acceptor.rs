@@ -10,6 +10,15 @@
 //! `acceptor publish KIND NAME COUNT` first publishes the service NAME in a process context of this kind
 //! ([`ContextKind`]); `acceptor later NAME COUNT` publishes it after the second accept.
 //!
+//! `acceptor bind NAME` binds its standard input, a UNIX socket, to NAME and listens.
+//!
+//! `acceptor daemon COUNT` accepts once, and when that client closes, shows a title over its environment and
+//! forks; the parent ends, and the child accepts COUNT connections. `acceptor worker COUNT` forks first, and only the child shows a title.
+//!
+//! `acceptor serve` reads a byte from each connection, answers it with another, and closes; it runs until it is
+//! killed. `acceptor hold COUNT PAUSE` keeps its last COUNT connections open instead, and sleeps for PAUSE
+//! milliseconds after each accept.
+//!
 //! `acceptor connect ADDRESS` is a client instead, of an address and port or of a path, and `acceptor connect
 //! mptcp:ADDRESS` one with Multipath TCP. It prints `connected`, and exits at the end of its standard input.
 #![forbid(unsafe_code)]
@@ -20,6 +29,7 @@
 )]
 
 use std::{
+    collections::VecDeque,
     io::{self, Read, Write as _},
     net::{SocketAddr, TcpStream},
     os::{
@@ -27,17 +37,19 @@ use std::{
         unix::{net::UnixStream, process::CommandExt as _},
     },
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use acceptd_tests::{
     ground_truth::GroundTruth,
     process_context::{self, ContextKind},
-    wait,
+    raw, title, wait,
 };
 use rustix::{
     io::read,
-    net::{self, AddressFamily, SocketType, accept, ipproto, socket},
-    process::{Resource, Rlimit, getrlimit, setrlimit},
+    net::{self, AddressFamily, SocketAddrUnix, SocketType, accept, ipproto, socket},
+    process::{self, Resource, Rlimit, WaitOptions, getrlimit, setrlimit},
 };
 
 /// The descriptors that remain: standard input, output and error.
@@ -49,6 +61,20 @@ fn main() {
     let listener = io::stdin();
     if count.as_deref() == Some("connect") {
         return connect(&arguments.next().expect("acceptor connect ADDRESS"));
+    }
+    if count.as_deref() == Some("bind") {
+        let name = arguments.next().expect("acceptor bind NAME");
+        let address = SocketAddrUnix::new(name).expect("a short name");
+        net::bind(&listener, &address).expect("an unused name");
+        return net::listen(&listener, 16).expect("listen");
+    }
+    if count.as_deref() == Some("serve") {
+        serve(&listener);
+    }
+    if count.as_deref() == Some("hold") {
+        let mut number = || arguments.next().and_then(|number| number.parse().ok());
+        let (count, pause) = number().zip(number()).expect("acceptor hold COUNT PAUSE");
+        hold(&listener, usize::try_from(count).unwrap_or(usize::MAX), Duration::from_millis(pause));
     }
     if count.as_deref() == Some("full") {
         without_descriptors(&listener);
@@ -67,6 +93,23 @@ fn main() {
         process_context::publish(&published, kind);
         count = arguments.next();
     }
+    if count.as_deref() == Some("daemon") {
+        // Until the client closes.
+        _ = read(&accept_and_print(&listener), &mut [0_u8; 1]);
+        title::show("acceptor: daemon");
+        if !raw::fork_child() {
+            return;
+        }
+        count = arguments.next();
+    }
+    if count.as_deref() == Some("worker") {
+        if !raw::fork_child() {
+            _ = process::wait(WaitOptions::empty());
+            return;
+        }
+        title::show("acceptor: worker");
+        count = arguments.next();
+    }
     let mut later = None;
     if count.as_deref() == Some("later") {
         later = Some(arguments.next().expect("acceptor later NAME"));
@@ -75,10 +118,7 @@ fn main() {
     let count: usize = count.and_then(|count| count.parse().ok()).expect("acceptor COUNT");
     let mut last = None;
     for number in 1..=count {
-        let accepted = accept(&listener).expect("a connection");
-        println!("{}", GroundTruth::from_sockets(&accepted, &listener));
-        io::stdout().flush().expect("stdout is open");
-        last = Some(accepted);
+        last = Some(accept_and_print(&listener));
         if let Some(name) = later.take_if(|_| number == 2) {
             process_context::publish(&[("service.name", &name)], ContextKind::Valid);
         }
@@ -91,6 +131,13 @@ fn main() {
         let error = Command::new(program).args(arguments).exec();
         panic!("exec failed: {error}");
     }
+}
+
+fn accept_and_print(listener: &io::Stdin) -> OwnedFd {
+    let accepted = accept(listener).expect("a connection");
+    println!("{}", GroundTruth::from_sockets(&accepted, listener));
+    io::stdout().flush().expect("stdout is open");
+    accepted
 }
 
 fn connect(address: &str) {
@@ -108,6 +155,25 @@ fn connect(address: &str) {
     println!("connected");
     io::stdout().flush().expect("stdout is open");
     _ = io::stdin().read(&mut [0; 1]);
+}
+
+fn serve(listener: &io::Stdin) -> ! {
+    loop {
+        let mut connection = TcpStream::from(accept(listener).expect("a connection"));
+        let answered = connection.read_exact(&mut [0]).and_then(|()| connection.write_all(b"!"));
+        answered.expect("a client that waits for the answer");
+    }
+}
+
+fn hold(listener: &io::Stdin, count: usize, pause: Duration) -> ! {
+    let mut held = VecDeque::new();
+    loop {
+        held.push_back(accept(listener).expect("a connection"));
+        if held.len() > count {
+            held.pop_front();
+        }
+        thread::sleep(pause);
+    }
 }
 
 fn without_descriptors(listener: &io::Stdin) {

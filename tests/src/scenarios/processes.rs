@@ -480,6 +480,104 @@ pub(super) fn identity_survives_a_refresh_after_exit() {
     let _ = agent.stop();
 }
 
+/// A daemon writes a title over its environment before it forks (nginx, redis): the child, whose environment
+/// never had the name while the agent looked, keeps the service of the process that it was forked from.
+pub(super) fn a_title_over_the_environment_keeps_the_service() {
+    let agent = with_long_batches(&[]);
+    let (listening, port) = listener();
+    let mut command = acceptor();
+    let mut daemon =
+        Acceptor::run(command.env("OTEL_SERVICE_NAME", "till").args(["daemon", "1"]), &listening);
+    let first = connect(port);
+    let before = daemon.truth();
+    assert_eq!(service(&agent.inbox.wait_for_accepts(port, 1)[0]), Some("till"));
+    // Now it shows its title, and forks.
+    drop(first);
+    let second = connect(port);
+    let after = daemon.truth();
+    assert_ne!(before.pid, after.pid, "the daemon forked");
+    let environment = fs::read(format!("/proc/{}/environ", after.pid)).expect("the daemon runs");
+    assert!(!environment.starts_with(b"OTEL"), "it is overwritten");
+    let records = agent.inbox.wait_for_accepts(port, 2);
+    assert_eq!([&records[0], &records[1]].map(service), [Some("till"); 2]);
+    assert_eq!(records[1].resource_int("process.pid"), Some(i64::from(after.pid)));
+    drop(second);
+    daemon.finish();
+    // Another start of the same program is another service.
+    let other = one_accept(&agent, acceptor().env("OTEL_SERVICE_NAME", "shop").arg("1"));
+    assert_eq!(service(&other), Some("shop"));
+    let nameless = one_accept(&agent, acceptor().arg("1"));
+    assert_eq!(service(&nameless), NAMELESS);
+    let _ = agent.stop();
+}
+
+/// A worker has written a title over its environment before the agent starts; its parent has not.
+pub(super) fn the_parent_of_the_same_program_names_the_service() {
+    let (listening, port) = listener();
+    let mut command = acceptor();
+    let mut workers =
+        Acceptor::run(command.env("OTEL_SERVICE_NAME", "till").args(["worker", "2"]), &listening);
+    // The first accept says that the worker shows its title.
+    drop(connect(port));
+    let first = workers.truth();
+    let agent = with_long_batches(&[]);
+    let client = connect(port);
+    let second = workers.truth();
+    assert_eq!(first.pid, second.pid);
+    let record = agent.inbox.wait_for_accepts(port, 1).remove(0);
+    assert_eq!(service(&record), Some("till"));
+    drop(client);
+    workers.finish();
+    let _ = agent.stop();
+}
+
+/// The comm of a process that differs from its executable's name: a link (redis-server, which is
+/// redis-check-rdb), a script's interpreter, and a process that names itself.
+pub(super) fn a_title_of_its_own_where_the_executable_says_less() {
+    let agent = with_long_batches(&[]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let link = folder.path().join("till-server");
+    std::os::unix::fs::symlink(binary("acceptor"), &link).expect("a new link");
+    let linked = one_accept(&agent, Command::new(&link).env_clear().arg("1"));
+    assert_eq!(executable(&linked).0, "acceptor");
+    assert_eq!(linked.resource_text("process.title"), Some("till-server"));
+    assert_eq!(service(&linked), NAMELESS, "the service's name stays that of the executable");
+    let plain = one_accept(&agent, acceptor().arg("1"));
+    assert_eq!(plain.resource_text("process.title"), None);
+    // The kernel cuts a comm at 15 bytes; a longer name of the executable says as much.
+    let long = acceptor_called(folder.path(), "a-very-long-acceptor");
+    let long = one_accept(&agent, Command::new(&long).env_clear().arg("1"));
+    assert_eq!((executable(&long).0, long.resource_text("process.title")), ("a-very-long-acceptor", None));
+    let _ = agent.stop();
+}
+
+/// A process for each connection, each gone before the agent looks at it: path and owner are those of an
+/// earlier process of the same executable in the same cgroup.
+pub(super) fn short_lived_acceptors_have_path_and_owner() {
+    let agent = Agent::start();
+    let _ = one_accept(&agent, acceptor().arg("1"));
+    let (listening, port) = listener();
+    kill_process(agent.pid(), Signal::STOP).expect("the agent is running");
+    let truths: Vec<GroundTruth> = (0..20)
+        .map(|_| {
+            let mut short = Acceptor::run(acceptor().arg("1"), &listening);
+            let client = connect(port);
+            let truth = short.truth();
+            drop(client);
+            short.finish();
+            truth
+        })
+        .collect();
+    kill_process(agent.pid(), Signal::CONT).expect("the agent is running");
+    let path = binary("acceptor");
+    for (record, truth) in agent.inbox.wait_for_accepts(port, truths.len()).iter().zip(&truths) {
+        assert_matches_truth(record, truth);
+        assert_eq!(executable(record), ("acceptor", path.to_str()), "{truth:?}");
+        assert_eq!(record.resource_text("process.owner"), Some("root"), "{truth:?}");
+    }
+    let _ = agent.stop();
+}
+
 /// A container id of 64 hexadecimal digits, derived from `seed`.
 fn container_id(seed: &str) -> String {
     let digits = seed.bytes().cycle().map(|byte| format!("{byte:x}"));
@@ -534,7 +632,8 @@ pub(super) fn container_id_of_an_exited_process() {
     kill_process(agent.pid(), Signal::CONT).expect("the agent is running");
     let record = agent.inbox.wait_for_accepts(port, 1).remove(0);
     assert_matches_truth(&record, &truth);
-    assert_eq!(executable(&record).1, None, "the process has exited");
+    let path = binary("acceptor");
+    assert_eq!(executable(&record).1, path.to_str(), "the path is that of the first process");
     assert_eq!(record.resource_text("container.id"), Some(id.as_str()));
     let _ = agent.stop();
 }
