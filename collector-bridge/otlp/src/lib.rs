@@ -34,6 +34,7 @@
 //!     creation_time: None,
 //!     executable_name: b"nginx".to_vec(),
 //!     executable_path: None,
+//!     title: None,
 //!     user_id: 33,
 //!     real_user_id: None,
 //!     owner: None,

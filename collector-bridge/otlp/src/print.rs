@@ -21,6 +21,9 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::{batch::Batch, names, receiver::Received, signal::Signal};
 
+/// Longest name of a process that the kernel keeps (`TASK_COMM_LEN`, include/linux/sched.h).
+const MAX_COMM_BYTES: usize = 15;
+
 /// Upper bound of the characters of one value in a column.
 const MAX_VALUE_CHARS: usize = 256;
 
@@ -223,7 +226,10 @@ fn column_line(out: &mut impl Write, resource: &[KeyValue], record: &LogRecord) 
         [
             &time(record.time_unix_nano, &TimeZone::system(), "%H:%M:%S.%3f"),
             &shown(find(resource, names::PROCESS_PID)),
-            &shown(find(resource, names::PROCESS_EXECUTABLE_NAME)),
+            &comm(shown(
+                find(resource, names::PROCESS_TITLE)
+                    .or_else(|| find(resource, names::PROCESS_EXECUTABLE_NAME)),
+            )),
             version,
             &shown(record_value(names::NETWORK_PEER_ADDRESS)),
             &shown(record_value(names::NETWORK_PEER_PORT)),
@@ -242,6 +248,12 @@ fn column_line(out: &mut impl Write, resource: &[KeyValue], record: &LogRecord) 
             &result,
         ],
     )
+}
+
+/// The name that the kernel has for a process, which `--comm` compares: at most 15 bytes.
+fn comm(mut name: String) -> String {
+    name.truncate(name.floor_char_boundary(MAX_COMM_BYTES));
+    name
 }
 
 /// The last column: the file descriptor or the error of an accept; the name, and the error if there is one,

@@ -45,6 +45,8 @@ pub struct Process {
     pub executable_name: Vec<u8>,
     /// `process.executable.path`
     pub executable_path: Option<Vec<u8>>,
+    /// `process.title`, if it says more than `executable_name`.
+    pub title: Option<Vec<u8>>,
     /// `process.user.id`, the effective user id.
     pub user_id: u32,
     /// `process.real_user.id`, if it differs from `user_id`.
@@ -143,6 +145,8 @@ impl EncodedResource {
             push_text(&mut attributes, names::PROCESS_EXECUTABLE_NAME, Some(&name));
             let path = process.executable_path.as_ref().map(|path| escape(path, value_length));
             push_text(&mut attributes, names::PROCESS_EXECUTABLE_PATH, path.as_deref());
+            let title = process.title.as_ref().map(|title| escape(title, value_length));
+            push_text(&mut attributes, names::PROCESS_TITLE, title.as_deref());
         }
         attributes.push(int(names::PROCESS_USER_ID, process.user_id));
         attributes.extend(process.real_user_id.map(|id| int(names::PROCESS_REAL_USER_ID, id)));

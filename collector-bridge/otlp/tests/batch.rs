@@ -25,6 +25,7 @@ fn resource_with(pid: u32, by_operator: &[(String, String)]) -> EncodedResource 
         creation_time: Some("2026-11-24T00:00:00.000Z".into()),
         executable_name: b"nginx".to_vec(),
         executable_path: None,
+        title: None,
         user_id: 0,
         real_user_id: None,
         owner: None,

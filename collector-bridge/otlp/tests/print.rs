@@ -69,6 +69,20 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
+/// The column is what `--comm` compares: the kernel's name of the process, at most 15 bytes.
+#[test]
+fn the_column_comm_is_the_comm() {
+    let comm = |resource: &[(&str, &str)]| {
+        let resource = resource.iter().map(|(key, value)| text(key, value)).collect();
+        let line = printed(PrintFormat::Columns, false, &request(resource, Vec::new()));
+        words(&line)[2].to_owned()
+    };
+    let executable = ("process.executable.name", "redis-check-rdb");
+    assert_eq!(comm(&[executable, ("process.title", "redis-server")]), "redis-server");
+    assert_eq!(comm(&[executable]), "redis-check-rdb");
+    assert_eq!(comm(&[("process.executable.name", "systemd-resolved")]), "systemd-resolve");
+}
+
 #[test]
 fn columns_are_those_of_tcpaccept() {
     let shown = printed(PrintFormat::Columns, true, &accept());

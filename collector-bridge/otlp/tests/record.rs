@@ -24,7 +24,8 @@ use prost::Message as _;
 const LIMIT: usize = 1024;
 
 /// The attributes of a successful accept that only the full attribute profile has.
-const FULL_ONLY: [&str; 13] = [
+const FULL_ONLY: [&str; 14] = [
+    "acceptd.tcp.deferred_time_ns",
     "acceptd.tcp.handshake_time_ns",
     "acceptd.tcp.rtt_ns",
     "acceptd.tcp.synack_retransmits",
@@ -85,6 +86,7 @@ fn nginx() -> Accept<'static> {
         netns_inode: 4_026_531_840,
         handshake: Some(TcpHandshake {
             time_ns: Some(310_000),
+            deferred_time_ns: Some(826_779_000),
             rtt_ns: Some(305_125),
             synack_retransmits: 1,
         }),
@@ -188,6 +190,7 @@ fn golden_full_record() {
         r#"acceptd.socket.cookie="4660""#,
         "acceptd.socket.fd=13",
         "acceptd.socket.inode=483920",
+        "acceptd.tcp.deferred_time_ns=826779000",
         "acceptd.tcp.handshake_time_ns=310000",
         "acceptd.tcp.rtt_ns=305125",
         "acceptd.tcp.synack_retransmits=1",
@@ -216,6 +219,20 @@ fn golden_standard_record_is_the_full_one_without_the_full_only_attributes() {
         LogRecord { attributes: Vec::new(), ..full },
         LogRecord { attributes: Vec::new(), ..standard }
     );
+}
+
+/// With a transparent proxy the connection's local port is the one that the client asked for.
+#[test]
+fn the_standard_profile_has_the_listeners_port_if_it_is_another_one() {
+    let port = |listener: u16, filter: &AttributeFilter| {
+        let accept = Accept { listener: Some(at("0.0.0.0", listener)), ..nginx() };
+        let record = encode(&accept, filter);
+        let attributes = flat(&record.attributes);
+        assert!(!attributes.contains_key("acceptd.listener.address"));
+        attributes.contains_key("acceptd.listener.port")
+    };
+    assert!(!port(443, &filter(false)));
+    assert!(port(8443, &filter(false)));
 }
 
 #[test]
@@ -434,13 +451,15 @@ proptest! {
         let text = |value: Option<String>| value.map(|value| format!("{value:?}"));
         let when_full = |value: Option<String>| value.filter(|_| full);
         let shown_listener = accept.listener.filter(|_| full || accept.errno.is_some());
+        let differs = |listener: &u64| port(accept.local).is_some_and(|local| local != *listener);
+        let other_port = port(accept.listener).filter(differs);
         let expected = [
             ("network.local.address", text(address(accept.local))),
             ("network.local.port", number(port(accept.local))),
             ("network.peer.address", text(address(accept.peer))),
             ("network.peer.port", number(port(accept.peer))),
             ("acceptd.listener.address", text(address(shown_listener))),
-            ("acceptd.listener.port", number(port(shown_listener))),
+            ("acceptd.listener.port", number(port(shown_listener).or(other_port))),
             ("acceptd.socket.cookie", text(number(accept.socket_cookie))),
             ("acceptd.listener.cookie", when_full(text(number(accept.listener_cookie)))),
             ("acceptd.socket.inode", when_full(number(accept.socket_inode))),
@@ -478,6 +497,7 @@ proptest! {
             creation_time: Some("2026-11-24T00:00:00.000Z".into()),
             executable_name: name,
             executable_path: path,
+            title: None,
             user_id: 0,
             real_user_id: Some(5),
             owner,

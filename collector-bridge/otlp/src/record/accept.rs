@@ -101,6 +101,9 @@ pub struct Accept<'a> {
 pub struct TcpHandshake {
     /// The time from the first SYN-ACK to the final ACK, in nanoseconds.
     pub time_ns: Option<u64>,
+    /// The time from the first SYN-ACK to the client's first data, in nanoseconds, if the listener defers
+    /// accepts.
+    pub deferred_time_ns: Option<u64>,
     /// The smoothed round-trip time when the connection became ESTABLISHED, in nanoseconds.
     pub rtt_ns: Option<u64>,
     /// The number of retransmitted SYN-ACKs.
@@ -203,6 +206,12 @@ fn attributes(to: &mut AttributeWriter<'_>, accept: &Accept<'_>, endpoints: &For
         to.endpoint_always(Attribute::ListenerAddress, Attribute::ListenerPort, endpoints.listener.as_ref());
     } else {
         to.endpoint(Attribute::ListenerAddress, Attribute::ListenerPort, endpoints.listener.as_ref());
+        // With a transparent proxy the listener's port says who accepts, and the local one what was asked for.
+        let port = |endpoint: &Option<FormattedEndpoint<'_>>| endpoint.as_ref()?.endpoint.port();
+        let other = port(&endpoints.listener).filter(|listener| {
+            port(&endpoints.local).is_some_and(|local| local != *listener)
+        });
+        to.int_beyond_profile(Attribute::ListenerPort, other);
     }
     to.bytes(Attribute::Uid, &uid_text(accept.uid));
     to.id(Attribute::SocketCookie, accept.socket_cookie);
@@ -215,8 +224,10 @@ fn attributes(to: &mut AttributeWriter<'_>, accept: &Accept<'_>, endpoints: &For
     to.int(Attribute::BacklogLimit, accept.backlog_limit.map(u64::from));
     to.int(Attribute::QueueTime, accept.queue_time_ns);
     to.int(Attribute::BlockedTime, accept.blocked_time_ns);
-    if let Some(TcpHandshake { time_ns, rtt_ns, synack_retransmits }) = accept.handshake {
+    if let Some(handshake) = accept.handshake {
+        let TcpHandshake { time_ns, deferred_time_ns, rtt_ns, synack_retransmits } = handshake;
         to.int(Attribute::HandshakeTime, time_ns);
+        to.int(Attribute::DeferredTime, deferred_time_ns);
         to.int(Attribute::RoundTripTime, rtt_ns);
         to.int(Attribute::SynackRetransmits, Some(u64::from(synack_retransmits)));
     }

@@ -100,12 +100,18 @@ impl<'a> FormattedEndpoint<'a> {
 }
 
 /// Appends the name of a UNIX socket: a path as it is, an abstract name with `@` for its leading NUL as ss(8)
-/// and netstat(8) show it.
+/// and netstat(8) show it. NULs at the end of an abstract name are not shown: programs pad names with them. A
+/// relative path that begins with `@` is shown with `./` before it, so that it does not look abstract.
 pub(super) fn unix_name(out: &mut Vec<u8>, name: &[u8], limit: usize) {
     match name {
         [0, rest @ ..] => {
+            let used = rest.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
             out.push(b'@');
-            escape_into(out, rest, limit.saturating_sub(1));
+            escape_into(out, &rest[..used], limit.saturating_sub(1));
+        }
+        [b'@', ..] => {
+            out.extend_from_slice(b"./");
+            escape_into(out, name, limit.saturating_sub(2));
         }
         path => escape_into(out, path, limit),
     }
@@ -163,5 +169,25 @@ impl StackText<46> {
     fn push(&mut self, piece: &[u8]) {
         self.buffer[self.length..self.length + piece.len()].copy_from_slice(piece);
         self.length += piece.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SocketEndpoint;
+
+    #[test]
+    fn names_of_unix_sockets_are_shown_for_people() {
+        for (name, shown) in [
+            (&b"/run/x.sock"[..], "/run/x.sock"),
+            (b"x.sock", "x.sock"),
+            (b"\0x", "@x"),
+            (b"@x", "./@x"),
+            (b"/tmp/@x", "/tmp/@x"),
+            (b"\0a\0b\0\0\0", r"@a\x00b"),
+            (b"\0\0\0", "@"),
+        ] {
+            assert_eq!(SocketEndpoint::Unix(name).to_string(), shown, "{}", name.escape_ascii());
+        }
     }
 }

@@ -56,6 +56,16 @@ impl AttributeWriter<'_> {
         }
     }
 
+    /// A number that is sent though the profile omits the attribute, unless that is excluded by name.
+    pub(super) fn int_beyond_profile(&mut self, attribute: Attribute, value: Option<u64>) {
+        if let Some(value) = value
+            && !self.filter.includes(attribute)
+            && !self.filter.excludes(attribute)
+        {
+            int::<LOG_RECORD_ATTRIBUTES>(self.out, attribute.key(), value);
+        }
+    }
+
     /// A boolean that is only sent if `present`.
     pub(super) fn flag(&mut self, attribute: Attribute, present: bool, value: bool) {
         if present && self.filter.includes(attribute) {
@@ -89,11 +99,8 @@ impl AttributeWriter<'_> {
             if !self.filter.excludes(address) {
                 self.address(address, shown);
             }
-            if !self.filter.excludes(port)
-                && let Some(number) = shown.endpoint.port()
-            {
-                int::<LOG_RECORD_ATTRIBUTES>(self.out, port.key(), number);
-            }
+            self.int(port, shown.endpoint.port());
+            self.int_beyond_profile(port, shown.endpoint.port());
         }
     }
 
