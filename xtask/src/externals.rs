@@ -1,5 +1,5 @@
 //! The external programs of the suites: servers, Collectors and tools in Go, built from the modules under
-//! tests/; Elasticsearch and termtosvg.
+//! tests/; Bun, Deno, Elasticsearch and termtosvg.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use xtask_support::{External, Externals, Workspace};
 use crate::{
     elasticsearch,
     go::{self, GoProgram},
-    termtosvg,
+    npm, termtosvg,
 };
 
 /// The Collector with the components that the configurations for one host name.
@@ -118,10 +118,12 @@ pub(crate) fn build(workspace: &Workspace, wanted: &[External]) -> Result<Extern
 /// Builds or fetches one external program, and returns its path.
 pub(crate) fn build_one(workspace: &Workspace, external: External) -> Result<PathBuf> {
     let program = match external {
+        External::Bun => return npm::fetch(&npm::BUN),
         External::Collector => COLLECTOR,
         External::CollectorContrib => COLLECTOR_CONTRIB,
         External::CollectorElastic => COLLECTOR_ELASTIC,
         External::Compose => COMPOSE,
+        External::Deno => return npm::fetch(&npm::DENO),
         External::Elasticsearch => return elasticsearch::fetch(),
         External::GoListener => GO_LISTENER,
         External::Jaeger => JAEGER,

@@ -14,6 +14,7 @@ mod go;
 mod kubernetes;
 mod language;
 mod lint;
+mod npm;
 mod setup;
 mod soak;
 mod structure;

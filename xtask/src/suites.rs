@@ -5,13 +5,13 @@ use std::{fs, process::Command};
 use anyhow::Result;
 use xtask_support::{Extent, External, Workspace, command, root};
 
-use crate::{apt, build, externals};
-
-/// A Debian package and how to see that it is installed: program, argument, packages.
-type Package = (&'static str, &'static str, &'static str);
+use crate::{
+    apt::{self, Package},
+    build, externals,
+};
 
 /// The servers whose records the suite e2e compares with what the server itself says, and its tools.
-const E2E_PACKAGES: [Package; 7] = [
+const E2E_PACKAGES: [Package; 14] = [
     ("nginx", "-v", "nginx"),
     ("redis-server", "--version", "redis-server"),
     ("haproxy", "-v", "haproxy"),
@@ -19,6 +19,13 @@ const E2E_PACKAGES: [Package; 7] = [
     ("java", "-version", "default-jdk-headless"),
     DOCKER,
     ("strace", "--version", "strace"),
+    ("apache2", "-v", "apache2"),
+    ("uwsgi", "--version", "uwsgi-core uwsgi-plugin-python3"),
+    ("/usr/bin/gunicorn", "--version", "gunicorn"),
+    ("memcached", "--version", "memcached"),
+    ("dovecot", "--version", "dovecot-imapd"),
+    ("systemd-socket-activate", "--version", "systemd"),
+    ("ip", "-V", "iproute2"),
 ];
 const DOCKER: Package = ("dockerd", "--version", "docker.io");
 const BUSYBOX: Package = ("busybox", "--help", "busybox-static");
@@ -60,7 +67,11 @@ pub(crate) fn e2e(workspace: &Workspace, extent: Extent) -> Result<()> {
     if !has_postgresql() {
         apt::install("postgresql")?;
     }
-    let mut wanted = vec![External::Collector, External::GoListener];
+    if !has_file("/usr/sbin", |name| name.starts_with("php-fpm")) {
+        apt::install("php-fpm")?;
+    }
+    install_python_tests()?;
+    let mut wanted = vec![External::Collector, External::GoListener, External::Bun, External::Deno];
     if extent.full {
         wanted.extend([External::CollectorContrib, External::Jaeger]);
     }
@@ -94,8 +105,25 @@ fn has_postgresql() -> bool {
     versions.filter_map(Result::ok).any(|version| version.path().join("bin/postgres").exists())
 }
 
+/// The tests of Debian's Python are a package with the version in its name.
+fn install_python_tests() -> Result<()> {
+    apt::require("/usr/bin/python3", "--version", "python3")?;
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-c", "import sys; print('python%d.%d' % sys.version_info[:2])"]);
+    let version = command::capture(python)?;
+    if has_file(&format!("/usr/lib/{version}/test"), |name| name == "test_socket.py") {
+        return Ok(());
+    }
+    apt::install(&format!("lib{version}-testsuite"))
+}
+
+fn has_file(folder: &str, is_wanted: impl Fn(&str) -> bool) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.into_iter().any(|entry| entry.file_name().to_str().is_some_and(&is_wanted))
+}
+
 fn install(packages: &[Package]) -> Result<()> {
-    packages.iter().try_for_each(|(program, argument, packages)| apt::require(program, argument, packages))
+    apt::require_all(packages)
 }
 
 /// Builds the suites with the agent, builds the externals, and runs the suite in the root of the checkout.

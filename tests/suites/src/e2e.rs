@@ -1,9 +1,15 @@
 //! The suite e2e: nginx and other servers accept, a real Collector receives. Each record is compared with
 //! what the server itself logged. With `--full`, also the traces in Jaeger, and the names that a Collector
-//! adds on Kubernetes.
+//! adds on Kubernetes. Servers as they are installed, and other people's test suites, are compared with the
+//! kernel's counters, too.
 
+mod capture;
+mod clients;
 mod compare;
+mod counters;
 mod deadlines;
+mod defaults;
+mod foreign;
 pub(crate) mod hostile;
 pub(crate) mod jaeger;
 mod kubernetes;
@@ -11,7 +17,11 @@ mod load;
 mod mptcp;
 mod nginx;
 mod report;
+mod sandbox;
+mod series;
 mod servers;
+mod told;
+mod traffic;
 
 use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::Path, time::Instant};
 
@@ -40,9 +50,29 @@ const NGINX_WORKERS: usize = 2;
 const CONNECTIONS_QUICK: usize = 50;
 const CONNECTIONS_FULL: usize = 1_000;
 
-/// Runs the suite. With `--full`, writes docs/results/e2e.md.
-pub(crate) fn run(suite: &Suite, extent: Extent) -> Result<()> {
+/// A part of the suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Servers whose log names each connection
+    Logs,
+    /// Servers as they are installed, and test suites of other projects
+    Traffic,
+}
+
+/// Runs the suite, or one part of it. With `--full`, writes docs/results/e2e.md.
+pub(crate) fn run(suite: &Suite, extent: Extent, only: Option<Part>) -> Result<()> {
     root::require("e2e")?;
+    let wants = |part| only.is_none_or(|only| only == part);
+    if wants(Part::Logs) {
+        compare_logs(suite, extent)?;
+    }
+    if wants(Part::Traffic) {
+        traffic::measure(suite, extent)?;
+    }
+    Ok(())
+}
+
+fn compare_logs(suite: &Suite, extent: Extent) -> Result<()> {
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let requests = if extent.full { FULL } else { QUICK };
     // PostgreSQL runs as another user, who must be able to enter the folder.

@@ -39,6 +39,9 @@ enum Command {
     E2e {
         #[command(flatten)]
         extent: Extent,
+        /// Run only this part
+        #[arg(long)]
+        only: Option<e2e::Part>,
         #[command(flatten)]
         built: Built,
     },
@@ -90,7 +93,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo(built) => demo::run(&built.suite()?),
-        Command::E2e { extent, built } => e2e::run(&built.suite()?, extent),
+        Command::E2e { extent, only, built } => e2e::run(&built.suite()?, extent, only),
         Command::Backends { extent, built } => backends::run(&built.suite()?, extent),
         Command::Pictures(built) => backends::pictures::run(&built.suite()?),
         Command::GuestOutcome { log } => guests::print_outcome(&log),

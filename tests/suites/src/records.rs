@@ -37,6 +37,16 @@ impl Record {
         self.event_name == names::EVENT_ACCEPTD_SOCKET_ACCEPT
     }
 
+    /// A record for a test of a judgement.
+    #[cfg(test)]
+    pub(crate) fn of_test(event_name: &str, resource: &[(&str, &str)], attributes: &[(&str, &str)]) -> Self {
+        let owned = |all: &[(&str, &str)]| {
+            all.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let (resource, attributes) = (owned(resource), owned(attributes));
+        Self { event_name: event_name.to_owned(), resource, attributes, ..Self::default() }
+    }
+
     /// An attribute of the Resource; empty if it is absent.
     pub(crate) fn resource(&self, key: &str) -> &str {
         self.resource.get(key).map_or("", String::as_str)

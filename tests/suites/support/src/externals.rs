@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 /// A program or folder that a suite runs beside the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum External {
+    /// Bun, of the npm registry.
+    Bun,
     /// The Collector with the components that configurations for one host name.
     Collector,
     /// The Collector with the components that configurations for many hosts name.
@@ -20,6 +22,8 @@ pub enum External {
     CollectorElastic,
     /// Docker Compose.
     Compose,
+    /// Deno, of the npm registry.
+    Deno,
     /// The unpacked distribution of Elasticsearch, a folder.
     Elasticsearch,
     /// The listener of tests/golistener.
@@ -37,11 +41,13 @@ pub enum External {
 }
 
 impl External {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
+        Self::Bun,
         Self::Collector,
         Self::CollectorContrib,
         Self::CollectorElastic,
         Self::Compose,
+        Self::Deno,
         Self::Elasticsearch,
         Self::GoListener,
         Self::Jaeger,
@@ -55,10 +61,12 @@ impl External {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Bun => "bun",
             Self::Collector => "collector",
             Self::CollectorContrib => "collector-contrib",
             Self::CollectorElastic => "collector-elastic",
             Self::Compose => "compose",
+            Self::Deno => "deno",
             Self::Elasticsearch => "elasticsearch",
             Self::GoListener => "golistener",
             Self::Jaeger => "jaeger",

@@ -1,0 +1,54 @@
+//! The facts about the servers of one sandbox, from other sources than acceptd: the servers' own word, and
+//! the kernel's counters.
+
+use std::collections::BTreeSet;
+
+use super::server::Said;
+use crate::e2e::counters::Counters;
+
+/// The facts of one sandbox.
+pub(super) struct Facts {
+    /// The inode of the network namespace.
+    pub(super) netns: u64,
+    pub(super) counters: Counters,
+    pub(super) listeners: Vec<ListenerFacts>,
+    /// The processes that lived in the sandbox before and after the connections; absent if a process lives
+    /// for one connection only.
+    pub(super) processes: Option<BTreeSet<u32>>,
+    /// Half-open handshakes that were sent beside the connections.
+    pub(super) probes: u16,
+}
+
+/// The facts of one listener.
+pub(super) struct ListenerFacts {
+    pub(super) name: &'static str,
+    pub(super) reach: Reach,
+    pub(super) said: Said,
+    /// Connection attempts that were refused because the queue was full, by the client's own word. Not for
+    /// TCP: the kernel counts these.
+    pub(super) refused: u64,
+    /// The names of the executables that may accept.
+    pub(super) executables: Vec<String>,
+    /// The names of the executables that may own the listener.
+    pub(super) owners: Vec<String>,
+    /// The service's name; `unknown_service:` with the executable's name if absent.
+    pub(super) service: Option<String>,
+}
+
+/// Where a server listens.
+pub(super) enum Reach {
+    /// On a TCP port.
+    Port(u16),
+    /// On a UNIX socket of this path.
+    Socket(&'static str),
+}
+
+impl Reach {
+    /// The value of `network.transport`.
+    pub(super) fn transport(&self) -> &'static str {
+        match self {
+            Self::Port(_) => "tcp",
+            Self::Socket(_) => "unix",
+        }
+    }
+}

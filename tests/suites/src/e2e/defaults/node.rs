@@ -1,0 +1,42 @@
+//! Node's cluster: the primary process accepts, and passes the connections to its workers in turn.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+
+use super::server::{self, HTTP, Server, accepted_port};
+use crate::e2e::{clients::Answer, sandbox::Sandbox};
+
+const PROGRAM: &str = "
+const cluster = require('cluster');
+if (cluster.isPrimary) {
+  for (let worker = 0; worker < 2; worker++) cluster.fork();
+} else {
+  const server = require('http').createServer((request, response) => response.end('ok'));
+  server.on('connection', socket => console.log(`accepted ${socket.remotePort}`));
+  server.listen(8000, '127.0.0.1');
+}
+";
+
+pub(super) fn start(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
+    let name = "Node cluster";
+    let program = folder.join("cluster.js");
+    fs::write(&program, PROGRAM).context("writing cluster.js")?;
+    let mut node = sandbox.command("node");
+    node.arg(program);
+    let (process, log, _) = server::start(name, node, folder)?;
+    Ok(Server {
+        name,
+        process,
+        port: 8_000,
+        at_least: 0,
+        executables: &["node"],
+        owners: &["node"],
+        keeps_environment: true,
+        is_short_lived: false,
+        hello: HTTP,
+        answer: Answer::Whole,
+        log,
+        accepted: accepted_port,
+    })
+}
