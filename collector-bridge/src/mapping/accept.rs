@@ -1,14 +1,14 @@
 //! Makes the accept record from a sample of an accept.
 
 use acceptd_common::{
-    AcceptCall, Header, InetAccept, Listener, PeerProcess, Task, TraceDecision, UnixAccept,
+    AcceptCall, Handshake, Header, InetAccept, Listener, PeerProcess, Task, TraceDecision, UnixAccept,
 };
 use acceptd_otlp::{Accept, SocketEndpoint, Syscall, TcpHandshake, Transport, network_type};
 
 use super::{
     RecordContext,
     endpoint::{endpoint, is_mptcp, listener_endpoint, non_zero, transport, unix_endpoint, visible_peer},
-    ids::{SpanRole, TraceName},
+    ids::SpanRole,
 };
 use crate::identity::{Identity, until_nul};
 
@@ -20,8 +20,7 @@ pub(crate) fn inet_accept<'a>(
     context: RecordContext<'_>,
 ) -> Accept<'a> {
     let InetAccept { header, task, call, socket, listener, handshake, trace, peer: process } = sample;
-    let mut record = base_record(header, task, call, non_zero(socket.cookie), identity, context);
-    record.sampled = is_sampled(trace);
+    let mut record = base_record(header, task, call, socket.cookie, trace, identity, context);
     (record.peer_pid, record.peer_executable) = peer_identity(process);
     let has_listener = add_listener(&mut record, call, listener);
     let has_socket = has(call, AcceptCall::HAS_SOCKET);
@@ -43,12 +42,24 @@ pub(crate) fn inet_accept<'a>(
         record.socket_inode = non_zero(socket.inode);
         record.netns_inode = socket.netns;
     }
-    record.handshake = (handshake.is_known != 0).then(|| TcpHandshake {
-        time_ns: non_zero(handshake.time_ns),
+    record.handshake = tcp_handshake(handshake);
+    record
+}
+
+/// The measurements of the handshake; `None` if they are not known.
+fn tcp_handshake(handshake: &Handshake) -> Option<TcpHandshake> {
+    let time = non_zero(handshake.time_ns);
+    let (time_ns, deferred_time_ns) = match handshake.known {
+        0 => return None,
+        Handshake::DEFERRED => (None, time),
+        _ => (time, None),
+    };
+    Some(TcpHandshake {
+        time_ns,
+        deferred_time_ns,
         rtt_ns: non_zero(handshake.rtt_ns),
         synack_retransmits: handshake.synack_retransmits,
-    });
-    record
+    })
 }
 
 /// The record of an accept on a UNIX socket.
@@ -72,8 +83,7 @@ pub(crate) fn unix_accept<'a>(
         peer_process,
         ..
     } = sample;
-    let mut record = base_record(header, task, call, non_zero(*cookie), identity, context);
-    record.sampled = is_sampled(trace);
+    let mut record = base_record(header, task, call, *cookie, trace, identity, context);
     (record.peer_pid, record.peer_executable) = peer_identity(peer_process);
     record.transport = Transport::Unix;
     record.netns_inode = listener.netns;
@@ -89,21 +99,20 @@ pub(crate) fn unix_accept<'a>(
     record
 }
 
-/// The part of the record that does not depend on the address family: call, thread, ids and times.
+/// The part of the record that does not depend on the address family: call, thread, ids and times. The record
+/// has trace and span ids only if a span follows. `cookie` is 0 if it is not known.
 fn base_record<'a>(
     header: &Header,
     task: &'a Task,
     call: &AcceptCall,
-    cookie: Option<u64>,
+    cookie: u64,
+    trace: &TraceDecision,
     identity: &'a Identity,
     context: RecordContext<'_>,
 ) -> Accept<'a> {
     let uid = context.ids.record_uid(header.cpu, header.sequence);
     let failed = call.result < 0;
-    let trace = (!failed).then(|| {
-        let name = cookie.map_or(TraceName::Record(uid), TraceName::Cookie);
-        context.ids.trace_and_span_id(name, SpanRole::Connection)
-    });
+    let trace = is_traced(trace).then(|| context.ids.trace_and_span_id(cookie, SpanRole::Connection));
     let none: Option<SocketEndpoint<'_>> = None;
     Accept {
         time_unix_nano: context.clock.unix_nanos(header.boot_ns),
@@ -111,7 +120,7 @@ fn base_record<'a>(
         uid,
         trace_id: trace.map(|(trace, _)| trace),
         span_id: trace.map(|(_, span)| span),
-        sampled: false,
+        sampled: trace.is_some(),
         errno: failed.then(|| call.result.saturating_neg()),
         transport: Transport::Tcp,
         network_type: None,
@@ -122,7 +131,7 @@ fn base_record<'a>(
         peer_pid: None,
         peer_executable: &[],
         listener: none,
-        socket_cookie: cookie,
+        socket_cookie: non_zero(cookie),
         listener_cookie: None,
         socket_inode: None,
         listener_inode: None,
@@ -174,7 +183,7 @@ fn peer_identity(peer: &PeerProcess) -> (Option<u32>, &[u8]) {
     (Some(peer.tgid).filter(|tgid| *tgid != 0), until_nul(&peer.exe[..length]))
 }
 
-fn is_sampled(trace: &TraceDecision) -> bool {
+fn is_traced(trace: &TraceDecision) -> bool {
     trace.flags & TraceDecision::TRACED != 0
 }
 

@@ -43,8 +43,11 @@ pub(super) fn non_zero(value: u64) -> Option<u64> {
 
 /// One end of an internet or VSOCK socket, and whether its address was an IPv4-mapped IPv6 address, which is
 /// returned as IPv4. `None` for a VSOCK socket that is not bound, or whose address the programs cannot read
-/// on this kernel.
+/// on this kernel, and for an SMC listener whose TCP socket they cannot find.
 pub(super) fn endpoint(family: u16, bytes: [u8; 16], port: u16) -> (Option<SocketEndpoint<'static>>, bool) {
+    if !matches!(family, AF_INET | AF_INET6 | AF_VSOCK) {
+        return (None, false);
+    }
     match parse_endpoint(family, bytes, port) {
         // VMADDR_CID_ANY, VMADDR_PORT_ANY
         (SocketEndpoint::Vsock { cid: u32::MAX, port: u32::MAX }, _) => (None, false),

@@ -47,22 +47,22 @@ const CASES: [&str; 8] =
 
 /// For each attribute one sign per case, in the order of [`Case`], for tier 1 and for tier 2: `+` present,
 /// `-` absent, `?` depends.
-const TABLE: [(&str, &str, &str); 35] = [
+const TABLE: [(&str, &str, &str); 36] = [
     (names::NETWORK_TRANSPORT, "++++++++", "++++++++"),
     (names::NETWORK_TYPE, "++-++++-", "++-++++-"),
-    (names::NETWORK_LOCAL_ADDRESS, "++?+++--", "++?++---"),
-    (names::NETWORK_LOCAL_PORT, "++-+++--", "++-++---"),
-    (names::NETWORK_PEER_ADDRESS, "++?+++--", "++?++---"),
-    (names::NETWORK_PEER_PORT, "++-+++--", "++-++---"),
-    (names::ACCEPTD_PEER_PID, "??+???--", "??+??---"),
-    (names::ACCEPTD_PEER_EXECUTABLE_NAME, "??????--", "?????---"),
+    (names::NETWORK_LOCAL_ADDRESS, "++?+++--", "++?+++--"),
+    (names::NETWORK_LOCAL_PORT, "++-+++--", "++-+++--"),
+    (names::NETWORK_PEER_ADDRESS, "++?+++--", "++?+++--"),
+    (names::NETWORK_PEER_PORT, "++-+++--", "++-+++--"),
+    (names::ACCEPTD_PEER_PID, "??+???--", "??+???--"),
+    (names::ACCEPTD_PEER_EXECUTABLE_NAME, "??????--", "??????--"),
     (names::ERROR_TYPE, "------++", "------++"),
     (names::LOG_RECORD_UID, "++++++++", "++++++++"),
-    (names::ACCEPTD_SOCKET_COOKIE, "++++++--", "++-++---"),
+    (names::ACCEPTD_SOCKET_COOKIE, "++++++--", "++-+++--"),
     (names::ACCEPTD_SOCKET_FD, "+++-----", "+++++---"),
-    (names::ACCEPTD_SOCKET_INODE, "++++++--", "+++++---"),
+    (names::ACCEPTD_SOCKET_INODE, "++++++--", "++++++--"),
     (names::ACCEPTD_SOCKET_MPTCP, "-+------", "-+------"),
-    (names::ACCEPTD_SOCKET_V4_MAPPED, "??-???--", "??-??---"),
+    (names::ACCEPTD_SOCKET_V4_MAPPED, "??-???--", "??-???--"),
     (names::ACCEPTD_LISTENER_FD, "+++---++", "+++---++"),
     (names::ACCEPTD_LISTENER_ADDRESS, "+++++++?", "++++-++?"),
     (names::ACCEPTD_LISTENER_PORT, "++-++++-", "++-+-++-"),
@@ -70,13 +70,14 @@ const TABLE: [(&str, &str, &str); 35] = [
     (names::ACCEPTD_LISTENER_INODE, "++++++++", "++++-+++"),
     (names::ACCEPTD_LISTENER_BACKLOG_LENGTH, "++++++++", "++++-+++"),
     (names::ACCEPTD_LISTENER_BACKLOG_LIMIT, "++++++++", "++++-+++"),
-    (names::ACCEPTD_ACCEPT_QUEUE_TIME_NS, "++++++--", "++-++---"),
+    (names::ACCEPTD_ACCEPT_QUEUE_TIME_NS, "++++++--", "++-+++--"),
     (names::ACCEPTD_ACCEPT_BLOCKED_TIME_NS, "+++---++", "--------"),
     (names::ACCEPTD_ACCEPT_SYSCALL, "++++++++", "++++++++"),
-    (names::ACCEPTD_ACCEPT_VERIFIED, "--------", "--+--+--"),
-    (names::ACCEPTD_TCP_HANDSHAKE_TIME_NS, "++-+++--", "++-+----"),
-    (names::ACCEPTD_TCP_RTT_NS, "++-+++--", "++-+----"),
-    (names::ACCEPTD_TCP_SYNACK_RETRANSMITS, "++-+++--", "++-+----"),
+    (names::ACCEPTD_ACCEPT_VERIFIED, "--------", "--+-----"),
+    (names::ACCEPTD_TCP_HANDSHAKE_TIME_NS, "++-+++--", "++-+-+--"),
+    (names::ACCEPTD_TCP_DEFERRED_TIME_NS, "--------", "--------"),
+    (names::ACCEPTD_TCP_RTT_NS, "++-+++--", "++-+-+--"),
+    (names::ACCEPTD_TCP_SYNACK_RETRANSMITS, "++-+++--", "++-+-+--"),
     (names::ACCEPTD_SELF, "--------", "--------"),
     (names::ACCEPTD_SAMPLING_ADJUSTED_COUNT, "--------", "--------"),
     (names::ACCEPTD_NETNS_INODE, "++++++++", "++++++++"),
@@ -112,6 +113,11 @@ const NOTES: &str = "
   from the first cookie on, and always if the listener is unknown.
 - If a SYN-ACK was retransmitted, `acceptd.tcp.rtt_ns` is absent, and in tier 2
   `acceptd.tcp.handshake_time_ns`, too.
+- If the listener defers accepts (`TCP_DEFER_ACCEPT`), `acceptd.tcp.handshake_time_ns` and
+  `acceptd.tcp.rtt_ns` are absent: the kernel establishes the connection when the client sends data, and its
+  round-trip time is then the client's silence. `acceptd.tcp.deferred_time_ns` is present instead, and absent
+  for all other listeners. Tier 1 knows the option at that moment, tier 2 only at the accept; in tier 2 the
+  time is also absent if a SYN-ACK was retransmitted.
 - Tier 1 does not know the new descriptor of an accept through io_uring, because the ring installs it later.
 - `acceptd.listener.*`, `acceptd.socket.fd`, `acceptd.socket.inode` and `acceptd.accept.blocked_time_ns` are
   absent for accepts by the kernel itself. `acceptd.socket.fd` and the blocked time are also absent for the
@@ -120,7 +126,11 @@ const NOTES: &str = "
 - `acceptd.self` is present, and true, for the agent's own accepts if `filter.self` is on.
 - `acceptd.sampling.adjusted_count` is present under overload (`overload.max_records_per_second`).
 - An accept on a VSOCK or SCTP socket has the attributes of TCP without `acceptd.tcp.*` and the queue time.
-  VSOCK has the context id as the address, and no `network.type`.
+  VSOCK has the context id as the address, and no `network.type`. An SCTP listener has no
+  `acceptd.listener.cookie` unless its owner asked for the cookie: Linux 7 would give the listener's cookie to
+  each accepted socket.
+- Accepts on sockets of other families, such as `AF_ALG`, `TIPC` and `SMC` without fallback to TCP, are no
+  records. They are counted (`filtered.family` in the ledger).
 
 In tier 2 only:
 - `acceptd.listener.cookie` of a failed accept is present if the socket ever listened, or if its owner asked
@@ -129,8 +139,31 @@ In tier 2 only:
   that the call returned. That includes connections that were not seen to be established (TCP fast open, or
   more than 65,536 of them at once); those have no queue time.
 - `acceptd.accept.blocked_time_ns` is present for system calls if `events.accept_attempt` is on.
+- A call that a seccomp filter refuses never runs, but ends like one that failed. If a filter does not allow
+  the call always, whatever its arguments are, a failed call gives no record. It is counted
+  (`aggregated.seccomp` in the ledger).
+- An accept request of io_uring that is cancelled, by its owner or because its owner exits, is counted with the
+  interrupted calls (`aggregated.interrupted`). One with `IOSQE_CQE_SKIP_SUCCESS` completes without a trace.
 - A UNIX multishot accept of io_uring gives no record, because its completion cannot be distinguished from
   that of another request. It is counted (`unverified.io_uring` in the ledger).
+
+## Full accept queues
+
+`acceptd.listener.overflow` and the metrics of overflows say how many connection attempts a listener refused
+because its accept queue was full. Nothing is said where nothing is known:
+
+| family | tier 1 | tier 2 |
+|---|---|---|
+| TCP, MPTCP | exact: what the kernel counts as `ListenOverflows` | what `ListenOverflows` of the network namespace proves, and no more than the listener's own drops (`sk_drops`) |
+| UNIX | exact: `EAGAIN` of connect(2); also how long other calls waited | `EAGAIN` of connect(2) by system calls, if one listener has the name; not how long others waited |
+| SCTP, VSOCK | nothing | nothing |
+
+- In tier 2, if several listeners of one namespace dropped packets in one `listener.interval`, each is told what
+  the others cannot have had; the rest is told of those whose queue was seen full. Nothing is told of a
+  namespace that no process is in any more, and of overflows before the agent knew its first listener.
+- Attempts that are told of no listener are counted (`forgotten.refusals` in the ledger).
+- Half-open probes, the bare ACK of `TCP_DEFER_ACCEPT`, repeated SYNs and late resets are drops, but no overflows:
+  `acceptd.listener.dropped_packets` counts them.
 ";
 
 /// Whether a record of this case has the attribute; `None` for an attribute that is not in the table.
