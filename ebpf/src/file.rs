@@ -36,7 +36,7 @@ impl FileSock {
         if !is_socket {
             return Self::NONE;
         }
-        Self { sk, inode: file.inode() }
+        Self { sk: sk.without_smc(), inode: file.inode() }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     read::{AnyStruct, Typed},
     sock::{ProbedSock, TypedSock},
     storage::get_from_socket,
+    use_result,
     uapi::{BPF_ANY, BPF_LOCAL_STORAGE_GET_F_CREATE, BPF_NOEXIST, IPPROTO_TCP},
 };
 
@@ -27,9 +28,9 @@ use crate::{
 #[btf_map]
 static SOCKET_STATE: SkStorage<SocketState> = SkStorage::new();
 
-/// Cookie → [`Pending`], in tier 2; in tier 1 for subflows of Multipath TCP, and for connections that a
-/// failed accept put back. An entry is removed by the accept or when the socket is destroyed, so it cannot
-/// leak. If the map is full, `Counter::PendingFull` counts the connection.
+/// Cookie → [`Pending`], in tier 2; in tier 1 for subflows of Multipath TCP. An entry is removed by the
+/// accept or when the socket is destroyed, so it cannot leak. If the map is full, `Counter::PendingFull`
+/// counts the connection.
 #[map]
 static PENDING_BY_COOKIE: HashMap<u64, Pending> = HashMap::with_max_entries(PENDING_CONNECTIONS, 0);
 
@@ -46,7 +47,9 @@ pub struct Pending {
     rtt: u32,
     synack_retransmits: u32,
     /// One of the constants below.
-    state: u32,
+    state: u16,
+    /// 1 if tier 1 saw that the listener defers accepts, so that `handshake_us` ends at the client's data.
+    is_deferred: u16,
     /// Cookie of the client's socket, from [`peers::server_established`]; 0 when unknown.
     pub client: u64,
 }
@@ -74,12 +77,17 @@ struct SocketState {
 
 impl Pending {
     /// The connection is not waiting; at most its handshake is known.
-    const NOT_WAITING: u32 = 0;
-    const WAITING: u32 = 1;
+    const NOT_WAITING: u16 = 0;
+    const WAITING: u16 = 1;
     /// The connection was accepted, and `sock_graft` reported it.
-    const REPORTED: u32 = 2;
+    const REPORTED: u16 = 2;
     /// The connection is being accepted.
-    const ACCEPTING: u32 = 3;
+    const ACCEPTING: u16 = 3;
+    /// The accept failed that took the connection, which is being closed.
+    const LOST: u16 = 4;
+    /// The connection waits, and its transition to ESTABLISHED was not seen yet. It follows within
+    /// microseconds, unless the kernel skips the program that sees it.
+    const QUEUED: u16 = 5;
 
     /// A connection that is not known to wait. Not an `Option`; see [`crate::sock::FileSock::NONE`].
     pub const UNKNOWN: Self = Self {
@@ -88,6 +96,7 @@ impl Pending {
         rtt: 0,
         synack_retransmits: 0,
         state: Self::NOT_WAITING,
+        is_deferred: 0,
         client: 0,
     };
 
@@ -97,7 +106,19 @@ impl Pending {
 
     #[inline(always)]
     pub fn is_waiting(&self) -> bool {
-        self.state == Self::WAITING
+        matches!(self.state, Self::WAITING | Self::QUEUED)
+    }
+
+    /// Whether a failed accept may have taken the connection from the queue.
+    #[inline(always)]
+    pub fn may_be_lost(&self) -> bool {
+        self.is_waiting() || self.state == Self::ACCEPTING
+    }
+
+    /// Whether a failed accept took the connection from the queue.
+    #[inline(always)]
+    pub fn is_lost(&self) -> bool {
+        self.state == Self::LOST
     }
 
     /// Whether the connection was established before the programs were loaded.
@@ -107,13 +128,14 @@ impl Pending {
     }
 
     /// When the server sent its SYN-ACK, or when the connection was established if the handshake is not
-    /// known.
+    /// known or the accept was deferred.
     #[inline(always)]
     pub fn began_ns(&self, listener: ProbedSock) -> Option<u64> {
         if self.established_ns == 0 {
             return None;
         }
-        let handshake_us = if self.has_handshake(listener) { self.handshake_us } else { 0 };
+        let is_known = self.has_handshake(listener) && !self.is_deferred(listener);
+        let handshake_us = if is_known { self.handshake_us } else { 0 };
         Some(self.established_ns.saturating_sub(u64::from(handshake_us) * 1000))
     }
 
@@ -123,16 +145,53 @@ impl Pending {
         self.state == Self::REPORTED
     }
 
+    /// Reads the kernel's figures of the handshake of `tcp`.
+    #[inline(always)]
+    fn read_handshake(&mut self, tcp: TypedSock) {
+        // Starts as the count of the request (`tcp_create_openreq_child`, net/ipv4/tcp_minisocks.c).
+        self.synack_retransmits = tcp.load(&TCP_TOTAL_RETRANS);
+        // After a retransmission the kernel measures by time stamps, if there are any. The client's is then
+        // that of the first SYN-ACK, although it may answer a later one (`tcp_ack_update_rtt`,
+        // net/ipv4/tcp_input.c).
+        if self.synack_retransmits == 0 {
+            self.rtt = tcp.load(&TCP_SRTT_US);
+        }
+    }
+
     /// Whether the handshake figures are valid. That needs ESTABLISHED to have been seen. With SYN cookies
     /// the kernel computes the round-trip time from a time stamp whose low bits hold TCP options
     /// (`cookie_init_timestamp`, net/ipv4/syncookies.c), so the figure is wrong. Only a handshake that tier 1
     /// timed itself proves that the connection did not use a SYN cookie.
     #[inline(always)]
     fn has_handshake(&self, listener: ProbedSock) -> bool {
-        let is_timed = TIER.load() == 1 && self.handshake_us != 0;
-        // After a retransmitted SYN-ACK the kernel has no round-trip time.
+        // After a retransmitted SYN-ACK there is no round-trip time.
         let is_known = self.established_ns != 0 && (self.rtt != 0 || self.synack_retransmits != 0);
-        is_known && (is_timed || !listener.is_null() && !listener.sent_syn_cookies())
+        is_known && (self.is_timed() || !listener.is_null() && !listener.sent_syn_cookies())
+    }
+
+    /// Whether tier 1 measured the time from the SYN-ACK on.
+    #[inline(always)]
+    fn is_timed(&self) -> bool {
+        TIER.load() == 1 && self.handshake_us != 0
+    }
+
+    /// Whether the kernel established the connection only when the client sent data (`TCP_DEFER_ACCEPT`): the
+    /// times from the SYN-ACK on are then those of the client's silence, and so is the kernel's round-trip
+    /// time. Tier 1 sees the listener at that moment; tier 2 has only the listener of the accept, whose
+    /// option may have changed since.
+    #[inline(always)]
+    fn is_deferred(&self, listener: ProbedSock) -> bool {
+        if self.is_timed() { self.is_deferred != 0 } else { listener.defers_accepts() }
+    }
+
+    /// Whether the kernel's smoothed round-trip time of this connection began with a value that is not the
+    /// network's.
+    #[inline(always)]
+    pub fn has_false_round_trip(&self, listener: ProbedSock) -> bool {
+        self.established_ns != 0
+            && (self.synack_retransmits != 0
+                || self.rtt != 0 && !self.has_handshake(listener)
+                || self.is_deferred(listener))
     }
 
     /// Fills `out`, which is zero.
@@ -140,9 +199,13 @@ impl Pending {
     pub fn describe_handshake(&self, listener: ProbedSock, out: &mut Handshake) {
         if self.has_handshake(listener) {
             out.time_ns = u64::from(self.handshake_us) * 1000;
-            out.rtt_ns = u64::from(self.rtt) * 125;
             out.synack_retransmits = self.synack_retransmits;
-            out.is_known = 1;
+            if self.is_deferred(listener) {
+                out.known = Handshake::DEFERRED;
+            } else {
+                out.rtt_ns = u64::from(self.rtt) * 125;
+                out.known = Handshake::MEASURED;
+            }
         }
     }
 }
@@ -166,9 +229,10 @@ fn socket_state(sk: TypedSock, flags: u64) -> Option<&'static mut SocketState> {
     unsafe { get_from_socket(&SOCKET_STATE, sk, flags).as_mut() }
 }
 
-/// Tier 1: the final ACK to `request` is about to establish `child` (`inet_csk_complete_hashdance`).
+/// Tier 1: the final ACK to `request` is about to establish `child` (`inet_csk_complete_hashdance`); with
+/// `TCP_DEFER_ACCEPT` the client's first data.
 #[inline(always)]
-pub fn store_handshake(child: TypedSock, request: Typed<AnyStruct>) {
+pub fn store_handshake(listener: TypedSock, child: TypedSock, request: Typed<AnyStruct>) {
     // Not `bpf_skc_to_tcp_request_sock`: that helper refuses the requests of Multipath TCP, whose `sk_prot`
     // is another.
     if child.probed().protocol() != IPPROTO_TCP {
@@ -184,7 +248,27 @@ pub fn store_handshake(child: TypedSock, request: Typed<AnyStruct>) {
         let now = unsafe { bpf_ktime_get_ns() } / 1000;
         // A handshake within one tick of the clock is known, too, so it must not be 0.
         pending.handshake_us = (now.saturating_sub(sent) as u32).max(1);
+        pending.is_deferred = u16::from(listener.probed().defers_accepts());
+        if HAS_COPIES.load() != 0 && is_in_socket_storage(child.probed()) {
+            // In softirq, where the kernel cannot preempt: this program is never skipped.
+            // SAFETY: the helper has no arguments.
+            pending.established_ns = unsafe { bpf_ktime_get_boot_ns() };
+            pending.state = Pending::QUEUED;
+        }
     }
+}
+
+/// Reads of `sk` what its transition to ESTABLISHED, which was not seen, would have stored. Until the accept
+/// the server has sent nothing else, so the kernel's figures are still those of the handshake.
+#[inline(never)]
+fn complete(pending: &mut Pending, sk: TypedSock) -> u32 {
+    let tcp = sk.tcp();
+    if !tcp.is_null() {
+        pending.read_handshake(tcp);
+    }
+    pending.client = peers::server_established(sk.probed());
+    pending.state = Pending::WAITING;
+    0
 }
 
 /// `sk` reached its listener's accept queue. `client` is the cookie of its client's socket, or 0.
@@ -207,9 +291,7 @@ fn store(sk: TypedSock, cookie: u64, client: u64) -> bool {
     let mut pending = Pending { client, ..Pending::waiting_since(unsafe { bpf_ktime_get_boot_ns() }) };
     let tcp = sk.tcp();
     if !tcp.is_null() {
-        pending.rtt = tcp.load(&TCP_SRTT_US);
-        // Starts as the count of the request (`tcp_create_openreq_child`, net/ipv4/tcp_minisocks.c).
-        pending.synack_retransmits = tcp.load(&TCP_TOTAL_RETRANS);
+        pending.read_handshake(tcp);
     }
     if TIER.load() == 1 {
         // For a subflow, too: `store_handshake` stored its handshake here.
@@ -218,6 +300,7 @@ fn store(sk: TypedSock, cookie: u64, client: u64) -> bool {
             return false;
         };
         pending.handshake_us = stored.handshake_us;
+        pending.is_deferred = stored.is_deferred;
         if is_in_socket_storage(sk.probed()) {
             *stored = pending;
             return true;
@@ -267,8 +350,11 @@ pub fn take(sk: TypedSock) -> Pending {
         return take_by_cookie(sk.probed().identity_cookie());
     }
     let Some(stored) = stored_pending(sk, 0) else { return Pending::UNKNOWN };
-    let pending = *stored;
-    if pending.is_waiting() || pending.state == Pending::ACCEPTING {
+    let mut pending = *stored;
+    if HAS_COPIES.load() != 0 && pending.state == Pending::QUEUED {
+        use_result(complete(&mut pending, sk));
+    }
+    if pending.may_be_lost() || pending.is_lost() {
         // The kernel frees the storage with the socket. To delete it here would cost more.
         stored.state = Pending::NOT_WAITING;
     }
@@ -310,58 +396,49 @@ pub fn take_open_connection(sk: TypedSock) -> Option<OpenConnection> {
     if open.listener == 0 { None } else { Some(open) }
 }
 
+/// Tier 1: what is known of a connection that waits, which stays.
+#[inline(always)]
+pub fn peek(sk: TypedSock) -> Pending {
+    match stored_for(sk) {
+        Some(stored) => *stored,
+        None => Pending::UNKNOWN,
+    }
+}
+
+/// The entry of a connection, if there is one.
+#[inline(always)]
+fn stored_for(sk: TypedSock) -> Option<&'static mut Pending> {
+    if is_in_socket_storage(sk.probed()) {
+        return stored_pending(sk, 0);
+    }
+    // SAFETY: a map value, or null. A connection is established and accepted once, one after the other.
+    unsafe { PENDING_BY_COOKIE.get_ptr_mut(&sk.probed().identity_cookie())?.as_mut() }
+}
+
 /// Tier 1: marks a connection that is being accepted, so that it does not count as abandoned whatever happens
 /// next. Returns what is known about it, which stays.
 #[inline(always)]
 pub fn mark_accepting(accepted: TypedSock) -> Pending {
-    let stored = if is_in_socket_storage(accepted.probed()) {
-        match stored_pending(accepted, 0) {
-            Some(stored) => stored,
-            None => return Pending::UNKNOWN,
-        }
-    } else {
-        match PENDING_BY_COOKIE.get_ptr_mut(&accepted.probed().identity_cookie()) {
-            // SAFETY: a non-null map value.
-            Some(stored) => unsafe { &mut *stored },
-            None => return Pending::UNKNOWN,
-        }
-    };
-    let pending = *stored;
-    stored.state = Pending::ACCEPTING;
+    let Some(stored) = stored_for(accepted) else { return Pending::UNKNOWN };
+    let mut pending = *stored;
+    if HAS_COPIES.load() != 0 && pending.state == Pending::QUEUED {
+        use_result(complete(&mut pending, accepted));
+        *stored = pending;
+    }
+    if pending.is_waiting() {
+        stored.state = Pending::ACCEPTING;
+    }
     pending
 }
 
-/// Tier 1: the accept that took a connection failed after all, and the kernel is about to close the
-/// connection. By cookie, because no hook has the socket any more.
+/// The current thread closes a connection that its failed accept took from the queue.
 #[inline(always)]
-pub fn put_back(cookie: u64, established_ns: u64) {
-    if let Some(stored) = PENDING_BY_COOKIE.get_ptr_mut(&cookie) {
-        // SAFETY: a non-null map value.
-        unsafe { (*stored).state = Pending::WAITING };
-        return;
+pub fn mark_lost(sk: TypedSock) {
+    if let Some(stored) = stored_for(sk)
+        && stored.may_be_lost()
+    {
+        stored.state = Pending::LOST;
     }
-    // On the stack, as in `store_preexisting`.
-    let waiting = core::hint::black_box(Pending::waiting_since(established_ns));
-    if PENDING_BY_COOKIE.insert(&cookie, &waiting, BPF_ANY).is_err() {
-        count::add(Counter::PendingFull);
-    }
-}
-
-/// [`take`] for a connection that closes.
-#[inline(always)]
-pub fn take_closed(sk: TypedSock) -> Pending {
-    let pending = take(sk);
-    if pending.state != Pending::ACCEPTING {
-        return pending;
-    }
-    // Either the accept was reported without its exit, or the accept failed and `put_back` stored the
-    // connection.
-    let put_back = take_by_cookie(sk.probed().identity_cookie());
-    if put_back.is_waiting() {
-        return Pending { client: pending.client, ..put_back };
-    }
-    peers::forget_client(pending.client);
-    put_back
 }
 
 /// Tier 1: marks a connection whose accept `sock_graft` reports, so that `do_accept` does not report it

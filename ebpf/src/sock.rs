@@ -5,7 +5,7 @@ use aya_ebpf::{
     Global,
     helpers::{
         bpf_probe_read_kernel_buf,
-        generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock},
+        generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock, bpf_skc_to_unix_sock},
     },
 };
 
@@ -13,8 +13,8 @@ use crate::{
     offsets::*,
     read::{AnyStruct, Probed, Sock, Socket, Typed},
     uapi::{
-        AF_INET, AF_INET6, AF_UNIX, AF_VSOCK, IPPROTO_MPTCP, IPPROTO_TCP, SOCK_SEQPACKET, SOCK_STREAM,
-        TCP_LISTEN,
+        AF_INET, AF_INET6, AF_SMC, AF_UNIX, AF_VSOCK, IPPROTO_MPTCP, IPPROTO_SCTP, IPPROTO_SMC, IPPROTO_TCP,
+        SOCK_DEAD, SOCK_SEQPACKET, SOCK_STREAM, TCP_ESTABLISHED, TCP_LISTEN,
     },
 };
 
@@ -75,15 +75,28 @@ impl TypedSock {
         self.load(&SK_COOKIE)
     }
 
-    /// The socket's cookie, which is made if it has none. 0 for an MPTCP main socket, which is never given
-    /// one: the sockets that it accepts would inherit the cookie, and applications would see that.
+    /// The socket's cookie, which is made if it has none. An MPTCP main socket is never given one, nor is one
+    /// of SCTP that is not connected: the sockets that it accepts would inherit the cookie, and applications
+    /// would see that (SCTP: `sctp_accept` of Linux 7). For these the result is 0, or the cookie that the
+    /// application asked for.
     #[inline(always)]
     pub fn make_cookie(self) -> u64 {
-        if self.load::<u16>(&SK_PROTOCOL) == IPPROTO_MPTCP {
-            return 0;
+        match self.load::<u16>(&SK_PROTOCOL) {
+            IPPROTO_MPTCP => return 0,
+            IPPROTO_SCTP if self.load::<u8>(&SK_STATE) != TCP_ESTABLISHED => return self.cookie(),
+            _ => {}
         }
         // SAFETY: `self` is typed.
         unsafe { bpf_get_socket_cookie(self.as_ptr()) }
+    }
+
+    /// Whether an accept returned this socket, at any time before: it belongs to a `struct socket`, or did so
+    /// before it was closed (`sock_orphan`). A connection that is closed in the accept queue is orphaned only
+    /// after its state is CLOSE (`inet_child_forget`, net/ipv4/inet_connection_sock.c), so this is valid
+    /// until then.
+    #[inline(always)]
+    pub fn was_accepted(self) -> bool {
+        self.load::<u64>(&SK_SOCKET) != 0 || self.load::<u64>(&SK_FLAGS) >> SOCK_DEAD & 1 != 0
     }
 
     /// The same socket as a `struct tcp_sock`; null if it is not one of TCP, or only a request or in
@@ -92,6 +105,13 @@ impl TypedSock {
     pub fn tcp(self) -> Self {
         // SAFETY: `self` is typed, and the helper returns a `struct tcp_sock *` or null.
         unsafe { Self::new(bpf_skc_to_tcp_sock(self.as_ptr()) as *const u8) }
+    }
+
+    /// The same socket as a `struct unix_sock`; null if it is not one.
+    #[inline(always)]
+    pub fn unix(self) -> Self {
+        // SAFETY: `self` is typed, and the helper returns a `struct unix_sock *` or null.
+        unsafe { Self::new(bpf_skc_to_unix_sock(self.as_ptr()) as *const u8) }
     }
 }
 
@@ -149,6 +169,23 @@ impl ProbedSock {
             group.load(&REUSEPORT_OVERFLOW_STAMP)
         };
         stamp != 0
+    }
+
+    /// Whether this listener has `TCP_DEFER_ACCEPT`.
+    #[inline(always)]
+    pub fn defers_accepts(self) -> bool {
+        self.identity().load::<u8>(&ACCEPT_QUEUE_DEFER) != 0
+    }
+
+    /// For an SMC socket its TCP socket, which has the addresses; for all others the socket itself. The two
+    /// belong to one file, and after a fallback to TCP the file has the TCP socket.
+    #[inline(always)]
+    pub fn without_smc(self) -> Self {
+        let is_smc = self.family() == AF_SMC || self.protocol() == IPPROTO_SMC;
+        if SMC_TCP_SOCKET.load() == ABSENT || !is_smc {
+            return self;
+        }
+        self.follow::<Socket>(&SMC_TCP_SOCKET).follow::<Sock>(&SOCKET_SK).or(self)
     }
 
     /// Whether this is the main socket of a Multipath TCP connection.

@@ -11,10 +11,10 @@ use crate::{
     in_flight::{self, InFlightAccept},
     offsets::*,
     pending,
-    read::{Socket, Typed},
+    read::{AnyStruct, Probed, Socket, Typed},
     sock::{FileSock, TypedSock},
     syscall, task,
-    uapi::PF_IO_WORKER,
+    uapi::{PF_IO_WORKER, PF_WQ_WORKER},
 };
 
 /// How long a thread must have waited in accept for [`store_early`] to store its sample.
@@ -22,12 +22,20 @@ const LONG_WAIT_NS: u64 = 1_000_000;
 
 /// `sk` becomes the socket of `socket`.
 #[inline(always)]
-pub fn grafted(sk: TypedSock, socket: Typed<Socket>) {
+pub fn grafted(copy: u8, sk: TypedSock, socket: Typed<Socket>) {
     // The socket may not have a file yet, or never get one.
     let accepted = FileSock { sk: sk.probed(), inode: socket.probed().inode() };
-    // The exit of `do_accept` reports this accept, and knows more.
-    if let Some(in_flight) = in_flight::mark_grafted() {
-        return store_early(in_flight, sk, accepted);
+    if let Some(in_flight) = in_flight::current_at_graft() {
+        if !in_flight.must_graft(copy) {
+            return;
+        }
+        // The exit of `do_accept` reports this accept, and knows more.
+        if in_flight.set_grafted(sk) {
+            return store_early(in_flight, sk, accepted);
+        }
+    }
+    if is_smc_worker() {
+        return;
     }
     count::add(Counter::Seen);
     sk.make_cookie();
@@ -67,7 +75,7 @@ fn store_early(in_flight: &mut InFlightAccept, sk: TypedSock, accepted: FileSock
     if waited_ns < LONG_WAIT_NS {
         return;
     }
-    if !accept::would_pass(accepted.sk) {
+    if !accept::would_pass(accepted.sk, FileSock::from_fd(in_flight.listener_fd).sk) {
         return in_flight.exclude();
     }
     sk.make_cookie();
@@ -85,6 +93,23 @@ fn store_early(in_flight: &mut InFlightAccept, sk: TypedSock, accepted: FileSock
 fn listener_for(accepted: FileSock, fd: i32) -> FileSock {
     let listener = FileSock::from_fd(fd);
     if !listener.exists() || !accepted.sk.may_come_from(listener.sk) { FileSock::NONE } else { listener }
+}
+
+/// Whether the current task is a worker of SMC, which accepts TCP connections ahead of the server. The
+/// server's own accept returns them later, and is the one that is reported.
+#[inline(always)]
+fn is_smc_worker() -> bool {
+    // The beginning of the names of SMC's work queues (net/smc/af_smc.c).
+    const NAME: u32 = u32::from_ne_bytes(*b"smc_");
+    if TASK_KTHREAD.load() == ABSENT || KTHREAD_DATA.load() == ABSENT || WORKER_DESCRIPTION.load() == ABSENT {
+        return false;
+    }
+    let task = task::current();
+    if task.load::<u32>(&TASK_FLAGS) & PF_WQ_WORKER == 0 {
+        return false;
+    }
+    let kthread: Probed<AnyStruct> = task.probed().follow(&TASK_KTHREAD);
+    kthread.follow::<AnyStruct>(&KTHREAD_DATA).load::<u32>(&WORKER_DESCRIPTION) == NAME
 }
 
 /// Whether the current task is a worker of io_uring, which may have been blocked in accept, too.

@@ -18,7 +18,8 @@ use super::{
 
 /// Modules that scenarios use. Those that a package lacks are skipped; their scenarios must be
 /// `not_applicable`.
-const WANTED_MODULES: [&str; 5] = ["crc32c_generic", "sctp", "vsock_loopback", "nfsd", "tun"];
+const WANTED_MODULES: [&str; 7] =
+    ["crc32c_generic", "sctp", "vsock_loopback", "nfsd", "tun", "smc", "af_alg"];
 
 /// The modules by which a flavour is chosen. `crc32c_generic` is not among them: newer kernels have no such
 /// module.

@@ -34,6 +34,8 @@ pub(super) const MEMBERS: &[(&str, FieldType, MemberPath)] = &[
     ("FILE_PRIVATE_DATA", Pointer, &[("file", "private_data")]),
     ("FILE_INODE", Pointer, &[("file", "f_inode")]),
     ("INODE_NUMBER", Bytes(8), &[("inode", "i_ino")]),
+    ("FILE_FLAGS", Bytes(4), &[("file", "f_flags")]),
+    ("SOCKET_INODE_NUMBER", Bytes(8), &[("socket_alloc", "vfs_inode"), ("inode", "i_ino")]),
     ("SOCKET_FILE", Pointer, &[("socket", "file")]),
     ("SOCKET_SK", Pointer, &[("socket", "sk")]),
     ("SK_SOCKET", Pointer, &[("sock", "sk_socket")]),
@@ -56,6 +58,12 @@ pub(super) const MEMBERS: &[(&str, FieldType, MemberPath)] = &[
     ("SK_V6_RCV_SADDR", Bytes(16), &[("sock_common", "skc_v6_rcv_saddr")]),
     ("SK_ACK_BACKLOG", Bytes(4), &[("sock", "sk_ack_backlog")]),
     ("SK_MAX_ACK_BACKLOG", Bytes(4), &[("sock", "sk_max_ack_backlog")]),
+    (
+        "REQUEST_QUEUE_LENGTH",
+        Bytes(4),
+        &[("inet_connection_sock", "icsk_accept_queue"), ("request_sock_queue", "qlen")],
+    ),
+    ("SKB_PROTOCOL", Bytes(2), &[("sk_buff", "protocol")]),
     ("INET_SPORT", Bytes(2), &[("inet_sock", "inet_sport")]),
     ("TCP_SRTT_US", Bytes(4), &[("tcp_sock", "srtt_us")]),
     ("TCP_TOTAL_RETRANS", Bytes(4), &[("tcp_sock", "total_retrans")]),
@@ -71,6 +79,11 @@ pub(super) const MEMBERS: &[(&str, FieldType, MemberPath)] = &[
         Pointer,
         &[("inet_connection_sock", "icsk_accept_queue"), ("request_sock_queue", "rskq_accept_head")],
     ),
+    (
+        "ACCEPT_QUEUE_DEFER",
+        Bytes(1),
+        &[("inet_connection_sock", "icsk_accept_queue"), ("request_sock_queue", "rskq_defer_accept")],
+    ),
     ("REQUEST_SK", Pointer, &[("request_sock", "sk")]),
     ("UNIX_ADDR", Pointer, &[("unix_sock", "addr")]),
     ("UNIX_PEER", Pointer, &[("unix_sock", "peer")]),
@@ -83,14 +96,20 @@ pub(super) const MEMBERS: &[(&str, FieldType, MemberPath)] = &[
     ("ITER_SEQ", Pointer, &[("bpf_iter_meta", "seq")]),
 ];
 
-/// Members that a kernel without Multipath TCP, VSOCK or io_uring lacks. VSOCK may also be a module with BTF
-/// of its own.
+/// Members that a kernel without Multipath TCP, VSOCK, SMC, io_uring or seccomp lacks. VSOCK and SMC may also
+/// be modules with BTF of their own, and io_uring has one of two kinds of tables of files.
 pub(super) const OPTIONAL: &[(&str, FieldType, MemberPath)] = &[
     ("MPTCP_FIRST", Pointer, &[("mptcp_sock", "first")]),
+    ("SYSCTL_SYN_COOKIES", AtLeast(1), &[("net", "ipv4"), ("netns_ipv4", "sysctl_tcp_syncookies")]),
     ("VSOCK_LOCAL_CID", Bytes(4), &[("vsock_sock", "local_addr"), ("sockaddr_vm", "svm_cid")]),
     ("VSOCK_LOCAL_PORT", Bytes(4), &[("vsock_sock", "local_addr"), ("sockaddr_vm", "svm_port")]),
     ("VSOCK_REMOTE_CID", Bytes(4), &[("vsock_sock", "remote_addr"), ("sockaddr_vm", "svm_cid")]),
     ("VSOCK_REMOTE_PORT", Bytes(4), &[("vsock_sock", "remote_addr"), ("sockaddr_vm", "svm_port")]),
+    ("VSOCK_ACCEPT_QUEUE", Pointer, &[("vsock_sock", "accept_queue"), ("list_head", "next")]),
+    ("SMC_TCP_SOCKET", Pointer, &[("smc_sock", "clcsock")]),
+    ("TASK_KTHREAD", Pointer, &[("task_struct", "worker_private")]),
+    ("KTHREAD_DATA", Pointer, &[("kthread", "data")]),
+    ("WORKER_DESCRIPTION", Array, &[("worker", "desc")]),
     ("IO_OPCODE", Bytes(1), &[("io_kiocb", "opcode")]),
     ("IO_FD", Bytes(4), &[("io_kiocb", "cqe"), ("io_cqe", "fd")]),
     ("IO_FLAGS", AtLeast(4), &[("io_kiocb", "flags")]),
@@ -98,4 +117,21 @@ pub(super) const OPTIONAL: &[(&str, FieldType, MemberPath)] = &[
     ("IO_ACCEPT_FILE_SLOT", Bytes(4), &[("io_accept", "file_slot")]),
     ("IO_CQE_RES", Bytes(4), &[("io_uring_cqe", "res")]),
     ("IO_CQE_FLAGS", Bytes(4), &[("io_uring_cqe", "flags")]),
+    (
+        "IO_TABLE_NODES",
+        Pointer,
+        &[("io_ring_ctx", "file_table"), ("io_file_table", "data"), ("io_rsrc_data", "nodes")],
+    ),
+    (
+        "IO_TABLE_NODES_LEN",
+        Bytes(4),
+        &[("io_ring_ctx", "file_table"), ("io_file_table", "data"), ("io_rsrc_data", "nr")],
+    ),
+    ("IO_NODE_FILE", Bytes(8), &[("io_rsrc_node", "file_ptr")]),
+    ("IO_TABLE_FILES", Pointer, &[("io_ring_ctx", "file_table"), ("io_file_table", "files")]),
+    ("IO_TABLE_FILES_LEN", Bytes(4), &[("io_ring_ctx", "nr_user_files")]),
+    ("TASK_SECCOMP_MODE", Bytes(4), &[("task_struct", "seccomp"), ("seccomp", "mode")]),
+    ("TASK_SECCOMP_FILTER", Pointer, &[("task_struct", "seccomp"), ("seccomp", "filter")]),
+    ("SECCOMP_ALLOWS_NATIVE", Array, &[("seccomp_filter", "cache"), ("action_cache", "allow_native")]),
+    ("SECCOMP_ALLOWS_COMPAT", Array, &[("seccomp_filter", "cache"), ("action_cache", "allow_compat")]),
 ];
