@@ -1,5 +1,5 @@
 //! System calls that std and rustix do not wrap: accept with a bad address, interrupting signals, namespaces,
-//! TUN interfaces, VSOCK addresses, SCTP.
+//! TUN interfaces, VSOCK addresses, SCTP, SMC, AF_ALG, `TCP_DEFER_ACCEPT`, seccomp filters.
 #![allow(unsafe_code, reason = "the C library's functions have no safe wrapper")]
 
 use std::{
@@ -25,6 +25,9 @@ unsafe extern "C" {
     fn siginterrupt(number: c_int, interrupts: c_int) -> c_int;
     fn ioctl(descriptor: c_int, request: c_ulong, ...) -> c_int;
     fn pthread_kill(thread: RawPthread, number: c_int) -> c_int;
+    fn setsockopt(descriptor: c_int, level: c_int, name: c_int, value: *const c_void, length: u32) -> c_int;
+    fn prctl(operation: c_int, ...) -> c_int;
+    fn fork() -> c_int;
 }
 
 /// accept(2) with an address argument that points to unmapped memory.
@@ -165,4 +168,101 @@ pub fn vsock_parts(address: &SocketAddrAny) -> (u32, u32) {
 /// If the kernel has no SCTP.
 pub fn sctp_socket() -> rustix::io::Result<OwnedFd> {
     socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::SCTP))
+}
+
+/// An SMC socket, which falls back to TCP with clients that have no SMC.
+///
+/// # Errors
+/// If the kernel has no SMC.
+pub fn smc_socket() -> rustix::io::Result<OwnedFd> {
+    /// include/linux/socket.h
+    const AF_SMC: u16 = 43;
+    socket(AddressFamily::from_raw(AF_SMC), SocketType::STREAM, None)
+}
+
+/// A socket of the kernel's cryptography, on which accept makes another one without any connection.
+///
+/// # Errors
+/// If the kernel has no `AF_ALG`.
+pub fn alg_socket() -> rustix::io::Result<OwnedFd> {
+    /// include/linux/socket.h
+    const AF_ALG: u16 = 38;
+    socket(AddressFamily::from_raw(AF_ALG), SocketType::SEQPACKET, None)
+}
+
+/// Sets `TCP_DEFER_ACCEPT` of a listener: connections are established only when the client sends data, or
+/// after about this many seconds. 0 switches it off.
+///
+/// # Panics
+/// If the socket is none of TCP.
+pub fn defer_accepts(listener: &impl AsRawFd, seconds: c_int) {
+    // include/uapi/linux/in.h, include/uapi/linux/tcp.h
+    const IPPROTO_TCP: c_int = 6;
+    const TCP_DEFER_ACCEPT: c_int = 9;
+    // SAFETY: the value is an int of this length.
+    let done = unsafe {
+        setsockopt(listener.as_raw_fd(), IPPROTO_TCP, TCP_DEFER_ACCEPT, (&raw const seconds).cast(), 4)
+    };
+    assert_eq!(done, 0, "{}", io::Error::last_os_error());
+}
+
+/// `struct sock_filter`, include/uapi/linux/filter.h.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct FilterStep {
+    code: u16,
+    if_true: u8,
+    if_false: u8,
+    value: u32,
+}
+
+/// `struct sock_fprog`, include/uapi/linux/filter.h.
+#[repr(C)]
+struct FilterProgram {
+    length: u16,
+    steps: *const FilterStep,
+}
+
+/// Makes these system calls of the calling thread fail with `EPERM`, by a seccomp filter that allows all
+/// others. The filter stays for the life of the thread.
+///
+/// # Panics
+/// If the kernel has no seccomp.
+pub fn refuse_system_calls(numbers: &[u32]) {
+    // include/uapi/linux/prctl.h, include/uapi/linux/seccomp.h
+    const PR_SET_NO_NEW_PRIVS: c_int = 38;
+    const PR_SET_SECCOMP: c_int = 22;
+    const SECCOMP_MODE_FILTER: c_ulong = 2;
+    // include/uapi/linux/bpf_common.h, include/uapi/linux/filter.h, include/uapi/asm-generic/errno-base.h
+    const LOAD_NUMBER: FilterStep = FilterStep { code: 0x20, if_true: 0, if_false: 0, value: 0 };
+    const REFUSE: FilterStep = FilterStep { code: 0x06, if_true: 0, if_false: 0, value: 0x0005_0001 };
+    const ALLOW: FilterStep = FilterStep { code: 0x06, if_true: 0, if_false: 0, value: 0x7fff_0000 };
+    let mut steps = vec![LOAD_NUMBER];
+    for number in numbers {
+        steps.extend([FilterStep { code: 0x15, if_true: 0, if_false: 1, value: *number }, REFUSE]);
+    }
+    steps.push(ALLOW);
+    let length = u16::try_from(steps.len()).expect("few numbers");
+    let program = FilterProgram { length, steps: steps.as_ptr() };
+    let zero: c_ulong = 0;
+    // SAFETY: the program has this length, and both live until the call returns.
+    let done = unsafe {
+        prctl(PR_SET_NO_NEW_PRIVS, 1 as c_ulong, zero, zero, zero)
+            | prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &raw const program, zero, zero)
+    };
+    assert_eq!(done, 0, "{}", io::Error::last_os_error());
+}
+
+/// fork(2). Returns whether this is the child. Only for a process with one thread.
+///
+/// # Panics
+/// If the process has several threads, or the kernel refuses.
+#[must_use]
+pub fn fork_child() -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count);
+    assert!(matches!(threads, Ok(1)), "a process with several threads must not fork: {threads:?}");
+    // SAFETY: no other thread holds a lock that the child would need.
+    let child = unsafe { fork() };
+    assert!(child >= 0, "fork: {}", io::Error::last_os_error());
+    child == 0
 }

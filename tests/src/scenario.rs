@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::raw::sctp_socket;
+use crate::raw::{alg_socket, sctp_socket, smc_socket};
 
 /// One scenario. Each starts agents of its own and needs root.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +24,16 @@ pub enum Need {
     VsockLoopback,
     /// SCTP sockets.
     Sctp,
+    /// SMC sockets.
+    Smc,
+    /// Sockets of the kernel's cryptography (`AF_ALG`).
+    Alg,
     /// TUN network interfaces (`/dev/net/tun`).
     Tun,
+    /// The program nginx.
+    Nginx,
+    /// The program redis-server.
+    Redis,
     /// A disposable virtual machine, because the scenario changes system-wide state.
     Guest,
     /// A virtual machine booted with special settings, for this scenario only.
@@ -42,7 +50,11 @@ impl Need {
                 (Path::new("/sys/module/vsock_loopback").exists(), "the module vsock_loopback is not loaded")
             }
             Self::Sctp => (sctp_socket().is_ok(), "the kernel has no SCTP"),
+            Self::Smc => (smc_socket().is_ok(), "the kernel has no SMC"),
+            Self::Alg => (alg_socket().is_ok(), "the kernel has no AF_ALG"),
             Self::Tun => (Path::new("/dev/net/tun").exists(), "there is no /dev/net/tun"),
+            Self::Nginx => (Path::new("/usr/sbin/nginx").exists(), "nginx is not installed"),
+            Self::Redis => (Path::new("/usr/bin/redis-server").exists(), "redis-server is not installed"),
             Self::Guest => (false, "it changes system-wide state"),
             Self::OwnGuest => (false, "it needs a virtual machine with special boot settings"),
         };

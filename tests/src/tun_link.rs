@@ -9,9 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TcpOptionElement, TransportSlice};
 
 use crate::raw;
+
+pub mod segments;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
@@ -73,17 +75,39 @@ impl TunLink {
     /// If the server does not answer with a SYN-ACK.
     #[must_use]
     pub fn connect(&mut self, port: u16, lost: usize, delay: Duration) -> ObservedHandshake {
+        self.shake_hands(port, lost, delay, false)
+    }
+
+    /// [`TunLink::connect`] with TCP time stamps. The final ACK has that of the first SYN-ACK, as Linux sends
+    /// it.
+    ///
+    /// # Panics
+    /// If the server does not answer with a SYN-ACK.
+    #[must_use]
+    pub fn connect_with_time_stamps(&mut self, port: u16, lost: usize, delay: Duration) -> ObservedHandshake {
+        self.shake_hands(port, lost, delay, true)
+    }
+
+    fn shake_hands(
+        &mut self,
+        port: u16,
+        lost: usize,
+        delay: Duration,
+        has_stamps: bool,
+    ) -> ObservedHandshake {
         let started = Instant::now();
-        self.send(|packet| packet.tcp(CLIENT_PORT, port, FIRST_SEQUENCE, WINDOW).syn());
+        let stamp = |own, echo| has_stamps.then_some(TcpOptionElement::Timestamp(own, echo));
+        self.send(stamp(1, 0), |packet| packet.tcp(CLIENT_PORT, port, FIRST_SEQUENCE, WINDOW).syn());
         let mut syn_acks = Vec::new();
-        let mut sequence = 0;
+        let (sequence, echo) = self.syn_ack(port);
+        syn_acks.push(Instant::now());
         while syn_acks.len() <= lost {
-            sequence = self.syn_ack(port);
+            self.syn_ack(port);
             syn_acks.push(Instant::now());
         }
         thread::sleep(delay);
         let before_final_ack = Instant::now();
-        self.send(|packet| {
+        self.send(stamp(2, echo), |packet| {
             packet.tcp(CLIENT_PORT, port, FIRST_SEQUENCE + 1, WINDOW).ack(sequence.wrapping_add(1))
         });
         ObservedHandshake { started, syn_acks, before_final_ack, finished: Instant::now() }
@@ -91,17 +115,21 @@ impl TunLink {
 
     fn send(
         &mut self,
+        stamp: Option<TcpOptionElement>,
         tcp: impl FnOnce(
             etherparse::PacketBuilderStep<etherparse::IpHeaders>,
         ) -> etherparse::PacketBuilderStep<etherparse::TcpHeader>,
     ) {
         let mut bytes = Vec::new();
-        tcp(PacketBuilder::ipv4(CLIENT.octets(), SERVER.octets(), 64)).write(&mut bytes, &[]).expect("short");
+        let packet = tcp(PacketBuilder::ipv4(CLIENT.octets(), SERVER.octets(), 64));
+        let packet = packet.options(stamp.as_slice()).expect("room for one option");
+        packet.write(&mut bytes, &[]).expect("short");
         self.0.write_all(&bytes).expect("the interface is up");
     }
 
-    /// The sequence number of the next SYN-ACK from `port`. Other packets are ignored.
-    fn syn_ack(&mut self, port: u16) -> u32 {
+    /// The sequence number of the next SYN-ACK from `port`, and its time stamp, or 0. Other packets are
+    /// ignored.
+    fn syn_ack(&mut self, port: u16) -> (u32, u32) {
         loop {
             let mut bytes = [0; 2048];
             let length = self.0.read(&mut bytes).expect("the interface is up");
@@ -111,7 +139,11 @@ impl TunLink {
                 && tcp.ack()
                 && tcp.source_port() == port
             {
-                return tcp.sequence_number();
+                let stamp = tcp.options_iterator().find_map(|option| match option {
+                    Ok(TcpOptionElement::Timestamp(stamp, _)) => Some(stamp),
+                    _ => None,
+                });
+                return (tcp.sequence_number(), stamp.unwrap_or_default());
             }
         }
     }
