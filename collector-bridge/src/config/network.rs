@@ -190,9 +190,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_printed_network_reads_back(bits: u128, is_ipv4: bool, length in 0_u8..=128) {
+        fn a_printed_network_reads_back(bits: u128, four: u32, is_ipv4: bool, length in 0_u8..=128) {
             let (address, length) = if is_ipv4 {
-                (IpAddr::V4(Ipv4Addr::from_bits(bits as u32)), length.min(32))
+                (IpAddr::V4(Ipv4Addr::from_bits(four)), length.min(32))
             } else {
                 (IpAddr::V6(Ipv6Addr::from_bits(bits | 1 << 127)), length)
             };

@@ -162,10 +162,11 @@ impl Identities {
     /// Never waits for the process.
     pub fn for_task(&mut self, task: &Task, now: Instant) -> Arc<Identity> {
         let key = ProcessKey::from_task(task);
-        if let Some(known) = self.cache.get(&key) {
-            if known.comm != task.leader_comm && now.duration_since(known.named) >= RENAME_INTERVAL {
-                self.rename(key, task, now);
-            }
+        let is_renamed = |known: &CachedProcess| {
+            known.comm != task.leader_comm && now.duration_since(known.named) >= RENAME_INTERVAL
+        };
+        if self.cache.get(&key).is_some_and(is_renamed) {
+            self.rename(key, task, now);
         }
         if let Some(known) = self.cache.get(&key) {
             let identity = Arc::clone(&known.identity);
@@ -288,9 +289,7 @@ mod tests {
 
     use super::{super::host, *};
 
-    /// Servers that listen as root and accept as another user do this.
-    #[test]
-    fn a_process_that_changes_its_user_gets_another_identity() {
+    fn identities() -> Identities {
         let (facts, _) = host::gather(Path::new("/"), Some("id"), Some("here"), Path::new("/nonexistent"));
         let settings = ResourceSettings {
             attributes: Vec::new(),
@@ -300,7 +299,31 @@ mod tests {
             value_length: 1024,
         };
         let observer = Observer::new(Path::new("/"), Path::new("/sys/fs/cgroup"));
-        let mut identities = Identities::new(facts, observer, settings);
+        Identities::new(facts, observer, settings)
+    }
+
+    /// A process may name itself after its first event.
+    #[test]
+    fn a_process_that_changes_its_comm_has_the_new_title() {
+        let mut identities = identities();
+        let mut task = Task::new_zeroed();
+        task.tgid = u32::MAX;
+        task.exe_len = 4;
+        task.exe[..4].copy_from_slice(b"ruby");
+        let now = Instant::now();
+        let title = |identity: &Identity| identity.resource.as_bytes().windows(4).any(|part| part == b"puma");
+        let first = identities.for_task(&task, now);
+        task.leader_comm[..4].copy_from_slice(b"puma");
+        assert!(!title(&first) && !title(&identities.for_task(&task, now)), "not more than once a second");
+        let renamed = identities.for_task(&task, now + RENAME_INTERVAL);
+        assert!(title(&renamed));
+        assert_eq!(renamed.key, first.key, "it is the same process");
+    }
+
+    /// Servers that listen as root and accept as another user do this.
+    #[test]
+    fn a_process_that_changes_its_user_gets_another_identity() {
+        let mut identities = identities();
         let mut task = Task::new_zeroed();
         task.tgid = u32::MAX;
         let root = identities.for_task(&task, Instant::now());
