@@ -67,8 +67,8 @@ impl FilterValue {
 }
 
 /// Key of the map `FILTER_PEERS`: a network of peers, or with all bits in `length` the address of one. The
-/// map's value is a set of [`FilterValue::INCLUDE`] and [`FilterValue::EXCLUDE`]: those of this network, and of
-/// every configured network that contains it, because the kernel finds the longest prefix only.
+/// map's value is a set of [`FilterValue::INCLUDE`] and [`FilterValue::EXCLUDE`]: those of this network, and
+/// of every configured network that contains it, because the kernel finds the longest prefix only.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
 )]

@@ -134,8 +134,8 @@ pub extern "C" fn current_cgroup_flags() -> i32 {
     let mut found = 0;
     for level in 0..LEVELS {
         if FILTER_CGROUP_LEVELS.load() & 1 << level != 0 {
-            // SAFETY: the helper takes any level. It returns 0 for one below that of the task's cgroup, and no
-            // cgroup has this id.
+            // SAFETY: the helper takes any level. It returns 0 for one below that of the task's cgroup, and
+            // no cgroup has this id.
             let id = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
             found |= flags(&FilterValue::number(FilterKey::Cgroup, id));
         }
@@ -143,8 +143,8 @@ pub extern "C" fn current_cgroup_flags() -> i32 {
     i32::from(found)
 }
 
-/// The flags of all configured networks that contain the peer of `sk`, a `struct sock`; 0 if it has no address
-/// of IPv4 or IPv6. A global function; see [`current_cgroup_flags`].
+/// The flags of all configured networks that contain the peer of `sk`, a `struct sock`; 0 if it has no
+/// address of IPv4 or IPv6. A global function; see [`current_cgroup_flags`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn peer_flags(sk: u64) -> i32 {

@@ -1,5 +1,5 @@
-//! Gives connections to a port without a listener to the listener of another port, as a transparent proxy does
-//! (BPF `sk_lookup`): the connection's local port is then not that of its listener.
+//! Gives connections to a port without a listener to the listener of another port, as a transparent proxy
+//! does (BPF `sk_lookup`): the connection's local port is then not that of its listener.
 #![allow(unsafe_code, reason = "the C library has no function for bpf(2)")]
 
 use std::{

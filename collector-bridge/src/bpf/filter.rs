@@ -141,8 +141,8 @@ impl EventFilter {
         self.passes_connection(listener, owner, listener.port)
     }
 
-    /// Like [`Self::passes`], for an event of a connection to the local port `port` (network order) that waited
-    /// for `listener`. One of the two ports has to match.
+    /// Like [`Self::passes`], for an event of a connection to the local port `port` (network order) that
+    /// waited for `listener`. One of the two ports has to match.
     #[must_use]
     pub fn passes_connection(&self, listener: &Listener, owner: Option<&Task>, port: u16) -> bool {
         let flags_of =

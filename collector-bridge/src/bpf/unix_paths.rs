@@ -1,6 +1,6 @@
-//! The paths of UNIX listeners. The kernel keeps the name that a socket was bound to, which may be relative to
-//! a directory that nobody knows any more, or the name of a file that was renamed since. A survey also knows
-//! the path that the file has now.
+//! The paths of UNIX listeners. The kernel keeps the name that a socket was bound to, which may be relative
+//! to an unknown directory, or the name of a file that was renamed since. A survey also knows the path that
+//! the file has now.
 
 use std::collections::HashMap;
 
@@ -35,8 +35,8 @@ impl UnixPaths {
         name
     }
 
-    /// The path of a listener that was bound to `bound`, if it differs from that. `inode` is 0 if the listener
-    /// is not known.
+    /// The path of a listener that was bound to `bound`, if it differs from that. `inode` is 0 if the
+    /// listener is not known.
     #[must_use]
     pub fn find(&self, inode: u64, bound: &UnixName) -> Option<UnixName> {
         match inode {

@@ -1,4 +1,4 @@
-//! What processes published in their environment when it was read first.
+//! The attributes in the environments of processes, as they were read first.
 //!
 //! A server that shows a title (nginx, redis, sshd) writes it over its arguments and its environment. All
 //! processes that were forked from one program start have the same environment, so what one of them published

@@ -87,8 +87,8 @@ impl ProcDir {
             .unwrap_or_default()
     }
 
-    /// Whether the kernel chose the addresses of the process's memory at random. If that cannot be read, it is
-    /// not assumed.
+    /// Whether the kernel chose the addresses of the process's memory at random. If that cannot be read, it
+    /// is not assumed.
     pub(super) fn has_random_addresses(&self) -> bool {
         let personality = self.read("personality", 16);
         let text = personality.as_deref().and_then(|text| std::str::from_utf8(text).ok());

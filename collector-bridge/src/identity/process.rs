@@ -44,7 +44,7 @@ const CGROUPS: usize = 1024;
 const EXECUTABLES: usize = 1024;
 
 /// An executable, as the kernel's facts about a process identify it. A server that starts a process for each
-/// connection is often too fast to be observed; then another process of the same executable tells its path.
+/// connection is often too fast to be observed; then another process of the same executable has the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct ExecutableKey {
     cgroup_id: u64,

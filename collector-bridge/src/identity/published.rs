@@ -29,8 +29,8 @@ const SERVICE_PREFIX: &str = "service.";
 /// Attributes of a Resource, by name.
 pub(super) type PublishedAttributes = BTreeMap<String, String>;
 
-/// Reads the attributes in a process's environment. Can block for as long as the process makes the kernel wait
-/// for its memory: a page may be behind a userfaultfd or a network file system.
+/// Reads the attributes in a process's environment. Can block for as long as the process makes the kernel
+/// wait for its memory: a page may be behind a userfaultfd or a network file system.
 pub(super) fn read_environment(dir: &ProcDir) -> PublishedAttributes {
     let block = dir.read("environ", MAX_ENVIRON_BYTES);
     bounded(block.map(|block| from_environment(&block)).unwrap_or_default())

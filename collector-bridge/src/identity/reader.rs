@@ -197,8 +197,8 @@ impl Worker {
             result.context = published::read_context(&dir);
         }
         result.details = details::read_details(&dir, &self.scope.details);
-        // Checked again, so that it holds for everything that was read. A process that has ended meanwhile, as
-        // the first one of a daemon does, ran that program to the end.
+        // Checked again, so that it holds for everything that was read. A process that has ended meanwhile,
+        // as the first one of a daemon does, ran that program to the end.
         (dir.link("exe").is_none() || request.is_program_of(&dir)).then_some(result)
     }
 

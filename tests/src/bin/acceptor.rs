@@ -13,7 +13,8 @@
 //! `acceptor bind NAME` binds its standard input, a UNIX socket, to NAME and listens.
 //!
 //! `acceptor daemon COUNT` accepts once, and when that client closes, shows a title over its environment and
-//! forks; the parent ends, and the child accepts COUNT connections. `acceptor worker COUNT` forks first, and only the child shows a title.
+//! forks; the parent ends, and the child accepts COUNT connections. `acceptor worker COUNT` forks first, and
+//! only the child shows a title.
 //!
 //! `acceptor serve` reads a byte from each connection, answers it with another, and closes; it runs until it is
 //! killed. `acceptor hold COUNT PAUSE` keeps its last COUNT connections open instead, and sleeps for PAUSE

@@ -197,8 +197,8 @@ fn recorded_peers(settings: &[&str]) -> Vec<String> {
     mapped
 }
 
-/// `filter.peers` and `filter.exclude.peers` compare the peer's address with networks, IPv4-mapped addresses as
-/// what they are. Exclude wins, however the networks contain each other.
+/// `filter.peers` and `filter.exclude.peers` compare the peer's address with networks, IPv4-mapped addresses
+/// as what they are. Exclude wins, however the networks contain each other.
 pub(super) fn networks_of_peers() {
     assert_eq!(recorded_peers(&["filter.exclude.peers=127.9.0.0/16"]), ["127.0.0.1", "::1"]);
     assert_eq!(recorded_peers(&["filter.peers=127.9.0.0/16"]), ["127.9.8.7"]);
@@ -320,8 +320,8 @@ fn is_queued(listener: &TcpListener) -> bool {
     poll(&mut watched, Some(&Timespec::default())).expect("poll") > 0
 }
 
-/// A cgroup that does not exist at the start is a warning, and is found when it comes. One that is removed and
-/// made anew, as at each restart of a service, is found again.
+/// A cgroup that does not exist at the start is a warning, and is found when it comes. A cgroup that is
+/// removed and made anew, as at each restart of a service, is found again.
 pub(super) fn cgroups_that_come_and_go() {
     let name = format!("acceptd-comes-{}", std::process::id());
     let parent = Cgroup::new(&format!("acceptd-stays-{}", std::process::id()));

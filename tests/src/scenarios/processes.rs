@@ -551,7 +551,7 @@ pub(super) fn a_title_of_its_own_where_the_executable_says_less() {
     let _ = agent.stop();
 }
 
-/// A process for each connection, each gone before the agent looks at it: path and owner are those of an
+/// A process for each connection, each gone before the agent reads it: path and owner are those of an
 /// earlier process of the same executable in the same cgroup.
 pub(super) fn short_lived_acceptors_have_path_and_owner() {
     let agent = Agent::start();

@@ -59,8 +59,8 @@ fn bound_in(folder: &Path, name: &str) -> UnixListener {
     UnixListener::from(listener)
 }
 
-/// A socket that was bound to a relative name (postfix, node) has the path of its file, also when it was bound
-/// before the agent started, and after its file was removed.
+/// A socket that was bound to a relative name (postfix, node) has the path of its file, also when it was
+/// bound before the agent started, and after its file was removed.
 pub(super) fn a_relative_name_becomes_a_path() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| folder.path().join(name);

@@ -206,7 +206,8 @@ fn attributes(to: &mut AttributeWriter<'_>, accept: &Accept<'_>, endpoints: &For
         to.endpoint_always(Attribute::ListenerAddress, Attribute::ListenerPort, endpoints.listener.as_ref());
     } else {
         to.endpoint(Attribute::ListenerAddress, Attribute::ListenerPort, endpoints.listener.as_ref());
-        // With a transparent proxy the listener's port says who accepts, and the local one what was asked for.
+        // With a transparent proxy the listener's port says who accepts, and the local one what was asked
+        // for.
         let port = |endpoint: &Option<FormattedEndpoint<'_>>| endpoint.as_ref()?.endpoint.port();
         let other = port(&endpoints.listener).filter(|listener| {
             port(&endpoints.local).is_some_and(|local| local != *listener)
