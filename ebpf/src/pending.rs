@@ -455,7 +455,7 @@ pub fn mark_reported(accepted: TypedSock) {
     } else if let Some(stored) = stored_pending(accepted, BPF_LOCAL_STORAGE_GET_F_CREATE) {
         // SAFETY: from the stack into the storage of a socket. An assignment becomes a call of `memmove`,
         // whose loop over bytes the verifier walks on each path.
-        unsafe { core::ptr::copy_nonoverlapping(&reported, stored, 1) };
+        unsafe { core::ptr::copy_nonoverlapping(&raw const reported, stored, 1) };
     }
 }
 
