@@ -18,9 +18,12 @@ pub(crate) mod peers;
 mod pins;
 pub(crate) mod preemption;
 pub mod program_stats;
+pub(crate) mod refused;
 pub(crate) mod ring;
 mod settings;
+pub mod skipped;
 mod survey;
+pub mod unix_paths;
 
 pub use error::{CaptureMode, LoadError, MissingFeature};
 pub use hooks::{OptionalHooks, Tier};

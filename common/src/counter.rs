@@ -67,14 +67,20 @@ pub enum Counter {
     /// Full map: connections within this host whose client could not be stored, so their records do not name
     /// the client.
     ClientsFull = 23,
+    /// Outcome: a failed call that a seccomp filter may have refused, so that it never ran. Tier 2 cannot
+    /// distinguish such a call from one that ran, unless the filters always allow it.
+    MaybeRefused = 24,
+    /// Full map: connection attempts that a full accept queue refused, and that no listener has counted: the
+    /// map was full, or the listener was closing.
+    RefusedUncounted = 25,
 }
 
 impl Counter {
     /// Number of counters: the size of the map.
-    pub const COUNT: u32 = 24;
+    pub const COUNT: u32 = 26;
 
     /// The terms that add up to [`Counter::Seen`] and [`Counter::OtherEvents`].
-    pub const OUTCOMES: [Self; 11] = [
+    pub const OUTCOMES: [Self; 12] = [
         Self::Submitted,
         Self::LostRing,
         Self::SelfAccept,
@@ -86,5 +92,6 @@ impl Counter {
         Self::FailureNoListener,
         Self::SocketsGone,
         Self::MissedExit,
+        Self::MaybeRefused,
     ];
 }

@@ -15,12 +15,13 @@ pub mod sample;
 pub mod trace;
 
 pub use counter::Counter;
-pub use filter::FilterKey;
+pub use filter::{FilterKey, PeerPrefix};
 pub use sample::{
     AcceptCall, ClientProcess, Connection, ConnectionAbandoned, ConnectionClosed, ConnectionStats,
     FailureKey, FailureStats, Handshake, Header, InetAccept, Kind, Listener, ListenerState, PeerProcess,
-    SocketCall, Task, TraceDecision, TracedConnection, UnixAccept, UnixName,
+    RefusedAttempts, SocketCall, SurveyRow, Task, TraceDecision, TracedConnection, UnixAccept, UnixName,
+    UnixTarget,
 };
 
 /// Version of every layout in this crate. Increase it with each change of a struct, a kind or a counter.
-pub const ABI_VERSION: u16 = 5;
+pub const ABI_VERSION: u16 = 6;

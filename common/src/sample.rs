@@ -79,6 +79,8 @@ pub struct Task {
     /// `mm->arg_start`, the address of its arguments, which differs after each exec (address space layout
     /// randomization); 0 for a kernel thread.
     pub arg_start: u64,
+    /// Inode number of the executable (`mm->exe_file`); 0 for a kernel thread.
+    pub exe_inode: u64,
     /// `self_exec_id`: grows with each exec of the process.
     pub exec_id: u32,
     /// Process id in the host's pid namespace.
@@ -159,16 +161,24 @@ impl AcceptCall {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Handshake {
-    /// Nanoseconds from the first SYN-ACK to the final ACK; 0 when unknown (SYN cookies, fast open).
+    /// Nanoseconds from the first SYN-ACK to the final ACK, or with [`Self::DEFERRED`] to the client's first
+    /// data; 0 when unknown (SYN cookies, fast open).
     pub time_ns: u64,
     /// Smoothed round-trip time at ESTABLISHED, in nanoseconds (from `tcp_sock.srtt_us`, which counts eighths
     /// of a microsecond); 0 when unknown.
     pub rtt_ns: u64,
     /// Retransmitted SYN-ACKs.
     pub synack_retransmits: u32,
-    /// 1 when the figures above are valid, else 0: the programs did not see the connection being established,
-    /// or it may have been established by a SYN cookie.
-    pub is_known: u32,
+    /// 0 when the figures above are not valid: the programs did not see the connection being established, or
+    /// it may have been established by a SYN cookie. Else one of the constants below.
+    pub known: u32,
+}
+
+impl Handshake {
+    /// The figures are those of the handshake.
+    pub const MEASURED: u32 = 1;
+    /// The listener defers accepts (`TCP_DEFER_ACCEPT`), so the times are those of the client's silence.
+    pub const DEFERRED: u32 = 2;
 }
 
 /// A connected IPv4, IPv6 or VSOCK socket: the server's end of the connection.
@@ -214,7 +224,8 @@ pub struct Listener {
     pub backlog_length: u32,
     /// Limit of the accept queue.
     pub backlog_limit: u32,
-    /// Connections that were dropped since the socket was created (`sk_drops`).
+    /// Packets that were dropped since the socket was created (`sk_drops`): also others than those that the
+    /// full queue refused, and some of these twice.
     pub drops: u32,
     /// Port that the socket is bound to, network order.
     pub port: u16,
@@ -227,7 +238,7 @@ pub struct Listener {
 }
 
 /// The name of a UNIX socket: a path, or NUL and an abstract name of any bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct UnixName {
     /// Bytes used of `bytes`; 0 for an unnamed socket. A path's count includes its final NUL.
@@ -333,7 +344,8 @@ impl SocketCall {
 pub struct ListenerState {
     /// Kind [`Kind::ListenerClosed`].
     pub header: Header,
-    /// A process that has the listener open; all zero when it closed.
+    /// A process that has the listener open. When it closed: the task that closed it, which may be exiting; then
+    /// nothing is known of its executable.
     pub owner: Task,
     /// The listener.
     pub listener: Listener,
@@ -348,6 +360,45 @@ pub struct ListenerState {
     pub reserved: u32,
     /// The name of a UNIX listener.
     pub name: UnixName,
+    /// The counts of its full queue; always zero in tier 2.
+    pub refused: RefusedAttempts,
+}
+
+/// A row of the survey of listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SurveyRow {
+    /// The listener. Its name is the one that it was bound to.
+    pub state: ListenerState,
+    /// The path that a UNIX listener's file has now, as an absolute path in the mount namespace of the
+    /// process that bound it. With a suffix ` (deleted)` if the file was removed. Empty if the listener has
+    /// no file, or if the path is too long.
+    pub path: UnixName,
+}
+
+/// The connection attempts that the full accept queue of a listener refused since the programs were loaded:
+/// value of the map `REFUSED`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RefusedAttempts {
+    /// Connection attempts that were refused. For TCP, what the kernel counts as `ListenOverflows`.
+    pub refused: u64,
+    /// Calls of connect that waited until the queue had room (UNIX sockets).
+    pub waited: u64,
+    /// How long these waited together, in nanoseconds.
+    pub waited_ns: u64,
+}
+
+/// A UNIX socket to which a process could not connect: key of the map `UNIX_REFUSED`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct UnixTarget {
+    /// Inode number of the network namespace of the process's socket.
+    pub netns: u32,
+    /// The process that connects.
+    pub tgid: u32,
+    /// The name that it connects to.
+    pub name: UnixName,
 }
 
 /// A connection that was established, and closed before it was accepted.
@@ -360,6 +411,8 @@ pub struct ConnectionAbandoned {
     pub socket: Connection,
     /// Nanoseconds from ESTABLISHED to the close; 0 when unknown.
     pub queue_ns: u64,
+    /// Cookie of the listener that closed with the connection in its queue; 0 when unknown.
+    pub listener_cookie: u64,
 }
 
 /// The process at the other end of a connection.
@@ -415,6 +468,9 @@ impl TraceDecision {
     pub const PREEXISTING: u32 = 1 << 2;
     /// The connection is one of Multipath TCP. The subflow whose close is reported does not show that.
     pub const MPTCP: u32 = 1 << 3;
+    /// The kernel's smoothed round-trip time began with a value that is not the network's: the accept was
+    /// deferred, a SYN-ACK was sent again, or the connection may have used a SYN cookie.
+    pub const FALSE_ROUND_TRIP: u32 = 1 << 4;
     /// The bits of which at least one is set when the connection has a trace.
     pub const TRACED: u32 = Self::BY_RATIO | Self::SLOW;
 }
@@ -517,21 +573,22 @@ const _: () = {
     assert!(size_of::<Header>() == 32);
     assert!(offset_of!(Header, length) == 4);
     assert!(offset_of!(Header, sequence) == 16);
-    assert!(size_of::<Task>() == 152);
-    assert!(offset_of!(Task, comm) == 56);
+    assert!(size_of::<Task>() == 160);
+    assert!(offset_of!(Task, comm) == 64);
     assert!(size_of::<AcceptCall>() == 32);
     assert!(size_of::<Connection>() == 64);
     assert!(size_of::<Listener>() == 56);
     assert!(size_of::<UnixName>() == 112);
     assert!(size_of::<Handshake>() == 24);
-    assert!(size_of::<InetAccept>() == 456);
+    assert!(size_of::<InetAccept>() == 464);
     assert!(offset_of!(InetAccept, task) == size_of::<Header>());
-    assert!(offset_of!(InetAccept, socket) == 216);
-    assert!(size_of::<UnixAccept>() == 616);
-    assert!(offset_of!(UnixAccept, local) == 296);
-    assert!(size_of::<SocketCall>() == 368);
-    assert!(size_of::<ListenerState>() == 376);
-    assert!(size_of::<ConnectionAbandoned>() == 104);
-    assert!(size_of::<TracedConnection>() == 200);
-    assert!(size_of::<ConnectionClosed>() == 560);
+    assert!(offset_of!(InetAccept, socket) == 224);
+    assert!(size_of::<UnixAccept>() == 624);
+    assert!(offset_of!(UnixAccept, local) == 304);
+    assert!(size_of::<SocketCall>() == 376);
+    assert!(size_of::<ListenerState>() == 408);
+    assert!(size_of::<UnixTarget>() == 120);
+    assert!(size_of::<ConnectionAbandoned>() == 112);
+    assert!(size_of::<TracedConnection>() == 208);
+    assert!(size_of::<ConnectionClosed>() == 568);
 };

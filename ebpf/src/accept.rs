@@ -38,21 +38,25 @@ pub fn call_returned(call: CallResult, find_listener: impl FnOnce() -> FileSock)
     }
 }
 
-/// Tier 2: a request of io_uring completed, and the kernel does not say which. It was an accept if its result
-/// is the descriptor of a pending connection.
+/// Tier 2: a request of io_uring accepted a connection into a slot of the ring's own table of files.
 #[inline(always)]
-pub fn may_have_returned(call: CallResult) {
-    let accepted = FileSock::from_fd(call.result);
-    if !accepted.exists() {
-        return;
-    }
-    if !pending::has_entry(accepted.sk) {
-        return count::add(Counter::Unproven);
-    }
+pub fn slot_filled(call: CallResult, accepted: FileSock, find_listener: impl FnOnce() -> FileSock) {
     count::add(Counter::Seen);
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    succeeded(call, now, 0, accepted, FileSock::NONE);
+    succeeded(call, now, 0, accepted, find_listener());
+}
+
+/// Tier 2: a request of io_uring returned `accepted`, a connection that waited to be accepted. Its listener
+/// is not known.
+#[inline(always)]
+pub fn request_returned(call: CallResult, accepted: FileSock) {
+    slot_filled(
+        call,
+        accepted,
+        #[inline(always)]
+        || FileSock::NONE,
+    );
 }
 
 /// Counts a result that only means "call accept again": the queue was empty, or a signal interrupted the
@@ -73,6 +77,7 @@ pub fn count_retry(result: i32) -> bool {
 /// reported within the listener's budget.
 #[inline(always)]
 pub fn failed(call: CallResult, now: u64, blocked_ns: u64, listener: FileSock) {
+    failure::note_lost_connection(-call.result as u32, now);
     let is_self = own::is_current_process();
     let accept = Accept { listener, is_self, ..Accept::new(call, now, blocked_ns) };
     if is_failure_reported(&accept) {
@@ -165,7 +170,7 @@ pub fn passes(accept: &mut Accept) -> bool {
         count::add(Counter::SelfAccept);
         return false;
     }
-    if !filter::passes(sk) {
+    if !filter::passes_accept(accept.accepted.sk, accept.listener.sk) {
         count::add(Counter::Filtered);
         return false;
     }
@@ -173,17 +178,18 @@ pub fn passes(accept: &mut Accept) -> bool {
 }
 
 /// Whether an accept would be reported; counts nothing. `false` for accepts of the agent: the exit hook
-/// counts those.
+/// counts those. `listener` may be another one, if its descriptor was replaced since.
 #[inline(never)]
-pub fn would_pass(accepted: ProbedSock) -> bool {
+pub fn would_pass(accepted: ProbedSock, listener: ProbedSock) -> bool {
     is_recorded_family(accepted.family())
         && !own::is_current_process()
         && !own::opened(accepted)
-        && filter::passes(accepted)
+        && filter::passes_accept(accepted, listener)
 }
 
+/// Why it is not certain that `accepted` is the socket that the call returned.
 #[inline(always)]
-fn unverified_reason(accepted: FileSock) -> Counter {
+pub fn unverified_reason(accepted: FileSock) -> Counter {
     if !accepted.exists() {
         Counter::FdGone
     } else if accepted.sk.identity_cookie() == 0 {

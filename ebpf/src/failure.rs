@@ -4,11 +4,12 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use acceptd_common::{
     Counter, FailureKey, FailureStats,
-    limits::{BUDGETED_LISTENERS, FAILURE_KEYS},
+    limits::{BUDGETED_LISTENERS, FAILURE_KEYS, LOST_CONNECTIONS as LOST_CONNECTIONS_KEPT},
 };
 use aya_ebpf::{
+    helpers::bpf_get_current_pid_tgid,
     macros::map,
-    maps::{Array, HashMap},
+    maps::{Array, HashMap, LruHashMap},
 };
 
 use crate::{
@@ -17,12 +18,21 @@ use crate::{
     offsets::FAILURE_BUDGET,
     sock::FileSock,
     task,
-    uapi::BPF_NOEXIST,
+    uapi::{BPF_ANY, BPF_NOEXIST, ECONNABORTED, EFAULT},
 };
 
 /// Inode of a listener → its budget of reported failures.
 #[map]
 static FAILURE_BUDGETS: Budgets = Budgets::with_max_entries(BUDGETED_LISTENERS, 0);
+
+/// Thread → boot time at which its accept could not return the connection that it took, until that is closed.
+/// The connection of an evicted thread is not reported as abandoned.
+#[map]
+static LOST_CONNECTIONS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(LOST_CONNECTIONS_KEPT, 0);
+
+/// The latest time in `LOST_CONNECTIONS`: 0 on nearly every host.
+#[map]
+static LATEST_LOST_CONNECTION: Array<u64> = Array::with_max_entries(1, 0);
 
 /// The failures of each listener, process and errno since the programs were loaded. If the map is full,
 /// `Counter::FailureUncounted` counts the failure.
@@ -38,6 +48,29 @@ static ZERO_FAILURES: Array<FailureStats> = Array::with_max_entries(1, 0);
 #[inline(always)]
 pub fn take_budget(listener: FileSock, now: u64) -> bool {
     try_take(&FAILURE_BUDGETS, listener.inode, FAILURE_BUDGET.load(), now)
+}
+
+/// Notes that the accept of the current thread failed with `errno`. Some errors come after the connection was
+/// taken from the queue: the kernel then closes it (`do_accept`, net/socket.c), before the thread runs on.
+#[inline(always)]
+pub fn note_lost_connection(errno: u32, now: u64) {
+    if !matches!(errno, ECONNABORTED | EFAULT) {
+        return;
+    }
+    let _ = LOST_CONNECTIONS.insert(&bpf_get_current_pid_tgid(), &now, BPF_ANY);
+    if let Some(latest) = LATEST_LOST_CONNECTION.get_ptr_mut(0) {
+        // SAFETY: a non-null map value of eight bytes.
+        unsafe { *latest = now };
+    }
+}
+
+/// Whether the current thread closes the connection of its own failed accept. Returns that once.
+#[inline(always)]
+pub fn has_lost_connection() -> bool {
+    let Some(latest) = LATEST_LOST_CONNECTION.get_ptr(0) else { return false };
+    // SAFETY: a non-null map value of eight bytes. Nearly every caller leaves here.
+    let is_any = unsafe { *latest } != 0;
+    is_any && LOST_CONNECTIONS.remove(&bpf_get_current_pid_tgid()).is_ok()
 }
 
 /// Creates the entry for `key`, with the current task and the listener. It is filled in place, since it is

@@ -7,9 +7,13 @@ use acceptd_common::{AcceptCall, Counter, InetAccept, Kind, UnixAccept};
 use aya_ebpf::{helpers::bpf_ktime_get_boot_ns, macros::btf_map};
 
 use crate::{
-    accept, count,
+    accept,
+    copies::RanCopies,
+    count,
     event::{Accept, CallResult, NO_FD},
-    peers, pending,
+    offsets::HAS_COPIES,
+    peers,
+    pending::{self, Pending},
     read::{File, Task, Typed, as_scalar},
     send::{Sample, send_filled, zero},
     sock::{FileSock, TypedSock},
@@ -39,8 +43,14 @@ pub struct InFlightAccept {
     outcome: u8,
     /// One of `AcceptCall::SYSCALL_…`.
     pub syscall: u8,
-    /// 1 if the connection in the sample was known to wait.
-    was_waiting: u8,
+    /// Which copies of `accept4_entry`, `do_accept_entry` and `sock_graft` ran.
+    entered: RanCopies,
+    began: RanCopies,
+    grafted: RanCopies,
+    /// The connection that the call got, and what was known of it while it waited; valid from
+    /// [`Self::GRAFTED`] on where the hooks have copies. Only compared: the socket may be gone.
+    grafted_sk: u64,
+    pending: Pending,
     /// A sample without the new descriptor; valid while `outcome` is a kind.
     sample: [u64; size_of::<UnixAccept>() / 8],
 }
@@ -82,16 +92,11 @@ fn in_task(task: Typed<Task>, flags: u64) -> Option<&'static mut InFlightAccept>
     unsafe { IN_FLIGHT_ACCEPTS.get(task, flags).as_mut() }
 }
 
-/// `sock_graft`: the accept of the current task got its connection. `None` if the task is not in `do_accept`,
-/// or if its entry was not seen.
+/// `sock_graft`: the in-flight accept of the current task, which just got its connection. Where the hook has
+/// copies, every task has one, which says whether a copy has to act.
 #[inline(always)]
-pub fn mark_grafted() -> Option<&'static mut InFlightAccept> {
-    let in_flight = current(0)?;
-    if in_flight.progress == InFlightAccept::OUTSIDE_DO_ACCEPT {
-        return None;
-    }
-    in_flight.progress = InFlightAccept::GRAFTED;
-    Some(in_flight)
+pub fn current_at_graft() -> Option<&'static mut InFlightAccept> {
+    current(if HAS_COPIES.load() == 0 { 0 } else { BPF_LOCAL_STORAGE_GET_F_CREATE })
 }
 
 /// `sock_graft` reported the accept of the current task, whose entry into `do_accept` was not seen. Its exit
@@ -106,32 +111,42 @@ pub fn mark_current_reported() {
 }
 
 impl InFlightAccept {
+    /// Whether this copy of `sock_graft` has to act.
+    #[inline(always)]
+    pub fn must_graft(&mut self, copy: u8) -> bool {
+        self.grafted.must_act(copy)
+    }
+
+    /// Notes that the call got the connection `sk`. Returns `false` if the task is not in `do_accept`, or if
+    /// its entry was not seen.
+    #[inline(always)]
+    pub fn set_grafted(&mut self, sk: TypedSock) -> bool {
+        if self.progress == Self::OUTSIDE_DO_ACCEPT {
+            return false;
+        }
+        self.progress = Self::GRAFTED;
+        if HAS_COPIES.load() != 0 {
+            self.grafted_sk = as_scalar(sk.address());
+            self.pending = pending::peek(sk);
+        }
+        true
+    }
+
     #[inline(always)]
     pub fn exclude(&mut self) {
         self.outcome = Self::EXCLUDED;
-    }
-
-    /// The call failed. If `sock_graft` had stored its connection, which then could not be handed over, the
-    /// connection goes back to those that wait: its close is reported as that of an abandoned one.
-    #[inline(always)]
-    fn put_back_connection(&self) {
-        if self.outcome != Kind::InetAccept as u8 || self.was_waiting == 0 {
-            return;
-        }
-        // SAFETY: `outcome` says that `store_sample` stored one.
-        let sample = unsafe { &*self.sample.as_ptr().cast::<InetAccept>() };
-        let has_queue_time = sample.call.flags & AcceptCall::HAS_QUEUE_TIME != 0;
-        let established_ns = if has_queue_time { sample.header.boot_ns - sample.call.queue_ns } else { 0 };
-        pending::put_back(sample.socket.cookie, established_ns);
     }
 }
 
 /// The current task enters `__sys_accept4`.
 #[inline(always)]
-pub fn sys_accept_entry(listener_fd: i32) {
+pub fn sys_accept_entry(copy: u8, listener_fd: i32) {
     let Some(in_flight) = current(BPF_LOCAL_STORAGE_GET_F_CREATE) else {
         return count::add(Counter::BlockedTimesFull);
     };
+    if !in_flight.entered.must_act(copy) {
+        return;
+    }
     finish_previous(in_flight);
     // SAFETY: the helper has no arguments.
     in_flight.entered_ns = unsafe { bpf_ktime_get_boot_ns() };
@@ -143,8 +158,10 @@ pub fn sys_accept_entry(listener_fd: i32) {
 
 /// The current task enters `do_accept`.
 #[inline(always)]
-pub fn do_accept_entry() {
-    if let Some(in_flight) = current(BPF_LOCAL_STORAGE_GET_F_CREATE) {
+pub fn do_accept_entry(copy: u8) {
+    if let Some(in_flight) = current(BPF_LOCAL_STORAGE_GET_F_CREATE)
+        && in_flight.began.must_act(copy)
+    {
         // From a system call that was just entered; else from io_uring, perhaps after a system call whose
         // exit was not seen.
         let is_from_syscall = in_flight.in_sys_accept == 1
@@ -204,10 +221,24 @@ fn report_missed_exit(in_flight: &mut InFlightAccept) {
     }
 }
 
-/// `do_accept` returned to the current task. `result` is the file of the accepted socket, or an error in
-/// place of a pointer.
+/// Whether the current task entered `do_accept`, and no program saw it return.
 #[inline(always)]
-pub fn do_accept_exit(listener: Typed<File>, result: Typed<File>) {
+fn is_in_do_accept() -> bool {
+    match current(0) {
+        Some(in_flight) => in_flight.progress != InFlightAccept::OUTSIDE_DO_ACCEPT,
+        None => false,
+    }
+}
+
+/// `do_accept` returned to the current task. `result` is the file of the accepted socket, or an error in
+/// place of a pointer. A copy acts if the task still counts as being in `do_accept`; if the entry was not
+/// seen, only the first copy can act.
+#[inline(always)]
+pub fn do_accept_exit(copy: u8, listener: Typed<File>, result: Typed<File>) {
+    // A lookup of its own: if the one below had two ways to fail, LLVM would lose its type for the verifier.
+    if copy > 0 && !is_in_do_accept() {
+        return;
+    }
     let is_error = result.address() >= FIRST_ERROR_POINTER;
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
@@ -216,9 +247,6 @@ pub fn do_accept_exit(listener: Typed<File>, result: Typed<File>) {
             in_flight.progress = InFlightAccept::OUTSIDE_DO_ACCEPT;
             if in_flight.outcome == InFlightAccept::DONE {
                 return;
-            }
-            if is_error {
-                in_flight.put_back_connection();
             }
             in_flight.outcome = InFlightAccept::NO_OUTCOME;
             if in_flight.in_sys_accept == 1 { Some(in_flight) } else { None }
@@ -299,7 +327,8 @@ fn do_accept_succeeded(in_flight: Option<&mut InFlightAccept>, accept: &mut Acce
     }
 }
 
-/// `__sys_accept4` returned `result` to the current task: a descriptor or a negative errno.
+/// `__sys_accept4` returned `result` to the current task: a descriptor or a negative errno. The first copy
+/// that runs ends the call, so later copies find nothing to do.
 #[inline(always)]
 pub fn sys_accept_exit(result: i32) {
     let Some(in_flight) = current(0) else { return };
@@ -307,16 +336,15 @@ pub fn sys_accept_exit(result: i32) {
         return;
     }
     in_flight.in_sys_accept = 0;
+    // Then the exit of `do_accept` was not seen.
+    let is_grafted = in_flight.progress == InFlightAccept::GRAFTED;
     in_flight.progress = InFlightAccept::OUTSIDE_DO_ACCEPT;
     if in_flight.outcome == InFlightAccept::DONE {
         return;
     }
-    if result < 0 {
-        in_flight.put_back_connection();
-    }
     if result < 0 || !send_stored(in_flight, result) {
         count::add(Counter::Seen);
-        report_without_do_accept(in_flight, result);
+        report_without_do_accept(in_flight, result, is_grafted);
     }
     in_flight.outcome = InFlightAccept::NO_OUTCOME;
 }
@@ -348,7 +376,6 @@ fn send_stored(in_flight: &mut InFlightAccept, fd: i32) -> bool {
 /// Fills the sample of an accept, and stores it until the descriptor is known.
 #[inline(always)]
 pub fn store_sample(in_flight: &mut InFlightAccept, accept: &Accept) {
-    in_flight.was_waiting = u8::from(accept.pending.is_waiting());
     if accept.is_unix() {
         let sample: &mut UnixAccept = zeroed(in_flight);
         accept::fill_unix(sample, accept);
@@ -392,9 +419,10 @@ fn complete<S: Sample>(
 }
 
 /// `__sys_accept4` returned, and there is no outcome of `do_accept`: no descriptor was free or the listener's
-/// was invalid, so `do_accept` was not called; or its exit was not seen.
+/// was invalid, so `do_accept` was not called; or its exit was not seen. With `is_grafted`, `sock_graft` saw
+/// which connection the call got.
 #[inline(always)]
-fn report_without_do_accept(in_flight: &InFlightAccept, result: i32) {
+fn report_without_do_accept(in_flight: &InFlightAccept, result: i32, is_grafted: bool) {
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let blocked_ns = now.saturating_sub(in_flight.entered_ns);
@@ -408,9 +436,14 @@ fn report_without_do_accept(in_flight: &InFlightAccept, result: i32) {
         return accept::failed(call, now, blocked_ns, listener);
     }
     let accepted = FileSock::from_fd(result);
-    let mut accept = Accept { accepted, listener, ..Accept::new(call, now, blocked_ns) };
+    let verified =
+        HAS_COPIES.load() != 0 && is_grafted && accepted.sk.as_ptr() as u64 == in_flight.grafted_sk;
+    let pending = if verified { in_flight.pending } else { Pending::UNKNOWN };
+    let mut accept = Accept { accepted, listener, verified, pending, ..Accept::new(call, now, blocked_ns) };
     if accept::passes(&mut accept) {
-        count::add(Counter::FdGone);
+        if !verified {
+            count::add(accept::unverified_reason(accepted));
+        }
         accept::submit(&accept);
     }
 }
@@ -423,7 +456,7 @@ fn listener_socket(file: Typed<File>) -> FileSock {
         return FileSock::NONE;
     }
     sk.make_cookie();
-    FileSock { sk: sk.probed(), inode: file.probed().inode() }
+    FileSock { sk: sk.probed().without_smc(), inode: file.probed().inode() }
 }
 
 /// The negative errno that stands in place of a pointer, which the verifier still takes for one.

@@ -21,7 +21,9 @@
 
 mod accept;
 mod budget;
+mod closing;
 mod connections;
+mod copies;
 mod count;
 mod event;
 mod failure;
@@ -31,11 +33,13 @@ mod in_flight;
 mod io_uring;
 mod iterators;
 mod offsets;
+mod overflow;
 mod own;
 mod peers;
 mod pending;
 mod read;
 mod related;
+mod seccomp;
 mod send;
 mod sock;
 mod sock_graft;

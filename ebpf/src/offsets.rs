@@ -26,6 +26,8 @@ globals! {
     RELATED;
     /// Reported failures for each listener and second.
     FAILURE_BUDGET;
+    /// 1: the hooks of accepts and of TCP states have copies ([`crate::copies`]).
+    HAS_COPIES;
     /// 1: the open connections of each listener are counted, and how long they were open.
     COUNT_CONNECTIONS;
     /// 1: connections can have a trace.
@@ -45,10 +47,13 @@ globals! {
     FILTER_INCLUDES;
     /// Bits of the filter keys that have values to exclude.
     FILTER_EXCLUDES;
+    /// Bits of the levels of the cgroup hierarchy at which the filter names cgroups.
+    FILTER_CGROUP_LEVELS;
 
     /// System call numbers in the native ABI.
     NR_ACCEPT;
     NR_ACCEPT4;
+    NR_CONNECT;
     NR_LISTEN;
     NR_BIND;
     NR_SOCKET;
@@ -56,6 +61,7 @@ globals! {
     /// accept).
     NR_COMPAT_ACCEPT;
     NR_COMPAT_ACCEPT4;
+    NR_COMPAT_CONNECT;
     NR_COMPAT_LISTEN;
     NR_COMPAT_BIND;
     NR_COMPAT_SOCKET;
@@ -101,10 +107,13 @@ globals! {
     FDT_MAX_FDS;
     FILE_PRIVATE_DATA;
     FILE_INODE;
+    FILE_FLAGS;
     INODE_NUMBER;
 
     SOCKET_FILE;
     SOCKET_SK;
+    /// The number of the inode behind a `struct socket`: `socket_alloc.vfs_inode.i_ino`.
+    SOCKET_INODE_NUMBER;
     SK_SOCKET;
     SK_FAMILY;
     SK_PROTOCOL;
@@ -126,6 +135,13 @@ globals! {
     SK_V6_RCV_SADDR;
     SK_ACK_BACKLOG;
     SK_MAX_ACK_BACKLOG;
+    /// `inet_connection_sock.icsk_accept_queue.qlen`: pending handshakes.
+    REQUEST_QUEUE_LENGTH;
+    /// `net.ipv4.sysctl_tcp_syncookies`; [`ABSENT`] on a kernel without SYN cookies.
+    SYSCTL_SYN_COOKIES;
+    SKB_PROTOCOL;
+    /// Number of arguments of `unix_find_other`; 0 on a kernel whose BTF lacks the function.
+    UNIX_FIND_OTHER_ARGUMENTS;
     INET_SPORT;
     TCP_SRTT_US;
     TCP_TOTAL_RETRANS;
@@ -139,9 +155,13 @@ globals! {
     REUSEPORT_OVERFLOW_STAMP;
     /// `inet_connection_sock.icsk_accept_queue.rskq_accept_head`
     ACCEPT_QUEUE_HEAD;
+    /// `inet_connection_sock.icsk_accept_queue.rskq_defer_accept`
+    ACCEPT_QUEUE_DEFER;
     REQUEST_SK;
     UNIX_ADDR;
     UNIX_PEER;
+    /// `unix_sock.path`; [`ABSENT`] on a kernel that cannot give the programs a typed `unix_sock`.
+    UNIX_PATH;
     SK_PEER_PID;
     PID_NUMBER;
     PID_TASKS;
@@ -155,6 +175,14 @@ globals! {
     VSOCK_LOCAL_PORT;
     VSOCK_REMOTE_CID;
     VSOCK_REMOTE_PORT;
+    /// `vsock_sock.accept_queue.next`, likewise.
+    VSOCK_ACCEPT_QUEUE;
+    /// `smc_sock.clcsock`; [`ABSENT`] on a kernel without SMC, or if the module was not loaded.
+    SMC_TCP_SOCKET;
+    /// From a worker of the kernel to the name of the work queue that it works for.
+    TASK_KTHREAD;
+    KTHREAD_DATA;
+    WORKER_DESCRIPTION;
     /// Members of `io_kiocb` and `io_accept`; [`ABSENT`] on a kernel without io_uring.
     IO_OPCODE;
     /// `io_kiocb.cqe.fd`: the descriptor, until the request is issued.
@@ -166,6 +194,19 @@ globals! {
     IO_CQE_FLAGS;
     /// 1: the tracepoint io_uring_complete has the completion as one argument; else it has the parts.
     IO_COMPLETE_BY_CQE;
+    /// The ring's table of files in `io_ring_ctx`: an array of pointers to nodes, and its length; since 6.13.
+    IO_TABLE_NODES;
+    IO_TABLE_NODES_LEN;
+    IO_NODE_FILE;
+    /// The same before 6.13: an array of words, each the address of a file and some bits.
+    IO_TABLE_FILES;
+    IO_TABLE_FILES_LEN;
+    /// Members of `task_struct` and `seccomp_filter`; [`ABSENT`] on a kernel without seccomp. The last two
+    /// are bitmaps by system call number: the filters allow this call whatever its arguments are.
+    TASK_SECCOMP_MODE;
+    TASK_SECCOMP_FILTER;
+    SECCOMP_ALLOWS_NATIVE;
+    SECCOMP_ALLOWS_COMPAT;
     /// `seq_file *` of `struct bpf_iter_meta`
     ITER_SEQ;
     /// `mptcp_sock.first`; [`ABSENT`] on a kernel without MPTCP.

@@ -81,7 +81,7 @@ pub fn is_ipv4(skb: Typed<AnyStruct>) -> bool {
     skb.load::<u16>(&SKB_PROTOCOL) == ETH_P_IP.to_be()
 }
 
-/// Whether the kernel drops a SYN before it looks at the accept queue, because too many handshakes are
+/// Whether the kernel drops a SYN before it checks the accept queue, because too many handshakes are
 /// pending and SYN cookies are off. Such a drop is none of `ListenOverflows`.
 #[inline(always)]
 fn drops_new_requests(listener: ProbedSock) -> bool {
@@ -213,8 +213,8 @@ pub fn connect_failed(fd: i32, address: u64, length: u32) {
     use_result(count_by_name(fd, address, length));
 }
 
-/// Not inlined: the key is large, and the caller has no room on its stack. The name is read from the memory of
-/// the process, where another thread may have changed it since: the agent compares it with the names of
+/// Not inlined: the key is large, and the caller has no room on its stack. The name is read from the memory
+/// of the process, where another thread may have changed it since: the agent compares it with the names of
 /// listeners, and nothing else follows from it.
 #[inline(never)]
 fn count_by_name(fd: i32, address: u64, length: u32) -> u32 {

@@ -65,8 +65,8 @@ pub fn visit_file(seq: Typed<AnyStruct>, task: Typed<Task>, fd: u32, file: Typed
     unsafe { bpf_seq_write(seq.as_ptr(), row.cast(), size_of::<SurveyRow>() as u32) };
 }
 
-/// The path that the file of a UNIX socket has now; `out` is zero and stays so if the socket has no file. Only
-/// iterators may call this helper, so the other programs know the bound name alone.
+/// The path that the file of a UNIX socket has now; `out` is zero and stays so if the socket has no file.
+/// Only iterators may call this helper, so the other programs know the bound name alone.
 #[inline(always)]
 fn describe_path(sk: TypedSock, out: &mut UnixName) {
     if UNIX_PATH.load() == ABSENT {
@@ -78,8 +78,8 @@ fn describe_path(sk: TypedSock, out: &mut UnixName) {
         return;
     }
     let path = sk.probed().member(&UNIX_PATH).cast_mut();
-    // SAFETY: the verifier checks that `path` is a `struct path` within the typed `sk`, and the buffer has this
-    // size.
+    // SAFETY: the verifier checks that `path` is a `struct path` within the typed `sk`, and the buffer has
+    // this size.
     let length = unsafe { bpf_d_path(path.cast(), out.bytes.as_mut_ptr().cast(), out.bytes.len() as u32) };
     if length > 0 {
         out.length = length as u32;

@@ -98,6 +98,26 @@ pub fn from_registers(regs: Typed<AnyStruct>) -> Option<SystemCall> {
     }
 }
 
+/// The arguments of connect, if `regs` (`struct pt_regs`) describes that call. A connect through i386's
+/// socketcall is not seen.
+#[inline(always)]
+pub fn connect_arguments(regs: Typed<AnyStruct>) -> Option<[u64; 3]> {
+    let number = u64::from(regs.load::<u32>(&PT_REGS_NR));
+    if number != NR_CONNECT.load() && number != NR_COMPAT_CONNECT.load() {
+        return None;
+    }
+    let in_compat = u64::from(task::current().load::<u32>(&TASK_COMPAT_FLAGS)) & COMPAT_MASK.load() != 0;
+    if in_compat && number == NR_COMPAT_CONNECT.load() {
+        return Some([
+            lower_half(regs.load(&PT_REGS_COMPAT_ARG0)),
+            lower_half(regs.load(&PT_REGS_COMPAT_ARG1)),
+            lower_half(regs.load(&PT_REGS_COMPAT_ARG2)),
+        ]);
+    }
+    let is_native = !in_compat && number == NR_CONNECT.load();
+    is_native.then(|| [regs.load(&PT_REGS_ARG0), regs.load(&PT_REGS_ARG1), regs.load(&PT_REGS_ARG2)])
+}
+
 #[inline(always)]
 fn by_number(
     number: u64,

@@ -9,6 +9,7 @@ use aya_ebpf::helpers::{
 use crate::{
     offsets::*,
     read::{AnyStruct, Task, Typed},
+    uapi::PF_KTHREAD,
 };
 
 /// The current task.
@@ -69,9 +70,14 @@ fn describe(task: Typed<Task>, out: &mut TaskSample) {
     out.comm = comm(task);
     out.leader_comm = comm(leader);
     let mm: Typed<AnyStruct> = task.follow(&TASK_MM);
-    out.kernel_thread = u32::from(mm.is_null());
+    // Not a missing `mm`: a process that exits has none either.
+    out.kernel_thread = u32::from(task.load::<u32>(&TASK_FLAGS) & PF_KTHREAD != 0);
     out.arg_start = if mm.is_null() { 0 } else { mm.load(&MM_ARG_START) };
     out.exe_len = copy_exe_name(task, &mut out.exe);
+    if !mm.is_null() {
+        let file: Typed<AnyStruct> = mm.follow(&MM_EXE_FILE);
+        out.exe_inode = file.probed().follow::<AnyStruct>(&FILE_INODE).load(&INODE_NUMBER);
+    }
 }
 
 /// The comm of the current process: that of its main thread.

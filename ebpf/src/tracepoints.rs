@@ -1,28 +1,36 @@
 //! The entry points at tracepoints. `inet_sock_set_state` and `tcp_destroy_sock` serve both tiers,
 //! `sched_process_exit` only tier 1. The others capture accepts in tier 2.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    macros::{btf_tracepoint, tracepoint},
+    programs::{BtfTracePointContext, TracePointContext},
+};
 
 use crate::{
     accept,
+    copies::with_copies,
     event::CallResult,
     in_flight, io_uring,
     offsets::*,
+    overflow,
     read::{AnyStruct, Arguments, Probed, Typed},
-    related,
+    related, seccomp,
     sock::{FileSock, TypedSock},
     state,
     syscall::{self, CallKind},
+    uapi::EAGAIN,
 };
 
-/// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, include/trace/events/sock.h
-#[btf_tracepoint(function = "inet_sock_set_state")]
-pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    let args = Arguments::from_context(&ctx);
-    // SAFETY: the arguments of the tracepoint.
-    let (sk, old, new): (TypedSock, _, _) = unsafe { (args.typed(0), args.word(1), args.word(2)) };
-    state::changed(sk, old as u8, new as u8);
-    0
+with_copies! {
+    /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`, include/trace/events/sock.h
+    #[btf_tracepoint(function = "inet_sock_set_state")]
+    fn inet_sock_set_state, inet_sock_set_state_2, inet_sock_set_state_3(ctx: BtfTracePointContext, copy) {
+        let args = Arguments::from_context(&ctx);
+        // SAFETY: the arguments of the tracepoint.
+        let (sk, old, new): (TypedSock, _, _) = unsafe { (args.typed(0), args.word(1), args.word(2)) };
+        state::changed(copy, sk, old as u8, new as u8);
+    }
 }
 
 /// `TP_PROTO(struct sock *sk)`, include/trace/events/tcp.h
@@ -46,8 +54,37 @@ pub fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     let args = Arguments::from_context(&ctx);
     // SAFETY: the arguments of the tracepoint.
     let (regs, result) = unsafe { (args.typed(0), args.word(1)) };
+    syscall_returned(regs, result as i32)
+}
+
+/// The same through the perf subsystem, where the kernel may skip the program above: it runs this one with
+/// preemption switched off. The record of the tracepoint is a header of eight bytes, the number and the
+/// result of the call.
+#[tracepoint(category = "raw_syscalls", name = "sys_exit")]
+pub fn sys_exit_by_perf(ctx: TracePointContext) -> i32 {
+    // SAFETY: the helpers take the current task, and return its `struct pt_regs *` at the entry of the
+    // kernel; the record has eight bytes at this offset.
+    let (regs, result) = unsafe {
+        let regs = Typed::new(bpf_task_pt_regs(bpf_get_current_task_btf()) as *const u8);
+        (regs, ctx.read_at::<i64>(16).unwrap_or_default())
+    };
+    syscall_returned(regs, result as i32)
+}
+
+/// The system call that `regs` (`struct pt_regs`) describes returned `result`.
+#[inline(always)]
+fn syscall_returned(regs: Typed<AnyStruct>, result: i32) -> i32 {
+    if result == -EAGAIN
+        && let Some([fd, address, length]) = syscall::connect_arguments(regs)
+    {
+        overflow::connect_failed(fd as i32, address, length as u32);
+        return 0;
+    }
     let Some(call) = syscall::from_registers(regs) else { return 0 };
-    let result = result as i32;
+    if seccomp::may_have_refused(regs, result) {
+        seccomp::count_refused(call.kind);
+        return 0;
+    }
     match call.kind {
         CallKind::Accept(syscall) => {
             let fd = call.arguments[0] as i32;
@@ -89,19 +126,20 @@ pub fn io_uring_submit_req(ctx: BtfTracePointContext) -> i32 {
 pub fn io_uring_complete(ctx: BtfTracePointContext) -> i32 {
     let args = Arguments::from_context(&ctx);
     // SAFETY: the arguments of the tracepoint. The verifier removes the branch of the other kernels.
-    let (request, result, flags) = unsafe {
+    let (ring, request, result, flags) = unsafe {
+        let ring: io_uring::Ring = Probed::new(args.word(0) as *const u8);
         let request: io_uring::Request = Probed::new(args.word(1) as *const u8);
         if IO_COMPLETE_BY_CQE.load() == 1 {
             let cqe: Typed<AnyStruct> = args.typed(2);
-            (request, cqe.load(&IO_CQE_RES), cqe.load(&IO_CQE_FLAGS))
+            (ring, request, cqe.load(&IO_CQE_RES), cqe.load(&IO_CQE_FLAGS))
         } else {
-            (request, args.word(3) as i32, args.word(4) as u32)
+            (ring, request, args.word(3) as i32, args.word(4) as u32)
         }
     };
     if request.is_null() {
-        io_uring::multishot_completed(result, flags);
+        io_uring::multishot_completed(ring, result, flags);
     } else {
-        io_uring::request_completed(request, result);
+        io_uring::request_completed(ring, request, result);
     }
     0
 }
@@ -112,7 +150,8 @@ pub fn io_uring_complete(ctx: BtfTracePointContext) -> i32 {
 pub fn io_uring_cqe_overflow(ctx: BtfTracePointContext) -> i32 {
     let args = Arguments::from_context(&ctx);
     // SAFETY: arguments of the tracepoint.
-    let (result, flags) = unsafe { (args.word(2) as i32, args.word(3) as u32) };
-    io_uring::completion_overflowed(result, flags);
+    let (ring, result, flags) =
+        unsafe { (Probed::new(args.word(0) as *const u8), args.word(2) as i32, args.word(3) as u32) };
+    io_uring::completion_overflowed(ring, result, flags);
     0
 }

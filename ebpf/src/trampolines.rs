@@ -10,7 +10,11 @@ use aya_ebpf::{
 };
 
 use crate::{
-    connections, in_flight, pending,
+    connections,
+    copies::with_copies,
+    in_flight,
+    offsets::UNIX_FIND_OTHER_ARGUMENTS,
+    overflow, pending,
     read::Arguments,
     related,
     sock::TypedSock,
@@ -19,45 +23,44 @@ use crate::{
     traced,
 };
 
-/// `struct file *do_accept(struct file *file, …4 more)`, net/socket.c
-#[fexit(function = "do_accept")]
-pub fn do_accept_exit(ctx: FExitContext) -> i32 {
-    let args = Arguments::from_context(&ctx);
-    // SAFETY: the first of five arguments, and the result.
-    let (file, result) = unsafe { (args.typed(0), args.typed(5)) };
-    in_flight::do_accept_exit(file, result);
-    0
-}
+with_copies! {
+    /// `struct file *do_accept(struct file *file, …4 more)`, net/socket.c
+    #[fexit(function = "do_accept")]
+    fn do_accept_exit, do_accept_exit_2, do_accept_exit_3(ctx: FExitContext, copy) {
+        let args = Arguments::from_context(&ctx);
+        // SAFETY: the first of five arguments, and the result.
+        let (file, result) = unsafe { (args.typed(0), args.typed(5)) };
+        in_flight::do_accept_exit(copy, file, result);
+    }
 
-/// `int __sys_accept4(int fd, …3 more)`, net/socket.c
-#[fexit(function = "__sys_accept4")]
-pub fn accept4_exit(ctx: FExitContext) -> i32 {
-    // SAFETY: the result behind four arguments.
-    in_flight::sys_accept_exit(unsafe { Arguments::from_context(&ctx).word(4) } as i32);
-    0
-}
+    /// `int __sys_accept4(int fd, …3 more)`, net/socket.c
+    #[fexit(function = "__sys_accept4")]
+    fn accept4_exit, accept4_exit_2, accept4_exit_3(ctx: FExitContext, _copy) {
+        // SAFETY: the result behind four arguments.
+        in_flight::sys_accept_exit(unsafe { Arguments::from_context(&ctx).word(4) } as i32);
+    }
 
-#[fentry(function = "do_accept")]
-pub fn do_accept_entry(_: FEntryContext) -> i32 {
-    in_flight::do_accept_entry();
-    0
-}
+    /// The function of [`do_accept_exit`].
+    #[fentry(function = "do_accept")]
+    fn do_accept_entry, do_accept_entry_2, do_accept_entry_3(_ctx: FEntryContext, copy) {
+        in_flight::do_accept_entry(copy);
+    }
 
-#[fentry(function = "__sys_accept4")]
-pub fn accept4_entry(ctx: FEntryContext) -> i32 {
-    // SAFETY: the first of four arguments.
-    in_flight::sys_accept_entry(unsafe { Arguments::from_context(&ctx).word(0) } as i32);
-    0
-}
+    /// The function of [`accept4_exit`].
+    #[fentry(function = "__sys_accept4")]
+    fn accept4_entry, accept4_entry_2, accept4_entry_3(ctx: FEntryContext, copy) {
+        // SAFETY: the first of four arguments.
+        in_flight::sys_accept_entry(copy, unsafe { Arguments::from_context(&ctx).word(0) } as i32);
+    }
 
-/// `void security_sock_graft(struct sock *sk, struct socket *parent)`, security/security.c
-#[fentry(function = "security_sock_graft")]
-pub fn sock_graft(ctx: FEntryContext) -> i32 {
-    let args = Arguments::from_context(&ctx);
-    // SAFETY: both arguments.
-    let (sk, socket) = unsafe { (args.typed(0), args.typed(1)) };
-    graft::grafted(sk, socket);
-    0
+    /// `void security_sock_graft(struct sock *sk, struct socket *parent)`, security/security.c
+    #[fentry(function = "security_sock_graft")]
+    fn sock_graft, sock_graft_2, sock_graft_3(ctx: FEntryContext, copy) {
+        let args = Arguments::from_context(&ctx);
+        // SAFETY: both arguments.
+        let (sk, socket) = unsafe { (args.typed(0), args.typed(1)) };
+        graft::grafted(copy, sk, socket);
+    }
 }
 
 /// `struct sock *inet_csk_complete_hashdance(struct sock *sk, struct sock *child, struct request_sock *req,
@@ -65,10 +68,11 @@ pub fn sock_graft(ctx: FEntryContext) -> i32 {
 #[fentry(function = "inet_csk_complete_hashdance")]
 pub fn complete_hashdance(ctx: FEntryContext) -> i32 {
     let args = Arguments::from_context(&ctx);
-    // SAFETY: three of four arguments.
-    let (child, request, own) = unsafe { (args.typed(1), args.typed(2), args.word(3)) };
+    // SAFETY: the four arguments.
+    let (listener, child, request, own) =
+        unsafe { (args.typed(0), args.typed(1), args.typed(2), args.word(3)) };
     if own as u8 != 0 {
-        pending::store_handshake(child, request);
+        pending::store_handshake(listener, child, request);
     }
     0
 }
@@ -161,5 +165,62 @@ pub fn bind_socket_exit(ctx: FExitContext) -> i32 {
     // SAFETY: the first of three arguments, and the result.
     let (socket, result) = unsafe { (args.typed(0), args.word(3)) };
     related::function_returned(SocketCall::BIND, socket, result as i32);
+    0
+}
+
+/// `int tcp_conn_request(struct request_sock_ops *rsk_ops, const struct tcp_request_sock_ops *af_ops, struct
+/// sock *sk, struct sk_buff *skb)`, net/ipv4/tcp_input.c
+#[fentry(function = "tcp_conn_request")]
+pub fn conn_request(ctx: FEntryContext) -> i32 {
+    // SAFETY: the third of four arguments.
+    overflow::syn_arrived(unsafe { Arguments::from_context(&ctx).typed(2) });
+    0
+}
+
+/// `struct sock *tcp_v4_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, …)`, net/ipv4/tcp_ipv4.c
+#[fentry(function = "tcp_v4_syn_recv_sock")]
+pub fn syn_recv_sock_v4(ctx: FEntryContext) -> i32 {
+    // SAFETY: the first of at least six arguments.
+    overflow::final_ack_arrived(unsafe { Arguments::from_context(&ctx).typed(0) });
+    0
+}
+
+/// `struct sock *tcp_v6_syn_recv_sock(const struct sock *sk, struct sk_buff *skb, …)`, net/ipv6/tcp_ipv6.c
+#[fentry(function = "tcp_v6_syn_recv_sock")]
+pub fn syn_recv_sock_v6(ctx: FEntryContext) -> i32 {
+    let args = Arguments::from_context(&ctx);
+    // SAFETY: the first two of at least six arguments.
+    let (sk, skb) = unsafe { (args.typed(0), args.typed(1)) };
+    if !overflow::is_ipv4(skb) {
+        overflow::final_ack_arrived(sk);
+    }
+    0
+}
+
+/// `struct sock *unix_find_other(struct net *net, struct sockaddr_un *sunaddr, int addr_len, int type)`,
+/// on some kernels with a fifth argument, net/unix/af_unix.c
+#[fexit(function = "unix_find_other")]
+pub fn unix_find_other(ctx: FExitContext) -> i32 {
+    let args = Arguments::from_context(&ctx);
+    // SAFETY: the fourth argument, and what follows it: the result, or a further argument.
+    let (socket_type, mut other) = unsafe { (args.word(3), args.typed(4)) };
+    match UNIX_FIND_OTHER_ARGUMENTS.load() {
+        4 => {}
+        // SAFETY: the result behind five arguments. The verifier removes this branch on other kernels.
+        5 => other = unsafe { args.typed(5) },
+        _ => return 0,
+    }
+    overflow::unix_found(other, socket_type as u16);
+    0
+}
+
+/// `int unix_stream_connect(struct socket *sock, struct sockaddr *uaddr, int addr_len, int flags)`,
+/// net/unix/af_unix.c
+#[fexit(function = "unix_stream_connect")]
+pub fn unix_connect_exit(ctx: FExitContext) -> i32 {
+    let args = Arguments::from_context(&ctx);
+    // SAFETY: the first and the last of four arguments, and the result.
+    let (socket, flags, result) = unsafe { (args.typed(0), args.word(3), args.word(4)) };
+    overflow::unix_connected(socket, flags as u32, result as i32);
     0
 }

@@ -17,9 +17,12 @@ pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 pub const AF_VSOCK: u16 = 40;
+pub const AF_SMC: u16 = 43;
 
 // include/uapi/linux/in.h
 pub const IPPROTO_TCP: u16 = 6;
+pub const IPPROTO_SCTP: u16 = 132;
+pub const IPPROTO_SMC: u16 = 256;
 pub const IPPROTO_MPTCP: u16 = 262;
 
 // include/linux/net.h
@@ -32,18 +35,25 @@ pub const SOCK_TYPE_MASK: u64 = 0xf;
 pub const TCP_ESTABLISHED: u8 = 1;
 pub const TCP_SYN_SENT: u8 = 2;
 pub const TCP_SYN_RECV: u8 = 3;
+pub const TCP_FIN_WAIT1: u8 = 4;
 pub const TCP_CLOSE: u8 = 7;
 pub const TCP_CLOSE_WAIT: u8 = 8;
+pub const TCP_LAST_ACK: u8 = 9;
 /// UNIX and VSOCK listeners have this state, too.
 pub const TCP_LISTEN: u8 = 10;
 
 // include/net/sock.h, `enum sock_flags`
+/// Bit of `sk_flags`: the process closed the socket, or it is being destroyed (`sock_orphan`).
+pub const SOCK_DEAD: u64 = 0;
 /// Bit of `sk_flags`: a FIN arrived (`tcp_fin`).
 pub const SOCK_DONE: u64 = 1;
 
 // include/uapi/asm-generic/errno-base.h, include/linux/errno.h
 pub const EINTR: i32 = 4;
 pub const EAGAIN: i32 = 11;
+pub const EFAULT: u32 = 14;
+pub const ECONNABORTED: u32 = 103;
+pub const ECANCELED: i32 = 125;
 pub const ERESTARTSYS: i32 = 512;
 pub const ERESTARTNOINTR: i32 = 513;
 pub const ERESTARTNOHAND: i32 = 514;
@@ -64,10 +74,16 @@ pub const SYS_ACCEPT4: u64 = 18;
 pub const IORING_OP_ACCEPT: u8 = 13;
 pub const IORING_OP_BIND: u8 = 56;
 pub const IORING_OP_LISTEN: u8 = 57;
+/// `file_index` of a request whose slot the kernel chooses. Others have their slot plus one.
+pub const IORING_FILE_INDEX_ALLOC: u32 = u32::MAX;
 /// Completion flag: the completion carries a provided buffer.
 pub const IORING_CQE_F_BUFFER: u32 = 1;
 /// Completion flag: the request will post further completions.
 pub const IORING_CQE_F_MORE: u32 = 2;
+
+// include/uapi/linux/seccomp.h
+/// `task_struct.seccomp.mode`: filters decide on each system call.
+pub const SECCOMP_MODE_FILTER: u32 = 2;
 
 // include/linux/io_uring_types.h
 /// Request flag: the file is a slot of the ring's own table. The flags of the submission are the lowest bits.
@@ -76,7 +92,17 @@ pub const REQ_F_FIXED_FILE: u64 = 1;
 // include/linux/sched.h
 /// Bit of `task_struct.flags`: the task is a worker of io_uring.
 pub const PF_IO_WORKER: u32 = 0x10;
+/// Bit of `task_struct.flags`: the task is a worker of a work queue.
+pub const PF_WQ_WORKER: u32 = 0x20;
+/// Bit of `task_struct.flags`: the task is a kernel thread.
+pub const PF_KTHREAD: u32 = 0x20_0000;
 
 // include/linux/pid_types.h
 /// Index into `struct pid.tasks` and `task_struct.pid_links`: thread groups.
 pub const PIDTYPE_TGID: usize = 1;
+
+// include/uapi/asm-generic/fcntl.h; x86 and arm64 use it
+pub const O_NONBLOCK: u32 = 0o4000;
+
+// include/uapi/linux/if_ether.h
+pub const ETH_P_IP: u16 = 0x0800;

@@ -11,7 +11,7 @@ pub const EVENT_ACCEPTD_SOCKET_ACCEPT: &str = "acceptd.socket.accept";
 /// Failed accepts of one listener, process and errno in an interval.
 pub const EVENT_ACCEPTD_LISTENER_FAILURES: &str = "acceptd.listener.failures";
 
-/// Connections were dropped because the accept queue was full.
+/// Connection attempts were refused because the accept queue was full.
 pub const EVENT_ACCEPTD_LISTENER_OVERFLOW: &str = "acceptd.listener.overflow";
 
 /// A connection was established and closed without ever being accepted.
@@ -65,6 +65,9 @@ pub const ACCEPTD_ACCEPT_SYSCALL: &str = "acceptd.accept.syscall";
 /// False when tier 2 could not prove that the record's socket is the one that the call returned; absent
 /// otherwise.
 pub const ACCEPTD_ACCEPT_VERIFIED: &str = "acceptd.accept.verified";
+
+/// The eBPF program, by its name in `acceptd check --verify`.
+pub const ACCEPTD_CAPTURE_HOOK: &str = "acceptd.capture.hook";
 
 /// The programs that are not attached on this host, by the names of `acceptd check`.
 pub const ACCEPTD_CAPTURE_MISSING: &str = "acceptd.capture.missing";
@@ -151,7 +154,7 @@ pub const ACCEPTD_LOSS_REASON: &str = "acceptd.loss.reason";
 /// The accepted socket's network namespace: the N of `net:[N]` in /proc/PID/ns/net.
 pub const ACCEPTD_NETNS_INODE: &str = "acceptd.netns.inode";
 
-/// The number of connections that the kernel dropped because the accept queue was full.
+/// The number of connection attempts that were refused because the accept queue was full.
 pub const ACCEPTD_OVERFLOW_COUNT: &str = "acceptd.overflow.count";
 
 /// The basename of the executable of the process that connected.
@@ -190,6 +193,10 @@ pub const ACCEPTD_SOCKET_TYPE: &str = "acceptd.socket.type";
 
 /// True when an IPv6 socket carries an IPv4 connection; absent otherwise.
 pub const ACCEPTD_SOCKET_V4_MAPPED: &str = "acceptd.socket.v4_mapped";
+
+/// Nanoseconds from the first SYN-ACK to the data that established the connection, where the listener defers
+/// accepts.
+pub const ACCEPTD_TCP_DEFERRED_TIME_NS: &str = "acceptd.tcp.deferred_time_ns";
 
 /// Nanoseconds from the first SYN-ACK to the ACK that established the connection.
 pub const ACCEPTD_TCP_HANDSHAKE_TIME_NS: &str = "acceptd.tcp.handshake_time_ns";
@@ -271,7 +278,8 @@ pub const OTEL_COMPONENT_TYPE: &str = "otel.component.type";
 /// The event's name again, for backends that drop the record's event_name.
 pub const OTEL_EVENT_NAME: &str = "otel.event.name";
 
-/// True for the listeners together for which there is no room: 500 names have a series of their own.
+/// True for the listeners together for which there is no room: 500 names have a series of their own, at most
+/// 250 of them of UNIX sockets.
 pub const OTEL_METRIC_OVERFLOW: &str = "otel.metric.overflow";
 
 /// The number of arguments, the command included; absent where a title overwrites them. Sent only with
@@ -307,6 +315,10 @@ pub const PROCESS_PID: &str = "process.pid";
 
 /// The real user id.
 pub const PROCESS_REAL_USER_ID: &str = "process.real_user.id";
+
+/// The name of the process that the kernel and ps(1) show (`comm`), which `filter.comms` compares. At most 15
+/// bytes.
+pub const PROCESS_TITLE: &str = "process.title";
 
 /// The effective user id.
 pub const PROCESS_USER_ID: &str = "process.user.id";
@@ -418,6 +430,7 @@ pub const EVENTS: &[EventName] = &[
             Use { key: OTEL_EVENT_NAME, value: Type::String, values: &[], required: false },
             Use { key: ACCEPTD_ACCEPT_BLOCKED_TIME_NS, value: Type::Int, values: &[], required: false },
             Use { key: ACCEPTD_TCP_HANDSHAKE_TIME_NS, value: Type::Int, values: &[], required: false },
+            Use { key: ACCEPTD_TCP_DEFERRED_TIME_NS, value: Type::Int, values: &[], required: false },
             Use { key: ACCEPTD_TCP_RTT_NS, value: Type::Int, values: &[], required: false },
             Use { key: ACCEPTD_TCP_SYNACK_RETRANSMITS, value: Type::Int, values: &[], required: false },
             Use { key: ACCEPTD_LISTENER_ADDRESS, value: Type::String, values: &[], required: false },
@@ -451,7 +464,7 @@ pub const EVENTS: &[EventName] = &[
     },
     EventName {
         name: EVENT_ACCEPTD_LISTENER_OVERFLOW,
-        brief: "Connections were dropped because the accept queue was full.",
+        brief: "Connection attempts were refused because the accept queue was full.",
         attributes: &[
             Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: true },
             Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
@@ -535,7 +548,7 @@ pub const EVENTS: &[EventName] = &[
         brief: "Events are missing, so that the log store itself shows the gap.",
         attributes: &[
             Use { key: LOG_RECORD_UID, value: Type::String, values: &[], required: true },
-            Use { key: ACCEPTD_LOSS_REASON, value: Type::String, values: &["ring", "sockets_gone", "unended", "malformed", "too_large", "queue_full", "retry_expired", "non_retryable", "rejected", "spool_full", "spool_expired", "spool_corrupt", "agent_not_running"], required: true },
+            Use { key: ACCEPTD_LOSS_REASON, value: Type::String, values: &["ring", "sockets_gone", "unended", "skipped", "malformed", "too_large", "queue_full", "retry_expired", "non_retryable", "rejected", "spool_full", "spool_expired", "spool_corrupt", "agent_not_running"], required: true },
             Use { key: ACCEPTD_LOSS_COUNT, value: Type::Int, values: &[], required: false },
             Use { key: ACCEPTD_DESTINATION_NAME, value: Type::String, values: &[], required: false },
             Use { key: ACCEPTD_INTERVAL_DURATION_NS, value: Type::Int, values: &[], required: true },
@@ -720,6 +733,7 @@ pub const METRIC_ACCEPTD_LISTENER_ACCEPTS: MetricName = MetricName {
         Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
         Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
         Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
         Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
         Use { key: ACCEPTD_ACCEPT_OUTCOME, value: Type::String, values: &["accepted", "failed"], required: true },
         Use { key: ERROR_TYPE, value: Type::String, values: &[], required: false },
@@ -740,6 +754,7 @@ pub const METRIC_ACCEPTD_LISTENER_QUEUE_LENGTH: MetricName = MetricName {
         Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
         Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
         Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
         Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
     ],
 };
@@ -758,6 +773,7 @@ pub const METRIC_ACCEPTD_LISTENER_QUEUE_LIMIT: MetricName = MetricName {
         Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
         Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
         Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
         Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
     ],
 };
@@ -776,6 +792,7 @@ pub const METRIC_ACCEPTD_LISTENER_QUEUE_OLDEST_WAIT: MetricName = MetricName {
         Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
         Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
         Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
         Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
     ],
 };
@@ -794,16 +811,17 @@ pub const METRIC_ACCEPTD_LISTENER_QUEUE_DURATION: MetricName = MetricName {
         Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
         Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
         Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
         Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
     ],
 };
 
-/// Connections that were dropped because the queue was full.
+/// Connection attempts that were refused because the accept queue was full.
 #[rustfmt::skip]
 pub const METRIC_ACCEPTD_LISTENER_OVERFLOWS: MetricName = MetricName {
     name: "acceptd.listener.overflows",
-    unit: "{connection}",
-    brief: "Connections that were dropped because the queue was full.",
+    unit: "{attempt}",
+    brief: "Connection attempts that were refused because the accept queue was full.",
     instrument: "counter",
     attributes: &[
         Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
@@ -812,6 +830,64 @@ pub const METRIC_ACCEPTD_LISTENER_OVERFLOWS: MetricName = MetricName {
         Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
         Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
         Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+    ],
+};
+
+/// Calls of connect() that waited because the accept queue was full.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_LISTENER_BLOCKED_CONNECTS: MetricName = MetricName {
+    name: "acceptd.listener.blocked_connects",
+    unit: "{connection}",
+    brief: "Calls of connect() that waited because the accept queue was full.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+    ],
+};
+
+/// How long calls of connect() waited because the accept queue was full.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_LISTENER_BLOCKED_CONNECT_TIME: MetricName = MetricName {
+    name: "acceptd.listener.blocked_connect_time",
+    unit: "s",
+    brief: "How long calls of connect() waited because the accept queue was full.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+    ],
+};
+
+/// Packets that the kernel dropped at the listener and that are no refused connection attempts.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_LISTENER_DROPPED_PACKETS: MetricName = MetricName {
+    name: "acceptd.listener.dropped_packets",
+    unit: "{packet}",
+    brief: "Packets that the kernel dropped at the listener and that are no refused connection attempts.",
+    instrument: "counter",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
         Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
     ],
 };
@@ -830,6 +906,26 @@ pub const METRIC_ACCEPTD_LISTENER_ABANDONED_CONNECTIONS: MetricName = MetricName
         Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
         Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
         Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
+        Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
+    ],
+};
+
+/// Open listeners that share this series.
+#[rustfmt::skip]
+pub const METRIC_ACCEPTD_LISTENER_COUNT: MetricName = MetricName {
+    name: "acceptd.listener.count",
+    unit: "{listener}",
+    brief: "Open listeners that share this series.",
+    instrument: "updowncounter",
+    attributes: &[
+        Use { key: NETWORK_TRANSPORT, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_TYPE, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_ADDRESS, value: Type::String, values: &[], required: false },
+        Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
+        Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
+        Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
         Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
     ],
 };
@@ -848,6 +944,7 @@ pub const METRIC_ACCEPTD_CONNECTION_COUNT: MetricName = MetricName {
         Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
         Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
         Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
         Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
     ],
 };
@@ -866,6 +963,7 @@ pub const METRIC_ACCEPTD_CONNECTION_DURATION: MetricName = MetricName {
         Use { key: NETWORK_LOCAL_PORT, value: Type::Int, values: &[], required: false },
         Use { key: ACCEPTD_LISTENER_SERVICE, value: Type::String, values: &[], required: false },
         Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
+        Use { key: ACCEPTD_NETNS_INODE, value: Type::Int, values: &[], required: false },
         Use { key: OTEL_METRIC_OVERFLOW, value: Type::Boolean, values: &[], required: false },
     ],
 };
@@ -882,14 +980,15 @@ pub const METRIC_ACCEPTD_CAPTURE_EVENTS: MetricName = MetricName {
     ],
 };
 
-/// Runs of a program that the kernel left out, each perhaps with an event.
+/// Runs of a program that the kernel skipped, where no copy of the program made up for it. Each may have missed an event, or a field of one.
 #[rustfmt::skip]
 pub const METRIC_ACCEPTD_CAPTURE_HOOK_MISSED: MetricName = MetricName {
     name: "acceptd.capture.hook_missed",
     unit: "{run}",
-    brief: "Runs of a program that the kernel left out, each perhaps with an event.",
+    brief: "Runs of a program that the kernel skipped, where no copy of the program made up for it. Each may have missed an event, or a field of one.",
     instrument: "counter",
     attributes: &[
+        Use { key: ACCEPTD_CAPTURE_HOOK, value: Type::String, values: &[], required: true },
     ],
 };
 
@@ -1062,7 +1161,11 @@ pub const METRICS: &[MetricName] = &[
     METRIC_ACCEPTD_LISTENER_QUEUE_OLDEST_WAIT,
     METRIC_ACCEPTD_LISTENER_QUEUE_DURATION,
     METRIC_ACCEPTD_LISTENER_OVERFLOWS,
+    METRIC_ACCEPTD_LISTENER_BLOCKED_CONNECTS,
+    METRIC_ACCEPTD_LISTENER_BLOCKED_CONNECT_TIME,
+    METRIC_ACCEPTD_LISTENER_DROPPED_PACKETS,
     METRIC_ACCEPTD_LISTENER_ABANDONED_CONNECTIONS,
+    METRIC_ACCEPTD_LISTENER_COUNT,
     METRIC_ACCEPTD_CONNECTION_COUNT,
     METRIC_ACCEPTD_CONNECTION_DURATION,
     METRIC_ACCEPTD_CAPTURE_EVENTS,
@@ -1089,6 +1192,7 @@ pub const RESOURCE: &[Use] = &[
     Use { key: PROCESS_CREATION_TIME, value: Type::String, values: &[], required: true },
     Use { key: PROCESS_EXECUTABLE_NAME, value: Type::String, values: &[], required: false },
     Use { key: PROCESS_EXECUTABLE_PATH, value: Type::String, values: &[], required: false },
+    Use { key: PROCESS_TITLE, value: Type::String, values: &[], required: false },
     Use { key: PROCESS_USER_ID, value: Type::Int, values: &[], required: true },
     Use { key: PROCESS_REAL_USER_ID, value: Type::Int, values: &[], required: false },
     Use { key: PROCESS_OWNER, value: Type::String, values: &[], required: false },

@@ -113,6 +113,7 @@ pub(crate) fn loss_totals(
         ("ring", capture.lost.ring),
         ("sockets_gone", capture.lost.sockets_gone),
         ("unended", capture.lost.unended),
+        ("skipped", capture.lost.skipped),
         ("malformed", capture.malformed),
         ("too_large", capture.too_large),
     ];
@@ -207,7 +208,7 @@ mod tests {
     #[test]
     fn each_drop_has_its_destination_and_those_of_a_stop_are_absent() {
         let kernel = KernelCounts::default();
-        let capture = CaptureLedger::new(&kernel, &DrainCounts::default());
+        let capture = CaptureLedger::new(&kernel, &DrainCounts::default(), 0);
         let mut ledger = LedgerSnapshot { rejected: 2, ..LedgerSnapshot::default() };
         ledger.dropped.extend([(DropReason::QueueFull, 3), (DropReason::Shutdown, 9)]);
         let totals = loss_totals(&capture, &[("audit".to_owned(), ledger)]);

@@ -25,6 +25,8 @@ pub struct DrainCounts {
     pub made: u64,
     /// How often a listener was not kept because the listener table was full.
     pub listeners_beyond: u64,
+    /// Connection attempts that a full queue refused, and that count for no listener.
+    pub unassigned_refusals: u64,
     /// Accepts that another record represents (`overload.max_records_per_second`).
     pub thinned: u64,
     /// Records added to a batch.
@@ -105,6 +107,8 @@ pub(crate) struct OnlyCounted {
     pub(crate) failure_budget: u64,
     /// Failures on a descriptor that is no listening socket.
     pub(crate) no_listener: u64,
+    /// Failed calls that a seccomp filter may have refused. Tier 2 only.
+    pub(crate) seccomp: u64,
 }
 
 /// See [`CaptureLedger::lost`].
@@ -116,6 +120,9 @@ pub(crate) struct Lost {
     pub(crate) sockets_gone: u64,
     /// The hooks missed the exit of the call.
     pub(crate) unended: u64,
+    /// At most so many accepts were seen by no program, because the kernel skipped the programs. Not part of
+    /// the equations: these events are not among the seen ones.
+    pub(crate) skipped: u64,
 }
 
 /// See [`CaptureLedger::unverified`].
@@ -152,10 +159,13 @@ pub(crate) struct NotKept {
     pub(crate) connections: u64,
     /// Connections within the host whose client process is not recorded.
     pub(crate) peers: u64,
+    /// Connection attempts that a full accept queue refused, and that no listener's overflows include: it is
+    /// not known which listener it was, or the programs' map was full.
+    pub(crate) refusals: u64,
 }
 
 impl Lost {
-    /// The sum of all reasons.
+    /// Events that a program saw, and that were lost.
     #[must_use]
     pub(crate) const fn sum(&self) -> u64 {
         self.ring + self.sockets_gone + self.unended
@@ -164,9 +174,9 @@ impl Lost {
 
 impl CaptureLedger {
     /// The ledger of these counts. While the programs run, `kernel` must have been read after `drain`, or
-    /// more samples may have been read than submitted.
+    /// more samples may have been read than submitted. `unseen` accepts were seen by no program.
     #[must_use]
-    pub(crate) fn new(kernel: &KernelCounts, drain: &DrainCounts) -> Self {
+    pub(crate) fn new(kernel: &KernelCounts, drain: &DrainCounts, unseen: u64) -> Self {
         let submitted = kernel.get(Counter::Submitted);
         Self {
             seen: kernel.get(Counter::Seen),
@@ -181,11 +191,13 @@ impl CaptureLedger {
                 interrupted: kernel.get(Counter::Interrupted),
                 failure_budget: kernel.get(Counter::FailureOverBudget),
                 no_listener: kernel.get(Counter::FailureNoListener),
+                seccomp: kernel.get(Counter::MaybeRefused),
             },
             lost: Lost {
                 ring: kernel.get(Counter::LostRing),
                 sockets_gone: kernel.get(Counter::SocketsGone),
                 unended: kernel.get(Counter::MissedExit),
+                skipped: unseen,
             },
             submitted,
             in_ring: submitted.saturating_sub(drain.read),
@@ -213,6 +225,7 @@ impl CaptureLedger {
                 traces: kernel.get(Counter::TracedFull),
                 connections: kernel.get(Counter::ConnectionStatsFull),
                 peers: kernel.get(Counter::ClientsFull),
+                refusals: kernel.get(Counter::RefusedUncounted) + drain.unassigned_refusals,
             },
         }
     }
@@ -226,7 +239,8 @@ impl CaptureLedger {
         let only_counted = only_counted.again
             + only_counted.interrupted
             + only_counted.failure_budget
-            + only_counted.no_listener;
+            + only_counted.no_listener
+            + only_counted.seccomp;
         let lost = lost.sum();
         equal(
             "seen + other = filtered + self + aggregated + lost + submitted",
@@ -269,11 +283,20 @@ mod tests {
         }
         let read = kernel.get(Counter::Submitted);
         let drain = DrainCounts { read, decoded: read, records: read, ..DrainCounts::default() };
-        assert_eq!(CaptureLedger::new(&kernel.with(Counter::Seen, seen), &drain).check(), Ok(()));
+        assert_eq!(CaptureLedger::new(&kernel.with(Counter::Seen, seen), &drain, 0).check(), Ok(()));
         for part in Counter::OUTCOMES {
             let off_by_one = kernel.with(Counter::Seen, seen).with(part, kernel.get(part) + 1);
-            CaptureLedger::new(&off_by_one, &drain).check().expect_err("one too many");
+            CaptureLedger::new(&off_by_one, &drain, 0).check().expect_err("one too many");
         }
+    }
+
+    #[test]
+    fn an_accept_that_no_program_saw_is_lost_but_not_seen() {
+        let kernel = KernelCounts::default().with(Counter::Seen, 2).with(Counter::Submitted, 2);
+        let drain = DrainCounts { read: 2, decoded: 2, records: 2, ..DrainCounts::default() };
+        let ledger = CaptureLedger::new(&kernel, &drain, 5);
+        assert_eq!((ledger.seen, ledger.lost.sum(), ledger.lost.skipped), (2, 0, 5));
+        assert_eq!(ledger.check(), Ok(()));
     }
 
     #[test]
@@ -290,7 +313,7 @@ mod tests {
             too_large: 1,
             ..DrainCounts::default()
         };
-        assert_eq!(CaptureLedger::new(&kernel, &whole).check(), Ok(()));
+        assert_eq!(CaptureLedger::new(&kernel, &whole, 0).check(), Ok(()));
         for part in [
             DrainCounts { malformed: 0, ..whole },
             DrainCounts { decoded: 2, ..whole },
@@ -299,7 +322,7 @@ mod tests {
             DrainCounts { bookkeeping: 0, ..whole },
             DrainCounts { made: 0, ..whole },
         ] {
-            CaptureLedger::new(&kernel, &part).check().expect_err("one is missing");
+            CaptureLedger::new(&kernel, &part, 0).check().expect_err("one is missing");
         }
     }
 }

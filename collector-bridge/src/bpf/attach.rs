@@ -5,7 +5,7 @@ use std::{any::Any, fs};
 use acceptd_otlp::error_chain;
 use aya::{
     Btf, BtfError, Ebpf,
-    programs::{BtfTracePoint, FEntry, FExit, Iter, Lsm, ProgramError},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, Lsm, ProgramError, TracePoint},
 };
 
 use super::{
@@ -26,6 +26,11 @@ pub(super) fn attach(object: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<Link, 
         AttachPoint::Tracepoint(name) => program.try_into().and_then(|program: &mut BtfTracePoint| {
             program.load(name, btf)?;
             let link = program.attach()?;
+            Ok(Box::new(program.take_link(link)?) as Link)
+        }),
+        AttachPoint::Perf(category, name) => program.try_into().and_then(|program: &mut TracePoint| {
+            program.load()?;
+            let link = program.attach(category, name)?;
             Ok(Box::new(program.take_link(link)?) as Link)
         }),
         AttachPoint::Entry(function) => program.try_into().and_then(|program: &mut FEntry| {

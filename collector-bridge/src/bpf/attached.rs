@@ -1,7 +1,7 @@
 //! The eBPF programs while they are attached, and the iterators that survey what already exists in the
 //! kernel.
 
-use std::{fs::File, os::fd::AsFd as _, time::Duration};
+use std::{fs::File, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use acceptd_common::ListenerState;
 use aya::{
@@ -12,10 +12,12 @@ use aya::{
 
 use super::{
     attach::{Link, iterator},
-    hooks::Hook,
+    hooks::{Hook, Tier},
     pins,
     program_stats::ProgramStats,
+    skipped::SkippedRuns,
     survey::{self, SurveyError},
+    unix_paths::UnixPaths,
 };
 
 /// An iterator: an eBPF program that the kernel runs once for each object of one kind.
@@ -55,8 +57,11 @@ const RUN_GRACE: Duration = Duration::from_millis(20);
 
 /// The attached programs.
 pub struct AttachedPrograms {
+    pub(super) tier: Tier,
     pub(super) object: Ebpf,
-    pub(super) links: Vec<(&'static Hook, Link)>,
+    pub(super) links: Vec<(Hook, Link)>,
+    /// The paths of UNIX listeners by the last survey.
+    pub(super) unix_paths: Arc<UnixPaths>,
     /// Names of the iterators that the kernel accepted.
     pub(super) iterators: Vec<&'static str>,
     /// When the programs were loaded, nanoseconds on `CLOCK_BOOTTIME`. Marks the entries of this run in the
@@ -72,7 +77,18 @@ impl AttachedPrograms {
     /// # Errors
     /// When the kernel refuses the pass.
     pub fn survey(&mut self) -> Result<Option<Vec<ListenerState>>, SurveyError> {
-        self.iterator(SURVEY_LISTENERS).map(survey::listeners).transpose()
+        let Some(found) = self.iterator(SURVEY_LISTENERS).map(survey::listeners).transpose()? else {
+            return Ok(None);
+        };
+        let (states, paths) = found;
+        self.unix_paths = Arc::new(paths);
+        Ok(Some(states))
+    }
+
+    /// The paths of UNIX listeners by the last survey.
+    #[must_use]
+    pub fn unix_paths(&self) -> Arc<UnixPaths> {
+        Arc::clone(&self.unix_paths)
     }
 
     /// Reports the in-flight accepts whose exit the kernel skipped (tier 1): the iterator sends the stored
@@ -125,33 +141,40 @@ impl AttachedPrograms {
         fd.map_or_else(ProgramStats::default, |fd| ProgramStats::from_fd(fd.as_fd()))
     }
 
-    /// How often the kernel skipped an attached program ([`ProgramStats::recursion_misses`]); `None` on
-    /// kernels that do not count it.
+    /// How often the kernel skipped the attached programs; `None` on kernels that do not count it.
     #[must_use]
-    pub fn recursion_misses(&self) -> Option<u64> {
-        self.links.iter().map(|(hook, _)| self.stats_of(hook).recursion_misses).sum()
+    pub fn skipped_runs(&self) -> Option<SkippedRuns> {
+        let misses = |(hook, _): &(Hook, Link)| Some((*hook, self.stats_of(hook).recursion_misses?));
+        self.links.iter().map(misses).collect::<Option<Vec<_>>>().map(|misses| self.skipped(&misses))
+    }
+
+    fn skipped(&self, misses: &[(Hook, u64)]) -> SkippedRuns {
+        SkippedRuns::new(misses.iter().map(|(hook, count)| (hook.original(), *count)), self.tier)
     }
 
     /// Detaches every program, the last attached first: a program that is still attached has every program
     /// that was attached before it. An exit program, for example, outlasts its entry program, so it sees the
     /// exit of each call whose entry was stored. Returns the final value of
-    /// [`AttachedPrograms::recursion_misses`].
+    /// [`AttachedPrograms::skipped_runs`].
     ///
     /// # Errors
     /// When the kernel refuses the last pass over in-flight accepts.
-    pub fn detach(mut self) -> Result<Option<u64>, SurveyError> {
-        let mut misses = Some(0);
+    pub fn detach(mut self) -> Result<Option<SkippedRuns>, SurveyError> {
+        let mut misses = Some(Vec::new());
         for (hook, link) in std::mem::take(&mut self.links).into_iter().rev() {
             drop(link);
-            let of_hook = self.stats_of(hook).recursion_misses;
-            misses = misses.zip(of_hook).map(|(sum, count): (u64, u64)| sum + count);
+            misses = misses.zip(self.stats_of(&hook).recursion_misses).map(|(mut misses, count)| {
+                misses.push((hook, count));
+                misses
+            });
         }
+        let skipped = misses.map(|misses| self.skipped(&misses));
         if let Some(iterator) = self.iterator(SWEEP_ALL_IN_FLIGHT) {
             // A detached program may still run on another CPU: let it finish first.
             std::thread::sleep(RUN_GRACE);
             survey::run(iterator)?;
         }
-        Ok(misses)
+        Ok(skipped)
     }
 }
 

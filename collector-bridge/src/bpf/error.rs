@@ -1,6 +1,10 @@
 //! Why the eBPF programs could not be loaded, and which features this kernel does not allow.
 
-use super::{hooks::Tier, offsets::OffsetError, pins};
+use super::{
+    hooks::{self, Tier},
+    offsets::OffsetError,
+    pins,
+};
 
 /// Why the programs could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +102,14 @@ pub struct CaptureMode {
     pub because: Option<String>,
     /// The features that this kernel refused and that the agent works without.
     pub missing: Vec<MissingFeature>,
+}
+
+impl CaptureMode {
+    /// Whether the programs count what the full queue of each TCP listener refuses.
+    #[must_use]
+    pub fn counts_overflows(&self) -> bool {
+        hooks::counts_tcp_overflows(self.tier, self.missing.iter().map(|missing| missing.hook))
+    }
 }
 
 /// A feature that this kernel does not allow.

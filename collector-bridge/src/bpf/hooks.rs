@@ -61,6 +61,9 @@ pub(super) enum AttachPoint {
     Exit(&'static str),
     /// A hook of the BPF security module (LSM).
     Security(&'static str),
+    /// A tracepoint through the perf subsystem, which runs its programs with preemption switched off. Needs
+    /// tracefs.
+    Perf(&'static str, &'static str),
 }
 
 /// When a program is attached.
@@ -108,6 +111,14 @@ pub(super) struct Hook {
     /// Whether the agent's own probe accepts (TCP on the loopback, and a UNIX socket) run through this
     /// program.
     pub(super) on_probe_path: bool,
+    /// Copies of the program, in the order in which they are numbered. They are attached where the kernel may
+    /// skip programs (ebpf/src/copies.rs).
+    copies: &'static [&'static str],
+    /// The program that this one is a copy of.
+    pub(super) copy_of: Option<&'static str>,
+    /// The program that is not attached if this one is. This one is attached only where the kernel may skip
+    /// programs, and is none that it skips.
+    pub(super) replaces: Option<&'static str>,
 }
 
 const fn hook(program: &'static str, point: AttachPoint) -> Hook {
@@ -120,6 +131,9 @@ const fn hook(program: &'static str, point: AttachPoint) -> Hook {
         fallback_for: None,
         function_is_optional: false,
         on_probe_path: true,
+        copies: &[],
+        copy_of: None,
+        replaces: None,
     }
 }
 
@@ -147,6 +161,37 @@ impl Hook {
     const fn off_probe_path(self) -> Self {
         Self { on_probe_path: false, ..self }
     }
+
+    const fn copies(self, copies: &'static [&'static str]) -> Self {
+        Self { copies, ..self }
+    }
+
+    const fn replaces(self, program: &'static str) -> Self {
+        Self { replaces: Some(program), ..self }
+    }
+
+    /// The program that this one is, or is a copy of.
+    pub(super) fn original(&self) -> &'static str {
+        self.copy_of.unwrap_or(self.program)
+    }
+
+    /// The hook and its copies, in the order in which to attach them so that they run in the order of their
+    /// numbers. Of the programs at one function, the one that was attached last runs first
+    /// (`bpf_trampoline_link_prog`, kernel/bpf/trampoline.c); at a tracepoint it runs last.
+    fn with_copies(self) -> Vec<Self> {
+        let copies = self.copies.iter().map(|program| Self {
+            program,
+            feature: Some(UNSKIPPED),
+            requires: None,
+            copy_of: Some(self.program),
+            ..self
+        });
+        let mut all: Vec<Self> = std::iter::once(self).chain(copies).collect();
+        if matches!(self.point, AttachPoint::Entry(_) | AttachPoint::Exit(_)) {
+            all.reverse();
+        }
+        all
+    }
 }
 
 const QUEUE_TIMES: &str = "queue and handshake times, abandoned connections, closed listeners and recognizing the agent's own connections";
@@ -158,17 +203,29 @@ const EXITING_THREADS: &str = "accepts whose exit the kernel skipped, if their t
 const RESETS: &str = "connections that were reset in the queue and never accepted";
 const ATTEMPTS: &str = "accept attempts";
 
+const UNSKIPPED: &str = "some accepts or their queue times, when the kernel preempts a program";
+
 /// The program that sees a UNIX connection close.
 pub(super) const UNIX_RELEASE: &str = "unix_release";
+
+/// The programs that count what the full queue of each TCP listener refuses.
+const TCP_OVERFLOWS: [&str; 3] = ["conn_request", "syn_recv_sock_v4", "syn_recv_sock_v6"];
+
+const REFUSED_TCP: &str =
+    "the exact number of TCP connection attempts that a full queue refused; it is bounded by other counters";
+const REFUSED_UNIX: &str = "connects to UNIX sockets that a full queue refused, and how long others waited";
 
 /// The programs of tier 1, in the order in which they are attached.
 ///
 /// Exit programs come before entry programs, so that each call whose entry is recorded also has its exit
 /// recorded. `sock_graft` comes last: it reports every accept that is not recorded as being inside
 /// `do_accept`.
-const TIER_1: [Hook; 17] = [
-    hook("do_accept_exit", AttachPoint::Exit("do_accept")),
-    hook("inet_sock_set_state", AttachPoint::Tracepoint("inet_sock_set_state")).provides(QUEUE_TIMES),
+const TIER_1: [Hook; 22] = [
+    hook("do_accept_exit", AttachPoint::Exit("do_accept"))
+        .copies(&["do_accept_exit_2", "do_accept_exit_3"]),
+    hook("inet_sock_set_state", AttachPoint::Tracepoint("inet_sock_set_state"))
+        .provides(QUEUE_TIMES)
+        .copies(&["inet_sock_set_state_2", "inet_sock_set_state_3"]),
     hook("tcp_destroy_sock", AttachPoint::Tracepoint("tcp_destroy_sock")).provides(RESETS),
     hook("complete_hashdance", AttachPoint::Entry("inet_csk_complete_hashdance")).provides("handshake times"),
     hook("unix_stream_connect", AttachPoint::Entry("security_unix_stream_connect"))
@@ -177,8 +234,22 @@ const TIER_1: [Hook; 17] = [
         .provides("the traces of UNIX connections, and their durations")
         .when(Condition::Closes)
         .off_probe_path(),
-    hook("accept4_exit", AttachPoint::Exit("__sys_accept4")).provides(DESCRIPTORS),
-    hook("accept4_entry", AttachPoint::Entry("__sys_accept4")).provides(DESCRIPTORS).requires("accept4_exit"),
+    hook(TCP_OVERFLOWS[0], AttachPoint::Entry("tcp_conn_request")).provides(REFUSED_TCP),
+    hook(TCP_OVERFLOWS[1], AttachPoint::Entry("tcp_v4_syn_recv_sock")).provides(REFUSED_TCP),
+    hook(TCP_OVERFLOWS[2], AttachPoint::Entry("tcp_v6_syn_recv_sock"))
+        .provides(REFUSED_TCP)
+        .function_is_optional(),
+    hook("unix_find_other", AttachPoint::Exit("unix_find_other")).provides(REFUSED_UNIX),
+    hook("unix_connect_exit", AttachPoint::Exit("unix_stream_connect"))
+        .provides(REFUSED_UNIX)
+        .requires("unix_find_other"),
+    hook("accept4_exit", AttachPoint::Exit("__sys_accept4"))
+        .provides(DESCRIPTORS)
+        .copies(&["accept4_exit_2", "accept4_exit_3"]),
+    hook("accept4_entry", AttachPoint::Entry("__sys_accept4"))
+        .provides(DESCRIPTORS)
+        .requires("accept4_exit")
+        .copies(&["accept4_entry_2", "accept4_entry_3"]),
     hook("listen_exit", AttachPoint::Exit("__sys_listen")).provides("listens, and who called listen"),
     hook("listen_socket_exit", AttachPoint::Exit("__sys_listen_socket"))
         .provides("listens through io_uring")
@@ -192,13 +263,16 @@ const TIER_1: [Hook; 17] = [
     hook("socket_accept", AttachPoint::Entry("security_socket_accept"))
         .provides(ATTEMPTS)
         .when(Condition::Attempts),
-    hook("do_accept_entry", AttachPoint::Entry("do_accept")).provides(KERNEL_ACCEPTS),
+    hook("do_accept_entry", AttachPoint::Entry("do_accept"))
+        .provides(KERNEL_ACCEPTS)
+        .copies(&["do_accept_entry_2", "do_accept_entry_3"]),
     hook("sched_process_exit", AttachPoint::Tracepoint("sched_process_exit"))
         .provides(EXITING_THREADS)
         .off_probe_path(),
     hook("sock_graft", AttachPoint::Entry("security_sock_graft"))
         .provides(KERNEL_ACCEPTS)
-        .requires("do_accept_entry"),
+        .requires("do_accept_entry")
+        .copies(&["sock_graft_2", "sock_graft_3"]),
 ];
 
 /// Programs that replace a hook which the kernel refused.
@@ -212,9 +286,13 @@ const FALLBACKS: [Hook; 2] = [
 
 /// The programs of tier 2. Their order does not matter: an accept of a connection that no program has seen
 /// yet is sent as unverified.
-const TIER_2: [Hook; 7] = [
-    hook("inet_sock_set_state", AttachPoint::Tracepoint("inet_sock_set_state")),
+const TIER_2: [Hook; 8] = [
+    hook("inet_sock_set_state", AttachPoint::Tracepoint("inet_sock_set_state"))
+        .copies(&["inet_sock_set_state_2", "inet_sock_set_state_3"]),
     hook("tcp_destroy_sock", AttachPoint::Tracepoint("tcp_destroy_sock")).provides(RESETS),
+    hook("sys_exit_by_perf", AttachPoint::Perf("raw_syscalls", "sys_exit"))
+        .provides(UNSKIPPED)
+        .replaces("sys_exit"),
     hook("sys_exit", AttachPoint::Tracepoint("sys_exit")),
     hook("io_uring_complete", AttachPoint::Tracepoint("io_uring_complete"))
         .provides("accepts through io_uring")
@@ -231,15 +309,27 @@ const TIER_2: [Hook; 7] = [
         .off_probe_path(),
 ];
 
-/// The programs to attach for a tier, in the order in which they are attached.
-pub(super) fn for_tier(tier: Tier, optional: OptionalHooks) -> impl Iterator<Item = &'static Hook> {
-    all(tier).iter().filter(move |hook| match hook.when {
-        Condition::Always => true,
+/// The programs to attach for a tier, in the order in which they are attached. `may_skip` says that the kernel
+/// may skip programs.
+pub(super) fn for_tier(tier: Tier, optional: OptionalHooks, may_skip: bool) -> impl Iterator<Item = Hook> {
+    let wanted = all(tier).iter().filter(move |hook| match hook.when {
+        Condition::Always => may_skip || hook.replaces.is_none(),
         Condition::Binds => optional.bind,
         Condition::Sockets => optional.create,
         Condition::Attempts => optional.attempts,
         Condition::Closes => optional.traces || optional.connections,
-    })
+    });
+    wanted.flat_map(move |hook| if may_skip { hook.with_copies() } else { vec![*hook] })
+}
+
+/// The programs of a tier of which at least one sees each accept: of each list the first one that is attached.
+pub(super) const fn witnesses(tier: Tier) -> &'static [&'static [&'static str]] {
+    match tier {
+        // An accept that `sock_graft` saw is reported by another program, or counted as one whose exit was
+        // missed.
+        Tier::One => &[&["sock_graft", "do_accept_exit"]],
+        Tier::Two => &[&["sys_exit_by_perf", "sys_exit"], &["io_uring_complete"]],
+    }
 }
 
 /// The hook to try when the kernel refused `program`.
@@ -253,7 +343,13 @@ pub(super) fn fallback_of(program: &str) -> Option<&'static Hook> {
 pub(crate) fn feature_of(tier: Tier, program: &str) -> Option<&'static str> {
     let replaced = FALLBACKS.iter().find(|hook| hook.program == program).and_then(|hook| hook.fallback_for);
     let program = replaced.unwrap_or(program);
-    all(tier).iter().find(|hook| hook.program == program)?.feature
+    let is_one_of = |hook: &&Hook| hook.program == program || hook.copies.contains(&program);
+    all(tier).iter().find(is_one_of)?.feature
+}
+
+/// Whether the programs count what the full queue of each TCP listener refuses, although some are missing.
+pub(super) fn counts_tcp_overflows(tier: Tier, mut missing: impl Iterator<Item = &'static str>) -> bool {
+    tier == Tier::One && !missing.any(|program| TCP_OVERFLOWS.contains(&program))
 }
 
 fn all(tier: Tier) -> &'static [Hook] {
@@ -282,6 +378,23 @@ mod tests {
     }
 
     #[test]
+    fn copies_run_in_the_order_of_their_numbers() {
+        let names = |may_skip| {
+            let hooks = for_tier(Tier::One, OptionalHooks::default(), may_skip);
+            hooks.map(|hook| hook.program).collect::<Vec<_>>()
+        };
+        assert!(!names(false).contains(&"do_accept_exit_2"));
+        let programs = names(true);
+        assert_eq!(programs[..3], ["do_accept_exit_3", "do_accept_exit_2", "do_accept_exit"]);
+        assert_eq!(programs[3..6], ["inet_sock_set_state", "inet_sock_set_state_2", "inet_sock_set_state_3"]);
+        assert_eq!(feature_of(Tier::One, "accept4_exit_2"), Some(DESCRIPTORS));
+        let of_perf = |may_skip| {
+            for_tier(Tier::Two, OptionalHooks::default(), may_skip).any(|hook| hook.replaces.is_some())
+        };
+        assert!(of_perf(true) && !of_perf(false));
+    }
+
+    #[test]
     fn required_programs_are_attached_first() {
         for hook in &TIER_1 {
             if let Some(needed) = hook.requires {
@@ -293,7 +406,8 @@ mod tests {
 
     #[test]
     fn only_requested_programs_are_attached() {
-        let names = |optional| for_tier(Tier::One, optional).map(|hook| hook.program).collect::<Vec<_>>();
+        let names =
+            |optional| for_tier(Tier::One, optional, false).map(|hook| hook.program).collect::<Vec<_>>();
         let few = names(OptionalHooks::default());
         assert!(!few.contains(&"bind_exit") && !few.contains(&"socket_accept"), "{few:?}");
         let all = names(OptionalHooks {

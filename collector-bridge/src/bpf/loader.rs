@@ -1,13 +1,16 @@
 //! Chooses the tier by trying to load it, writes the kernel's offsets into the programs as constants, loads
 //! them and attaches them.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use acceptd_common::ListenerState;
+use acceptd_common::{ListenerState, PeerPrefix};
 use acceptd_otlp::error_chain;
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{Array, HashMap, Map, RingBuf},
+    maps::{
+        Array, HashMap, Map, RingBuf,
+        lpm_trie::{Key, LpmTrie},
+    },
 };
 use zerocopy::IntoBytes as _;
 
@@ -25,11 +28,15 @@ use super::{
     hooks::{self, Hook, Tier},
     offsets::GlobalValue,
     peers::PeerMaps,
-    pins,
+    pins, preemption,
+    refused::RefusedCounts,
     settings::LoadSettings,
     survey,
 };
-use crate::{bpf::filter::EventFilter, clock};
+use crate::{
+    bpf::filter::{EventFilter, LiveFilter},
+    clock,
+};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("ACCEPTD_EBPF_OBJECT"));
 
@@ -45,10 +52,14 @@ pub struct Programs {
     pub failures: FailureCounts,
     /// Counts of open connections, by listener.
     pub connections: ConnectionCounts,
+    /// Counts of connection attempts that full queues refused.
+    pub refused: RefusedCounts,
     /// Client processes of connections within the host.
     pub peers: PeerMaps,
     /// Gives the programs the wall clock.
     pub anchor: ClockAnchor,
+    /// The filter, whose cgroups may come and go.
+    pub filter: LiveFilter,
     /// The listeners that existed before the programs were attached.
     pub listeners: Vec<ListenerState>,
     /// How accepts are captured.
@@ -67,9 +78,12 @@ pub fn load(settings: &LoadSettings, offsets: &[GlobalValue]) -> Result<Programs
     let counters = take(object, "COUNTERS")?;
     let failures = take(object, "FAILURES")?;
     let connections = take(object, "CONNECTION_STATS")?;
+    let refused = RefusedCounts::new(take(object, "REFUSED")?, take(object, "UNIX_REFUSED")?);
     let clients = take(object, "CLIENTS")?;
     let client_cookies = take(object, "CLIENT_COOKIES")?;
     let anchor = take(object, "ANCHOR")?;
+    let mut filter = LiveFilter::new(take(object, "FILTER")?, &settings.filter);
+    filter.refresh().map_err(|error| LoadError::Object(error_chain(&error)))?;
     for (program, stats) in loaded.attached.stats() {
         tracing::debug!("{program} is attached: {stats}");
     }
@@ -80,8 +94,10 @@ pub fn load(settings: &LoadSettings, offsets: &[GlobalValue]) -> Result<Programs
         counters: Counters::new(counters),
         failures: FailureCounts::new(failures),
         connections: ConnectionCounts::new(connections),
+        refused,
         peers: PeerMaps::new(clients, client_cookies),
         anchor: ClockAnchor::new(anchor),
+        filter,
         listeners,
         capture: loaded.capture,
     })
@@ -136,19 +152,33 @@ fn attach_all(
         }
         None => (Vec::new(), None),
     };
-    let mut object = match open(settings, tier, offsets, capture_epoch, &pins) {
+    let may_skip = preemption::model().may_skip_programs();
+    let constants = constants(settings, tier, capture_epoch, may_skip);
+    let mut object = match open(settings, offsets, &constants, &pins) {
         Err(error) if !pins.is_empty() => {
             missing.push(MissingFeature::pins(error.to_string()));
-            open(settings, tier, offsets, capture_epoch, &[])?
+            open(settings, offsets, &constants, &[])?
         }
         opened => opened?,
     };
     set_anchor(&mut object)?;
     // Fill the filter before attaching the first program, so that it applies from the first event on.
     fill_filter(&mut object, &settings.filter)?;
+    fill_peers(&mut object, &settings.filter)?;
     let mut attached =
-        AttachedPrograms { object, links: Vec::new(), iterators: Vec::new(), capture_epoch, _pins: lock };
-    for hook in hooks::for_tier(tier, settings.optional) {
+        AttachedPrograms {
+        tier,
+        object,
+        links: Vec::new(),
+        unix_paths: Arc::default(),
+        iterators: Vec::new(),
+        capture_epoch,
+        _pins: lock,
+    };
+    for hook in hooks::for_tier(tier, settings.optional, may_skip) {
+        if attached.links.iter().any(|(other, _)| other.replaces == Some(hook.program)) {
+            continue;
+        }
         let absent = missing.iter().find(|missing| hook.requires == Some(missing.hook));
         let result = match absent {
             Some(absent) => Err(LoadError::Requires { hook: hook.program, required: absent.hook }),
@@ -196,15 +226,15 @@ fn attach_all(
 /// Attaches the hook, or else its fallback hook. Returns which of the two is attached.
 fn attach_or_fallback(
     object: &mut Ebpf,
-    hook: &'static Hook,
+    hook: Hook,
     settings: &LoadSettings,
     btf: &Btf,
-) -> Result<(&'static Hook, Link), LoadError> {
-    let mut attach = |hook: &'static Hook| {
-        if settings.skips(hook) {
+) -> Result<(Hook, Link), LoadError> {
+    let mut attach = |hook: Hook| {
+        if settings.skips(&hook) {
             return Err(LoadError::Skipped { hook: hook.program });
         }
-        attach(object, hook, btf).map(|link| (hook, link))
+        attach(object, &hook, btf).map(|link| (hook, link))
     };
     let first = match attach(hook) {
         Ok(attached) => return Ok(attached),
@@ -213,7 +243,7 @@ fn attach_or_fallback(
     match hooks::fallback_of(hook.program) {
         None => Err(first),
         Some(fallback) => {
-            attach(fallback).map_err(|second| LoadError::Both(Box::new(first), Box::new(second)))
+            attach(*fallback).map_err(|second| LoadError::Both(Box::new(first), Box::new(second)))
         }
     }
 }
@@ -226,15 +256,15 @@ fn set_anchor(object: &mut Ebpf) -> Result<(), LoadError> {
     anchor.set(0, &now, 0).map_err(|error| LoadError::Object(error_chain(&error)))
 }
 
-fn open(
+/// The agent's settings that become constants in the programs.
+fn constants(
     settings: &LoadSettings,
     tier: Tier,
-    offsets: &[GlobalValue],
     capture_epoch: u64,
-    pins: &[(&'static str, PathBuf)],
-) -> Result<Ebpf, LoadError> {
+    may_skip: bool,
+) -> Vec<GlobalValue> {
     let traces = &settings.traces;
-    let globals = [
+    vec![
         ("TIER", u64::from(tier.number())),
         ("AGENT_TGID", u64::from(std::process::id())),
         ("RECORD_SELF", u64::from(settings.record_self)),
@@ -242,6 +272,7 @@ fn open(
         ("FAILURE_BUDGET", settings.failure_budget),
         ("FILTER_INCLUDES", settings.filter.includes()),
         ("FILTER_EXCLUDES", settings.filter.excludes()),
+        ("FILTER_CGROUP_LEVELS", settings.filter.cgroup_levels()),
         ("TRACES_ENABLED", u64::from(traces.is_enabled())),
         ("UNIX_RELEASE_SEEN", u64::from(!settings.skip.iter().any(|skipped| skipped == hooks::UNIX_RELEASE))),
         ("COUNT_CONNECTIONS", u64::from(settings.optional.connections)),
@@ -250,11 +281,20 @@ fn open(
         ("TRACE_KEY_0", traces.key[0]),
         ("TRACE_KEY_1", traces.key[1]),
         ("CAPTURE_EPOCH", capture_epoch),
-    ];
+        ("HAS_COPIES", u64::from(may_skip)),
+    ]
+}
+
+fn open(
+    settings: &LoadSettings,
+    offsets: &[GlobalValue],
+    constants: &[GlobalValue],
+    pins: &[(&'static str, PathBuf)],
+) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     // aya has no user-space type for task storage; the agent never opens those maps.
     loader.allow_unsupported_maps();
-    for (global, value) in offsets.iter().chain(&globals) {
+    for (global, value) in offsets.iter().chain(constants) {
         loader.override_global(global, value, true);
     }
     loader.map_max_entries("EVENTS", settings.ring_bytes);
@@ -268,10 +308,21 @@ fn fill_filter(object: &mut Ebpf, filter: &EventFilter) -> Result<(), LoadError>
     let map = object.map_mut("FILTER").ok_or(LoadError::Incomplete("map FILTER"))?;
     let mut map: HashMap<_, [u8; 20], u8> =
         HashMap::try_from(map).map_err(|_| LoadError::Incomplete("hash map FILTER"))?;
-    for (value, how) in filter.values() {
+    for (value, how) in filter.values().map(|(value, how)| (*value, how)).chain(filter.cgroups()) {
         let mut key = [0; 20];
         key.copy_from_slice(value.as_bytes());
         map.insert(&key, &how, 0).map_err(|error| LoadError::Object(error_chain(&error)))?;
+    }
+    Ok(())
+}
+
+fn fill_peers(object: &mut Ebpf, filter: &EventFilter) -> Result<(), LoadError> {
+    let map = object.map_mut("FILTER_PEERS").ok_or(LoadError::Incomplete("map FILTER_PEERS"))?;
+    let mut map: LpmTrie<_, [u32; 5], u8> =
+        LpmTrie::try_from(map).map_err(|_| LoadError::Incomplete("LPM trie FILTER_PEERS"))?;
+    for (PeerPrefix { length, data }, how) in filter.peers() {
+        map.insert(&Key::new(length, data), &how, 0)
+            .map_err(|error| LoadError::Object(error_chain(&error)))?;
     }
     Ok(())
 }

@@ -4,12 +4,13 @@
 //! test in `bpf/hooks.rs` holds the list against the table of hooks.
 
 /// The name of every eBPF program that can be attached.
-pub(crate) const HOOK_NAMES: [&str; 23] = [
+pub(crate) const HOOK_NAMES: [&str; 29] = [
     "accept4_entry",
     "accept4_exit",
     "bind_exit",
     "bind_socket_exit",
     "complete_hashdance",
+    "conn_request",
     "do_accept_entry",
     "do_accept_exit",
     "inet_sock_set_state",
@@ -23,9 +24,14 @@ pub(crate) const HOOK_NAMES: [&str; 23] = [
     "socket_accept",
     "socket_accept_lsm",
     "socket_exit",
+    "syn_recv_sock_v4",
+    "syn_recv_sock_v6",
     "sys_enter",
     "sys_exit",
+    "sys_exit_by_perf",
     "tcp_destroy_sock",
+    "unix_connect_exit",
+    "unix_find_other",
     "unix_release",
     "unix_stream_connect",
 ];

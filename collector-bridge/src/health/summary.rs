@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     accounting::ledger::CaptureLedger,
-    bpf::CaptureMode,
+    bpf::{CaptureMode, skipped::SkippedRuns},
     config::DEFAULT_DESTINATION,
     pipeline::{ConsoleCounts, NamedLedger, handle::CounterSnapshot},
 };
@@ -19,9 +19,10 @@ pub(crate) struct Summary {
     pub(crate) programs: CaptureMode,
     /// The ledger from the hook to the batches.
     pub(crate) capture: CaptureLedger,
-    /// Runs of a hook that the kernel skipped, each of which may have missed an event. Not part of the
-    /// equations. `None` on kernels that do not count them.
-    pub(crate) hook_missed: Option<u64>,
+    /// How often the kernel skipped each program: every run may have missed an event, or a field of one. Not
+    /// part of the equations. `None` on kernels that do not count them.
+    #[serde(rename = "hook_missed")]
+    pub(crate) skipped: Option<SkippedRuns>,
     /// The ledger of the destination of `export.*`; `None` if there is none.
     pub(crate) export: Option<LedgerSnapshot>,
     /// The ledgers of the other destinations, by name.
@@ -54,7 +55,7 @@ impl Summary {
         Self {
             programs,
             capture: counters.ledger(),
-            hook_missed: counters.hook_missed,
+            skipped: counters.skipped.clone(),
             export: ledgers.remove(DEFAULT_DESTINATION),
             destinations: ledgers,
             targets: destinations.iter().map(target).collect(),
@@ -123,7 +124,9 @@ impl fmt::Display for Summary {
             capture.own,
             capture.filtered.family + capture.filtered.filter,
             capture.only_counted.again + capture.only_counted.interrupted,
-            capture.only_counted.failure_budget + capture.only_counted.no_listener,
+            capture.only_counted.failure_budget
+                + capture.only_counted.no_listener
+                + capture.only_counted.seccomp,
         )?;
         for (count, outcome) in [
             (capture.thinned, "represented by another record"),
@@ -134,10 +137,27 @@ impl fmt::Display for Summary {
             }
         }
         writeln!(out, "{} lost", capture.lost.sum() + capture.malformed + capture.too_large)?;
-        if let Some(missed @ 1..) = self.hook_missed {
+        let unverified = &capture.unverified;
+        for (count, what) in [
+            (
+                unverified.not_pending + unverified.fd_gone + unverified.no_cookie,
+                "records are unverified: it is not proven that their socket is the one that the call returned",
+            ),
+            (unverified.io_uring, "completions of io_uring may have been accepts, and have no record"),
+        ] {
+            if count > 0 {
+                writeln!(out, "acceptd: {count} {what}")?;
+            }
+        }
+        if let Some(skipped) = self.skipped.as_ref().filter(|skipped| skipped.total() > 0) {
+            let programs = skipped.by_program().filter(|(_, count)| *count > 0);
+            let programs: Vec<_> =
+                programs.map(|(program, count)| format!("{program} {count} times")).collect();
             writeln!(
                 out,
-                "acceptd: the kernel skipped {missed} runs of a hook; as many accepts may be missing or unverified"
+                "acceptd: at most {} more accepts were seen by no program, and some records may lack fields: the kernel skipped programs that it had preempted ({})",
+                capture.lost.skipped,
+                programs.join(", "),
             )?;
         }
         let named = self.destinations.iter().map(|(name, ledger)| (name.as_str(), ledger));

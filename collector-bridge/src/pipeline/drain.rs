@@ -11,10 +11,10 @@ use std::{
 };
 
 use acceptd_common::Counter;
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{MapData, MapError, RingBuf};
 
 use crate::{
-    accounting::ledger::{CaptureLedger, DrainCounts},
+    accounting::ledger::DrainCounts,
     bpf::{
         CaptureMode, Programs,
         anchor::ClockAnchor,
@@ -22,8 +22,11 @@ use crate::{
         connections::ConnectionCounts,
         counters::{Counters, KernelCounts},
         failures::FailureCounts,
+        filter::LiveFilter,
         peers::PeerMaps,
+        refused::RefusedCounts,
         ring,
+        skipped::SkippedRuns,
     },
     pipeline::{
         handle::{CounterSnapshot, DrainHandle},
@@ -37,6 +40,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Pause after samples were read. The kernel wakes the thread only for a sample that finds the ring empty:
 /// thanks to the pause, a burst of samples costs one wakeup and not one each.
 const REST: Duration = Duration::from_millis(5);
+
+/// Time between two looks for the cgroups of the filter.
+const CGROUP_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long a stop waits for samples of programs that still ran when they were detached.
 const LAST_SAMPLES: Duration = Duration::from_millis(500);
@@ -55,8 +61,12 @@ pub(crate) struct Drain {
     counters: Counters,
     failures: FailureCounts,
     connections: ConnectionCounts,
+    refused: RefusedCounts,
     peers: PeerMaps,
     anchor: ClockAnchor,
+    filter: LiveFilter,
+    /// When the cgroups of the filter were resolved last.
+    resolved: Instant,
     recorder: Recorder,
     handle: Arc<DrainHandle>,
     /// Time between two surveys of all listeners.
@@ -76,8 +86,10 @@ enum SurveyTask {
     Listeners,
     FailureCounts,
     ConnectionCounts,
+    RefusedCounts,
     Peers,
     MissedExits,
+    Cgroups,
     /// The last sweep of in-flight accepts, after the programs are detached.
     LastMissedExits,
 }
@@ -94,6 +106,10 @@ impl SurveyTask {
                 "read the counts of connections, or remove old ones",
                 "acceptd.connection.* metrics may lack connections",
             ),
+            Self::RefusedCounts => (
+                "read the counts of refused connects, or remove old ones",
+                "overflows of UNIX sockets may be missed",
+            ),
             Self::Peers => (
                 "sweep the client processes of connections within the host",
                 "once their map is full, records do not name the client",
@@ -101,6 +117,10 @@ impl SurveyTask {
             Self::MissedExits => (
                 "sweep the in-flight accepts",
                 "an accept whose exit the kernel skipped is not reported until its thread accepts again or ends",
+            ),
+            Self::Cgroups => (
+                "change the cgroups of the filter in the kernel",
+                "accepts of cgroups that come and go may not be compared with the filter",
             ),
             Self::LastMissedExits => (
                 "sweep the in-flight accepts at the stop",
@@ -116,20 +136,24 @@ impl Drain {
     #[must_use]
     pub(crate) fn new(
         programs: Programs,
-        recorder: Recorder,
+        mut recorder: Recorder,
         handle: Arc<DrainHandle>,
         survey_interval: Duration,
         unobserved: Option<Duration>,
     ) -> Self {
         handle.end_round();
+        recorder.begin_overflows(programs.capture.counts_overflows());
         Self {
             attached: Some(programs.attached),
             ring: programs.ring,
             counters: programs.counters,
             failures: programs.failures,
             connections: programs.connections,
+            refused: programs.refused,
             peers: programs.peers,
             anchor: programs.anchor,
+            filter: programs.filter,
+            resolved: Instant::now(),
             recorder,
             handle,
             survey_interval,
@@ -147,6 +171,8 @@ impl Drain {
     /// # Errors
     /// The kernel's counters or the ring cannot be read any more.
     pub(crate) fn run(mut self) -> anyhow::Result<CounterSnapshot> {
+        self.filter.warn_of_missing();
+        self.take_unix_paths();
         self.recorder.agent_started(&self.capture, self.unobserved);
         while !self.handle.is_stopped() {
             if let Some((settings, survey_interval)) = self.handle.take_new_settings() {
@@ -156,6 +182,12 @@ impl Drain {
             let read = drain_burst(&mut self.ring, &mut self.recorder);
             if self.surveyed.elapsed() >= self.survey_interval {
                 self.survey();
+            }
+            if self.recorder.needs_unix_paths() {
+                self.survey_unix_paths();
+            }
+            if self.filter.has_cgroups() && self.resolved.elapsed() >= CGROUP_INTERVAL {
+                self.resolve_cgroups();
             }
             if self.published.elapsed() >= SNAPSHOT_INTERVAL {
                 self.publish()?;
@@ -174,8 +206,8 @@ impl Drain {
     /// Detaches the programs, drains the ring, and hands on what is left.
     fn stop(mut self) -> anyhow::Result<CounterSnapshot> {
         self.survey();
-        let hook_missed = match self.attached.take().map(AttachedPrograms::detach) {
-            Some(Ok(missed)) => missed,
+        let skipped = match self.attached.take().map(AttachedPrograms::detach) {
+            Some(Ok(skipped)) => skipped,
             Some(Err(error)) => {
                 self.log_failure(SurveyTask::LastMissedExits, &error);
                 None
@@ -192,10 +224,11 @@ impl Drain {
             }
             ring::wait(&self.ring, TICK)?;
         };
-        self.recorder.report_losses(&CaptureLedger::new(&kernel, &self.recorder.counts()), true);
+        let losses = self.snapshot(kernel, self.recorder.counts(), skipped);
+        self.recorder.report_losses(&losses.ledger(), true);
         self.recorder.agent_stopped();
         self.recorder.flush();
-        let counters = self.snapshot(kernel, self.recorder.counts(), hook_missed);
+        let counters = self.snapshot(kernel, self.recorder.counts(), losses.skipped);
         self.handle.publish(counters.clone());
         Ok(counters)
     }
@@ -207,9 +240,11 @@ impl Drain {
         self.anchor.set(self.recorder.boot_time_unix_nanos())?;
         let drain = self.recorder.counts();
         let kernel = self.counters.read()?;
-        let hook_missed = self.attached.as_ref().and_then(AttachedPrograms::recursion_misses);
-        self.recorder.report_losses(&CaptureLedger::new(&kernel, &drain), false);
-        self.handle.publish(self.snapshot(kernel, drain, hook_missed));
+        let skipped = self.attached.as_ref().and_then(AttachedPrograms::skipped_runs);
+        let counters = self.snapshot(kernel, drain, skipped);
+        self.recorder.report_losses(&counters.ledger(), false);
+        // Again, since the losses that were just reported are part of it.
+        self.handle.publish(self.snapshot(kernel, drain, counters.skipped));
         Ok(())
     }
 
@@ -217,13 +252,13 @@ impl Drain {
         &self,
         kernel: KernelCounts,
         drain: DrainCounts,
-        hook_missed: Option<u64>,
+        skipped: Option<SkippedRuns>,
     ) -> CounterSnapshot {
         CounterSnapshot {
             kernel,
             drain,
             console: self.recorder.console_counts(),
-            hook_missed,
+            skipped,
             lost: self.recorder.recent_losses(),
             listeners: Arc::new(self.recorder.series()),
         }
@@ -234,6 +269,7 @@ impl Drain {
     fn survey(&mut self) {
         self.surveyed = Instant::now();
         let states = self.attached.as_mut().map_or(Ok(None), AttachedPrograms::survey);
+        self.take_unix_paths();
         let failures = self.failures.read();
         match &states {
             Ok(Some(states)) => self.recorder.listeners_surveyed(states),
@@ -253,12 +289,49 @@ impl Drain {
         if let Err(error) = evicted {
             self.log_failure(SurveyTask::ConnectionCounts, &error);
         }
+        if let Err(error) = self.take_refused() {
+            self.log_failure(SurveyTask::RefusedCounts, &error);
+        }
         if let Err(error) = self.peers.sweep() {
             self.log_failure(SurveyTask::Peers, &error);
         }
         if let Some(Err(error)) = self.attached.as_mut().map(AttachedPrograms::report_missed_exits) {
             self.log_failure(SurveyTask::MissedExits, &error);
         }
+    }
+
+    /// Surveys all listeners for the paths of new UNIX sockets only.
+    fn survey_unix_paths(&mut self) {
+        if let Err(error) = self.attached.as_mut().map_or(Ok(None), AttachedPrograms::survey) {
+            self.log_failure(SurveyTask::Listeners, &error);
+        }
+        self.take_unix_paths();
+    }
+
+    fn take_unix_paths(&mut self) {
+        if let Some(attached) = &self.attached {
+            self.recorder.unix_paths_surveyed(attached.unix_paths());
+        }
+    }
+
+    fn resolve_cgroups(&mut self) {
+        self.resolved = Instant::now();
+        if let Err(error) = self.filter.refresh() {
+            self.log_failure(SurveyTask::Cgroups, &error);
+        }
+    }
+
+    /// Reads which connects to UNIX sockets were refused, and tidies the maps of refused attempts.
+    fn take_refused(&mut self) -> Result<(), MapError> {
+        let by_name = self.refused.by_name()?;
+        for target in self.recorder.unix_refused(&by_name) {
+            self.refused.evict_name(&target)?;
+        }
+        let listeners = self.refused.listeners()?;
+        for listener in self.recorder.gone_listeners(&listeners) {
+            self.refused.evict_listener(listener)?;
+        }
+        Ok(())
     }
 
     /// Logs the first failure of each task.

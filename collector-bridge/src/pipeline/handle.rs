@@ -14,7 +14,7 @@ use crate::{
         gaps::LossTotal,
         ledger::{CaptureLedger, DrainCounts},
     },
-    bpf::counters::KernelCounts,
+    bpf::{counters::KernelCounts, skipped::SkippedRuns},
     clock::now_boot_nanos,
     listener::series::Series,
     pipeline::{outputs::ConsoleCounts, settings::ReloadableSettings},
@@ -40,8 +40,8 @@ pub(crate) struct CounterSnapshot {
     pub(crate) drain: DrainCounts,
     /// The console's counts; `None` if records are not printed.
     pub(crate) console: Option<ConsoleCounts>,
-    /// Runs of a hook that the kernel skipped.
-    pub(crate) hook_missed: Option<u64>,
+    /// Runs of the programs that the kernel skipped; `None` on kernels that do not count them.
+    pub(crate) skipped: Option<SkippedRuns>,
     /// The losses reported within the last minute.
     pub(crate) lost: Vec<LossTotal>,
     /// The series of all listeners.
@@ -52,7 +52,8 @@ impl CounterSnapshot {
     /// The capture ledger of this moment.
     #[must_use]
     pub(crate) fn ledger(&self) -> CaptureLedger {
-        CaptureLedger::new(&self.kernel, &self.drain)
+        let unseen = self.skipped.as_ref().map_or(0, SkippedRuns::unseen_accepts);
+        CaptureLedger::new(&self.kernel, &self.drain, unseen)
     }
 }
 

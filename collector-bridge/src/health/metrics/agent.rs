@@ -4,7 +4,7 @@ use acceptd_common::Counter;
 use acceptd_otlp::{DropReason, LedgerSnapshot, names};
 
 use super::instrument::{Amount, Instrument, Label, Metric, MetricAttributes, Observe};
-use crate::{health::snapshot::HealthSnapshot, pipeline::NamedLedger};
+use crate::{bpf::skipped::SkippedRuns, health::snapshot::HealthSnapshot, pipeline::NamedLedger};
 
 /// Every metric of the agent itself.
 pub(super) const METRICS: &[Metric] = &[
@@ -15,8 +15,8 @@ pub(super) const METRICS: &[Metric] = &[
         }
     }),
     Metric::counter(names::METRIC_ACCEPTD_CAPTURE_HOOK_MISSED, |snapshot, observe| {
-        if let Some(missed) = snapshot.counters.hook_missed {
-            observe(Amount::Count(missed), &[]);
+        for (program, missed) in snapshot.counters.skipped.iter().flat_map(SkippedRuns::by_program) {
+            observe(Amount::Count(missed), &[("acceptd.capture.hook", Label::Text(program))]);
         }
     }),
     Metric::up_down(names::METRIC_ACCEPTD_CAPTURE_RING_LENGTH, |snapshot, observe| {
@@ -99,6 +99,7 @@ fn outcome(counter: Counter) -> &'static str {
         Counter::Interrupted => "interrupted",
         Counter::FailureOverBudget => "failure_budget",
         Counter::FailureNoListener => "no_listener",
+        Counter::MaybeRefused => "seccomp",
         Counter::LostRing => "lost_ring",
         Counter::SocketsGone => "lost_sockets_gone",
         Counter::MissedExit => "lost_unended",

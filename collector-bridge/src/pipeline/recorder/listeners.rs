@@ -283,9 +283,9 @@ impl ListenerMonitor {
         self.overflows.gone(listeners, &self.table)
     }
 
-    /// Refused attempts that were told of no listener, because it is not known which one refused them.
-    pub(super) fn untold_refusals(&self) -> u64 {
-        self.overflows.untold()
+    /// Refused attempts that count for no listener, because it is not known which one refused them.
+    pub(super) fn unassigned_refusals(&self) -> u64 {
+        self.overflows.unassigned()
     }
 
     /// Takes the kernel's counts of connections. Returns the listeners whose counts the kernel's map may
