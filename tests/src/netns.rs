@@ -25,3 +25,16 @@ pub fn in_new_netns(settings: &[(&str, &str)], body: impl FnOnce() + Send) {
         panic!("{}", message.or_else(|| payload.downcast_ref().copied()).unwrap_or("(no message)"));
     }
 }
+
+/// A `TcpExt` counter of the calling thread's network namespace, from `/proc/thread-self/net/netstat`.
+///
+/// # Panics
+/// If the kernel has no such counter.
+#[must_use]
+pub fn tcp_counter(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat").expect("statistics");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let at = names.split(' ').position(|other| other == name).expect("a counter of this kernel");
+    values.split(' ').nth(at).and_then(|value| value.parse().ok()).expect("a number")
+}

@@ -5,6 +5,7 @@
 //! cargo inside a virtual machine.
 
 mod check;
+mod cookies;
 mod delivery;
 mod failures;
 mod families;
@@ -14,16 +15,23 @@ mod hooks;
 mod kernel;
 mod listeners;
 mod metrics;
+mod overflows;
+mod owners;
 mod peers;
+mod preemption;
 mod processes;
 mod related;
 mod rings;
+mod seccomp;
 mod self_report;
+mod series;
 mod settings;
 mod sockets;
 mod start;
 mod support;
 mod traces;
+mod under_load;
+mod unix_names;
 
 use crate::scenario::{Need, Scenario};
 
@@ -74,6 +82,8 @@ scenarios! {
         round_trip
         delayed_final_ack [needs Tun]
         retransmitted_syn_ack [needs Tun]
+        retransmitted_syn_ack_with_time_stamps [needs Tun]
+        deferred
         fast_open
         syn_cookies
     }
@@ -86,6 +96,16 @@ scenarios! {
         vsock_failure
         vsock_loopback [needs VsockLoopback]
         sctp [needs Sctp]
+        smc_with_fallback [needs Smc]
+        a_family_without_connections_is_counted [needs Alg]
+    }
+    cookies {
+        as_without_the_agent (alone)
+        of_sctp_as_without_the_agent [needs Sctp] (alone)
+        of_vsock_as_without_the_agent [needs VsockLoopback] (alone)
+    }
+    seccomp {
+        refused_calls_are_no_events
     }
     kernel {
         nfsd [needs Guest] (alone)
@@ -97,6 +117,8 @@ scenarios! {
         fixed_file_listener
         into_a_chosen_slot
         into_any_slot
+        multishot_into_slots
+        a_cancelled_request_is_only_counted
         multishot
         a_full_completion_queue
         multishot_poll_is_not_an_accept
@@ -108,12 +130,18 @@ scenarios! {
     listeners {
         failures_are_counted_beyond_the_budget
         failures_without_a_listener_are_counted_under_the_process
-        a_full_queue_drops_what_the_kernel_counts
         connections_never_accepted
         reset_in_the_queue_and_never_accepted
         a_server_that_stops_accepting
         a_server_that_is_killed_while_clients_wait
         a_unix_server_that_stops_accepting
+    }
+    overflows {
+        what_the_kernel_counts [needs Tun]
+        the_listener_that_was_full [needs Tun]
+        of_a_busy_listener
+        refused_by_a_unix_socket
+        waiting_for_a_unix_socket
     }
     related {
         bind_and_listen
@@ -135,6 +163,17 @@ scenarios! {
         network_namespaces
         families
         cgroups
+        cgroups_inside_cgroups
+        cgroups_that_come_and_go
+        networks_of_peers
+        peers_and_listeners
+        lists_in_the_form_of_the_file
+        the_port_of_the_listener
+    }
+    unix_names {
+        a_relative_name_becomes_a_path
+        a_renamed_socket_has_its_new_path
+        padding_and_an_at_sign
     }
     check {
         as_root_everything_is_ok
@@ -188,6 +227,10 @@ scenarios! {
         service_name_from_the_systemd_unit
         container_id_of_an_exited_process
         moving_a_process_does_not_relabel_its_cgroup
+        a_title_over_the_environment_keeps_the_service
+        the_parent_of_the_same_program_names_the_service
+        a_title_of_its_own_where_the_executable_says_less
+        short_lived_acceptors_have_path_and_owner
         ten_thousand_processes_accept_once_each (alone)
     }
     metrics {
@@ -196,6 +239,22 @@ scenarios! {
         of_connections_never_accepted
         delta_temporality
         prometheus_exposition
+    }
+    owners {
+        of_a_daemon
+        of_a_socket_that_children_accept_on
+        of_a_process_that_executes_another_program
+        of_workers_with_a_queue_each
+        of_namespaces_that_end_during_a_survey
+    }
+    series {
+        of_network_namespaces
+        of_a_container
+        of_generated_names
+        of_more_listeners_than_fit
+        of_multipath_tcp
+        of_sctp [needs Sctp]
+        of_vsock [needs VsockLoopback]
     }
     traces {
         a_slow_accept
@@ -220,6 +279,15 @@ scenarios! {
         client_exits_before_the_accept
         connected_before_the_start
         client_entries_are_removed
+    }
+    preemption {
+        two_workers_and_forty_clients (alone)
+        #[cfg(target_arch = "x86_64")] nginx [needs Nginx] (alone)
+        #[cfg(target_arch = "x86_64")] redis [needs Redis] (alone)
+    }
+    under_load {
+        starts (alone)
+        stops (alone)
     }
     self_report {
         start_and_stop_events

@@ -11,7 +11,10 @@ mod members;
 mod value;
 
 use abi::{AARCH64, Abi, X86_64};
-use btf::{FieldType::AtLeast, flag_mask, member_offset, path_offset, tracepoint_argument_count};
+use btf::{
+    FieldType::{AtLeast, Bytes},
+    flag_mask, function_argument_count, member_offset, path_offset, tracepoint_argument_count,
+};
 use btf_rs::Btf;
 pub use error::OffsetError;
 use members::{MEMBERS, OPTIONAL};
@@ -29,49 +32,53 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 pub fn resolve(path: &str) -> Result<Vec<GlobalValue>, OffsetError> {
     let bytes = std::fs::read(path).map_err(|cause| unreadable(path, &cause))?;
     // The BTF of each module is a separate file in the same folder.
-    let vsock = std::fs::read(std::path::Path::new(path).with_file_name("vsock")).ok();
-    resolve_bytes(&bytes, vsock.as_deref(), path)
+    let module = |name| std::fs::read(std::path::Path::new(path).with_file_name(name)).ok();
+    let modules: Vec<_> = ["vsock", "smc"].into_iter().filter_map(module).collect();
+    resolve_bytes(&bytes, &modules, path)
 }
 
-/// Like [`resolve`], for BTF that was read from `path` already, and the BTF of the module vsock if that
-/// exists. If the module's BTF cannot be parsed, only the addresses of VSOCK sockets are missing.
+/// Like [`resolve`], for BTF that was read from `path` already, and the BTF of modules that have members of
+/// their own. If a module's BTF cannot be parsed, only its members are missing.
 ///
 /// # Errors
 /// See [`OffsetError`].
-pub fn resolve_bytes(
-    bytes: &[u8],
-    vsock: Option<&[u8]>,
-    path: &str,
-) -> Result<Vec<GlobalValue>, OffsetError> {
+pub fn resolve_bytes(bytes: &[u8], modules: &[Vec<u8>], path: &str) -> Result<Vec<GlobalValue>, OffsetError> {
     let btf = Btf::from_bytes(bytes).map_err(|cause| unreadable(path, &cause))?;
-    let vsock = vsock.and_then(|bytes| Btf::from_split_bytes(bytes, &btf).ok());
+    let modules: Vec<_> =
+        modules.iter().filter_map(|bytes| Btf::from_split_bytes(bytes, &btf).ok()).collect();
     let abi = match std::env::consts::ARCH {
         "x86_64" => X86_64,
         "aarch64" => AARCH64,
         other => return Err(OffsetError::UnknownArchitecture(other)),
     };
-    values(&btf, vsock.as_ref(), &abi)
+    values(&btf, &modules, &abi)
 }
 
 fn unreadable(path: &str, cause: &dyn std::fmt::Display) -> OffsetError {
     OffsetError::Unreadable { path: path.to_owned(), cause: cause.to_string() }
 }
 
-fn values(btf: &Btf, vsock: Option<&Btf>, abi: &Abi) -> Result<Vec<GlobalValue>, OffsetError> {
+fn values(btf: &Btf, modules: &[Btf], abi: &Abi) -> Result<Vec<GlobalValue>, OffsetError> {
     let mut values = Vec::with_capacity(MEMBERS.len() + OPTIONAL.len() + 24);
     for &(global, expected, path) in MEMBERS {
         values.push((global, path_offset(btf, expected, path)?));
     }
     for &(global, expected, path) in OPTIONAL {
-        let found = path_offset(btf, expected, path).or_else(|error| match vsock {
-            Some(vsock) if error.is_missing_member() => path_offset(vsock, expected, path),
-            _ => Err(error),
+        let found = modules.iter().fold(path_offset(btf, expected, path), |found, module| {
+            found.or_else(|error| {
+                if error.is_missing_member() { path_offset(module, expected, path) } else { Err(error) }
+            })
         });
         values.push((
             global,
             found.or_else(|error| if error.is_missing_member() { Ok(ABSENT) } else { Err(error) })?,
         ));
     }
+    // The helper has the name of the kernel's function behind it.
+    let has_typed_unix =
+        btf.resolve_types_by_name("bpf_skc_to_unix_sock").is_ok_and(|found| !found.is_empty());
+    let unix_path = path_offset(btf, Bytes(16), &[("unix_sock", "path")]);
+    values.push(("UNIX_PATH", unix_path.ok().filter(|_| has_typed_unix).unwrap_or(ABSENT)));
     let register = |member| path_offset(btf, AtLeast(4), &[("pt_regs", member)]);
     values.push(("PT_REGS_NR", register(abi.number)?));
     let globals = [
@@ -92,6 +99,8 @@ fn values(btf: &Btf, vsock: Option<&Btf>, abi: &Abi) -> Result<Vec<GlobalValue>,
         "IO_COMPLETE_BY_CQE",
         u64::from(tracepoint_argument_count(btf, "btf_trace_io_uring_complete") == Some(3)),
     ));
+    let arguments = function_argument_count(btf, "unix_find_other").unwrap_or_default();
+    values.push(("UNIX_FIND_OTHER_ARGUMENTS", arguments as u64));
     let (byte, mask) = flag_mask(btf, "tcp_sock", "is_mptcp").unwrap_or((ABSENT, 0));
     values.extend([("TCP_IS_MPTCP", byte), ("TCP_IS_MPTCP_MASK", mask)]);
     values.push(("TASK_COMPAT_FLAGS", path_offset(btf, AtLeast(4), abi.compat)?));
@@ -127,7 +136,7 @@ mod tests {
         bytes[at..at + other.len()].copy_from_slice(other.as_bytes());
         bytes[at_other..at_other + one.len()].copy_from_slice(one.as_bytes());
         let btf = Btf::from_bytes(&bytes).expect("still valid BTF");
-        let error = values(&btf, None, &X86_64).expect_err("a number is no pointer").to_string();
+        let error = values(&btf, &[], &X86_64).expect_err("a number is no pointer").to_string();
         let release = release();
         let words =
             [release.as_str(), "8 bytes", "`group_leader`", "`struct task_struct`", "reads a pointer"];
@@ -137,14 +146,14 @@ mod tests {
     #[test]
     fn a_missing_member_is_named() {
         let btf = Btf::from_bytes(&vmlinux_without("sk_max_ack_backlog")).expect("still valid BTF");
-        let error = values(&btf, None, &X86_64).expect_err("a needed member is gone");
+        let error = values(&btf, &[], &X86_64).expect_err("a needed member is gone");
         assert!(error.to_string().contains("no member `sk_max_ack_backlog` in `struct sock`"), "{error}");
     }
 
     #[test]
     fn a_member_that_a_kernel_may_lack_is_absent() {
         let btf = Btf::from_bytes(&vmlinux_without("mptcp_sock")).expect("still valid BTF");
-        let values = values(&btf, None, &X86_64).expect("mptcp is optional");
+        let values = values(&btf, &[], &X86_64).expect("mptcp is optional");
         assert!(values.contains(&("MPTCP_FIRST", ABSENT)));
     }
 

@@ -9,8 +9,8 @@ use super::map::ignore_missing_key;
 type TargetBytes = [u8; size_of::<UnixTarget>()];
 type CountBytes = [u8; size_of::<RefusedAttempts>()];
 
-/// The maps of refused attempts: in tier 1 by the inode number of the listener, which the survey reads, and in
-/// tier 2 by the name of a UNIX socket.
+/// The maps of refused attempts: in tier 1 by the inode number of the listener, which the survey reads, and
+/// in tier 2 by the name of a UNIX socket.
 pub struct RefusedCounts {
     by_listener: HashMap<MapData, u64, CountBytes>,
     by_name: HashMap<MapData, TargetBytes, u64>,

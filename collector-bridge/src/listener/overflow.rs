@@ -1,17 +1,16 @@
-//! Connection attempts that full accept queues refused: what the kernel's counters say of each listener. No
-//! I/O.
+//! Connection attempts that full accept queues refused, for each listener, by the kernel's counters. No I/O.
 //!
 //! The programs of tier 1 count the attempts themselves. In tier 2 there are two counters of the kernel for
-//! TCP: `sk_drops` of a listener, which also grows for other reasons, and `ListenOverflows`, which is exact but
-//! counts for a whole network namespace. A listener refused no more than either of them grew.
+//! TCP: `sk_drops` of a listener, which also grows for other reasons, and `ListenOverflows`, which is exact
+//! but counts for a whole network namespace. A listener refused no more than either of them grew.
 
 use acceptd_common::{ListenerState, RefusedAttempts};
 use foldhash::{HashMap, HashMapExt as _};
 
 /// Shortest time between two findings of one listener, in nanoseconds.
-const TELL_INTERVAL_NS: u64 = 1_000_000_000;
+const FINDING_INTERVAL_NS: u64 = 1_000_000_000;
 
-/// What is to be told of a listener's full queue.
+/// The part of a finding that concerns a full queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Overflow {
     /// Connection attempts that were refused because the queue was full.
@@ -24,27 +23,27 @@ pub(crate) struct Overflow {
     pub(crate) dropped: u64,
 }
 
-/// What is known of one listener's full queue.
+/// The counts of one listener's full queue.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct QueueOverflow {
-    /// `sk_drops` when it was last looked at.
+    /// `sk_drops` in the last state that was observed.
     drops: u32,
-    /// What the programs had counted then.
+    /// The programs' counts in that state.
     counted: RefusedAttempts,
     /// Growth of `sk_drops` that was not yet compared with `ListenOverflows`.
     grown: u32,
-    /// Growth of `sk_drops` that is no refused attempt so far. Negative when the kernel counted an attempt and
-    /// `sk_drops` was read before.
+    /// Growth of `sk_drops` that is no refused attempt so far. Negative when a program counted an attempt
+    /// after `sk_drops` was read.
     unexplained: i64,
     /// Whether the queue was seen full since the last comparison.
     was_full: bool,
-    untold: Overflow,
+    unreported: Overflow,
     /// Time of the last finding.
-    told_at: Option<u64>,
+    reported_at: Option<u64>,
 }
 
 impl QueueOverflow {
-    /// Nothing before `state` is told.
+    /// Ignores everything before `state`.
     pub(super) fn starting_at(state: &ListenerState) -> Self {
         Self { drops: state.listener.drops, ..Self::default() }
     }
@@ -58,8 +57,8 @@ impl QueueOverflow {
         self.was_full |= state.listener.backlog_length > state.listener.backlog_limit;
         let RefusedAttempts { refused, waited, waited_ns } = state.refused;
         self.refused(refused.saturating_sub(self.counted.refused));
-        self.untold.waited += waited.saturating_sub(self.counted.waited);
-        self.untold.waited_ns += waited_ns.saturating_sub(self.counted.waited_ns);
+        self.unreported.waited += waited.saturating_sub(self.counted.waited);
+        self.unreported.waited_ns += waited_ns.saturating_sub(self.counted.waited_ns);
         self.counted = state.refused;
     }
 
@@ -86,24 +85,24 @@ impl QueueOverflow {
 
     /// Attempts were refused because the queue was full.
     pub(super) fn refused(&mut self, count: u64) {
-        self.untold.refused += count;
+        self.unreported.refused += count;
         self.unexplained = self.unexplained.saturating_sub_unsigned(count);
     }
 
-    /// Takes what is to be told at `now`, at most once a second, unless the listener has closed.
+    /// Takes what a finding at `now` reports, at most once a second, unless the listener has closed.
     pub(super) fn take(&mut self, now: u64, has_closed: bool) -> Option<Overflow> {
-        let is_due = self.told_at.is_none_or(|told| now.saturating_sub(told) >= TELL_INTERVAL_NS);
+        let is_due = self.reported_at.is_none_or(|last| now.saturating_sub(last) >= FINDING_INTERVAL_NS);
         if !is_due && !has_closed {
             return None;
         }
         let dropped = u64::try_from(self.unexplained).unwrap_or(0);
-        let found = Overflow { dropped, ..self.untold };
+        let found = Overflow { dropped, ..self.unreported };
         if found == Overflow::default() {
             return None;
         }
         self.unexplained = self.unexplained.min(0);
-        self.untold = Overflow::default();
-        self.told_at = Some(now);
+        self.unreported = Overflow::default();
+        self.reported_at = Some(now);
         Some(found)
     }
 }
@@ -121,7 +120,7 @@ pub(super) struct Growth {
 /// sum is never more than `overflows`, and no listener gets more than its own growth.
 ///
 /// With several listeners, each gets what the others together cannot have had. The rest is given to those
-/// whose queue was seen full, or else to nobody: it is not known whose it is.
+/// whose queue was seen full. Without such a listener it is not given to any: it is not known whose it is.
 pub(super) fn share(overflows: u64, growths: &[Growth]) -> Vec<u64> {
     let all: u64 = growths.iter().map(|growth| growth.drops).sum();
     let overflows = overflows.min(all);
@@ -141,8 +140,8 @@ pub(super) fn share(overflows: u64, growths: &[Growth]) -> Vec<u64> {
 struct Namespace {
     /// The value when it was last read; `None` if it could not be read yet.
     total: Option<u64>,
-    /// What grew before the last read and is nobody's so far. Only the next comparison may use it: the
-    /// kernel's counter is read after the listeners, so a later look at the listeners shows these drops.
+    /// Overflows before the last read that no listener has got. Only the next comparison may use them: the
+    /// kernel's counter is read after the listeners, so a later survey shows these drops.
     left: u64,
     /// Whether there was a comparison since the last survey.
     is_compared: bool,
@@ -152,15 +151,15 @@ struct Namespace {
 #[derive(Debug, Default)]
 pub(crate) struct NamespaceOverflows {
     known: HashMap<u32, Namespace>,
-    /// Overflows that are nobody's.
-    untold: u64,
+    /// Overflows that no listener has got.
+    unassigned: u64,
 }
 
 impl NamespaceOverflows {
     /// Without a namespace.
     #[must_use]
     pub(crate) fn new() -> Self {
-        Self { known: HashMap::new(), untold: 0 }
+        Self { known: HashMap::new(), unassigned: 0 }
     }
 
     /// Whether [`Self::begin`] was called for the namespace.
@@ -175,8 +174,8 @@ impl NamespaceOverflows {
         self.known.get(&netns).is_some_and(|namespace| namespace.total.is_some())
     }
 
-    /// Begins to follow a namespace: what it counted before is not told. `total` is `None` if the value cannot
-    /// be read.
+    /// Begins to follow a namespace, and ignores what it counted before. `total` is `None` if the value
+    /// cannot be read.
     pub(crate) fn begin(&mut self, netns: u32, total: Option<u64>) {
         self.known.insert(netns, Namespace { total, ..Namespace::default() });
     }
@@ -189,28 +188,28 @@ impl NamespaceOverflows {
         let shares = share(grown + namespace.left, growths);
         let unused = (grown + namespace.left).saturating_sub(shares.iter().sum());
         let left = unused.min(grown);
-        self.untold += unused - left;
+        self.unassigned += unused - left;
         *namespace = Namespace { total: Some(total), left, is_compared: true };
         shares
     }
 
-    /// A survey is over, after which the namespaces that `is_used` returns false for have no listeners. What
-    /// a namespace had left before the survey is nobody's if no listener of it has grown.
+    /// A survey is over, after which the namespaces that `is_used` returns false for have no listeners.
+    /// Overflows that a namespace had left before are unassigned if `sk_drops` of no listener has grown.
     pub(super) fn end_survey(&mut self, is_used: impl Fn(u32) -> bool) {
         self.known.retain(|netns, namespace| {
             let keeps = is_used(*netns);
             if !keeps || !namespace.is_compared {
-                self.untold += std::mem::take(&mut namespace.left);
+                self.unassigned += std::mem::take(&mut namespace.left);
             }
             namespace.is_compared = false;
             keeps
         });
     }
 
-    /// Number of overflows that were told of no listener, because it was not known whose they were.
+    /// Number of overflows that no listener has got, because it was not known whose they were.
     #[must_use]
-    pub(crate) fn untold(&self) -> u64 {
-        self.untold
+    pub(crate) fn unassigned(&self) -> u64 {
+        self.unassigned
     }
 }
 

@@ -47,7 +47,7 @@ impl ListenerTable {
     }
 
     /// Compares how `sk_drops` of each listener of a namespace grew with `ListenOverflows` of the namespace,
-    /// which is `None` if it cannot be read: then nothing is told.
+    /// which is `None` if it cannot be read: then no overflow is reported.
     pub(crate) fn compare(&mut self, netns: u32, total: Option<u64>, namespaces: &mut NamespaceOverflows) {
         let is_grown = |known: &&mut KnownListener| {
             known.listener.netns == netns && known.overflow.has_grown() && is_tcp(&known.listener)
@@ -67,9 +67,9 @@ impl ListenerTable {
         namespaces.end_survey(|netns| in_use.contains(&netns));
     }
 
-    /// The UNIX listener at which connects to `target` failed; `None` if no listener has this name, or several
-    /// could be it. `name` is the target's name as listeners are named: a path is absolute and without NUL.
-    /// Of several listeners with one path, the one is meant for whose owner `shares_files` is true.
+    /// The UNIX listener at which connects to `target` failed; `None` if no listener has this name, or
+    /// several could be it. `name` is the target's name as listeners are named: a path is absolute and
+    /// without NUL. Of several listeners with one path, it is the one for whose owner `shares_files` is true.
     #[must_use]
     pub(crate) fn find_unix(
         &self,

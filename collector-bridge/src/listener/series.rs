@@ -309,7 +309,7 @@ impl SeriesTable {
         }
     }
 
-    /// Counts what is told of a full queue.
+    /// Adds a finding about a full queue.
     pub(crate) fn count_overflow(&mut self, listener: u64, found: &Overflow) {
         if let Some(series) = self.series_for(listener) {
             series.overflows += found.refused;

@@ -29,7 +29,7 @@ pub(crate) struct KnownListener {
     pub(crate) owner: Owner,
     /// The oldest connection in the queue.
     oldest: Option<OldestConnection>,
-    /// What its full queue refused.
+    /// The counts of its full queue.
     pub(super) overflow: QueueOverflow,
     /// When the current stall was found.
     stalled_since: Option<u64>,

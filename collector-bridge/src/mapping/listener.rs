@@ -15,6 +15,8 @@ use super::{
 use crate::{
     identity::Identity,
     listener::{
+        generated::without_generated_parts,
+        overflow::Overflow,
         series::Labels,
         table::{Finding, FindingKind, KnownListener},
     },
@@ -63,12 +65,12 @@ pub(crate) fn finding_event<'a>(
     let waited = known.oldest_wait_ns(*boot_ns);
     let mut body = Vec::with_capacity(16);
     let (name, severity) = match *kind {
-        FindingKind::Overflow { count } => {
+        FindingKind::Overflow(Overflow { refused, .. }) => {
             body.extend(owner.name());
             body.extend([
-                Value::Text(" lost "),
-                Value::Int(u64::from(count)),
-                Value::Text(" connections to "),
+                Value::Text(" refused "),
+                Value::Int(refused),
+                Value::Text(" connection attempts to "),
             ]);
             push_address(&mut body);
             body.push(Value::Text(": its accept queue was full"));
@@ -108,8 +110,8 @@ pub(crate) fn finding_event<'a>(
     event.add(Attribute::BacklogLength, Some(Value::Int(u64::from(known.listener.backlog_length))));
     event.add(Attribute::BacklogLimit, Some(Value::Int(u64::from(known.listener.backlog_limit))));
     match *kind {
-        FindingKind::Overflow { count } => {
-            event.add(Attribute::OverflowCount, Some(Value::Int(u64::from(count))));
+        FindingKind::Overflow(Overflow { refused, .. }) => {
+            event.add(Attribute::OverflowCount, Some(Value::Int(refused)));
         }
         FindingKind::Stalled => event.add(Attribute::StallState, Some(Value::Text("began"))),
         FindingKind::Recovered { after_ns } => {
@@ -117,7 +119,7 @@ pub(crate) fn finding_event<'a>(
             event.add(Attribute::StallDuration, Some(Value::Int(after_ns)));
         }
     }
-    if !matches!(kind, FindingKind::Overflow { .. }) {
+    if !matches!(kind, FindingKind::Overflow(_)) {
         event.add(Attribute::OldestWait, waited.map(Value::Int));
     }
     event.add(Attribute::OwnerUnknown, owner.pid.is_none().then_some(Value::Flag(true)));
@@ -132,7 +134,7 @@ pub(crate) fn abandoned_event<'a>(
     owner: ListenerOwner<'a>,
     context: RecordContext<'_>,
 ) -> Event<'a> {
-    let ConnectionAbandoned { header, socket, queue_ns } = sample;
+    let ConnectionAbandoned { header, socket, queue_ns, listener_cookie: _ } = sample;
     let (local, mapped) = endpoint(socket.family, socket.local_addr, socket.local_port);
     let (known, _) = endpoint(socket.family, socket.peer_addr, socket.peer_port);
     let peer = visible_peer(known, context.peers);
@@ -238,14 +240,19 @@ pub(crate) fn failures_event<'a>(
     event
 }
 
-/// The labels of a listener's series.
+/// The labels of a listener's series. `host_netns` is the host's network namespace.
 #[must_use]
-pub(crate) fn series_labels(listener: &Listener, name: &UnixName, owner: Option<&Identity>) -> Labels {
+pub(crate) fn series_labels(
+    listener: &Listener,
+    name: &UnixName,
+    owner: Option<&Identity>,
+    host_netns: Option<u32>,
+) -> Labels {
     let endpoint = listener_endpoint(listener, name);
     let (address, port) = match endpoint {
         Some(SocketEndpoint::Ip { addr, port }) => (Some(addr.to_string()), Some(u32::from(port))),
         Some(SocketEndpoint::Vsock { cid, port }) => (Some(cid.to_string()), Some(port)),
-        Some(unix @ SocketEndpoint::Unix(_)) => (Some(unix.to_string()), None),
+        Some(unix @ SocketEndpoint::Unix(_)) => (Some(without_generated_parts(&unix.to_string())), None),
         None => (None, None),
     };
     Labels {
@@ -255,6 +262,9 @@ pub(crate) fn series_labels(listener: &Listener, name: &UnixName, owner: Option<
         port,
         service: owner.map_or_else(String::new, |owner| owner.service.clone()),
         executable: owner.map_or_else(String::new, |owner| text::escape(&owner.name, MAX_LABEL_BYTES)),
+        netns: (listener.netns != 0 && Some(listener.netns) != host_netns).then_some(listener.netns),
+        container: owner.and_then(|owner| owner.container_id.clone()),
+        pod: owner.and_then(|owner| owner.pod_uid.clone()),
     }
 }
 

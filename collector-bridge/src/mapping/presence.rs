@@ -158,10 +158,10 @@ because its accept queue was full. Nothing is said where nothing is known:
 | UNIX | exact: `EAGAIN` of connect(2); also how long other calls waited | `EAGAIN` of connect(2) by system calls, if one listener has the name; not how long others waited |
 | SCTP, VSOCK | nothing | nothing |
 
-- In tier 2, if several listeners of one namespace dropped packets in one `listener.interval`, each is told what
-  the others cannot have had; the rest is told of those whose queue was seen full. Nothing is told of a
-  namespace that no process is in any more, and of overflows before the agent knew its first listener.
-- Attempts that are told of no listener are counted (`forgotten.refusals` in the ledger).
+- In tier 2, if several listeners of one namespace dropped packets in one `listener.interval`, each gets the
+  overflows that the others cannot have had; those whose queue was seen full get the rest. No overflow is
+  reported of a namespace that no process is in any more, nor from before the agent knew its first listener.
+- Attempts that count for no listener are in `forgotten.refusals` of the ledger.
 - Half-open probes, the bare ACK of `TCP_DEFER_ACCEPT`, repeated SYNs and late resets are drops, but no overflows:
   `acceptd.listener.dropped_packets` counts them.
 ";

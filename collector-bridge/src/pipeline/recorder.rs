@@ -4,19 +4,22 @@
 mod agent;
 mod failures;
 mod listeners;
+mod overflows;
 mod stamp;
+mod unix_names;
 mod writer;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use acceptd_common::{
     AcceptCall, ConnectionClosed, ConnectionStats, FailureKey, FailureStats, Header, InetAccept, Listener,
-    ListenerState, SocketCall, UnixAccept,
+    ListenerState, SocketCall, UnixAccept, UnixTarget,
 };
 use acceptd_otlp::Signal;
 use agent::AgentReporter;
 pub use listeners::ListenerMonitor;
 use stamp::Stamp;
+use unix_names::UnixNames;
 use writer::{RecordWriter, SpanBatcher};
 
 use crate::{
@@ -27,6 +30,7 @@ use crate::{
     bpf::{
         CaptureMode,
         decode::{Sample, decode},
+        unix_paths::UnixPaths,
     },
     config::EventsSection,
     identity::Identities,
@@ -76,6 +80,7 @@ pub struct Recorder {
     overload: Overload,
     agent: AgentReporter,
     events: EventsSection,
+    unix_names: UnixNames,
     /// The recorder's own counts; its collaborators count the rest.
     counts: DrainCounts,
 }
@@ -113,6 +118,7 @@ impl Recorder {
             overload: Overload::new(max_records_per_second),
             agent: AgentReporter::new(),
             events,
+            unix_names: UnixNames::new(),
             counts: DrainCounts::default(),
         }
     }
@@ -173,7 +179,7 @@ impl Recorder {
 
     fn inet_accept(&mut self, sample: &InetAccept) {
         let InetAccept { header, call, listener, task, .. } = sample;
-        self.listeners.accepted(call, listener, None, task, &mut self.writer);
+        self.listeners.accepted(call, header.boot_ns, listener, None, task, &mut self.writer);
         self.writer.push_spans(task, |style, context| {
             span::inet_accept_spans(sample, style, context).into_iter().flatten()
         });
@@ -185,8 +191,16 @@ impl Recorder {
     }
 
     fn unix_accept(&mut self, sample: &UnixAccept) {
+        let UnixAccept { listener, local, .. } = sample;
+        match self.unix_names.find(listener.inode, local) {
+            Some(local) => self.named_unix_accept(&UnixAccept { local, ..*sample }),
+            None => self.named_unix_accept(sample),
+        }
+    }
+
+    fn named_unix_accept(&mut self, sample: &UnixAccept) {
         let UnixAccept { header, call, listener, task, local, .. } = sample;
-        self.listeners.accepted(call, listener, Some(local), task, &mut self.writer);
+        self.listeners.accepted(call, header.boot_ns, listener, Some(local), task, &mut self.writer);
         self.writer.push_spans(task, |style, context| span::unix_accept_span(sample, style, context));
         let Some(represents) = self.admit(header, call, listener) else { return };
         let identity = self.writer.identity(task);
@@ -208,6 +222,7 @@ impl Recorder {
     }
 
     fn socket_call(&mut self, sample: &SocketCall) {
+        self.unix_names.listening(sample);
         self.listeners.listening(sample);
         if sample.operation == SocketCall::LISTEN && !self.events.listen {
             self.counts.bookkeeping += 1;
@@ -219,6 +234,13 @@ impl Recorder {
     }
 
     fn connection_closed(&mut self, sample: &ConnectionClosed) {
+        match self.unix_names.find(0, &sample.local) {
+            Some(local) => self.named_connection_closed(&ConnectionClosed { local, ..*sample }),
+            None => self.named_connection_closed(sample),
+        }
+    }
+
+    fn named_connection_closed(&mut self, sample: &ConnectionClosed) {
         self.counts.bookkeeping += 1;
         self.writer.push_spans(&sample.traced.task, |style, context| {
             Some(span::connection_span(sample, style, context))
@@ -247,9 +269,35 @@ impl Recorder {
         self.listeners.surveyed(states, &self.events, &mut self.writer);
     }
 
+    /// Whether a survey is due that finds the path of a new UNIX listener.
+    pub(crate) fn needs_unix_paths(&self) -> bool {
+        self.unix_names.is_survey_due()
+    }
+
+    /// Takes the paths of UNIX listeners by a survey.
+    pub(crate) fn unix_paths_surveyed(&mut self, paths: Arc<UnixPaths>) {
+        self.unix_names.surveyed(paths);
+    }
+
     /// Takes the kernel's totals of failed accepts. Returns the keys that the kernel's map may forget.
     pub(crate) fn accepts_failed(&mut self, totals: &[(FailureKey, FailureStats)]) -> Vec<FailureKey> {
         self.listeners.failed(totals, &self.events, &mut self.writer)
+    }
+
+    /// Says whether the programs count what the full queue of each TCP listener refuses.
+    pub(crate) fn begin_overflows(&mut self, are_counted: bool) {
+        self.listeners.begin_overflows(are_counted);
+    }
+
+    /// Takes how often connects to UNIX sockets were refused, where the programs know only the name. Returns
+    /// the targets that the kernel's map may forget.
+    pub(crate) fn unix_refused(&mut self, totals: &[(UnixTarget, u64)]) -> Vec<UnixTarget> {
+        self.listeners.unix_refused(totals, &self.events, &mut self.writer)
+    }
+
+    /// Of the listeners for which the kernel's map has refused attempts, those that it may forget.
+    pub(crate) fn gone_listeners(&mut self, listeners: &[u64]) -> Vec<u64> {
+        self.listeners.gone_listeners(listeners)
     }
 
     /// Takes the kernel's counts of connections by listener. Returns the listeners whose counts the kernel's
@@ -271,7 +319,11 @@ impl Recorder {
     /// Counts of samples, records and spans so far.
     #[must_use]
     pub fn counts(&self) -> DrainCounts {
-        let counts = DrainCounts { listeners_beyond: self.listeners.beyond(), ..self.counts };
+        let counts = DrainCounts {
+            listeners_beyond: self.listeners.beyond(),
+            unassigned_refusals: self.listeners.unassigned_refusals(),
+            ..self.counts
+        };
         self.writer.add_counts(counts)
     }
 

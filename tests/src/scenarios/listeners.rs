@@ -16,7 +16,7 @@ use rustix::{
     fs::fstat,
     io::Errno,
     net::{
-        AddressFamily, SocketFlags, SocketType, accept, bind, connect, listen, socket, socket_with, sockopt,
+        AddressFamily, SocketFlags, SocketType, accept, bind, listen, socket, socket_with, sockopt,
     },
     process::{Pid, Signal, getpid, kill_process},
 };
@@ -30,7 +30,6 @@ use crate::{
 };
 
 const FAILURES: &str = "acceptd.listener.failures";
-const OVERFLOW: &str = "acceptd.listener.overflow";
 const ABANDONED: &str = "acceptd.listener.abandoned";
 const STALLED: &str = "acceptd.listener.stalled";
 

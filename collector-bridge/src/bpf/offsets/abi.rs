@@ -17,7 +17,7 @@ pub(super) struct Abi {
     /// Path of the word whose bits `compat_mask` are set in a call of the compatibility ABI.
     pub(super) compat: MemberPath,
     pub(super) compat_mask: u64,
-    pub(super) numbers: [GlobalValue; 11],
+    pub(super) numbers: [GlobalValue; 13],
 }
 
 /// The `x86_64` ABI: `arch/x86/entry/syscalls/syscall_{64,32}.tbl`, and `TS_COMPAT` in
@@ -31,11 +31,13 @@ pub(super) const X86_64: Abi = Abi {
     numbers: [
         ("NR_ACCEPT", 43),
         ("NR_ACCEPT4", 288),
+        ("NR_CONNECT", 42),
         ("NR_LISTEN", 50),
         ("NR_BIND", 49),
         ("NR_SOCKET", 41),
         ("NR_COMPAT_ACCEPT", ABSENT),
         ("NR_COMPAT_ACCEPT4", 364),
+        ("NR_COMPAT_CONNECT", 362),
         ("NR_COMPAT_LISTEN", 363),
         ("NR_COMPAT_BIND", 361),
         ("NR_COMPAT_SOCKET", 359),
@@ -55,11 +57,13 @@ pub(super) const AARCH64: Abi = Abi {
     numbers: [
         ("NR_ACCEPT", 202),
         ("NR_ACCEPT4", 242),
+        ("NR_CONNECT", 203),
         ("NR_LISTEN", 201),
         ("NR_BIND", 200),
         ("NR_SOCKET", 198),
         ("NR_COMPAT_ACCEPT", 285),
         ("NR_COMPAT_ACCEPT4", 366),
+        ("NR_COMPAT_CONNECT", 283),
         ("NR_COMPAT_LISTEN", 284),
         ("NR_COMPAT_BIND", 282),
         ("NR_COMPAT_SOCKET", 281),

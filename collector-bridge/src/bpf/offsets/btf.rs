@@ -59,6 +59,15 @@ pub(super) fn tracepoint_argument_count(btf: &Btf, tracepoint: &str) -> Option<u
     prototype.parameters.len().checked_sub(1)
 }
 
+/// The number of arguments of a kernel function; `None` if the BTF lacks the function.
+pub(super) fn function_argument_count(btf: &Btf, function: &str) -> Option<usize> {
+    let types = btf.resolve_types_by_name(function).ok()?;
+    let found = types.into_iter().find(|found| matches!(found, Type::Func(_)))?;
+    let Type::Func(found) = found else { return None };
+    let Ok(Type::FuncProto(prototype)) = btf.resolve_chained_type(&found) else { return None };
+    Some(prototype.parameters.len())
+}
+
 /// The byte offset of a member path, after checking that the last member has the expected type.
 pub(super) fn path_offset(
     btf: &Btf,

@@ -18,15 +18,15 @@ fn state(drops: u32, refused: u64) -> ListenerState {
 
 #[test]
 fn one_listener_has_the_smaller_of_both_counters() {
-    // (growth of sk_drops, growth of ListenOverflows, told): the kernel's own rows.
-    for (drops, overflows, told) in [(0, 0, 0), (1, 0, 0), (1, 1, 1), (2, 1, 1), (3, 1, 1), (5, 7, 5)] {
-        assert_eq!(share(overflows, &[growth(drops, false)]), [told], "{drops} and {overflows}");
+    // (growth of sk_drops, growth of ListenOverflows, share): rows of the kernel's table.
+    for (drops, overflows, expected) in [(0, 0, 0), (1, 0, 0), (1, 1, 1), (2, 1, 1), (3, 1, 1), (5, 7, 5)] {
+        assert_eq!(share(overflows, &[growth(drops, false)]), [expected], "{drops} and {overflows}");
     }
 }
 
 #[test]
-fn with_several_only_what_is_certain_or_was_seen_is_told() {
-    // Nobody was seen full, and each could have had it.
+fn with_several_only_what_is_certain_or_was_seen_counts() {
+    // No queue was seen full, and each could have been.
     assert_eq!(share(5, &[growth(100, false), growth(10, false)]), [0, 0]);
     assert_eq!(share(5, &[growth(100, false), growth(10, true)]), [0, 5]);
     // The second cannot have had more than 10.
@@ -52,7 +52,7 @@ proptest! {
 }
 
 #[test]
-fn what_was_counted_after_the_survey_is_told_once_by_the_next() {
+fn overflows_after_a_survey_belong_to_the_next() {
     let mut all = NamespaceOverflows::new();
     all.begin(1, Some(100));
     // Two more overflows happened between the survey and the read.
@@ -61,26 +61,26 @@ fn what_was_counted_after_the_survey_is_told_once_by_the_next() {
     assert_eq!(all.compare(1, 105, &[growth(2, false)]), [2]);
     all.end_survey(|_| true);
     assert_eq!(all.compare(1, 105, &[growth(9, false)]), [0]);
-    assert_eq!(all.untold(), 0);
+    assert_eq!(all.unassigned(), 0);
 }
 
 #[test]
-fn what_is_left_is_nobodys_after_one_survey() {
+fn overflows_that_are_left_are_unassigned_after_one_survey() {
     let mut all = NamespaceOverflows::new();
     all.begin(1, Some(0));
     assert_eq!(all.compare(1, 5, &[growth(3, false)]), [3]);
     all.end_survey(|_| true);
     all.end_survey(|_| true);
-    assert_eq!(all.untold(), 2);
+    assert_eq!(all.unassigned(), 2);
     assert_eq!(all.compare(1, 5, &[growth(9, false)]), [0], "these drops are no overflows");
     // A second comparison in a row does not keep what was kept before.
     assert_eq!(all.compare(1, 15, &[]), Vec::<u64>::new());
     assert_eq!(all.compare(1, 15, &[]), Vec::<u64>::new());
-    assert_eq!(all.untold(), 12);
+    assert_eq!(all.unassigned(), 12);
 }
 
 #[test]
-fn a_namespace_whose_value_was_not_known_tells_nothing_at_first() {
+fn a_namespace_whose_value_was_not_known_has_no_overflows_at_first() {
     let mut all = NamespaceOverflows::new();
     assert_eq!(all.compare(1, 50, &[growth(3, true)]), [0]);
     all.begin(2, None);
@@ -92,7 +92,7 @@ fn a_namespace_whose_value_was_not_known_tells_nothing_at_first() {
 }
 
 #[test]
-fn counted_attempts_are_told_and_the_other_drops_apart() {
+fn counted_attempts_are_reported_apart_from_other_drops() {
     let mut queue = QueueOverflow::starting_at(&state(40, 0));
     queue.observe(&state(40, 0));
     assert_eq!(queue.take(SECOND, false), None);
@@ -105,7 +105,7 @@ fn counted_attempts_are_told_and_the_other_drops_apart() {
 }
 
 #[test]
-fn drops_that_are_compared_later_are_told_later() {
+fn drops_that_are_compared_later_are_reported_later() {
     let mut queue = QueueOverflow::default();
     queue.observe(&state(6, 0));
     assert!(queue.has_grown());

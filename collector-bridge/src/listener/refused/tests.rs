@@ -37,7 +37,7 @@ fn table(states: &[ListenerState]) -> ListenerTable {
     ListenerTable::new(states, Duration::from_secs(5), 0)
 }
 
-fn told(all: &mut ListenerTable) -> Vec<(u64, Overflow)> {
+fn reported(all: &mut ListenerTable) -> Vec<(u64, Overflow)> {
     all.find_overflows(1);
     let findings = all.take_findings().into_iter();
     let found = findings.filter_map(|finding| match finding.kind {
@@ -64,18 +64,18 @@ fn drops_are_overflows_as_far_as_their_namespace_counted_some() {
     all.compare(20, Some(7), &mut namespaces);
     let only_dropped = Overflow { dropped: 5, ..Overflow::default() };
     let refused = Overflow { refused: 4, dropped: 2, ..Overflow::default() };
-    assert_eq!(told(&mut all), [(1, refused), (2, only_dropped)]);
+    assert_eq!(reported(&mut all), [(1, refused), (2, only_dropped)]);
     assert!(all.grown_namespaces().is_empty());
 }
 
 #[test]
-fn nothing_is_told_of_a_namespace_that_cannot_be_read() {
+fn no_overflow_is_reported_of_a_namespace_that_cannot_be_read() {
     let mut all = table(&[tcp(1, 10, 0)]);
     let mut namespaces = NamespaceOverflows::new();
     namespaces.begin(10, Some(100));
     all.apply_survey(&[tcp(1, 10, 6)], 1);
     all.compare(10, None, &mut namespaces);
-    assert_eq!(told(&mut all), [(1, Overflow { dropped: 6, ..Overflow::default() })]);
+    assert_eq!(reported(&mut all), [(1, Overflow { dropped: 6, ..Overflow::default() })]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn drops_at_the_close_of_a_listener_are_compared_too() {
     closed.listener.cookie = 1;
     all.on_close(&closed);
     all.compare(10, Some(2), &mut namespaces);
-    assert_eq!(told(&mut all), [(1, Overflow { refused: 2, ..Overflow::default() })]);
+    assert_eq!(reported(&mut all), [(1, Overflow { refused: 2, ..Overflow::default() })]);
 }
 
 #[test]

@@ -178,6 +178,15 @@ fn names_that_change_all_the_time_do_not_grow_the_table() {
 }
 
 #[test]
+fn accepts_of_listeners_that_no_table_has_room_for_are_counted_together() {
+    let mut all = SeriesTable::new(1, Duration::from_mins(1));
+    all.count_accept_beyond(Some(1_000));
+    let found = all.snapshot();
+    assert_eq!((found.len(), found[0].accepted, found[0].queue.count()), (1, 1, 1));
+    assert!(found[0].labels.is_none());
+}
+
+#[test]
 fn a_connection_of_one_of_several_listeners_is_counted_once() {
     let mut all = SeriesTable::new(1, Duration::from_mins(1));
     all.assign(7, labels(80), 0, 1);

@@ -22,7 +22,7 @@ const MAX_TRIED: usize = 64;
 /// Surveys without a new refused connect after which a count is forgotten, to make room in the kernel's map.
 const IDLE_SURVEYS: u32 = 60;
 
-/// What was read so far.
+/// The values that were read so far.
 pub(super) struct Overflows {
     /// The `/proc` with the host's process ids.
     proc: PathBuf,
@@ -81,8 +81,8 @@ impl Overflows {
         }
     }
 
-    /// Compares how `sk_drops` of the listeners grew with how `ListenOverflows` of their namespaces grew. Only
-    /// namespaces with such listeners are read: without a drop there was no overflow.
+    /// Compares how `sk_drops` of the listeners grew with how `ListenOverflows` of their namespaces grew.
+    /// Only namespaces with such listeners are read: without a drop there was no overflow.
     pub(super) fn compare(&mut self, table: &mut ListenerTable) {
         if self.are_counted {
             return;
@@ -152,14 +152,14 @@ impl Overflows {
         gone
     }
 
-    /// Refused attempts that were told of no listener.
-    pub(super) fn untold(&self) -> u64 {
-        self.namespaces.untold() + self.unknown_unix
+    /// Refused attempts that count for no listener.
+    pub(super) fn unassigned(&self) -> u64 {
+        self.namespaces.unassigned() + self.unknown_unix
     }
 }
 
-/// `ListenOverflows` of the network namespace `netns`, by a thread of the task's process that is in it; `None`
-/// if there is none any more.
+/// `ListenOverflows` of the network namespace `netns`, by a thread of the task's process that is in it;
+/// `None` if there is none any more.
 fn listen_overflows(proc: &Path, netns: u32, task: &Task) -> Option<u64> {
     if task.tgid == 0 {
         return None;
