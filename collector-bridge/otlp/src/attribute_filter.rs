@@ -89,6 +89,7 @@ attributes! {
     SamplingReason = ACCEPTD_SAMPLING_REASON, true;
     PeerPid = ACCEPTD_PEER_PID, true;
     PeerExecutable = ACCEPTD_PEER_EXECUTABLE_NAME, true;
+    DeferredTime = ACCEPTD_TCP_DEFERRED_TIME_NS, false;
 }
 
 impl Attribute {
