@@ -123,7 +123,7 @@ fn chosen_model(cmdline: &str, release: (u32, u32)) -> Option<Preemption> {
         _ => release < ONLY_PREEMPTIBLE,
     };
     let words = cmdline.split_whitespace().filter_map(|word| word.strip_prefix("preempt="));
-    words.filter_map(Preemption::from_name).filter(is_valid).last()
+    words.filter_map(Preemption::from_name).rfind(is_valid)
 }
 
 /// The model that the kernel was built with, which a kernel with `PREEMPT_DYNAMIC` uses by default.

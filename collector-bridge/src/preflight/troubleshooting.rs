@@ -31,7 +31,7 @@ const TAIL: &str = "\
 | symptom | see |
 |---|---|
 | `acceptd status` reports lost events | the reasons and remedies in [delivery.md](delivery.md#losses) |
-| `acceptd status` says that the kernel skipped programs | `acceptd check` names the kernel's preemption model and what it means |
+| `acceptd status` reports lost events with the reason `skipped` | `acceptd check` names the kernel's preemption model and what it means |
 | only some accepts of a busy listener have a record | overload: [delivery.md](delivery.md#overload); `acceptd.sampling.adjusted_count` says for how many each stands |
 | accepts of the Collector or of another local peer of the agent are missing | the agent excludes its own connections unless `filter.self` is set |
 | an attribute is missing | [fields.md](fields.md) says when it is absent; `--attributes full` sends those that the profile `standard` omits |

@@ -153,10 +153,16 @@ impl Seen {
             assert_eq!(self.records.len(), ALL, "{ledger}");
             for record in &self.records {
                 let keys = record.attributes.keys().map(String::as_str);
-                let differences = differences(keys, Case::Tcp, Tier::One);
+                let mut differences = differences(keys, Case::Tcp, Tier::One);
+                if record.int("acceptd.tcp.synack_retransmits").is_some_and(|count| count > 0) {
+                    // On a slow machine. Such a handshake has no round-trip time.
+                    differences.retain(|difference| difference != "acceptd.tcp.rtt_ns is absent");
+                }
                 assert!(differences.is_empty(), "{differences:?} {self}\n{record:?}");
-                assert!(record.attributes.contains_key("acceptd.peer.pid"), "{self}\n{record:?}");
             }
+            // Only inet_sock_set_state sees who connects.
+            let skipped = ledger["hook_missed"]["inet_sock_set_state"].as_u64().unwrap_or_default();
+            assert!(self.without("acceptd.peer.pid") as u64 <= skipped, "{self}");
         }
     }
 }

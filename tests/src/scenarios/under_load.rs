@@ -76,22 +76,27 @@ pub(super) fn starts() {
         _ = status_after_a_snapshot(admin);
         let metrics = admin::get(admin, "/metrics").1;
         let inbox = agent.inbox.clone();
-        let _ = agent.terminate();
+        let _ = inbox.settled_events(ACCEPT, usize::from(filter.is_empty()), is_ours);
+        let ledger = agent.terminate();
         _ = agent::take_missed_runs();
         let records = inbox.events(ABANDONED, |record| is_ours(record) || !filter.is_empty());
         let labels = [ports[0].to_string(), ports[1].to_string(), path.display().to_string()];
         let counts = labels.map(|label| counted(&metrics, ABANDONED_METRIC, &label));
-        let recorded: BTreeSet<_> =
+        let traces: BTreeSet<_> =
             inbox.events(ACCEPT, |_| true).into_iter().map(|record| record.log.trace_id).collect();
-        let spans: Vec<_> =
-            inbox.spans().into_iter().filter(|span| !recorded.contains(&span.span.trace_id)).collect();
+        // A slow machine may not deliver everything before the agent exits.
+        let is_whole = ledger["export"]["acknowledged"] == ledger["capture"]["records"];
+        let spans =
+            inbox.spans().into_iter().filter(|span| is_whole && !traces.contains(&span.span.trace_id));
+        let spans: Vec<_> = spans.collect();
         println!(
-            "start {start}: {} accepts, {} abandoned, {counts:?} by metric, {} spans without an accept",
-            recorded.len(),
+            "start {start}: {} accepts, {} abandoned, {counts:?} by metric, {} spans without an accept{}",
+            traces.len(),
             records.len(),
-            spans.len()
+            spans.len(),
+            if is_whole { "" } else { ", not all delivered" }
         );
-        assert!(recorded.is_empty() != filter.is_empty(), "the filter passes nothing, and only the filter");
+        assert!(traces.is_empty() != filter.is_empty(), "the filter passes nothing, and only the filter");
         abandoned.extend(records.iter().map(|record| format!("{start}: {record:?}")));
         abandoned.extend(
             counts.iter().filter(|count| **count > 0).map(|count| format!("{start}: {count} by metric")),
@@ -111,8 +116,8 @@ fn now() -> u64 {
 /// One accept by the scenario's server: the cookie of its socket, and when accept had returned.
 type Accepted = (u64, u64);
 
-/// The agent is stopped while a client connects every 50 ms. Each accept between its first and its last
-/// words is in a record, or the agent has told that as many are lost.
+/// The agent is stopped while a client connects every 50 ms. Its last words name the time until which it
+/// captured; each accept before that is in a record, or is told as lost. Later ones may have a record.
 pub(super) fn stops() {
     for stop in 0..times() {
         let agent = Agent::start();
