@@ -59,8 +59,9 @@ impl Capture {
     }
 
     /// Waits until the agent has read the queues of all listeners twice, and sent what it found.
-    pub(super) fn wait_for_surveys(&self) {
+    pub(super) fn wait_for_surveys(&mut self) -> Result<()> {
         std::thread::sleep(QUIET);
+        self.agent.require_alive()
     }
 
     /// The series of listeners.

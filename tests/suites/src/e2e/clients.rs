@@ -10,7 +10,6 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with};
 
-const CLIENTS: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two half-open handshakes: a burst would be a SYN flood.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -24,13 +23,9 @@ pub(super) enum Answer {
     Begun,
 }
 
-/// Makes connections to 127.0.0.1, some at a time, and sends `hello` on each. Each must get an answer.
-pub(super) fn connect(port: u16, hello: &[u8], answer: Answer, connections: usize) -> Result<()> {
-    crowd(port, hello, answer, CLIENTS, connections)
-}
-
-/// [`connect`] with this many clients at a time.
-pub(super) fn crowd(
+/// Makes connections to 127.0.0.1 from this many clients at a time, and sends `hello` on each. Each must get
+/// an answer.
+pub(super) fn connect(
     port: u16,
     hello: &[u8],
     answer: Answer,

@@ -22,7 +22,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use facts::{Facts, ListenerFacts, Reach};
 pub(crate) use judgement::Row;
-use server::{Server, service};
+use server::Server;
 use xtask_support::External;
 
 use super::{capture::Capture, clients, deadlines::READY, sandbox::Sandbox, told::Told};
@@ -39,10 +39,11 @@ pub(super) fn measure(suite: &Suite, folder: &Path, connections: usize) -> Resul
     let bun = |sandbox: &Sandbox, folder: &Path| bun::start(sandbox, folder, suite.external(External::Bun)?);
     let deno =
         |sandbox: &Sandbox, folder: &Path| deno::start(sandbox, folder, suite.external(External::Deno)?);
-    let starts: [Start<'_>; 11] = [
+    let starts: [Start<'_>; 12] = [
         &apache::start,
         &uwsgi::start,
         &gunicorn::start,
+        &gunicorn::start_crowded,
         &haproxy::start,
         &memcached::start,
         &dovecot::start,
@@ -72,7 +73,7 @@ pub(super) fn measure(suite: &Suite, folder: &Path, connections: usize) -> Resul
             told.accepts("tcp").len() + told.accepts("unix").len() >= wanted
         })
     })?;
-    capture.wait_for_surveys();
+    capture.wait_for_surveys()?;
     let series = capture.series()?;
     // The agent ends first: the end of the servers is not judged here.
     let (records, ledger) = capture.stop()?;
@@ -87,7 +88,7 @@ fn serve(sandbox: &Sandbox, server: &mut Server, connections: usize) -> Result<F
         Ok(sandbox.listens(&server.port.to_string())?.then_some(()))
     })?;
     let before = sandbox.processes()?;
-    let said = server.serve(sandbox, connections.max(server.at_least))?;
+    let said = server.serve(sandbox, (server.connections)(connections))?;
     sandbox.enter(|| clients::half_open(server.port, PROBES))?;
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let listener = ListenerFacts {
@@ -97,7 +98,7 @@ fn serve(sandbox: &Sandbox, server: &mut Server, connections: usize) -> Result<F
         refused: 0,
         executables: owned(server.executables),
         owners: owned(server.owners),
-        service: server.keeps_environment.then(|| service(server.name)),
+        service: server.naming(),
     };
     let after = sandbox.processes()?;
     let processes = (!server.is_short_lived).then(|| before.union(&after).copied().collect());

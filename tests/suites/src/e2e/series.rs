@@ -11,7 +11,7 @@ pub(super) struct Series {
 }
 
 impl Series {
-    /// Reads OpenMetrics text.
+    /// Reads `OpenMetrics` text.
     pub(super) fn parse(text: &str) -> Vec<Self> {
         text.lines().filter_map(line).collect()
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::server::{self, HTTP, Logged, Server};
+use super::server::{self, CLIENTS, HTTP, Logged, Server};
 use crate::e2e::{clients::Answer, sandbox::Sandbox};
 
 /// The steps of `apache2ctl start`.
@@ -20,7 +20,8 @@ pub(super) fn start(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
         name,
         process,
         port: 80,
-        at_least: 1_000,
+        connections: |wanted| wanted.max(1_000),
+        clients: CLIENTS,
         executables: &["apache2"],
         owners: &["apache2"],
         keeps_environment: true,

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::server::{self, Logged, Server};
+use super::server::{self, CLIENTS, Logged, Server, as_wanted};
 use crate::e2e::{clients::Answer, sandbox::Sandbox};
 
 const CONFIG: &str = "!include /etc/dovecot/dovecot.conf\nlog_path = /dev/stderr\n";
@@ -20,7 +20,8 @@ pub(super) fn start(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
         name,
         process,
         port: 143,
-        at_least: 0,
+        connections: as_wanted,
+        clients: CLIENTS,
         executables: &["imap-login"],
         // The master has the listener open, too, and is its only owner between two login processes.
         owners: &["imap-login", "dovecot"],

@@ -31,8 +31,31 @@ pub(super) struct ListenerFacts {
     pub(super) executables: Vec<String>,
     /// The names of the executables that may own the listener.
     pub(super) owners: Vec<String>,
-    /// The service's name; `unknown_service:` with the executable's name if absent.
-    pub(super) service: Option<String>,
+    pub(super) service: Service,
+}
+
+/// The right `service.name` of the processes of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Service {
+    /// The `OTEL_SERVICE_NAME` with which the server was started.
+    Named(String),
+    /// `unknown_service:` with the executable's name: the processes that accept have another environment.
+    Unnamed,
+    /// One of both, and the same everywhere: the server writes its title over its environment, and it depends
+    /// on the time whether that was read before.
+    Overwritten(String),
+}
+
+impl Service {
+    /// Whether a process of this executable may have this `service.name`.
+    pub(super) fn may_be(&self, service: &str, executable: &str) -> bool {
+        let is_unnamed = service.strip_prefix("unknown_service:") == Some(executable);
+        match self {
+            Self::Named(name) => service == name,
+            Self::Unnamed => is_unnamed,
+            Self::Overwritten(name) => service == name || is_unnamed,
+        }
+    }
 }
 
 /// Where a server listens.

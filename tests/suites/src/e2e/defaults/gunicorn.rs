@@ -1,32 +1,55 @@
-//! Gunicorn: four workers accept on one inherited socket.
+//! Gunicorn: its workers accept on one inherited socket.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::server::{self, HTTP, Logged, Server};
+use super::server::{self, CLIENTS, HTTP, Logged, Server, as_wanted};
 use crate::e2e::{clients::Answer, sandbox::Sandbox};
 
 const APPLICATION: &str = "
+import time
+
 def application(environment, start_response):
+    time.sleep(SECONDS)
     start_response('200 OK', [('Content-Length', '2')])
     return [b'ok']
 ";
 
+/// As it is installed.
 pub(super) fn start(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
-    let name = "Gunicorn";
-    let home = folder.join("gunicorn");
+    run("Gunicorn", ["--workers", "4"], "0", sandbox, folder)
+}
+
+/// One slow worker with a backlog of 2, and more clients than that: the kernel refuses some handshakes, which
+/// their clients repeat.
+pub(super) fn start_crowded(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
+    let server = run("Gunicorn, backlog 2", ["--backlog", "2"], "0.02", sandbox, folder)?;
+    // Each client waits for seconds until it repeats a handshake.
+    Ok(Server { connections: |_| 50, clients: 10, ..server })
+}
+
+fn run(
+    name: &'static str,
+    arguments: [&str; 2],
+    seconds: &str,
+    sandbox: &Sandbox,
+    folder: &Path,
+) -> Result<Server> {
+    let home = folder.join(server::service(name));
     fs::create_dir(&home)?;
-    fs::write(home.join("shop.py"), APPLICATION).context("writing the application")?;
+    let application = APPLICATION.replace("SECONDS", seconds);
+    fs::write(home.join("shop.py"), application).context("writing the application")?;
     let mut gunicorn = sandbox.command("/usr/bin/gunicorn");
-    gunicorn.args(["--workers", "4", "--bind", "127.0.0.1:8000", "--access-logfile", "-", "--chdir"]);
+    gunicorn.args(arguments).args(["--bind", "127.0.0.1:8000", "--access-logfile", "-", "--chdir"]);
     gunicorn.arg(home).arg("shop:application");
     let (process, log, _) = server::start(name, gunicorn, folder)?;
     Ok(Server {
         name,
         process,
         port: 8_000,
-        at_least: 0,
+        connections: as_wanted,
+        clients: CLIENTS,
         executables: PYTHON,
         owners: PYTHON,
         keeps_environment: true,

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::server::{self, HTTP, Server, accepted_port};
+use super::server::{self, CLIENTS, HTTP, Server, accepted_port, as_wanted};
 use crate::e2e::{clients::Answer, sandbox::Sandbox};
 
 const CONFIG: &str = "global
@@ -32,7 +32,8 @@ pub(super) fn start(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
         name,
         process,
         port: 8_000,
-        at_least: 0,
+        connections: as_wanted,
+        clients: CLIENTS,
         executables: &["haproxy"],
         owners: &["haproxy"],
         keeps_environment: true,

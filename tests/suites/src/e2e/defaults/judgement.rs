@@ -81,7 +81,9 @@ fn judge_listener(facts: &Facts, listener: &ListenerFacts, told: &Told<'_>, seri
         ));
     }
     row.faults.extend(identities(facts.processes.as_ref(), listener, &accepts));
-    row.faults.extend(owner(facts.netns, listener, series));
+    let owners = owners(facts.netns, listener, series);
+    row.faults.extend(owner(listener, &owners));
+    row.faults.extend(two_names(&accepts, &owners));
     row
 }
 
@@ -133,7 +135,7 @@ fn identities(
         let [executable, service] =
             [names::PROCESS_EXECUTABLE_NAME, names::SERVICE_NAME].map(|key| record.resource(key));
         if !listener.executables.iter().any(|name| name == executable)
-            || service != listener.service_of(executable)
+            || !listener.service.may_be(service, executable)
         {
             *wrong.entry([executable, service]).or_default() += 1;
         }
@@ -152,8 +154,8 @@ fn identities(
     faults
 }
 
-/// How the series of the listener names another owner.
-fn owner(netns: u64, listener: &ListenerFacts, series: &[Series]) -> Option<String> {
+/// Executable and service of each series of the listener.
+fn owners<'a>(netns: u64, listener: &ListenerFacts, series: &'a [Series]) -> Vec<[&'a str; 2]> {
     let netns = netns.to_string();
     let is_own = |series: &&Series| {
         series.has_listeners()
@@ -163,15 +165,14 @@ fn owner(netns: u64, listener: &ListenerFacts, series: &[Series]) -> Option<Stri
                 Reach::Socket(path) => series.label("network_local_address") == *path,
             }
     };
-    let owners: Vec<[&str; 2]> = series
-        .iter()
-        .filter(is_own)
-        .map(|series| {
-            ["process_executable_name", "acceptd_listener_service"].map(|label| series.label(label))
-        })
-        .collect();
+    let names = ["process_executable_name", "acceptd_listener_service"];
+    series.iter().filter(is_own).map(|series| names.map(|label| series.label(label))).collect()
+}
+
+/// How the series of the listener name another owner.
+fn owner(listener: &ListenerFacts, owners: &[[&str; 2]]) -> Option<String> {
     let is_right = |[executable, service]: &[&str; 2]| {
-        listener.owners.iter().any(|name| name == executable) && *service == listener.service_of(executable)
+        listener.owners.iter().any(|name| name == executable) && listener.service.may_be(service, executable)
     };
     (owners.is_empty() || !owners.iter().all(is_right)).then(|| {
         format!(
@@ -181,11 +182,13 @@ fn owner(netns: u64, listener: &ListenerFacts, series: &[Series]) -> Option<Stri
     })
 }
 
-impl ListenerFacts {
-    /// The right `service.name` of a process of this executable.
-    fn service_of(&self, executable: &str) -> String {
-        self.service.clone().unwrap_or_else(|| format!("unknown_service:{executable}"))
-    }
+/// How one executable has two services, in records and series.
+fn two_names(accepts: &[&Record], owners: &[[&str; 2]]) -> Option<String> {
+    let keys = [names::PROCESS_EXECUTABLE_NAME, names::SERVICE_NAME];
+    let accepted = accepts.iter().map(|record| keys.map(|key| record.resource(key)));
+    let all: BTreeSet<[&str; 2]> = accepted.chain(owners.iter().copied()).collect();
+    let executables: BTreeSet<&str> = all.iter().map(|[executable, _]| *executable).collect();
+    (all.len() > executables.len()).then(|| format!("one executable has two services: {all:?}"))
 }
 
 #[cfg(test)]
@@ -193,7 +196,10 @@ mod tests {
     use acceptd_otlp::names;
 
     use super::{Facts, ListenerFacts, Reach, Row, Said, Series, judge};
-    use crate::{e2e::counters::Counters, records::Record};
+    use crate::{
+        e2e::{counters::Counters, defaults::facts::Service},
+        records::Record,
+    };
 
     const ACCEPT: &str = names::EVENT_ACCEPTD_SOCKET_ACCEPT;
     const OWNER: &str = r#"acceptd_listener_count{acceptd_netns_inode="7",network_local_port="80",process_executable_name="httpd",acceptd_listener_service="shop"} 1"#;
@@ -223,7 +229,7 @@ mod tests {
             refused: 0,
             executables: vec!["httpd".to_owned()],
             owners: vec!["httpd".to_owned()],
-            service: Some("shop".to_owned()),
+            service: Service::Named("shop".to_owned()),
         };
         let facts = Facts {
             netns: 7,
@@ -267,6 +273,7 @@ mod tests {
     fn another_service_or_owner_is_a_fault() {
         let other: Vec<Record> = ["1", "2"].map(|port| record(ACCEPT, "other", port)).into();
         assert!(row(&other, OWNER).faults[0].contains("2 records name"));
+        assert!(row(&other, OWNER).faults.iter().any(|fault| fault.contains("two services")));
         assert!(row(&right(), "").faults[0].contains("series"));
         assert!(row(&right(), &OWNER.replace("httpd", "parent")).faults[0].contains("parent"));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::server::{self, Logged, Server};
+use super::server::{self, CLIENTS, Logged, Server, as_wanted};
 use crate::e2e::{clients::Answer, sandbox::Sandbox};
 
 pub(super) fn start(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
@@ -16,7 +16,8 @@ pub(super) fn start(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
         name,
         process,
         port: 11_211,
-        at_least: 0,
+        connections: as_wanted,
+        clients: CLIENTS,
         executables: &["memcached"],
         owners: &["memcached"],
         keeps_environment: true,

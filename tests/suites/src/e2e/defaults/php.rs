@@ -1,5 +1,5 @@
 //! PHP-FPM with a backlog of 2 behind nginx: a full UNIX queue, which nginx logs for each connection that was
-//! refused. nginx runs as a daemon: the process that called listen() has ended.
+//! refused. nginx runs as a daemon: the process that called `listen()` has ended.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    facts::{Facts, ListenerFacts, Reach},
+    facts::{Facts, ListenerFacts, Reach, Service},
     server::{self, HTTP, Said, service},
 };
 use crate::{
@@ -30,7 +30,7 @@ const CLIENTS: usize = 30;
 
 /// Both servers run.
 pub(super) struct Php {
-    php_fpm: Running,
+    manager: Running,
     executable: String,
     folder: PathBuf,
 }
@@ -69,7 +69,7 @@ listen.backlog = 2
     if !nginx.status().context("nginx did not start")?.success() {
         bail!("nginx did not start");
     }
-    Ok(Php { php_fpm, executable, folder })
+    Ok(Php { manager: php_fpm, executable, folder })
 }
 
 /// The only PHP-FPM that is installed: its name has its version.
@@ -111,12 +111,12 @@ impl Php {
     /// Sends these requests, and returns what nginx logged of its own and of PHP-FPM's connections.
     pub(super) fn serve(&mut self, sandbox: &Sandbox, requests: usize) -> Result<Facts> {
         let before = sandbox.processes()?;
-        sandbox.enter(|| clients::crowd(PORT, HTTP, Answer::Whole, CLIENTS, requests))?;
+        sandbox.enter(|| clients::connect(PORT, HTTP, Answer::Whole, CLIENTS, requests))?;
         let log = until("nginx's log", ARRIVAL, || {
             let text = self.read("access.log")?;
             Ok((text.lines().count() >= requests).then_some(text))
         })?;
-        self.php_fpm.require_alive()?;
+        self.manager.require_alive()?;
         let lines: Vec<(&str, &str)> = log.lines().filter_map(|line| line.split_once(' ')).collect();
         let ports = lines.iter().map(|(port, _)| port.parse()).collect::<Result<_, _>>().context("a port")?;
         let answered = lines.iter().filter(|(_, status)| *status == "200").count();
@@ -131,7 +131,7 @@ impl Php {
                 refused: 0,
                 executables: nginx.clone(),
                 owners: nginx,
-                service: Some(service(NGINX)),
+                service: Service::Overwritten(service(NGINX)),
             },
             ListenerFacts {
                 name: PHP_FPM,
@@ -140,7 +140,7 @@ impl Php {
                 refused: refused.count() as u64,
                 executables: php_fpm.clone(),
                 owners: php_fpm,
-                service: Some(service(PHP_FPM)),
+                service: Service::Overwritten(service(PHP_FPM)),
             },
         ];
         let processes = before.union(&sandbox.processes()?).copied().collect();

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 
+use super::facts::Service;
 use crate::{
     e2e::{
         clients::{self, Answer},
@@ -18,8 +19,10 @@ pub(super) struct Server {
     pub(super) name: &'static str,
     pub(super) process: Running,
     pub(super) port: u16,
-    /// How many connections to make at least.
-    pub(super) at_least: usize,
+    /// How many connections to make, if this many are wanted of each server.
+    pub(super) connections: fn(usize) -> usize,
+    /// How many clients connect at a time.
+    pub(super) clients: usize,
     /// The names of the executables that may accept.
     pub(super) executables: &'static [&'static str],
     /// The names of the executables that may own the listener.
@@ -89,10 +92,23 @@ pub(super) fn accepted_port(line: &str) -> Option<Logged> {
     line.strip_prefix("accepted ")?.parse().ok().map(Logged::Port)
 }
 
+/// The clients of a server whose queue does not become full.
+pub(super) const CLIENTS: usize = 8;
+
+/// As many connections as are wanted of each server.
+pub(super) fn as_wanted(connections: usize) -> usize {
+    connections
+}
+
 impl Server {
+    /// The right `service.name` of its processes.
+    pub(super) fn naming(&self) -> Service {
+        if self.keeps_environment { Service::Named(service(self.name)) } else { Service::Unnamed }
+    }
+
     /// Makes these connections, and returns what the server says it accepted.
     pub(super) fn serve(&self, sandbox: &Sandbox, connections: usize) -> Result<Said> {
-        sandbox.enter(|| clients::connect(self.port, self.hello, self.answer, connections))?;
+        sandbox.enter(|| clients::connect(self.port, self.hello, self.answer, self.clients, connections))?;
         let said = until("every connection in the server's log", ARRIVAL, || {
             let said = self.said()?;
             Ok((said.count() >= connections).then_some(said))

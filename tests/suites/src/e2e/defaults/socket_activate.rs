@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{
     gunicorn::PYTHON,
-    server::{self, Logged, Server, accepted_port, service},
+    server::{self, CLIENTS, Logged, Server, accepted_port, as_wanted, service},
 };
 use crate::e2e::{clients::Answer, sandbox::Sandbox};
 
@@ -31,7 +31,8 @@ pub(super) fn start_accepting(sandbox: &Sandbox, folder: &Path) -> Result<Server
         name,
         process,
         port: 8_000,
-        at_least: 0,
+        connections: as_wanted,
+        clients: CLIENTS,
         executables: &["systemd-socket-activate"],
         owners: &["systemd-socket-activate"],
         keeps_environment: true,
@@ -60,7 +61,8 @@ pub(super) fn start_passing(sandbox: &Sandbox, folder: &Path) -> Result<Server> 
         name,
         process,
         port: 8_000,
-        at_least: 0,
+        connections: as_wanted,
+        clients: CLIENTS,
         executables: PYTHON,
         owners: PYTHON,
         keeps_environment: true,

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::server::{self, HTTP, Logged, Server};
+use super::server::{self, CLIENTS, HTTP, Logged, Server, as_wanted};
 use crate::e2e::{clients::Answer, sandbox::Sandbox};
 
 const APPLICATION: &str = "
@@ -25,7 +25,8 @@ pub(super) fn start(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
         name,
         process,
         port: 8_000,
-        at_least: 0,
+        connections: as_wanted,
+        clients: CLIENTS,
         // Debian's uwsgi is a link.
         executables: &["uwsgi-core"],
         owners: &["uwsgi-core"],

@@ -32,7 +32,7 @@ fn go_line(line: &str) -> Option<(String, Outcome)> {
     Some((name.to_owned(), outcome))
 }
 
-/// Reads the file that CPython's `test --junit-xml` writes.
+/// Reads the file that `CPython`'s `test --junit-xml` writes.
 pub(super) fn of_junit(xml: &str) -> Outcomes {
     xml.split("<testcase ").skip(1).filter_map(test_case).collect()
 }

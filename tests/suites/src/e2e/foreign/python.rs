@@ -1,4 +1,4 @@
-//! CPython's tests of sockets, of Debian's libpython3-testsuite.
+//! `CPython`'s tests of sockets, of Debian's libpython3-testsuite.
 
 use std::{fs, path::Path, process::Command};
 
