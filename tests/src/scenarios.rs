@@ -30,7 +30,7 @@ mod sockets;
 mod start;
 mod support;
 mod traces;
-mod under_load;
+pub mod under_load;
 mod unix_names;
 
 use crate::scenario::{Need, Scenario};

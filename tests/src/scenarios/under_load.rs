@@ -31,15 +31,23 @@ const ABANDONED_METRIC: &str = "acceptd_listener_abandoned_connections";
 const LOST: &str = "acceptd.events.lost";
 const STOPPED: &str = "acceptd.agent.stopped";
 
-/// How often a scenario starts its agent: `ACCEPTD_TEST_STARTS`, or 5.
-fn times() -> usize {
-    std::env::var("ACCEPTD_TEST_STARTS").ok().and_then(|count| count.parse().ok()).unwrap_or(5)
+/// How often a scenario starts or stops its agent.
+const TIMES: usize = 5;
+
+/// See [`start_repeatedly`].
+pub(super) fn starts() {
+    let _ = start_repeatedly(TIMES);
 }
 
 /// The agent is started again and again while clients connect, over TCP and UNIX sockets, to servers that
 /// accept at once and to one whose queue is never empty for long. Every connection is accepted, so no record,
-/// no metric and no span says otherwise, also with a filter that no server passes.
-pub(super) fn starts() {
+/// no metric and no span says otherwise, also with a filter that no server passes. Returns how many accepts
+/// were recorded.
+///
+/// # Panics
+/// If one of them does.
+#[must_use]
+pub fn start_repeatedly(times: usize) -> usize {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("server.sock");
     let ((quick, quick_address), (slow, slow_address)) = (listener(), listener());
@@ -63,8 +71,8 @@ pub(super) fn starts() {
         ports.iter().any(|port| record.is_on_port(*port))
             || record.text("network.local.address") == path.to_str()
     };
-    let mut abandoned = Vec::new();
-    for start in 0..times() {
+    let (mut accepts, mut abandoned) = (0, Vec::new());
+    for start in 0..times {
         let filter: &[&str] = if start % 2 == 1 { &["--set", "filter.comms=nobody"] } else { &[] };
         let flags = ["admin.listen=127.0.0.1:0", "traces.export=true", "traces.sampler=always_on"];
         let flags: Vec<_> = flags.into_iter().flat_map(|setting| ["--set", setting]).collect();
@@ -82,21 +90,24 @@ pub(super) fn starts() {
         let records = inbox.events(ABANDONED, |record| is_ours(record) || !filter.is_empty());
         let labels = [ports[0].to_string(), ports[1].to_string(), path.display().to_string()];
         let counts = labels.map(|label| counted(&metrics, ABANDONED_METRIC, &label));
-        let traces: BTreeSet<_> =
-            inbox.events(ACCEPT, |_| true).into_iter().map(|record| record.log.trace_id).collect();
+        let accepted = inbox.events(ACCEPT, |_| true);
+        let traces: BTreeSet<_> = accepted.iter().map(|record| record.log.trace_id.as_slice()).collect();
         // A slow machine may not deliver everything before the agent exits.
         let is_whole = ledger["export"]["acknowledged"] == ledger["capture"]["records"];
-        let spans =
-            inbox.spans().into_iter().filter(|span| is_whole && !traces.contains(&span.span.trace_id));
+        let spans = inbox
+            .spans()
+            .into_iter()
+            .filter(|span| is_whole && !traces.contains(span.span.trace_id.as_slice()));
         let spans: Vec<_> = spans.collect();
+        accepts += accepted.len();
         println!(
             "start {start}: {} accepts, {} abandoned, {counts:?} by metric, {} spans without an accept{}",
-            traces.len(),
+            accepted.len(),
             records.len(),
             spans.len(),
             if is_whole { "" } else { ", not all delivered" }
         );
-        assert!(traces.is_empty() != filter.is_empty(), "the filter passes nothing, and only the filter");
+        assert!(accepted.is_empty() != filter.is_empty(), "the filter passes nothing, and only the filter");
         abandoned.extend(records.iter().map(|record| format!("{start}: {record:?}")));
         abandoned.extend(
             counts.iter().filter(|count| **count > 0).map(|count| format!("{start}: {count} by metric")),
@@ -105,6 +116,7 @@ pub(super) fn starts() {
     }
     let count = abandoned.len();
     assert_eq!(count, 0, "{:?}", abandoned.first());
+    accepts
 }
 
 /// Nanoseconds since the Unix epoch.
@@ -119,7 +131,7 @@ type Accepted = (u64, u64);
 /// The agent is stopped while a client connects every 50 ms. Its last words name the time until which it
 /// captured; each accept before that is in a record, or is told as lost. Later ones may have a record.
 pub(super) fn stops() {
-    for stop in 0..times() {
+    for stop in 0..TIMES {
         let agent = Agent::start();
         let (listener, address) = listener();
         let accepted: Arc<Mutex<Vec<Accepted>>> = Arc::default();

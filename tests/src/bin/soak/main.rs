@@ -14,6 +14,7 @@ mod load;
 mod outage;
 mod restarts;
 mod sink;
+mod starts;
 mod toxic;
 
 use std::{path::Path, process::ExitCode};
@@ -37,12 +38,13 @@ fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    let parts: [(&str, Json); 6] = [
+    let parts: [(&str, Json); 7] = [
         ("crowd", crowd::measure(full)),
         ("kills", kills::measure(full)),
         ("damage", damage::measure()),
         ("outage", outage::measure(full)),
         ("toxic", toxic::measure(full)),
+        ("starts", starts::measure(full)),
         ("restarts", restarts::measure(full, Path::new(collector))),
     ];
     let parts: Map<_, _> = parts.into_iter().map(|(name, figures)| (name.to_owned(), figures)).collect();
