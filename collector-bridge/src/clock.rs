@@ -74,3 +74,9 @@ fn nanos(time: Timespec) -> u64 {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
+/// A time since the Unix epoch as RFC 3339 writes it, with milliseconds; `None` if it is too large for that.
+#[must_use]
+pub(crate) fn rfc3339(unix_ns: u64) -> Option<String> {
+    let time = jiff::Timestamp::from_nanosecond(i128::from(unix_ns)).ok()?;
+    Some(format!("{time:.3}"))
+}

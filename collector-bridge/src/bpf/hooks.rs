@@ -221,8 +221,7 @@ const REFUSED_UNIX: &str = "connects to UNIX sockets that a full queue refused, 
 /// recorded. `sock_graft` comes last: it reports every accept that is not recorded as being inside
 /// `do_accept`.
 const TIER_1: [Hook; 22] = [
-    hook("do_accept_exit", AttachPoint::Exit("do_accept"))
-        .copies(&["do_accept_exit_2", "do_accept_exit_3"]),
+    hook("do_accept_exit", AttachPoint::Exit("do_accept")).copies(&["do_accept_exit_2", "do_accept_exit_3"]),
     hook("inet_sock_set_state", AttachPoint::Tracepoint("inet_sock_set_state"))
         .provides(QUEUE_TIMES)
         .copies(&["inet_sock_set_state_2", "inet_sock_set_state_3"]),

@@ -165,8 +165,7 @@ fn attach_all(
     // Fill the filter before attaching the first program, so that it applies from the first event on.
     fill_filter(&mut object, &settings.filter)?;
     fill_peers(&mut object, &settings.filter)?;
-    let mut attached =
-        AttachedPrograms {
+    let mut attached = AttachedPrograms {
         tier,
         object,
         links: Vec::new(),
@@ -257,12 +256,7 @@ fn set_anchor(object: &mut Ebpf) -> Result<(), LoadError> {
 }
 
 /// The agent's settings that become constants in the programs.
-fn constants(
-    settings: &LoadSettings,
-    tier: Tier,
-    capture_epoch: u64,
-    may_skip: bool,
-) -> Vec<GlobalValue> {
+fn constants(settings: &LoadSettings, tier: Tier, capture_epoch: u64, may_skip: bool) -> Vec<GlobalValue> {
     let traces = &settings.traces;
     vec![
         ("TIER", u64::from(tier.number())),

@@ -28,7 +28,10 @@ impl SkippedRuns {
     pub(super) fn new(counts: impl Iterator<Item = (&'static str, u64)>, tier: Tier) -> Self {
         let mut by_program = BTreeMap::new();
         for (program, count) in counts {
-            by_program.entry(program).and_modify(|least: &mut u64| *least = count.min(*least)).or_insert(count);
+            by_program
+                .entry(program)
+                .and_modify(|least: &mut u64| *least = count.min(*least))
+                .or_insert(count);
         }
         // Each accept runs through one of these lists.
         let skipped = |program: &&str| by_program.get(program).copied();
@@ -61,7 +64,8 @@ mod tests {
 
     #[test]
     fn a_run_counts_as_skipped_if_every_copy_was_skipped() {
-        let counts = [("do_accept_exit", 56), ("do_accept_exit", 3), ("do_accept_exit", 0), ("sock_graft", 0)];
+        let counts =
+            [("do_accept_exit", 56), ("do_accept_exit", 3), ("do_accept_exit", 0), ("sock_graft", 0)];
         let skipped = SkippedRuns::new(counts.into_iter(), Tier::One);
         assert_eq!((skipped.total(), skipped.unseen_accepts()), (0, 0));
         let counts = [("sock_graft", 7), ("inet_sock_set_state", 9), ("sock_graft", 2)];

@@ -6,8 +6,9 @@ use acceptd_otlp::LedgerSnapshot;
 use serde::Serialize;
 
 use crate::{
-    accounting::ledger::CaptureLedger,
+    accounting::ledger::{CaptureLedger, Unverified},
     bpf::{CaptureMode, skipped::SkippedRuns},
+    clock,
     config::DEFAULT_DESTINATION,
     pipeline::{ConsoleCounts, NamedLedger, handle::CounterSnapshot},
 };
@@ -23,6 +24,9 @@ pub(crate) struct Summary {
     /// part of the equations. `None` on kernels that do not count them.
     #[serde(rename = "hook_missed")]
     pub(crate) skipped: Option<SkippedRuns>,
+    /// Until when every accept was captured, nanoseconds since the Unix epoch. Later ones may be missing: from
+    /// then on the programs were detached, one after the other.
+    pub(crate) captured_until_unix_ns: Option<u64>,
     /// The ledger of the destination of `export.*`; `None` if there is none.
     pub(crate) export: Option<LedgerSnapshot>,
     /// The ledgers of the other destinations, by name.
@@ -56,6 +60,7 @@ impl Summary {
             programs,
             capture: counters.ledger(),
             skipped: counters.skipped.clone(),
+            captured_until_unix_ns: counters.captured_until_unix_ns,
             export: ledgers.remove(DEFAULT_DESTINATION),
             destinations: ledgers,
             targets: destinations.iter().map(target).collect(),
@@ -137,17 +142,11 @@ impl fmt::Display for Summary {
             }
         }
         writeln!(out, "{} lost", capture.lost.sum() + capture.malformed + capture.too_large)?;
-        let unverified = &capture.unverified;
-        for (count, what) in [
-            (
-                unverified.not_pending + unverified.fd_gone + unverified.no_cookie,
-                "records are unverified: it is not proven that their socket is the one that the call returned",
-            ),
-            (unverified.io_uring, "completions of io_uring may have been accepts, and have no record"),
-        ] {
-            if count > 0 {
-                writeln!(out, "acceptd: {count} {what}")?;
-            }
+        for words in unverified_words(&capture.unverified) {
+            writeln!(out, "acceptd: {words}")?;
+        }
+        if let Some(time) = self.captured_until_unix_ns.and_then(clock::rfc3339) {
+            writeln!(out, "acceptd: captured until {time}; later accepts may be missing")?;
         }
         if let Some(skipped) = self.skipped.as_ref().filter(|skipped| skipped.total() > 0) {
             let programs = skipped.by_program().filter(|(_, count)| *count > 0);
@@ -202,5 +201,36 @@ impl Summary {
     #[must_use]
     pub(crate) fn ledger_line(&self) -> String {
         format!("ledger: {}\n", serde_json::to_string(self).unwrap_or_default())
+    }
+}
+
+/// The summary's words for records whose socket is not proven, and for completions that may have been accepts.
+fn unverified_words(unverified: &Unverified) -> Vec<String> {
+    let Unverified { not_pending, fd_gone, no_cookie, io_uring, pending_full: _ } = unverified;
+    [
+        (
+            not_pending + fd_gone + no_cookie,
+            "records are unverified: it is not proven that their socket is the one that the call returned",
+        ),
+        (*io_uring, "completions of io_uring may have been accepts, and have no record"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, words)| format!("{count} {words}"))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unverified_records_and_completions_are_named() {
+        let none = Unverified { not_pending: 0, pending_full: 0, fd_gone: 0, no_cookie: 0, io_uring: 0 };
+        assert!(unverified_words(&none).is_empty());
+        let some = Unverified { not_pending: 1, pending_full: 8, fd_gone: 2, no_cookie: 3, io_uring: 5 };
+        let words = unverified_words(&some);
+        assert!(words[0].starts_with("6 records are unverified"), "{words:?}");
+        assert!(words[1].starts_with("5 completions of io_uring"), "{words:?}");
     }
 }

@@ -13,7 +13,6 @@ use acceptd_common::{
 };
 use acceptd_otlp::{Process, ProcessDetails};
 use foldhash::fast::RandomState;
-use jiff::Timestamp;
 use quick_cache::{
     UnitWeighter,
     unsync::{Cache, DefaultLifecycle},
@@ -27,7 +26,7 @@ use super::{
     passwd::Users,
     proc_dir::{NANOS_PER_TICK, Namespaces, ProcDir, host_proc},
 };
-use crate::config::Detail;
+use crate::{clock, config::Detail};
 
 /// The suffix that the kernel adds to the link of an executable that was removed or replaced (`fs/d_path.c`).
 const DELETED: &[u8] = b" (deleted)";
@@ -159,7 +158,7 @@ impl Observer {
         let name = executable_name(task, path.as_deref());
         let process = Process {
             pid: task.tgid,
-            creation_time: rfc3339_millis(boot_time_unix_ns.saturating_add(task.leader_start_ns)),
+            creation_time: clock::rfc3339(boot_time_unix_ns.saturating_add(task.leader_start_ns)),
             title: title(task, &name),
             executable_name: name,
             executable_path: path,
@@ -269,11 +268,6 @@ fn basename(path: &[u8]) -> &[u8] {
 /// The path without the suffix of a removed executable.
 pub(super) fn without_deleted(path: Vec<u8>) -> Vec<u8> {
     path.strip_suffix(DELETED).map(<[u8]>::to_vec).unwrap_or(path)
-}
-
-fn rfc3339_millis(unix_ns: u64) -> Option<String> {
-    let time = Timestamp::from_nanosecond(i128::from(unix_ns)).ok()?;
-    Some(format!("{time:.3}"))
 }
 
 #[cfg(test)]

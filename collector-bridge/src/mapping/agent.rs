@@ -32,12 +32,19 @@ pub(crate) fn started_event<'a>(
     event
 }
 
-/// The record of the agent's stop. `after` is how long it ran.
+/// The record of the agent's stop. `after` is how long it ran. It captured everything until
+/// `captured_until_unix_ns`, which is the time of the event.
 #[must_use]
-pub(crate) fn stopped_event(after: Duration, uid: RecordUid, context: RecordContext<'_>) -> Event<'static> {
+pub(crate) fn stopped_event(
+    after: Duration,
+    captured_until_unix_ns: u64,
+    uid: RecordUid,
+    context: RecordContext<'_>,
+) -> Event<'static> {
     let body =
         vec![Value::Text("acceptd was stopped after "), Value::Int(after.as_secs()), Value::Text(" s")];
-    event(names::EVENT_ACCEPTD_AGENT_STOPPED, INFO, body, uid, context)
+    let event = event(names::EVENT_ACCEPTD_AGENT_STOPPED, INFO, body, uid, context);
+    Event { time_unix_nano: captured_until_unix_ns, ..event }
 }
 
 /// The record of lost events.

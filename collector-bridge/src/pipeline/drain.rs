@@ -28,6 +28,7 @@ use crate::{
         ring,
         skipped::SkippedRuns,
     },
+    clock::now_unix_nanos,
     pipeline::{
         handle::{CounterSnapshot, DrainHandle},
         recorder::Recorder,
@@ -206,6 +207,9 @@ impl Drain {
     /// Detaches the programs, drains the ring, and hands on what is left.
     fn stop(mut self) -> anyhow::Result<CounterSnapshot> {
         self.survey();
+        self.recorder.report_last_overflows();
+        // The programs are detached one after the other, which takes up to two seconds on some kernels.
+        let captured_until_unix_ns = now_unix_nanos();
         let skipped = match self.attached.take().map(AttachedPrograms::detach) {
             Some(Ok(skipped)) => skipped,
             Some(Err(error)) => {
@@ -226,9 +230,12 @@ impl Drain {
         };
         let losses = self.snapshot(kernel, self.recorder.counts(), skipped);
         self.recorder.report_losses(&losses.ledger(), true);
-        self.recorder.agent_stopped();
+        self.recorder.agent_stopped(captured_until_unix_ns);
         self.recorder.flush();
-        let counters = self.snapshot(kernel, self.recorder.counts(), losses.skipped);
+        let counters = CounterSnapshot {
+            captured_until_unix_ns: Some(captured_until_unix_ns),
+            ..self.snapshot(kernel, self.recorder.counts(), losses.skipped)
+        };
         self.handle.publish(counters.clone());
         Ok(counters)
     }
@@ -259,6 +266,7 @@ impl Drain {
             drain,
             console: self.recorder.console_counts(),
             skipped,
+            captured_until_unix_ns: None,
             lost: self.recorder.recent_losses(),
             listeners: Arc::new(self.recorder.series()),
         }

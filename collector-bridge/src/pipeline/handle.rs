@@ -42,6 +42,8 @@ pub(crate) struct CounterSnapshot {
     pub(crate) console: Option<ConsoleCounts>,
     /// Runs of the programs that the kernel skipped; `None` on kernels that do not count them.
     pub(crate) skipped: Option<SkippedRuns>,
+    /// Until when every accept was captured, nanoseconds since the Unix epoch; `None` while programs run.
+    pub(crate) captured_until_unix_ns: Option<u64>,
     /// The losses reported within the last minute.
     pub(crate) lost: Vec<LossTotal>,
     /// The series of all listeners.

@@ -254,8 +254,8 @@ impl Recorder {
     }
 
     /// Records that the agent captures no more.
-    pub(crate) fn agent_stopped(&mut self) {
-        self.agent.stopped(&self.events, &mut self.writer);
+    pub(crate) fn agent_stopped(&mut self, captured_until_unix_ns: u64) {
+        self.agent.stopped(captured_until_unix_ns, &self.events, &mut self.writer);
     }
 
     /// Records what was lost since the last call, by the counts of this moment. `is_last` says that no later
@@ -293,6 +293,11 @@ impl Recorder {
     /// the targets that the kernel's map may forget.
     pub(crate) fn unix_refused(&mut self, totals: &[(UnixTarget, u64)]) -> Vec<UnixTarget> {
         self.listeners.unix_refused(totals, &self.events, &mut self.writer)
+    }
+
+    /// Records the overflows that no event has reported yet: the run ends.
+    pub(crate) fn report_last_overflows(&mut self) {
+        self.listeners.report_last_overflows(&self.events, &mut self.writer);
     }
 
     /// Of the listeners for which the kernel's map has refused attempts, those that it may forget.

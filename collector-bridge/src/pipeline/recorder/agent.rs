@@ -46,13 +46,20 @@ impl AgentReporter {
         }
     }
 
-    /// Records that nothing is captured any more. Waits for processes that have yet to answer first.
-    pub(super) fn stopped(&self, events: &EventsSection, writer: &mut RecordWriter) {
+    /// Records that nothing is captured any more: everything was, until `captured_until_unix_ns`. Waits for
+    /// processes that have yet to answer first.
+    pub(super) fn stopped(
+        &self,
+        captured_until_unix_ns: u64,
+        events: &EventsSection,
+        writer: &mut RecordWriter,
+    ) {
         writer.wait_for_identities();
         if events.agent {
             writer.begin_burst();
             let uid = writer.next_uid();
-            let event = agent::stopped_event(self.started.elapsed(), uid, writer.context());
+            let event =
+                agent::stopped_event(self.started.elapsed(), captured_until_unix_ns, uid, writer.context());
             writer.push_agent_event(&event);
         }
     }

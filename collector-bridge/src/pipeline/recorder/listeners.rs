@@ -144,6 +144,7 @@ impl ListenerMonitor {
     ) {
         self.table.on_close(state);
         self.overflows.compare(&mut self.table);
+        self.overflows.closed(state.listener.netns, &self.table);
         self.table.find_overflows(state.header.boot_ns);
         self.record_findings(events, writer);
     }
@@ -276,6 +277,12 @@ impl ListenerMonitor {
         self.table.find_overflows(now_boot_nanos());
         self.record_findings(events, writer);
         idle
+    }
+
+    /// Records the overflows that no finding has reported yet: the run ends.
+    pub(super) fn report_last_overflows(&mut self, events: &EventsSection, writer: &mut RecordWriter) {
+        self.table.find_last_overflows(now_boot_nanos());
+        self.record_findings(events, writer);
     }
 
     /// Of the listeners for which the kernel's map has refused attempts, those that it may forget.

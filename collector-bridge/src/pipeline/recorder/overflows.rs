@@ -19,6 +19,9 @@ use crate::listener::{
 /// Most threads of a process, and most processes, that are tried to find one in a network namespace.
 const MAX_TRIED: usize = 64;
 
+/// Most owners of listeners that are tried in one survey for a network namespace that was not read yet.
+const MAX_OWNERS: u32 = 4;
+
 /// Surveys without a new refused connect after which a count is forgotten, to make room in the kernel's map.
 const IDLE_SURVEYS: u32 = 60;
 
@@ -29,6 +32,8 @@ pub(super) struct Overflows {
     /// Whether the programs count the refused attempts of each TCP listener.
     are_counted: bool,
     namespaces: NamespaceOverflows,
+    /// How many owners were tried in this survey for each namespace that was not read yet.
+    tried: HashMap<u32, u32>,
     unix: HashMap<UnixTarget, UnixTotal>,
     /// Refused connects of UNIX sockets whose listener is not known.
     unknown_unix: u64,
@@ -49,6 +54,7 @@ impl Overflows {
             proc: PathBuf::from("/proc"),
             are_counted: false,
             namespaces: NamespaceOverflows::new(),
+            tried: HashMap::new(),
             unix: HashMap::new(),
             unknown_unix: 0,
             gone: HashSet::new(),
@@ -76,6 +82,11 @@ impl Overflows {
     /// The same for a surveyed listener, also if its namespace could not be read before.
     pub(super) fn learn_again(&mut self, listener: &Listener, task: &Task) {
         if !self.are_counted && is_tcp(listener) && !self.namespaces.is_read(listener.netns) {
+            let tried = self.tried.entry(listener.netns).or_default();
+            *tried += 1;
+            if *tried > MAX_OWNERS {
+                return;
+            }
             let total = listen_overflows(&self.proc, listener.netns, task);
             self.namespaces.begin(listener.netns, total);
         }
@@ -94,10 +105,16 @@ impl Overflows {
         }
     }
 
+    /// A listener of the namespace closed, after the last comparison.
+    pub(super) fn closed(&mut self, netns: u32, table: &ListenerTable) {
+        table.forget_if_unused(netns, &mut self.namespaces);
+    }
+
     /// A survey is over.
     pub(super) fn end_survey(&mut self, table: &ListenerTable) {
         if !self.are_counted {
             table.end_survey(&mut self.namespaces);
+            self.tried.clear();
         }
     }
 
