@@ -63,7 +63,7 @@ pub(crate) fn demo(workspace: &Workspace) -> Result<()> {
 /// `cargo xtask e2e`
 pub(crate) fn e2e(workspace: &Workspace, extent: Extent) -> Result<()> {
     root::require("e2e")?;
-    install(&E2E_PACKAGES)?;
+    apt::require_all(&E2E_PACKAGES)?;
     if !has_postgresql() {
         apt::install("postgresql")?;
     }
@@ -81,10 +81,10 @@ pub(crate) fn e2e(workspace: &Workspace, extent: Extent) -> Result<()> {
 /// `cargo xtask backends`
 pub(crate) fn backends(workspace: &Workspace, extent: Extent) -> Result<()> {
     root::require("backends")?;
-    install(&[DOCKER, BUSYBOX])?;
+    apt::require_all(&[DOCKER, BUSYBOX])?;
     let mut wanted = BACKENDS_EXTERNALS.to_vec();
     if extent.full {
-        install(&BACKENDS_FULL_PACKAGES)?;
+        apt::require_all(&BACKENDS_FULL_PACKAGES)?;
         wanted.extend(BACKENDS_FULL_EXTERNALS);
         // docker-compose.yml is run with the images that users build, of static programs.
         build::dist(workspace, build::RELEASE, false)?;
@@ -95,7 +95,7 @@ pub(crate) fn backends(workspace: &Workspace, extent: Extent) -> Result<()> {
 /// `cargo xtask pictures`
 pub(crate) fn pictures(workspace: &Workspace) -> Result<()> {
     root::require("pictures")?;
-    install(&PICTURES_PACKAGES)?;
+    apt::require_all(&PICTURES_PACKAGES)?;
     start(workspace, &["pictures"], build::RELEASE, &PICTURES_EXTERNALS)
 }
 
@@ -120,10 +120,6 @@ fn install_python_tests() -> Result<()> {
 fn has_file(folder: &str, is_wanted: impl Fn(&str) -> bool) -> bool {
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     entries.into_iter().any(|entry| entry.file_name().to_str().is_some_and(&is_wanted))
-}
-
-fn install(packages: &[Package]) -> Result<()> {
-    apt::require_all(packages)
 }
 
 /// Builds the suites with the agent, builds the externals, and runs the suite in the root of the checkout.
