@@ -49,6 +49,9 @@ impl fmt::Display for SocketEndpoint<'_> {
     }
 }
 
+/// Bytes of a UNIX socket's address (`UNIX_PATH_MAX`, include/uapi/linux/un.h).
+const UNIX_ADDRESS_BYTES: usize = 108;
+
 /// Upper bound of a UNIX socket's escaped name: a name has up to 108 bytes, each of which may be escaped as
 /// four.
 const MAX_UNIX_NAME_BYTES: usize = 512;
@@ -100,14 +103,17 @@ impl<'a> FormattedEndpoint<'a> {
 }
 
 /// Appends the name of a UNIX socket: a path as it is, an abstract name with `@` for its leading NUL as ss(8)
-/// and netstat(8) show it. NULs at the end of an abstract name are not shown: programs pad names with them. A
-/// relative path that begins with `@` is shown with `./` before it, so that it does not look abstract.
+/// and netstat(8) show it. If an abstract name fills all of the address, the NULs at its end are padding, and
+/// are not shown. A relative path that begins with `@` is shown with `./` before it, so that it does not look
+/// abstract.
 pub(super) fn unix_name(out: &mut Vec<u8>, name: &[u8], limit: usize) {
     match name {
         [0, rest @ ..] => {
+            let is_padded = name.len() == UNIX_ADDRESS_BYTES;
             let used = rest.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+            let shown = if is_padded { &rest[..used] } else { rest };
             out.push(b'@');
-            escape_into(out, &rest[..used], limit.saturating_sub(1));
+            escape_into(out, shown, limit.saturating_sub(1));
         }
         [b'@', ..] => {
             out.extend_from_slice(b"./");
@@ -178,14 +184,17 @@ mod tests {
 
     #[test]
     fn names_of_unix_sockets_are_shown_for_people() {
+        let mut padded = [0; 108];
+        padded[..4].copy_from_slice(b"\0a\0b");
         for (name, shown) in [
             (&b"/run/x.sock"[..], "/run/x.sock"),
             (b"x.sock", "x.sock"),
             (b"\0x", "@x"),
             (b"@x", "./@x"),
             (b"/tmp/@x", "/tmp/@x"),
-            (b"\0a\0b\0\0\0", r"@a\x00b"),
-            (b"\0\0\0", "@"),
+            (b"\0a\0b\0", r"@a\x00b\x00"),
+            (&padded, r"@a\x00b"),
+            (&[0; 108], "@"),
         ] {
             assert_eq!(SocketEndpoint::Unix(name).to_string(), shown, "{}", name.escape_ascii());
         }
