@@ -204,7 +204,8 @@ impl Summary {
     }
 }
 
-/// The summary's words for records whose socket is not proven, and for completions that may have been accepts.
+/// The summary's words for records whose socket is not proven, and for completions that may have been
+/// accepts.
 fn unverified_words(unverified: &Unverified) -> Vec<String> {
     let Unverified { not_pending, fd_gone, no_cookie, io_uring, pending_full: _ } = unverified;
     [
