@@ -79,7 +79,7 @@ fn is_listening(address: SocketAddr) -> bool {
     })
 }
 
-/// An address of the loopback that nobody listens on now.
+/// An address of the loopback on which no socket listens now.
 ///
 /// # Panics
 /// If no port is free.

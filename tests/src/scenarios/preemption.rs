@@ -1,5 +1,5 @@
 //! Kernels that preempt tasks inside of programs: such a program does not run for any other task of that CPU
-//! until the preempted one runs on. Each accept has a complete record all the same, or is told as lost.
+//! until the preempted one runs on. Each accept has a complete record all the same, or is reported as lost.
 
 use std::{
     collections::BTreeSet,
@@ -38,7 +38,7 @@ const CLIENTS: usize = 40;
 const CONNECTIONS: usize = 25;
 const ALL: usize = CLIENTS * CONNECTIONS;
 
-/// What a client sends, and how many bytes the server answers.
+/// The request of a client, and how many bytes the server answers.
 #[derive(Clone, Copy)]
 struct Exchange {
     request: &'static [u8],
@@ -49,7 +49,7 @@ struct Exchange {
 /// Two processes accept on one listener, and forty clients connect to it as fast as they can. On one CPU the
 /// kernel then preempts tasks inside of programs, if it does so at all (tests/kernels.toml boots such
 /// machines). In tier 1 each accept has a record with every attribute; in tier 2 each accept has a record or
-/// is told as lost. In both, nothing that was accepted is called abandoned, and a loss degrades the status.
+/// is reported as lost. In both, nothing that was accepted is called abandoned, and a loss degrades the status.
 pub(super) fn two_workers_and_forty_clients() {
     let (listener, address) = listener();
     contend(address, Exchange { request: b"?", answer: 1 }, || {
@@ -123,10 +123,10 @@ fn contend<S>(address: SocketAddr, exchange: Exchange, start: impl FnOnce() -> S
     seen.check(&status, &ledger);
 }
 
-/// What the agent said of the connections.
+/// The agent's statements about the connections.
 struct Seen {
     records: Vec<Record>,
-    /// Events told as lost, of any reason.
+    /// Events reported as lost, of any reason.
     lost: usize,
     abandoned: usize,
     abandoned_by_metric: u64,

@@ -129,7 +129,7 @@ fn now() -> u64 {
 type Accepted = (u64, u64);
 
 /// The agent is stopped while a client connects every 50 ms. Its last words name the time until which it
-/// captured; each accept before that is in a record, or is told as lost. Later ones may have a record.
+/// captured; each accept before that is in a record, or is reported as lost. Later ones may have a record.
 pub(super) fn stops() {
     for stop in 0..TIMES {
         let agent = Agent::start();
@@ -155,7 +155,7 @@ pub(super) fn stops() {
         let inbox = agent.inbox.clone();
         let ledger = agent.stop();
         _ = agent::take_missed_runs();
-        // The server accepts some more, which nobody saw.
+        // The server accepts some more, which the agent cannot see.
         client.wait_until_renewed();
         ends.store(true, Ordering::Relaxed);
         server.join().expect("the server ends with its next connection");
