@@ -78,6 +78,9 @@ impl Cgroup {
     }
 
     /// The path of the cgroup in its hierarchy.
+    ///
+    /// # Panics
+    /// Never: the cgroup is inside of its mount.
     #[must_use]
     pub fn v2_path(&self) -> String {
         let inside = self.path.strip_prefix(self.mounted.path()).expect("inside of the mount");
