@@ -28,7 +28,7 @@ const LONGEST_RUN: usize = 3;
 #[must_use]
 pub(crate) fn without_generated_parts(name: &str) -> String {
     let words = || split(name);
-    let has_generated = words().any(|word| is_generated(word));
+    let has_generated = words().any(is_generated);
     let mut out = String::with_capacity(name.len());
     for word in words() {
         let replaced = is_generated(word) || has_generated && is_number(word, NUMBER_BESIDE);

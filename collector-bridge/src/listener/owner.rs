@@ -92,7 +92,7 @@ impl Owner {
     /// Chooses among all processes that have the listener open, by ascending process id: one that accepts,
     /// else the present owner, else the first. Without a holder the owner stays: surveys do not show every
     /// holder.
-    pub(super) fn choose<'a>(&mut self, holders: impl Iterator<Item = &'a Task> + Clone) {
+    pub(super) fn choose<'a>(&mut self, holders: &(impl Iterator<Item = &'a Task> + Clone)) {
         let find = |wanted: ProcessRef| holders.clone().find(|task| ProcessRef::of(task) == wanted);
         let (owner, other) = (self.process(), self.other.map(|other| other.process));
         let present = owner.and_then(find);
@@ -130,7 +130,7 @@ mod tests {
 
     #[track_caller]
     fn surveyed(owner: &mut Owner, holders: &[Task], expected: u32) {
-        owner.choose(holders.iter());
+        owner.choose(&holders.iter());
         assert_eq!(pid(owner), Some(expected));
     }
 
@@ -229,7 +229,7 @@ mod tests {
         let mut owner = Owner::new(Some(process(10)));
         surveyed(&mut owner, &[], 10);
         let mut unknown = Owner::new(None);
-        unknown.choose([].iter());
+        unknown.choose(&[].iter());
         assert_eq!(pid(&unknown), None);
     }
 }

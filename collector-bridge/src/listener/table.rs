@@ -219,6 +219,8 @@ impl ListenerTable {
             }
             known.listener = listener;
             known.seen_in_survey = survey;
+            // After shutdown(2), a listener can listen again.
+            known.closed = false;
         } else if self.known.len() < MAX_LISTENERS {
             let known = KnownListener::new(listener, *name, owner, overflow, survey);
             self.known.insert(listener.inode, known);
@@ -279,10 +281,19 @@ impl ListenerTable {
         self.findings.extend(self.known.values_mut().filter_map(|known| known.take_overflow(now)));
     }
 
+    /// The same at the end of the run, also for listeners with a finding in the last second.
+    pub(crate) fn find_last_overflows(&mut self, now: u64) {
+        for known in self.known.values_mut() {
+            if let Some(found) = known.overflow.take(now, true) {
+                self.findings.push(known.finding(now, FindingKind::Overflow(found)));
+            }
+        }
+    }
+
     /// Updates a listener from its rows of a survey.
     fn update(&mut self, rows: &[ListenerState], now: u64) {
         if let Some(known) = self.known.get_mut(&rows[0].listener.inode) {
-            known.owner.choose(rows.iter().map(|row| &row.owner));
+            known.owner.choose(&rows.iter().map(|row| &row.owner));
         }
         self.update_queue(&rows[0], now);
     }

@@ -99,7 +99,9 @@ pub(super) fn of_a_socket_that_children_accept_on() {
     let (listener, address) = shared_listener(0);
     // The parent has a lower process id than its children, so it comes first in each survey.
     let workers = [0, 1].map(|_| server(&listener, &binary("acceptor"), &["9"]));
-    workers.iter().for_each(|worker| until_state(worker, 'S'));
+    for worker in &workers {
+        until_state(worker, 'S');
+    }
     let accepted = TcpStream::connect(address).expect("the listener is up");
     let record = agent.inbox.wait_for_accepts(address.port(), 1).remove(0);
     let acceptor = owner_pid(&record);

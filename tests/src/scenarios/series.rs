@@ -7,6 +7,8 @@ use std::{
         unix::net::{UnixListener, UnixStream},
     },
     process::Stdio,
+    thread,
+    time::{Duration, Instant},
 };
 
 use opentelemetry_proto::tonic::{
@@ -24,7 +26,7 @@ use crate::{
     mounted::Cgroup,
     netns::in_new_netns,
     raw,
-    record::flatten,
+    record::{Record, flatten},
     wait,
 };
 
@@ -143,7 +145,7 @@ pub(super) fn of_a_container() {
 
 /// UNIX sockets with generated names share one series, which counts them.
 pub(super) fn of_generated_names() {
-    const LISTENERS: usize = 30;
+    const LISTENERS: u32 = 30;
     let agent = measuring(&[]);
     let folder = tempfile::Builder::new()
         .prefix("plain")
@@ -153,7 +155,7 @@ pub(super) fn of_generated_names() {
     let listeners: Vec<UnixListener> = (0..LISTENERS)
         .map(|number| {
             let name =
-                folder.path().join(format!("worker-{:012x}a.sock", 0x1234_5678_9abc_u64 + number as u64));
+                folder.path().join(format!("worker-{:012x}a.sock", 0x1234_5678_9abc_u64 + u64::from(number)));
             let listener = UnixListener::bind(&name).expect("an unused path");
             let _client = UnixStream::connect(&name).expect("the listener is up");
             drop(listener.accept().expect("a connection"));
@@ -165,16 +167,13 @@ pub(super) fn of_generated_names() {
         point.text("network.local.address").is_some_and(|name| name.contains("/plain/worker-"))
     };
     let found = wait::until_ok(|| match last(&inbox, COUNT, is_ours).as_slice() {
-        [one] if one.value > LISTENERS as f64 - 0.5 => Ok(one.clone()),
+        [one] if one.value > f64::from(LISTENERS) - 0.5 => Ok(one.clone()),
         other => Err(format!("{other:?}")),
     });
     assert!(found.text("network.local.address").is_some_and(|name| name.ends_with("/plain/worker-*.sock")));
     let accepts = last(&inbox, ACCEPTS, is_ours);
-    assert_eq!(
-        accepts.iter().map(|point| point.value).sum::<f64>().round() as usize,
-        LISTENERS,
-        "{accepts:?}"
-    );
+    let sum: f64 = accepts.iter().map(|point| point.value).sum();
+    assert!((sum - f64::from(LISTENERS)).abs() < 0.5, "{accepts:?}");
     drop(listeners);
     std::fs::remove_dir_all(folder.path().parent().expect("a folder")).expect("our own folder");
     let _ = agent.stop();
@@ -292,7 +291,7 @@ pub(super) fn of_sctp() {
 pub(super) fn of_vsock() {
     const LOCAL: u32 = 1;
     const ANY_PORT: u32 = u32::MAX;
-    let agent = measuring(&["--set=listener.stalled_after=2s"]);
+    let agent = measuring(&["--set=listener.stalled_after=5s"]);
     let stream = || socket(AddressFamily::VSOCK, SocketType::STREAM, None).expect("VSOCK");
     let listener = stream();
     bind(&listener, &raw::vsock_address(LOCAL, ANY_PORT)).expect("a free port");
@@ -307,17 +306,26 @@ pub(super) fn of_vsock() {
     let is_it = |point: &Point| int(point, "network.local.port") == Some(i64::from(port));
     let mut accepted = Vec::new();
     check_queue(&agent, is_it, 2.0, || accepted.push(accept(&listener).expect("a connection")));
+    accepted.push(accept(&listener).expect("a connection"));
+    let inbox = agent.inbox.clone();
+    wait::until("an empty queue", || {
+        last(&inbox, LENGTH, is_it).iter().all(|point| point.value < 0.5).then_some(())
+    });
+    let stalls = || {
+        let of_it = |record: &Record| record.int("acceptd.listener.port") == Some(i64::from(port));
+        agent.inbox.events("acceptd.listener.stalled", of_it).len()
+    };
+    // The connections of the first part did wait for long, if the machine is slow.
+    let before = stalls();
     // A busy listener: its queue is never empty, but no connection waits for long.
-    let busy_until = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while std::time::Instant::now() < busy_until {
+    clients.push(client());
+    let busy_until = Instant::now() + Duration::from_secs(12);
+    while Instant::now() < busy_until {
         clients.push(client());
         accepted.push(accept(&listener).expect("a connection"));
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
     }
-    let matches =
-        |record: &crate::record::Record| record.int("acceptd.listener.port") == Some(i64::from(port));
-    let stalls = agent.inbox.events("acceptd.listener.stalled", matches);
-    assert_eq!(stalls.len(), 0, "{stalls:?}");
+    assert_eq!(stalls(), before, "it accepts all the time");
     drop((clients, accepted));
     let _ = agent.stop();
 }

@@ -151,7 +151,7 @@ fn has_points(metric: &Metric) -> bool {
 fn resource_of(place: &Place, agent: &Resource) -> Resource {
     let is_of_host = |key: &str| {
         let begins = |prefix: &&str| key.starts_with(*prefix);
-        OF_THE_HOST.iter().any(|prefix| begins(prefix)) || !OF_THE_AGENT.iter().any(|prefix| begins(prefix))
+        OF_THE_HOST.iter().any(begins) || !OF_THE_AGENT.iter().any(begins)
     };
     let of_host = agent.attributes.iter().filter(|attribute| is_of_host(&attribute.key)).cloned();
     let Place { container, pod, service } = place;
