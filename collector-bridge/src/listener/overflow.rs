@@ -184,13 +184,20 @@ impl NamespaceOverflows {
     /// each; nothing if the value before is not known.
     pub(super) fn compare(&mut self, netns: u32, total: u64, growths: &[Growth]) -> Vec<u64> {
         let namespace = self.known.entry(netns).or_default();
-        let grown = namespace.total.map_or(0, |before| total.saturating_sub(before));
+        // The kernel reuses the inode numbers of network namespaces: a smaller value is that of a new one.
+        let grown = namespace.total.map_or(0, |before| total.checked_sub(before).unwrap_or(total));
         let shares = share(grown + namespace.left, growths);
         let unused = (grown + namespace.left).saturating_sub(shares.iter().sum());
         let left = unused.min(grown);
         self.unassigned += unused - left;
         *namespace = Namespace { total: Some(total), left, is_compared: true };
         shares
+    }
+
+    /// Forgets a namespace without listeners. It may be gone, and its inode number may be that of another one
+    /// soon.
+    pub(super) fn forget(&mut self, netns: u32) {
+        self.unassigned += self.known.remove(&netns).map_or(0, |namespace| namespace.left);
     }
 
     /// A survey is over, after which the namespaces that `is_used` returns false for have no listeners.

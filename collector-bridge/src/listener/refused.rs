@@ -62,9 +62,19 @@ impl ListenerTable {
 
     /// A survey is over: see [`NamespaceOverflows::end_survey`].
     pub(crate) fn end_survey(&self, namespaces: &mut NamespaceOverflows) {
-        let tcp = self.known.values().filter(|known| is_tcp(&known.listener));
-        let in_use: HashSet<u32> = tcp.map(|known| known.listener.netns).collect();
+        let in_use: HashSet<u32> = self.open_tcp().map(|known| known.listener.netns).collect();
         namespaces.end_survey(|netns| in_use.contains(&netns));
+    }
+
+    /// A listener of this namespace closed: see [`NamespaceOverflows::forget`].
+    pub(crate) fn forget_if_unused(&self, netns: u32, namespaces: &mut NamespaceOverflows) {
+        if !self.open_tcp().any(|known| known.listener.netns == netns) {
+            namespaces.forget(netns);
+        }
+    }
+
+    fn open_tcp(&self) -> impl Iterator<Item = &KnownListener> {
+        self.known.values().filter(|known| !known.closed && is_tcp(&known.listener))
     }
 
     /// The UNIX listener at which connects to `target` failed; `None` if no listener has this name, or

@@ -91,6 +91,29 @@ fn drops_at_the_close_of_a_listener_are_compared_too() {
 }
 
 #[test]
+fn a_namespace_whose_number_is_used_again_begins_anew() {
+    let mut all = table(&[tcp(1, 10, 0)]);
+    let mut namespaces = NamespaceOverflows::new();
+    namespaces.begin(10, Some(100));
+    all.forget_if_unused(10, &mut namespaces);
+    assert!(namespaces.contains(10), "the listener is open");
+    let mut closed = tcp(0, 10, 0);
+    closed.listener.cookie = 1;
+    all.on_close(&closed);
+    all.forget_if_unused(10, &mut namespaces);
+    assert!(!namespaces.contains(10));
+    all.apply_survey(&[tcp(1, 10, 0)], 1);
+    namespaces.begin(10, Some(100));
+    all.end_survey(&mut namespaces);
+    assert!(namespaces.contains(10), "it listens again");
+    // The close was not seen, and the number is that of another namespace.
+    namespaces.begin(20, Some(100));
+    all.apply_survey(&[tcp(2, 20, 3)], 1);
+    all.compare(20, Some(3), &mut namespaces);
+    assert_eq!(reported(&mut all), [(2, Overflow { refused: 3, ..Overflow::default() })]);
+}
+
+#[test]
 fn a_name_leads_to_the_one_listener_that_has_it() {
     let all =
         table(&[unix(1, 10, b"/run/x\0"), unix(2, 10, b"\0x"), unix(3, 20, b"\0x"), unix(4, 20, b"/run/y")]);

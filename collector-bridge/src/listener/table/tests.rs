@@ -116,6 +116,19 @@ fn drops_before_the_start_are_not_reported() {
 }
 
 #[test]
+fn overflows_of_the_last_second_are_reported_at_the_end() {
+    let mut all = table(&[]);
+    for refused in 1..=2 {
+        all.apply_survey(&[refusing(refused, u64::from(refused))], SECOND);
+        all.find_overflows(SECOND);
+    }
+    let one = [FindingKind::Overflow(Overflow { refused: 1, ..Overflow::default() })];
+    assert_eq!(kinds(&mut all), one);
+    all.find_last_overflows(SECOND);
+    assert_eq!(kinds(&mut all), one);
+}
+
+#[test]
 fn overflows_are_reported_once_a_second_and_all_of_them_in_the_end() {
     let mut all = table(&[]);
     for tenth in 0..35_u32 {
