@@ -16,8 +16,8 @@
 //! forks; the parent ends, and the child accepts COUNT connections. `acceptor worker COUNT` forks first, and
 //! only the child shows a title.
 //!
-//! `acceptor serve` reads a byte from each connection, answers it with another, and closes; it runs until it is
-//! killed. `acceptor hold COUNT PAUSE` keeps its last COUNT connections open instead, and sleeps for PAUSE
+//! `acceptor serve` reads a byte from each connection, answers it with another, and closes; it runs until it
+//! is killed. `acceptor hold COUNT PAUSE` keeps its last COUNT connections open instead, and sleeps for PAUSE
 //! milliseconds after each accept.
 //!
 //! `acceptor connect ADDRESS` is a client instead, of an address and port or of a path, and `acceptor connect
