@@ -244,8 +244,8 @@ scenarios! {
         of_a_daemon
         of_a_socket_that_children_accept_on
         of_a_process_that_executes_another_program
-        of_workers_with_a_queue_each
-        of_namespaces_that_end_during_a_survey
+        of_workers_with_a_queue_each (alone)
+        of_namespaces_that_end_during_a_survey (alone)
     }
     series {
         of_network_namespaces
