@@ -49,7 +49,8 @@ struct Exchange {
 /// Two processes accept on one listener, and forty clients connect to it as fast as they can. On one CPU the
 /// kernel then preempts tasks inside of programs, if it does so at all (tests/kernels.toml boots such
 /// machines). In tier 1 each accept has a record with every attribute; in tier 2 each accept has a record or
-/// is reported as lost. In both, nothing that was accepted is called abandoned, and a loss degrades the status.
+/// is reported as lost. In both, nothing that was accepted is called abandoned, and a loss degrades the
+/// status.
 pub(super) fn two_workers_and_forty_clients() {
     let (listener, address) = listener();
     contend(address, Exchange { request: b"?", answer: 1 }, || {
