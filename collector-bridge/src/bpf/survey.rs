@@ -32,10 +32,10 @@ pub enum SurveyError {
 }
 
 /// Every listener that a process has open, once for each of these processes. Rows of one listener are
-/// neighbours, by ascending process id. The kernel does not visit a listener without a file descriptor: one in
-/// an `SCM_RIGHTS` message, or only in the file table of an io_uring. The name of a UNIX listener is the path
-/// that its file has now, where that is known; the [`UnixPaths`] lead there from the name that it was bound
-/// to.
+/// neighbours, by ascending process id. The kernel does not visit a listener without a file descriptor: one
+/// in an `SCM_RIGHTS` message, or only in the file table of an io_uring. The name of a UNIX listener is the
+/// path that its file has now, where that is known; the [`UnixPaths`] lead there from the name that it was
+/// bound to.
 ///
 /// # Errors
 /// When the kernel refuses the pass.

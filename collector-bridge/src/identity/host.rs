@@ -47,8 +47,8 @@ pub fn gather(root: &Path, id: Option<&str>, name: Option<&str>, state: &Path) -
     (HostFacts { host, boot_id, boot_time_unix_ns }, warnings)
 }
 
-/// The inode number of the host's network namespace: that of process 1. `None` if it is not visible, as for an
-/// agent in a pid namespace of its own.
+/// The inode number of the host's network namespace: that of process 1. `None` if it is not visible, as for
+/// an agent in a pid namespace of its own.
 #[must_use]
 pub fn network_namespace(root: &Path) -> Option<u32> {
     let file = host_proc(root)?.join("1/ns/net");

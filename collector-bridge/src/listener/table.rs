@@ -131,9 +131,9 @@ pub(crate) struct ListenerTable {
 }
 
 impl ListenerTable {
-    /// A table with the listeners that existed at the start, as [`Self::apply_survey`] takes them. Nothing that
-    /// was dropped before the start is reported. A listener counts as stalled when its oldest connection has
-    /// waited for `stalled_after`.
+    /// A table with the listeners that existed at the start, as [`Self::apply_survey`] takes them. Nothing
+    /// that was dropped before the start is reported. A listener counts as stalled when its oldest connection
+    /// has waited for `stalled_after`.
     #[must_use]
     pub(crate) fn new(existing: &[ListenerState], stalled_after: Duration, now: u64) -> Self {
         let mut listeners = Self {

@@ -205,8 +205,8 @@ pub(super) fn of_workers_with_a_queue_each() {
 }
 
 /// Short-lived network namespaces, listeners and processes while the agent surveys them: it reports no stall
-/// and no overflow, and each abandoned connection under the process that had the listener open. Alone, like the
-/// scenario above: a process that another scenario starts has every descriptor open until it executes its
+/// and no overflow, and each abandoned connection under the process that had the listener open. Alone, like
+/// the scenario above: a process that another scenario starts has every descriptor open until it executes its
 /// program, and may be the last one that does.
 pub(super) fn of_namespaces_that_end_during_a_survey() {
     let agent = Agent::with_flags(&["--set=listener.interval=100ms", "--set=listener.stalled_after=1s"]);

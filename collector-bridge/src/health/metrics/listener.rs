@@ -138,7 +138,8 @@ pub(super) fn with_labels<R>(labels: Option<&Labels>, with: impl FnOnce(MetricAt
     let Some(labels) = labels else {
         return with(&[("otel.metric.overflow", Label::Flag(true))]);
     };
-    let Labels { transport, network_type, address, port, service, executable, netns, container, pod } = labels;
+    let Labels { transport, network_type, address, port, service, executable, netns, container, pod } =
+        labels;
     let mut attributes = vec![
         ("network.transport", Label::Text(transport)),
         ("acceptd.listener.service", Label::Text(service)),
