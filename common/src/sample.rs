@@ -344,8 +344,8 @@ impl SocketCall {
 pub struct ListenerState {
     /// Kind [`Kind::ListenerClosed`].
     pub header: Header,
-    /// A process that has the listener open. When it closed: the task that closed it, which may be exiting; then
-    /// nothing is known of its executable.
+    /// A process that has the listener open. When it closed: the task that closed it, which may be exiting;
+    /// then nothing is known of its executable.
     pub owner: Task,
     /// The listener.
     pub listener: Listener,

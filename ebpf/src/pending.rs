@@ -19,8 +19,8 @@ use crate::{
     read::{AnyStruct, Typed},
     sock::{ProbedSock, TypedSock},
     storage::get_from_socket,
-    use_result,
     uapi::{BPF_ANY, BPF_LOCAL_STORAGE_GET_F_CREATE, BPF_NOEXIST, IPPROTO_TCP},
+    use_result,
 };
 
 /// Tier 1: the state of each connection. Created at SYN_RECV→ESTABLISHED, at a UNIX connect, and by the

@@ -12,13 +12,15 @@ use crate::{
     copies::must_handle_transition,
     count, failure, filter,
     offsets::*,
-    overflow,
-    own, peers,
+    overflow, own, peers,
     pending::{self, Pending},
     send::send,
     sock::TypedSock,
     task, traced,
-    uapi::{IPPROTO_MPTCP, TCP_CLOSE, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_LAST_ACK, TCP_LISTEN, TCP_SYN_RECV, TCP_SYN_SENT},
+    uapi::{
+        IPPROTO_MPTCP, TCP_CLOSE, TCP_ESTABLISHED, TCP_FIN_WAIT1, TCP_LAST_ACK, TCP_LISTEN, TCP_SYN_RECV,
+        TCP_SYN_SENT,
+    },
 };
 
 /// `sk` goes from TCP state `old` to `new`. Each of these may be done twice for one transition.

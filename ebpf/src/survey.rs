@@ -12,8 +12,7 @@ use aya_ebpf::{
 
 use crate::{
     offsets::*,
-    overflow,
-    pending,
+    overflow, pending,
     read::{AnyStruct, File, Probed, Task, Typed},
     send::zero,
     sock::{ProbedSock, TypedSock, is_recorded_family},

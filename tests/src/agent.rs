@@ -289,8 +289,14 @@ impl Drop for Agent {
 
 /// Adds a ledger's `hook_missed` to the sum of [`take_missed_runs`].
 pub(crate) fn note_missed_runs(ledger: &Json) {
-    let missed = ledger["hook_missed"].as_u64().unwrap_or_default();
-    MISSED_RUNS.set(MISSED_RUNS.get() + missed);
+    MISSED_RUNS.set(MISSED_RUNS.get() + skipped_runs(ledger));
+}
+
+/// How many runs of the programs the kernel skipped (`hook_missed` in the ledger).
+#[must_use]
+pub fn skipped_runs(ledger: &Json) -> u64 {
+    let by_program = ledger["hook_missed"].as_object();
+    by_program.map_or(0, |programs| programs.values().filter_map(Json::as_u64).sum())
 }
 
 fn config_path(state_directory: &TempDir) -> PathBuf {

@@ -1,5 +1,5 @@
 //! System calls that std and rustix do not wrap: accept with a bad address, interrupting signals, namespaces,
-//! TUN interfaces, VSOCK addresses, SCTP, SMC, AF_ALG, `TCP_DEFER_ACCEPT`, seccomp filters.
+//! TUN interfaces, VSOCK addresses, SCTP, SMC, `AF_ALG`, `TCP_DEFER_ACCEPT`, seccomp filters.
 #![allow(unsafe_code, reason = "the C library's functions have no safe wrapper")]
 
 use std::{

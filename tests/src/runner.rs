@@ -264,11 +264,11 @@ mod tests {
             panic!("on purpose");
         }
         fn fails_once() {
-            agent::note_missed_runs(&serde_json::json!({ "hook_missed": 2 }));
+            agent::note_missed_runs(&serde_json::json!({ "hook_missed": { "sys_exit": 2 } }));
             assert!(RUNS.fetch_add(1, Ordering::Relaxed) > 0, "the first attempt");
         }
         fn never_passes() {
-            agent::note_missed_runs(&serde_json::json!({ "hook_missed": 2 }));
+            agent::note_missed_runs(&serde_json::json!({ "hook_missed": { "sys_exit": 2 } }));
             fails();
         }
         for (run, passes, runs) in

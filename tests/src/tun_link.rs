@@ -97,7 +97,9 @@ impl TunLink {
     ) -> ObservedHandshake {
         let started = Instant::now();
         let stamp = |own, echo| has_stamps.then_some(TcpOptionElement::Timestamp(own, echo));
-        self.send(stamp(1, 0), |packet| packet.tcp(CLIENT_PORT, port, FIRST_SEQUENCE, WINDOW).syn());
+        self.send(stamp(1, 0).as_slice(), |packet| {
+            packet.tcp(CLIENT_PORT, port, FIRST_SEQUENCE, WINDOW).syn()
+        });
         let mut syn_acks = Vec::new();
         let (sequence, echo) = self.syn_ack(port);
         syn_acks.push(Instant::now());
@@ -107,7 +109,7 @@ impl TunLink {
         }
         thread::sleep(delay);
         let before_final_ack = Instant::now();
-        self.send(stamp(2, echo), |packet| {
+        self.send(stamp(2, echo).as_slice(), |packet| {
             packet.tcp(CLIENT_PORT, port, FIRST_SEQUENCE + 1, WINDOW).ack(sequence.wrapping_add(1))
         });
         ObservedHandshake { started, syn_acks, before_final_ack, finished: Instant::now() }
@@ -115,14 +117,14 @@ impl TunLink {
 
     fn send(
         &mut self,
-        stamp: Option<TcpOptionElement>,
+        stamp: &[TcpOptionElement],
         tcp: impl FnOnce(
             etherparse::PacketBuilderStep<etherparse::IpHeaders>,
         ) -> etherparse::PacketBuilderStep<etherparse::TcpHeader>,
     ) {
         let mut bytes = Vec::new();
         let packet = tcp(PacketBuilder::ipv4(CLIENT.octets(), SERVER.octets(), 64));
-        let packet = packet.options(stamp.as_slice()).expect("room for one option");
+        let packet = packet.options(stamp).expect("room for one option");
         packet.write(&mut bytes, &[]).expect("short");
         self.0.write_all(&bytes).expect("the interface is up");
     }

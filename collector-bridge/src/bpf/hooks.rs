@@ -308,8 +308,8 @@ const TIER_2: [Hook; 8] = [
         .off_probe_path(),
 ];
 
-/// The programs to attach for a tier, in the order in which they are attached. `may_skip` says that the kernel
-/// may skip programs.
+/// The programs to attach for a tier, in the order in which they are attached. `may_skip` says that the
+/// kernel may skip programs.
 pub(super) fn for_tier(tier: Tier, optional: OptionalHooks, may_skip: bool) -> impl Iterator<Item = Hook> {
     let wanted = all(tier).iter().filter(move |hook| match hook.when {
         Condition::Always => may_skip || hook.replaces.is_none(),
@@ -321,7 +321,8 @@ pub(super) fn for_tier(tier: Tier, optional: OptionalHooks, may_skip: bool) -> i
     wanted.flat_map(move |hook| if may_skip { hook.with_copies() } else { vec![*hook] })
 }
 
-/// The programs of a tier of which at least one sees each accept: of each list the first one that is attached.
+/// The programs of a tier of which at least one sees each accept: of each list the first one that is
+/// attached.
 pub(super) const fn witnesses(tier: Tier) -> &'static [&'static [&'static str]] {
     match tier {
         // An accept that `sock_graft` saw is reported by another program, or counted as one whose exit was

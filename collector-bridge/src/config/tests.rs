@@ -133,11 +133,17 @@ fn lists_in_flags_and_variables_have_the_form_of_the_file_too() {
     ];
     let loaded = resolve_all("", &[("ACCEPTD_FILTER_PEERS", r#"["10.0.0.0/8", "::1"]"#)], &flags).unwrap();
     let Config { filter, attributes, .. } = &loaded.config;
-    assert_eq!((&filter.ports[..], &filter.comms[..]), (&[80, 443][..], &["nginx", "a,b"].map(str::to_owned)[..]));
+    assert_eq!(
+        (&filter.ports[..], &filter.comms[..]),
+        (&[80, 443][..], &["nginx", "a,b"].map(str::to_owned)[..])
+    );
     assert_eq!((filter.families.len(), attributes.include.len(), filter.peers.len()), (1, 1, 2));
     for (key, word) in [("filter.ports", "[80"), ("filter.comms", "[nginx]"), ("filter.families", "[inet]")] {
         let message = error("", &[], &[(key, word)]);
-        assert!(message.starts_with(&format!("flag --set: {key}: {word:?} begins like a list of TOML")), "{message}");
+        assert!(
+            message.starts_with(&format!("flag --set: {key}: {word:?} begins like a list of TOML")),
+            "{message}"
+        );
         assert!(message.contains("or the items separated by commas without brackets"), "{message}");
     }
 }

@@ -24,8 +24,8 @@ pub(crate) struct Summary {
     /// part of the equations. `None` on kernels that do not count them.
     #[serde(rename = "hook_missed")]
     pub(crate) skipped: Option<SkippedRuns>,
-    /// Until when every accept was captured, nanoseconds since the Unix epoch. Later ones may be missing: from
-    /// then on the programs were detached, one after the other.
+    /// Until when every accept was captured, nanoseconds since the Unix epoch. Later ones may be missing:
+    /// from then on the programs were detached, one after the other.
     pub(crate) captured_until_unix_ns: Option<u64>,
     /// The ledger of the destination of `export.*`; `None` if there is none.
     pub(crate) export: Option<LedgerSnapshot>,
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn unverified_records_and_completions_are_named() {
         let none = Unverified { not_pending: 0, pending_full: 0, fd_gone: 0, no_cookie: 0, io_uring: 0 };
-        assert!(unverified_words(&none).is_empty());
+        assert_eq!(unverified_words(&none), [""; 0]);
         let some = Unverified { not_pending: 1, pending_full: 8, fd_gone: 2, no_cookie: 3, io_uring: 5 };
         let words = unverified_words(&some);
         assert!(words[0].starts_with("6 records are unverified"), "{words:?}");

@@ -96,7 +96,7 @@ fn main() {
     }
     if count.as_deref() == Some("daemon") {
         // Until the client closes.
-        _ = read(&accept_and_print(&listener), &mut [0_u8; 1]);
+        _ = read(accept_and_print(&listener), &mut [0_u8; 1]);
         title::show("acceptor: daemon");
         if !raw::fork_child() {
             return;

@@ -110,7 +110,12 @@ pub(super) fn delayed_final_ack() {
 /// `net/ipv4/tcp_output.c`), and measures no round-trip time from a retransmission (Karn's algorithm): tier 1
 /// records the handshake time, tier 2 has no source for it, and neither records a round-trip time.
 pub(super) fn retransmitted_syn_ack() {
-    over_tun(|link, port| link.connect(port, 1, Duration::from_millis(50)), check_retransmitted);
+    over_tun(
+        |link, port| link.connect(port, 1, Duration::from_millis(50)),
+        |record, handshake| {
+            check_retransmitted(record, &handshake);
+        },
+    );
 }
 
 /// The same with TCP time stamps, by which the kernel measures the round-trip time from the first SYN-ACK,
@@ -118,11 +123,11 @@ pub(super) fn retransmitted_syn_ack() {
 pub(super) fn retransmitted_syn_ack_with_time_stamps() {
     over_tun(
         |link, port| link.connect_with_time_stamps(port, 1, Duration::from_millis(50)),
-        check_retransmitted,
+        |record, handshake| check_retransmitted(record, &handshake),
     );
 }
 
-fn check_retransmitted(record: &Record, handshake: ObservedHandshake) {
+fn check_retransmitted(record: &Record, handshake: &ObservedHandshake) {
     assert_eq!(record.int("acceptd.tcp.synack_retransmits"), Some(1), "{record:?}");
     assert_eq!(record.attributes.get("acceptd.tcp.rtt_ns"), None, "{record:?}");
     let time = record.nanos("acceptd.tcp.handshake_time_ns");
@@ -166,7 +171,7 @@ pub(super) fn deferred() {
             let time = record.nanos("acceptd.tcp.deferred_time_ns").expect("the time to the data");
             assert!(silence <= time && time <= upper, "{silence:?} <= {time:?} <= {upper:?}");
             let queued = record.nanos("acceptd.accept.queue_time_ns").expect("a queue time");
-            assert!(queued <= upper - silence, "{queued:?} of {upper:?}");
+            assert!(queued + silence <= upper, "{queued:?} of {upper:?}");
             for absent in ["acceptd.tcp.handshake_time_ns", "acceptd.tcp.rtt_ns"] {
                 assert_eq!(record.attributes.get(absent), None, "{absent}: {record:?}");
             }

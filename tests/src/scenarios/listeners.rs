@@ -15,9 +15,7 @@ use std::{
 use rustix::{
     fs::fstat,
     io::Errno,
-    net::{
-        AddressFamily, SocketFlags, SocketType, accept, bind, listen, socket, socket_with, sockopt,
-    },
+    net::{AddressFamily, SocketFlags, SocketType, accept, bind, listen, socket, socket_with, sockopt},
     process::{Pid, Signal, getpid, kill_process},
 };
 

@@ -209,9 +209,8 @@ fn attributes(to: &mut AttributeWriter<'_>, accept: &Accept<'_>, endpoints: &For
         // With a transparent proxy the listener's port says who accepts, and the local one what was asked
         // for.
         let port = |endpoint: &Option<FormattedEndpoint<'_>>| endpoint.as_ref()?.endpoint.port();
-        let other = port(&endpoints.listener).filter(|listener| {
-            port(&endpoints.local).is_some_and(|local| local != *listener)
-        });
+        let other = port(&endpoints.listener)
+            .filter(|listener| port(&endpoints.local).is_some_and(|local| local != *listener));
         to.int_beyond_profile(Attribute::ListenerPort, other);
     }
     to.bytes(Attribute::Uid, &uid_text(accept.uid));

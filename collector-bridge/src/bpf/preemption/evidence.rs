@@ -1,4 +1,4 @@
-//! Reads what tells the kernel's preemption model. Each source may be missing: debugfs needs
+//! Reads the sources that show the kernel's preemption model. Each source may be missing: debugfs needs
 //! `CAP_SYS_ADMIN`, and the build configuration is a file that not every kernel has.
 
 use std::{fs, io, io::Read as _};
@@ -12,7 +12,7 @@ use rustix::{
 /// A build configuration has less than 400 kB of text. A longer file is something else.
 const LONGEST_CONFIG: u64 = 4 << 20;
 
-/// What was found.
+/// The sources that could be read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Evidence {
     /// `sched/preempt` in debugfs.

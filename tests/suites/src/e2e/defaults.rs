@@ -68,7 +68,7 @@ pub(super) fn measure(suite: &Suite, folder: &Path, connections: usize) -> Resul
 
     capture.wait("the records of all servers", |records| {
         facts.iter().all(|facts| {
-            let wanted: usize = facts.listeners.iter().map(|listener| listener.said.count()).sum();
+            let wanted: usize = facts.listeners.iter().map(|listener| listener.report.count()).sum();
             let told = Told::of(facts.netns, records);
             told.accepts("tcp").len() + told.accepts("unix").len() >= wanted
         })
@@ -88,13 +88,13 @@ fn serve(sandbox: &Sandbox, server: &mut Server, connections: usize) -> Result<F
         Ok(sandbox.listens(&server.port.to_string())?.then_some(()))
     })?;
     let before = sandbox.processes()?;
-    let said = server.serve(sandbox, (server.connections)(connections))?;
+    let report = server.serve(sandbox, (server.connections)(connections))?;
     sandbox.enter(|| clients::half_open(server.port, PROBES))?;
     let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let listener = ListenerFacts {
         name: server.name,
         reach: Reach::Port(server.port),
-        said,
+        report,
         refused: 0,
         executables: owned(server.executables),
         owners: owned(server.owners),

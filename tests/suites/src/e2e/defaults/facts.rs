@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use super::server::Said;
 use crate::e2e::counters::Counters;
 
 /// The facts of one sandbox.
@@ -23,7 +22,7 @@ pub(super) struct Facts {
 pub(super) struct ListenerFacts {
     pub(super) name: &'static str,
     pub(super) reach: Reach,
-    pub(super) said: Said,
+    pub(super) report: Report,
     /// Connection attempts that were refused because the queue was full, by the client's own word. Not for
     /// TCP: the kernel counts these.
     pub(super) refused: u64,
@@ -32,6 +31,24 @@ pub(super) struct ListenerFacts {
     /// The names of the executables that may own the listener.
     pub(super) owners: Vec<String>,
     pub(super) service: Service,
+}
+
+/// The connections that a server says it accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Report {
+    /// How many.
+    Count(usize),
+    /// The clients' ports.
+    Ports(Vec<u16>),
+}
+
+impl Report {
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Count(count) => *count,
+            Self::Ports(ports) => ports.len(),
+        }
+    }
 }
 
 /// The right `service.name` of the processes of a server.

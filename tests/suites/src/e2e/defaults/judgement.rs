@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use acceptd_otlp::names;
 
-use super::{
-    facts::{Facts, ListenerFacts, Reach},
-    server::Said,
-};
+use super::facts::{Facts, ListenerFacts, Reach, Report};
 use crate::{
     e2e::{series::Series, told::Told},
     records::Record,
@@ -21,7 +18,7 @@ const MAX_NAMED: usize = 3;
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     /// Connections by the server's own word.
-    pub(crate) said: usize,
+    pub(crate) report: usize,
     /// Records of accepts.
     pub(crate) records: usize,
     /// Connection attempts that a full queue refused: by the kernel or the client, and by acceptd.
@@ -59,7 +56,7 @@ fn judge_listener(facts: &Facts, listener: &ListenerFacts, told: &Told<'_>, seri
         told.accepts(transport).into_iter().filter(|record| listener.reach.is_of(record)).collect();
     let mut row = Row {
         name: listener.name,
-        said: listener.said.count(),
+        report: listener.report.count(),
         records: accepts.len(),
         refused: match listener.reach {
             Reach::Port(_) => facts.counters.listen_overflows,
@@ -69,7 +66,7 @@ fn judge_listener(facts: &Facts, listener: &ListenerFacts, told: &Told<'_>, seri
         abandoned: told.abandoned(transport),
         stalls: told.stalls(),
         probes: facts.probes,
-        faults: connections(&listener.said, &accepts),
+        faults: connections(&listener.report, &accepts),
     };
     if row.overflows != row.refused {
         row.faults.push(format!("a full queue refused {}, told as overflow {}", row.refused, row.overflows));
@@ -97,13 +94,13 @@ impl Reach {
 }
 
 /// The connections of which there are too few or too many records.
-fn connections(said: &Said, accepts: &[&Record]) -> Vec<String> {
-    let ports = match said {
-        Said::Count(count) if *count == accepts.len() => return Vec::new(),
-        Said::Count(count) => {
+fn connections(report: &Report, accepts: &[&Record]) -> Vec<String> {
+    let ports = match report {
+        Report::Count(count) if *count == accepts.len() => return Vec::new(),
+        Report::Count(count) => {
             return vec![format!("the server says {count} connections, there are {} records", accepts.len())];
         }
-        Said::Ports(ports) => ports,
+        Report::Ports(ports) => ports,
     };
     let mut balance: BTreeMap<String, i64> = BTreeMap::new();
     for port in ports {
@@ -195,7 +192,7 @@ fn two_names(accepts: &[&Record], owners: &[[&str; 2]]) -> Option<String> {
 mod tests {
     use acceptd_otlp::names;
 
-    use super::{Facts, ListenerFacts, Reach, Row, Said, Series, judge};
+    use super::{Facts, ListenerFacts, Reach, Report, Row, Series, judge};
     use crate::{
         e2e::{counters::Counters, defaults::facts::Service},
         records::Record,
@@ -225,7 +222,7 @@ mod tests {
         let listener = ListenerFacts {
             name: "a server",
             reach: Reach::Port(80),
-            said: Said::Ports(vec![1, 2]),
+            report: Report::Ports(vec![1, 2]),
             refused: 0,
             executables: vec!["httpd".to_owned()],
             owners: vec!["httpd".to_owned()],

@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    facts::{Facts, ListenerFacts, Reach, Service},
-    server::{self, HTTP, Said, service},
+    facts::{Facts, ListenerFacts, Reach, Report, Service},
+    server::{self, HTTP, service},
 };
 use crate::{
     e2e::{
@@ -127,7 +127,7 @@ impl Php {
             ListenerFacts {
                 name: NGINX,
                 reach: Reach::Port(PORT),
-                said: Said::Ports(ports),
+                report: Report::Ports(ports),
                 refused: 0,
                 executables: nginx.clone(),
                 owners: nginx,
@@ -136,7 +136,7 @@ impl Php {
             ListenerFacts {
                 name: PHP_FPM,
                 reach: Reach::Socket(SOCKET),
-                said: Said::Count(answered),
+                report: Report::Count(answered),
                 refused: refused.count() as u64,
                 executables: php_fpm.clone(),
                 owners: php_fpm,

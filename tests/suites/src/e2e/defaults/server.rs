@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 
-use super::facts::Service;
+use super::facts::{Report, Service};
 use crate::{
     e2e::{
         clients::{self, Answer},
@@ -48,24 +48,6 @@ pub(super) enum Logged {
     Unnamed,
 }
 
-/// The connections that a server says it accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said {
-    /// How many.
-    Count(usize),
-    /// The clients' ports.
-    Ports(Vec<u16>),
-}
-
-impl Said {
-    pub(super) fn count(&self) -> usize {
-        match self {
-            Self::Count(count) => *count,
-            Self::Ports(ports) => ports.len(),
-        }
-    }
-}
-
 /// A request that closes its connection.
 pub(super) const HTTP: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
@@ -107,17 +89,17 @@ impl Server {
     }
 
     /// Makes these connections, and returns what the server says it accepted.
-    pub(super) fn serve(&self, sandbox: &Sandbox, connections: usize) -> Result<Said> {
+    pub(super) fn serve(&self, sandbox: &Sandbox, connections: usize) -> Result<Report> {
         sandbox.enter(|| clients::connect(self.port, self.hello, self.answer, self.clients, connections))?;
-        let said = until("every connection in the server's log", ARRIVAL, || {
-            let said = self.said()?;
-            Ok((said.count() >= connections).then_some(said))
+        let report = until("every connection in the server's log", ARRIVAL, || {
+            let report = self.report()?;
+            Ok((report.count() >= connections).then_some(report))
         });
         // A log with fewer lines is for the judgement.
-        said.or_else(|_| self.said())
+        report.or_else(|_| self.report())
     }
 
-    fn said(&self) -> Result<Said> {
+    fn report(&self) -> Result<Report> {
         let bytes = fs::read(&self.log).with_context(|| format!("reading {}", self.log.display()))?;
         let text = String::from_utf8_lossy(&bytes);
         let (mut ports, mut unnamed) = (Vec::new(), 0);
@@ -127,6 +109,6 @@ impl Server {
                 Logged::Unnamed => unnamed += 1,
             }
         }
-        Ok(if ports.is_empty() { Said::Count(unnamed) } else { Said::Ports(ports) })
+        Ok(if ports.is_empty() { Report::Count(unnamed) } else { Report::Ports(ports) })
     }
 }

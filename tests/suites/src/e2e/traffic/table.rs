@@ -6,19 +6,19 @@ use crate::e2e::{defaults::Row, foreign::SuiteRow};
 
 /// The table of servers.
 pub(super) fn of_servers(rows: &[Row]) -> String {
-    let mut table = "Each server in a network namespace of its own, as Debian or npm installs it. Said: by the \
+    let mut table = "Each server in a network namespace of its own, as Debian or npm installs it. Its own word: by the \
          server's own log. Refused: the kernel's ListenOverflows or, for a UNIX socket, its client's log. \
          Half-open: handshakes of a port scan beside the connections.\n\n\
-         | server | said | records | refused | told as overflow | abandoned | stalls | half-open | verdict |\n\
+         | server | its own word | records | refused | told as overflow | abandoned | stalls | half-open | verdict |\n\
          |---|---|---|---|---|---|---|---|---|"
         .to_owned();
     for row in rows {
-        let Row { name, said, records, refused, overflows, abandoned, stalls, probes, faults } = row;
+        let Row { name, report, records, refused, overflows, abandoned, stalls, probes, faults } = row;
         let verdict = verdict(faults);
         // Writing to a string cannot fail.
         _ = write!(
             table,
-            "\n| {name} | {said} | {records} | {refused} | {overflows} | {abandoned} | {stalls} | {probes} | {verdict} |"
+            "\n| {name} | {report} | {records} | {refused} | {overflows} | {abandoned} | {stalls} | {probes} | {verdict} |"
         );
     }
     table
