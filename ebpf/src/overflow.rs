@@ -82,14 +82,15 @@ pub fn is_ipv4(skb: Typed<AnyStruct>) -> bool {
 }
 
 /// Whether the kernel drops a SYN before it checks the accept queue, because too many handshakes are
-/// pending and SYN cookies are off. Such a drop is none of `ListenOverflows`.
+/// pending and SYN cookies are off. Such a drop is none of `ListenOverflows`. Older releases of a series
+/// compare with `>=` (`inet_csk_reqsk_queue_is_full`).
 #[inline(always)]
 fn drops_new_requests(listener: ProbedSock) -> bool {
     if SYSCTL_SYN_COOKIES.load() == ABSENT {
         return false;
     }
     let cookies: u8 = listener.follow::<AnyStruct>(&SK_NET).load(&SYSCTL_SYN_COOKIES);
-    cookies == 0 && listener.load::<u32>(&REQUEST_QUEUE_LENGTH) >= listener.load::<u32>(&SK_MAX_ACK_BACKLOG)
+    cookies == 0 && listener.load::<u32>(&REQUEST_QUEUE_LENGTH) > listener.load::<u32>(&SK_MAX_ACK_BACKLOG)
 }
 
 #[inline(always)]
@@ -148,11 +149,15 @@ pub fn unix_found(other: TypedSock, socket_type: u16) {
     let Some(connect) = connect else { return };
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    if connect.full_since_ns != 0 {
+    let listener = inode_of(other.probed());
+    if connect.listener != listener {
+        // Another call, after one whose exit was not seen.
+        (connect.full_since_ns, connect.waited_ns) = (0, 0);
+    } else if connect.full_since_ns != 0 {
         // The call waited, and looks for the socket again.
         connect.waited_ns += now.saturating_sub(connect.full_since_ns);
     }
-    connect.listener = inode_of(other.probed());
+    connect.listener = listener;
     let is_full = other.load::<u32>(&SK_RECEIVE_LENGTH) > other.load::<u32>(&SK_MAX_ACK_BACKLOG);
     connect.full_since_ns = if is_full { now } else { 0 };
 }

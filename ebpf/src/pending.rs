@@ -399,9 +399,19 @@ pub fn take_open_connection(sk: TypedSock) -> Option<OpenConnection> {
 /// Tier 1: what is known of a connection that waits, which stays.
 #[inline(always)]
 pub fn peek(sk: TypedSock) -> Pending {
-    match stored_for(sk) {
-        Some(stored) => *stored,
-        None => Pending::UNKNOWN,
+    let Some(stored) = stored_for(sk) else { return Pending::UNKNOWN };
+    complete_stored(stored, sk);
+    *stored
+}
+
+/// Completes an entry whose connection was not seen to be established.
+#[inline(always)]
+fn complete_stored(stored: &mut Pending, sk: TypedSock) {
+    if HAS_COPIES.load() != 0 && stored.state == Pending::QUEUED {
+        let mut pending = *stored;
+        use_result(complete(&mut pending, sk));
+        // SAFETY: from the stack into a map value. As in `mark_reported`, not an assignment.
+        unsafe { core::ptr::copy_nonoverlapping(&raw const pending, stored, 1) };
     }
 }
 
@@ -420,11 +430,8 @@ fn stored_for(sk: TypedSock) -> Option<&'static mut Pending> {
 #[inline(always)]
 pub fn mark_accepting(accepted: TypedSock) -> Pending {
     let Some(stored) = stored_for(accepted) else { return Pending::UNKNOWN };
-    let mut pending = *stored;
-    if HAS_COPIES.load() != 0 && pending.state == Pending::QUEUED {
-        use_result(complete(&mut pending, accepted));
-        *stored = pending;
-    }
+    complete_stored(stored, accepted);
+    let pending = *stored;
     if pending.is_waiting() {
         stored.state = Pending::ACCEPTING;
     }

@@ -37,7 +37,6 @@ pub fn grafted(copy: u8, sk: TypedSock, socket: Typed<Socket>) {
     if is_smc_worker() {
         return;
     }
-    count::add(Counter::Seen);
     sk.make_cookie();
     // SAFETY: the helper has no arguments.
     let now = unsafe { bpf_ktime_get_boot_ns() };
@@ -51,7 +50,12 @@ pub fn grafted(copy: u8, sk: TypedSock, socket: Typed<Socket>) {
         _ => (FileSock::NONE, NO_FD),
     };
     let pending = pending::take(sk);
-    if syscall != AcceptCall::SYSCALL_KERNEL {
+    if pending.is_reported() {
+        // By an earlier copy, for a task that has no memory for its marks.
+        return;
+    }
+    count::add(Counter::Seen);
+    if syscall != AcceptCall::SYSCALL_KERNEL || HAS_COPIES.load() != 0 {
         // While the programs are being attached, the exit of a call may be seen whose entry was not.
         pending::mark_reported(sk);
         in_flight::mark_current_reported();

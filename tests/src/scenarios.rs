@@ -141,6 +141,7 @@ scenarios! {
         the_listener_that_was_full [needs Tun]
         of_a_busy_listener
         refused_by_a_unix_socket
+        refused_by_a_unix_socket_that_closed
         waiting_for_a_unix_socket
     }
     related {

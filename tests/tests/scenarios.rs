@@ -2,10 +2,17 @@
 //! with the reason on stderr.
 #![forbid(unsafe_code)]
 
-use std::{num::NonZero, thread};
+use std::{
+    num::NonZero,
+    sync::{PoisonError, RwLock},
+    thread,
+};
 
 use acceptd_tests::scenarios::ALL;
 use libtest_mimic::{Arguments, Trial, run};
+
+/// Written while a scenario runs that must be alone, and read while another one runs.
+static RUNNING: RwLock<()> = RwLock::new(());
 
 /// Concurrent scenarios per CPU. More than one, since scenarios mostly wait.
 const AT_ONCE: usize = 2;
@@ -24,8 +31,16 @@ fn main() {
         {
             eprintln!("not applicable here: {}: {missing}; `cargo xtask vm` runs it", scenario.name);
         }
+        let alone = scenario.alone;
         let trial = Trial::test(scenario.name, move || {
-            run();
+            // The lock guards nothing that a scenario could leave half done.
+            if alone {
+                let _others = RUNNING.write().unwrap_or_else(PoisonError::into_inner);
+                run();
+            } else {
+                let _alone = RUNNING.read().unwrap_or_else(PoisonError::into_inner);
+                run();
+            }
             Ok(())
         });
         trial.with_ignored_flag(missing.is_some())

@@ -117,7 +117,7 @@ pub(super) struct Hook {
     /// The program that this one is a copy of.
     pub(super) copy_of: Option<&'static str>,
     /// The program that is not attached if this one is. This one is attached only where the kernel may skip
-    /// programs, and is none that it skips.
+    /// programs: it runs with preemption switched off.
     pub(super) replaces: Option<&'static str>,
 }
 
@@ -182,7 +182,6 @@ impl Hook {
         let copies = self.copies.iter().map(|program| Self {
             program,
             feature: Some(UNSKIPPED),
-            requires: None,
             copy_of: Some(self.program),
             ..self
         });
@@ -332,6 +331,12 @@ pub(super) const fn witnesses(tier: Tier) -> &'static [&'static [&'static str]] 
     }
 }
 
+/// The program that `program` is a copy of, or `program` itself.
+pub(super) fn original_of(tier: Tier, program: &'static str) -> &'static str {
+    let hook = all(tier).iter().find(|hook| hook.copies.contains(&program));
+    hook.map_or(program, |hook| hook.program)
+}
+
 /// The hook to try when the kernel refused `program`.
 pub(super) fn fallback_of(program: &str) -> Option<&'static Hook> {
     FALLBACKS.iter().find(|hook| hook.fallback_for == Some(program))
@@ -388,6 +393,11 @@ mod tests {
         assert_eq!(programs[..3], ["do_accept_exit_3", "do_accept_exit_2", "do_accept_exit"]);
         assert_eq!(programs[3..6], ["inet_sock_set_state", "inet_sock_set_state_2", "inet_sock_set_state_3"]);
         assert_eq!(feature_of(Tier::One, "accept4_exit_2"), Some(DESCRIPTORS));
+        let copy = for_tier(Tier::One, OptionalHooks::default(), true)
+            .find(|hook| hook.program == "accept4_entry_2")
+            .expect("a copy");
+        assert_eq!(copy.requires, Some("accept4_exit"), "without it, this one records wrong data");
+        assert_eq!(original_of(Tier::One, "accept4_entry_2"), "accept4_entry");
         let of_perf = |may_skip| {
             for_tier(Tier::Two, OptionalHooks::default(), may_skip).any(|hook| hook.replaces.is_some())
         };

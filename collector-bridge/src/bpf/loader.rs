@@ -153,6 +153,7 @@ fn attach_all(
         None => (Vec::new(), None),
     };
     let may_skip = preemption::model().may_skip_programs();
+    let counts_skipped_perf_runs = preemption::counts_skipped_perf_runs();
     let constants = constants(settings, tier, capture_epoch, may_skip);
     let mut object = match open(settings, offsets, &constants, &pins) {
         Err(error) if !pins.is_empty() => {
@@ -175,7 +176,9 @@ fn attach_all(
         _pins: lock,
     };
     for hook in hooks::for_tier(tier, settings.optional, may_skip) {
-        if attached.links.iter().any(|(other, _)| other.replaces == Some(hook.program)) {
+        // A program through perf replaces another one only if the kernel counts when it skips it, too.
+        let is_replaced = attached.links.iter().any(|(other, _)| other.replaces == Some(hook.program));
+        if is_replaced || hook.replaces.is_some() && !counts_skipped_perf_runs {
             continue;
         }
         let absent = missing.iter().find(|missing| hook.requires == Some(missing.hook));
@@ -192,6 +195,11 @@ fn attach_all(
             }
         }
     }
+    let absent: Vec<&'static str> = missing.iter().map(|missing| missing.hook).collect();
+    missing.retain(|missing| {
+        let original = hooks::original_of(tier, missing.hook);
+        original == missing.hook || !absent.contains(&original)
+    });
     let of_this_tier: &[SurveyProgram] = match tier {
         Tier::One => &[SWEEP_IN_FLIGHT, SWEEP_ALL_IN_FLIGHT],
         Tier::Two => &[],

@@ -139,15 +139,39 @@ fn built_model(evidence: &Evidence) -> Option<Preemption> {
     options.into_iter().find(|(option, _)| is_set(option)).map(|(_, model)| model)
 }
 
+/// Whether the kernel counts the runs that it skips of programs attached through perf: it skips them on a CPU
+/// while a task is preempted in a call of bpf(2) that changes a map (`bpf_disable_instrumentation`). By the
+/// release, since the counting has no symbol (`trace_call_bpf`, since Linux 6.7); with `false` the caller
+/// takes a program whose skipped runs every kernel counts.
+#[must_use]
+pub(crate) fn counts_skipped_perf_runs() -> bool {
+    let name = rustix::system::uname();
+    release(&name.release().to_string_lossy()).is_some_and(|release| release >= (6, 7))
+}
+
+/// Major and minor number of a kernel release.
+fn release(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|character: char| !character.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Evidence, Preemption, decide};
+    use super::{Evidence, Preemption, decide, release};
 
     const DYNAMIC: &str = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.176-1 (2026-07-02)";
     const STATIC: &str = "#1 SMP Debian 5.10.0-1 (2026-07-02)";
 
     fn kernel(version: &str, release: (u32, u32)) -> Evidence {
         Evidence { version: version.to_owned(), release, ..Evidence::default() }
+    }
+
+    #[test]
+    fn a_release_has_two_numbers() {
+        assert_eq!(release("6.1.0-50-cloud-amd64"), Some((6, 1)));
+        assert_eq!(release("7.3.4+deb13-cloud-amd64"), Some((7, 3)));
+        assert_eq!(release("unknown"), None);
+        assert!((6, 18) > (6, 7) && (6, 1) < (6, 7));
     }
 
     #[test]

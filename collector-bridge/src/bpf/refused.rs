@@ -24,12 +24,17 @@ impl RefusedCounts {
         Self { by_listener, by_name }
     }
 
-    /// The listeners with counts.
+    /// The listeners with counts, and these.
     ///
     /// # Errors
     /// When the kernel refuses the read.
-    pub fn listeners(&self) -> Result<Vec<u64>, MapError> {
-        self.by_listener.keys().collect()
+    pub fn by_listener(&self) -> Result<Vec<(u64, RefusedAttempts)>, MapError> {
+        let mut found = Vec::new();
+        for entry in &self.by_listener {
+            let (listener, counts) = entry?;
+            found.extend(RefusedAttempts::read_from_bytes(&counts).ok().map(|counts| (listener, counts)));
+        }
+        Ok(found)
     }
 
     /// Evicts the counts of a listener that no longer exists, to make room.

@@ -69,6 +69,6 @@ impl LoadSettings {
     }
 
     pub(super) fn skips(&self, hook: &Hook) -> bool {
-        self.skip.iter().any(|name| name == hook.original())
+        self.skip.iter().any(|name| name == hook.original() || hook.replaces == Some(name.as_str()))
     }
 }

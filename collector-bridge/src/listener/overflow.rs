@@ -50,16 +50,27 @@ impl QueueOverflow {
 
     /// Takes the state of the listener at this moment.
     pub(super) fn observe(&mut self, state: &ListenerState) {
+        // The count may wrap; a state that is older than the last one does not count.
         let grown = state.listener.drops.wrapping_sub(self.drops);
-        self.drops = state.listener.drops;
+        let grown = if grown > u32::MAX / 2 { 0 } else { grown };
+        self.drops = self.drops.wrapping_add(grown);
         self.grown = self.grown.saturating_add(grown);
         self.unexplained = self.unexplained.saturating_add(i64::from(grown));
         self.was_full |= state.listener.backlog_length > state.listener.backlog_limit;
-        let RefusedAttempts { refused, waited, waited_ns } = state.refused;
+        self.observe_counted(state.refused);
+    }
+
+    /// Takes the programs' counts, which only grow.
+    pub(super) fn observe_counted(&mut self, counted: RefusedAttempts) {
+        let RefusedAttempts { refused, waited, waited_ns } = counted;
         self.refused(refused.saturating_sub(self.counted.refused));
         self.unreported.waited += waited.saturating_sub(self.counted.waited);
         self.unreported.waited_ns += waited_ns.saturating_sub(self.counted.waited_ns);
-        self.counted = state.refused;
+        self.counted = RefusedAttempts {
+            refused: refused.max(self.counted.refused),
+            waited: waited.max(self.counted.waited),
+            waited_ns: waited_ns.max(self.counted.waited_ns),
+        };
     }
 
     /// An accept left `length` connections in the queue: before it, there was one more.

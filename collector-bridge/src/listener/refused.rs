@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use acceptd_common::{Listener, Task, UnixTarget};
+use acceptd_common::{Listener, RefusedAttempts, Task, UnixTarget};
 
 use super::{
     overflow::{Growth, NamespaceOverflows},
@@ -107,6 +107,13 @@ impl ListenerTable {
             }
         };
         Some(found.listener.inode)
+    }
+
+    /// Takes the programs' counts of a listener, if it is in the table.
+    pub(crate) fn observe_refused(&mut self, inode: u64, counted: RefusedAttempts) {
+        if let Some(known) = self.known.get_mut(&inode) {
+            known.overflow.observe_counted(counted);
+        }
     }
 
     /// Counts refused connects of a UNIX listener.

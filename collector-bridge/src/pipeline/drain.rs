@@ -335,8 +335,8 @@ impl Drain {
         for target in self.recorder.unix_refused(&by_name) {
             self.refused.evict_name(&target)?;
         }
-        let listeners = self.refused.listeners()?;
-        for listener in self.recorder.gone_listeners(&listeners) {
+        let by_listener = self.refused.by_listener()?;
+        for listener in self.recorder.refused_by_listeners(&by_listener) {
             self.refused.evict_listener(listener)?;
         }
         Ok(())

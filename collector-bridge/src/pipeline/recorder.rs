@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use acceptd_common::{
     AcceptCall, ConnectionClosed, ConnectionStats, FailureKey, FailureStats, Header, InetAccept, Listener,
-    ListenerState, SocketCall, UnixAccept, UnixTarget,
+    ListenerState, RefusedAttempts, SocketCall, UnixAccept, UnixTarget,
 };
 use acceptd_otlp::Signal;
 use agent::AgentReporter;
@@ -300,9 +300,10 @@ impl Recorder {
         self.listeners.report_last_overflows(&self.events, &mut self.writer);
     }
 
-    /// Of the listeners for which the kernel's map has refused attempts, those that it may forget.
-    pub(crate) fn gone_listeners(&mut self, listeners: &[u64]) -> Vec<u64> {
-        self.listeners.gone_listeners(listeners)
+    /// Takes the programs' counts of refused attempts by listener. Returns the listeners whose counts the
+    /// kernel's map may forget.
+    pub(crate) fn refused_by_listeners(&mut self, counts: &[(u64, RefusedAttempts)]) -> Vec<u64> {
+        self.listeners.refused_by_listeners(counts)
     }
 
     /// Takes the kernel's counts of connections by listener. Returns the listeners whose counts the kernel's

@@ -561,6 +561,30 @@ pub(super) fn refused_by_a_unix_socket() {
     let _ = agent.stop();
 }
 
+/// A UNIX listener refuses connects and closes before the next survey: they are reported all the same.
+pub(super) fn refused_by_a_unix_socket_that_closed() {
+    const REFUSED: u64 = 10;
+    let agent = Agent::with_flags(&["--set=listener.interval=3s"]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let name = SocketAddrUnix::new(folder.path().join("server.sock")).expect("short");
+    let listener = unix_socket(SocketType::STREAM);
+    bind(&listener, &name).expect("a free name");
+    listen(&listener, 0).expect("bound");
+    let inode = inode(&listener);
+    let matches = |record: &Record| record.int("acceptd.listener.inode") == inode;
+    let _ = agent.inbox.wait_for_events(LISTEN, 1, matches);
+    let queued = unix_socket(SocketType::STREAM);
+    connect(&queued, &name).expect("room in the queue");
+    for _ in 0..REFUSED {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let client = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).expect("a socket");
+        assert_eq!(connect(&client, &name), Err(Errno::AGAIN));
+    }
+    drop(listener);
+    wait::until("every refused connect", || (reported(&agent.inbox, matches) == REFUSED).then_some(()));
+    let _ = agent.stop();
+}
+
 /// A connect to a UNIX socket that waits until the queue has room is no refused one. Tier 1 counts it, and
 /// how long it waited.
 pub(super) fn waiting_for_a_unix_socket() {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, hash::BuildHasher as _, path::PathBuf, time::Dur
 
 use acceptd_common::{
     AcceptCall, Connection, ConnectionAbandoned, ConnectionStats, FailureKey, FailureStats, Listener,
-    ListenerState, SocketCall, Task, UnixName, UnixTarget,
+    ListenerState, RefusedAttempts, SocketCall, Task, UnixName, UnixTarget,
 };
 use foldhash::fast::RandomState;
 use zerocopy::FromZeros as _;
@@ -232,10 +232,11 @@ impl ListenerMonitor {
                 log_queue(state, waited);
             }
         }
+        // Before the series of listeners that are gone are dropped: their last findings count in them.
+        self.record_findings(events, writer);
         let table = &self.table;
         self.series.retain(now, |inode| table.by_inode(inode).is_some());
         self.log_crowding();
-        self.record_findings(events, writer);
     }
 
     /// Takes the kernel's totals of failed accepts, and records the new ones. Returns the keys that the
@@ -285,9 +286,15 @@ impl ListenerMonitor {
         self.record_findings(events, writer);
     }
 
-    /// Of the listeners for which the kernel's map has refused attempts, those that it may forget.
-    pub(super) fn gone_listeners(&mut self, listeners: &[u64]) -> Vec<u64> {
-        self.overflows.gone(listeners, &self.table)
+    /// Takes the programs' counts of refused attempts by listener. Surveys have them, too, but not those of a
+    /// listener that closed since the last one: the table keeps it for two surveys. Returns the listeners
+    /// whose counts the kernel's map may forget.
+    pub(super) fn refused_by_listeners(&mut self, counts: &[(u64, RefusedAttempts)]) -> Vec<u64> {
+        for (listener, refused) in counts {
+            self.table.observe_refused(*listener, *refused);
+        }
+        let listeners: Vec<u64> = counts.iter().map(|(listener, _)| *listener).collect();
+        self.overflows.gone(&listeners, &self.table)
     }
 
     /// Refused attempts that count for no listener, because it is not known which one refused them.

@@ -16,8 +16,11 @@ use crate::listener::{
     table::ListenerTable,
 };
 
-/// Most threads of a process, and most processes, that are tried to find one in a network namespace.
-const MAX_TRIED: usize = 64;
+/// Most processes that are tried to find one in a network namespace.
+const MAX_PROCESSES: usize = 64;
+
+/// Most threads of a process that are tried: each is one call of stat(2).
+const MAX_THREADS: usize = 4096;
 
 /// Most owners of listeners that are tried in one survey for a network namespace that was not read yet.
 const MAX_OWNERS: u32 = 4;
@@ -100,7 +103,7 @@ impl Overflows {
         }
         for (netns, tasks) in table.grown_namespaces() {
             let total =
-                tasks.iter().take(MAX_TRIED).find_map(|task| listen_overflows(&self.proc, netns, task));
+                tasks.iter().take(MAX_PROCESSES).find_map(|task| listen_overflows(&self.proc, netns, task));
             table.compare(netns, total, &mut self.namespaces);
         }
     }
@@ -184,7 +187,7 @@ fn listen_overflows(proc: &Path, netns: u32, task: &Task) -> Option<u64> {
     let threads = proc.join(task.tgid.to_string()).join("task");
     let of_task = read_in(&threads.join(task.tid.to_string()), netns);
     of_task.or_else(|| {
-        let all = fs::read_dir(&threads).ok()?.flatten().take(MAX_TRIED);
+        let all = fs::read_dir(&threads).ok()?.flatten().take(MAX_THREADS);
         all.into_iter().find_map(|thread| read_in(&thread.path(), netns))
     })
 }
