@@ -64,8 +64,9 @@ impl QueueOverflow {
     pub(super) fn observe_counted(&mut self, counted: RefusedAttempts) {
         let RefusedAttempts { refused, waited, waited_ns } = counted;
         self.refused(refused.saturating_sub(self.counted.refused));
-        self.unreported.waited += waited.saturating_sub(self.counted.waited);
-        self.unreported.waited_ns += waited_ns.saturating_sub(self.counted.waited_ns);
+        let Overflow { waited: more, waited_ns: longer, .. } = &mut self.unreported;
+        *more = more.saturating_add(waited.saturating_sub(self.counted.waited));
+        *longer = longer.saturating_add(waited_ns.saturating_sub(self.counted.waited_ns));
         self.counted = RefusedAttempts {
             refused: refused.max(self.counted.refused),
             waited: waited.max(self.counted.waited),
@@ -96,7 +97,7 @@ impl QueueOverflow {
 
     /// Attempts were refused because the queue was full.
     pub(super) fn refused(&mut self, count: u64) {
-        self.unreported.refused += count;
+        self.unreported.refused = self.unreported.refused.saturating_add(count);
         self.unexplained = self.unexplained.saturating_sub_unsigned(count);
     }
 
@@ -197,10 +198,11 @@ impl NamespaceOverflows {
         let namespace = self.known.entry(netns).or_default();
         // The kernel reuses the inode numbers of network namespaces: a smaller value is that of a new one.
         let grown = namespace.total.map_or(0, |before| total.checked_sub(before).unwrap_or(total));
-        let shares = share(grown + namespace.left, growths);
-        let unused = (grown + namespace.left).saturating_sub(shares.iter().sum());
+        let all = grown.saturating_add(namespace.left);
+        let shares = share(all, growths);
+        let unused = all.saturating_sub(shares.iter().sum());
         let left = unused.min(grown);
-        self.unassigned += unused - left;
+        self.unassigned = self.unassigned.saturating_add(unused - left);
         *namespace = Namespace { total: Some(total), left, is_compared: true };
         shares
     }

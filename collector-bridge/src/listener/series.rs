@@ -304,7 +304,7 @@ impl SeriesTable {
         let Some(series) = self.series_for(listener) else { return };
         let symbol = errno::symbol(i32::try_from(errno).unwrap_or(i32::MAX));
         match series.failed.iter_mut().find(|(known, _)| *known == symbol) {
-            Some((_, known)) => *known += count,
+            Some((_, known)) => *known = known.saturating_add(count),
             None => series.failed.push((symbol, count)),
         }
     }
@@ -312,10 +312,14 @@ impl SeriesTable {
     /// Adds a finding about a full queue.
     pub(crate) fn count_overflow(&mut self, listener: u64, found: &Overflow) {
         if let Some(series) = self.series_for(listener) {
-            series.overflows += found.refused;
-            series.blocked_connects += found.waited;
-            series.blocked_connect_ns += found.waited_ns;
-            series.dropped_packets += found.dropped;
+            for (total, more) in [
+                (&mut series.overflows, found.refused),
+                (&mut series.blocked_connects, found.waited),
+                (&mut series.blocked_connect_ns, found.waited_ns),
+                (&mut series.dropped_packets, found.dropped),
+            ] {
+                *total = total.saturating_add(more);
+            }
         }
     }
 

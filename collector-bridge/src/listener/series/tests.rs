@@ -198,3 +198,14 @@ fn a_connection_of_one_of_several_listeners_is_counted_once() {
         all.snapshot().iter().map(|series| (series.labels.is_some(), series.abandoned)).collect();
     assert_eq!(counts, [(false, 1), (true, 1), (true, 0)]);
 }
+
+/// Found by the fuzz target `samples`: two samples whose counts have all bits set.
+#[test]
+fn counts_of_full_queues_do_not_wrap() {
+    let mut all = SeriesTable::new(1, Duration::from_mins(1));
+    all.assign(7, labels(80), 0, 1);
+    let most = Overflow { refused: u64::MAX, waited: u64::MAX, waited_ns: u64::MAX, dropped: u64::MAX };
+    all.count_overflow(7, &most);
+    all.count_overflow(7, &most);
+    assert_eq!(all.snapshot()[0].blocked_connects, u64::MAX);
+}
