@@ -15,7 +15,7 @@ pub(crate) const RELEASE: &str = "release";
 pub(crate) const QUICK: &str = "quick";
 
 /// The packages and programs of all suites, for one cargo invocation.
-const SUITES: [&str; 18] = [
+const SUITES: [&str; 20] = [
     "--package",
     "acceptd",
     "--package",
@@ -26,6 +26,8 @@ const SUITES: [&str; 18] = [
     "acceptd-workload",
     "--bin",
     "acceptd",
+    "--bin",
+    "acceptor",
     "--bin",
     "bench",
     "--bin",
@@ -52,7 +54,7 @@ pub(crate) fn release(workspace: &Workspace) -> Result<PathBuf> {
 /// All suites use this one set of packages. With another set, the dependencies would have other features, and
 /// cargo would compile them again, for minutes.
 pub(crate) fn suites(workspace: &Workspace, profile: &str) -> Result<PathBuf> {
-    build(workspace, profile, "acceptd, bench, soak, suites and workload", &SUITES)?;
+    build(workspace, profile, "acceptd, acceptor, bench, soak, suites and workload", &SUITES)?;
     Ok(workspace.target().join(profile))
 }
 
