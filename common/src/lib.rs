@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod counter;
+pub mod family;
 pub mod filter;
 pub mod histogram;
 pub mod limits;

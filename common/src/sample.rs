@@ -247,6 +247,15 @@ pub struct UnixName {
     pub bytes: [u8; UNIX_NAME_LEN],
 }
 
+impl UnixName {
+    /// The bytes that are used: all of them if the length is none that a name has.
+    #[must_use]
+    pub fn used(&self) -> &[u8] {
+        let length = usize::try_from(self.length).unwrap_or(0).min(self.bytes.len());
+        &self.bytes[..length]
+    }
+}
+
 /// An accept on an IPv4, IPv6 or VSOCK socket: TCP, MPTCP, SCTP or VSOCK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

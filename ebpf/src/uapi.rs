@@ -13,10 +13,7 @@ pub const BPF_F_NO_PREALLOC: u32 = bindings::BPF_F_NO_PREALLOC;
 pub const BPF_LOCAL_STORAGE_GET_F_CREATE: u64 = bindings::BPF_LOCAL_STORAGE_GET_F_CREATE as u64;
 
 // include/linux/socket.h
-pub const AF_UNIX: u16 = 1;
-pub const AF_INET: u16 = 2;
-pub const AF_INET6: u16 = 10;
-pub const AF_VSOCK: u16 = 40;
+pub use acceptd_common::family::{AF_INET, AF_INET6, AF_UNIX, AF_VSOCK};
 pub const AF_SMC: u16 = 43;
 
 // include/uapi/linux/in.h

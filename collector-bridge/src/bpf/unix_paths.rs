@@ -48,8 +48,7 @@ impl UnixPaths {
 
 /// The bytes of a name, those of a path without its final NUL.
 fn used(name: &UnixName) -> &[u8] {
-    let length = usize::try_from(name.length).unwrap_or(0).min(name.bytes.len());
-    match &name.bytes[..length] {
+    match name.used() {
         [path @ .., 0] if name.bytes[0] != 0 => path,
         whole => whole,
     }

@@ -3,16 +3,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use acceptd_common::{Listener, RefusedAttempts, Task, UnixTarget};
+use acceptd_common::{
+    Listener, RefusedAttempts, Task, UnixTarget,
+    family::{AF_INET, AF_INET6, AF_UNIX},
+};
 
 use super::{
     overflow::{Growth, NamespaceOverflows},
     table::{KnownListener, ListenerTable},
 };
 
-const AF_UNIX: u16 = 1;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 
@@ -125,7 +125,7 @@ impl ListenerTable {
 }
 
 fn unix_name(known: &KnownListener) -> &[u8] {
-    trimmed(&known.name.bytes[..(known.name.length as usize).min(known.name.bytes.len())])
+    trimmed(known.name.used())
 }
 
 /// The name without what follows the NUL that ends a path. Abstract names have any bytes.

@@ -1,11 +1,11 @@
 //! Finds the listener in whose queue a connection waited.
 
-use acceptd_common::{ConnectionAbandoned, Listener};
+use acceptd_common::{
+    ConnectionAbandoned, Listener,
+    family::{AF_INET, AF_INET6},
+};
 
 use super::table::{KnownListener, ListenerTable};
-
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 
 /// Where a connection waited that was never accepted.
 #[derive(Debug)]

@@ -3,16 +3,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use acceptd_common::{Listener, UnixName};
+use acceptd_common::{
+    Listener, UnixName,
+    family::{AF_INET, AF_INET6, AF_UNIX, AF_VSOCK},
+};
 use acceptd_otlp::{SocketEndpoint, Transport};
 
 use crate::{config::PeerAddress, identity::until_nul};
 
 // include/linux/socket.h, include/uapi/linux/in.h, include/linux/net.h
-const AF_UNIX: u16 = 1;
-pub(super) const AF_INET: u16 = 2;
-pub(super) const AF_INET6: u16 = 10;
-const AF_VSOCK: u16 = 40;
 const IPPROTO_SCTP: u16 = 132;
 const IPPROTO_MPTCP: u16 = 262;
 const SOCK_SEQPACKET: u16 = 5;
@@ -107,8 +106,7 @@ fn prefix(address: IpAddr) -> IpAddr {
 /// The name of a UNIX socket; `None` if it has none. A path ends at its first NUL; an abstract name, which
 /// begins with a NUL, is as long as its length field says.
 pub(super) fn unix_endpoint(name: &UnixName) -> Option<SocketEndpoint<'_>> {
-    let length = usize::try_from(name.length).unwrap_or(0).min(name.bytes.len());
-    match &name.bytes[..length] {
+    match name.used() {
         [] => None,
         name @ [0, ..] => Some(SocketEndpoint::Unix(name)),
         path => Some(SocketEndpoint::Unix(until_nul(path))),

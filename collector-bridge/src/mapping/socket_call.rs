@@ -1,12 +1,15 @@
 //! Makes the records of other socket calls: listen, bind, socket, and the entry into accept.
 
-use acceptd_common::SocketCall;
+use acceptd_common::{
+    SocketCall,
+    family::{AF_INET, AF_INET6},
+};
 use acceptd_otlp::{Attribute, Event, NetworkType, Value, errno, names, network_type};
 
 use super::{
     RecordContext,
     accept::syscall,
-    endpoint::{AF_INET, AF_INET6, is_mptcp, listener_endpoint, non_zero, socket_type, transport},
+    endpoint::{is_mptcp, listener_endpoint, non_zero, socket_type, transport},
 };
 use crate::identity::{Identity, until_nul};
 

@@ -149,8 +149,7 @@ impl Overflows {
 
     fn find_unix(&self, target: &UnixTarget, table: &ListenerTable) -> Option<u64> {
         let UnixTarget { tgid, name, .. } = target;
-        let length = usize::try_from(name.length).unwrap_or(0).min(name.bytes.len());
-        let given = trimmed(&name.bytes[..length]);
+        let given = trimmed(name.used());
         let link = |pid: u32, name: &str| fs::read_link(self.proc.join(pid.to_string()).join(name)).ok();
         let is_relative = !matches!(given, [] | [0 | b'/', ..]);
         let absolute = is_relative.then(|| {

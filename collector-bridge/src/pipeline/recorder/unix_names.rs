@@ -5,11 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acceptd_common::{SocketCall, UnixName};
+use acceptd_common::{SocketCall, UnixName, family::AF_UNIX};
 
 use crate::bpf::unix_paths::UnixPaths;
-
-const AF_UNIX: u16 = 1;
 
 /// How long a server has to rename its new socket, before a survey looks for the path.
 const RENAME_TIME: Duration = Duration::from_millis(100);
