@@ -2,7 +2,6 @@
 //! cookies.
 
 use std::{
-    fs,
     io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
@@ -28,15 +27,6 @@ use crate::{
 
 /// `MSG_FASTOPEN`, include/linux/socket.h
 const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
-
-/// A `TcpExt` counter of the calling thread's network namespace, from `/proc/thread-self/net/netstat`.
-fn counter(name: &str) -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/net/netstat").expect("statistics");
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt: "));
-    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-    let at = names.split(' ').position(|other| other == name).expect("a counter of this kernel");
-    values.split(' ').nth(at).and_then(|value| value.parse().ok()).expect("a number")
-}
 
 /// The accept record with this inode. Ports do not identify it: another network namespace may use the same.
 fn record_of(agent: &Agent, accepted: &OwnedFd) -> Record {
@@ -233,7 +223,7 @@ pub(super) fn fast_open() {
                 assert_eq!(record.int("acceptd.thread.id"), Some(i64::from(truth.tid)), "{record:?}");
             }
         };
-        let before = counter("TCPFastOpenPassive");
+        let before = netns::tcp_counter("TCPFastOpenPassive");
         // No thread is blocked: each connection is established before it is accepted.
         for _ in 0..CONNECTIONS {
             let since = Instant::now();
@@ -258,7 +248,7 @@ pub(super) fn fast_open() {
             check(&accepted, connected(&client), &truth, since);
         }
         assert_eq!(
-            counter("TCPFastOpenPassive") - before,
+            netns::tcp_counter("TCPFastOpenPassive") - before,
             2 * CONNECTIONS,
             "every connection was a fast open"
         );
@@ -284,7 +274,7 @@ pub(super) fn syn_cookies() {
     // 2: always, not only when the SYN queue overflows (Documentation/networking/ip-sysctl.rst).
     netns::in_new_netns(&[("tcp_syncookies", "2")], || {
         let (listener, address) = listener();
-        let counted = counter("SyncookiesRecv");
+        let counted = netns::tcp_counter("SyncookiesRecv");
         let before = Instant::now();
         let clients: Vec<_> =
             (0..3).map(|_| TcpStream::connect(address).expect("the listener is up")).collect();
@@ -294,7 +284,7 @@ pub(super) fn syn_cookies() {
         let accepted: Vec<_> =
             clients.iter().map(|_| accept(&listener).expect("a queued connection")).collect();
         let upper = before.elapsed();
-        assert_eq!(counter("SyncookiesRecv") - counted, 3, "every connection used a cookie");
+        assert_eq!(netns::tcp_counter("SyncookiesRecv") - counted, 3, "every connection used a cookie");
         for (accepted, client) in accepted.iter().zip(&clients) {
             let record = record_of(&agent, accepted);
             assert_matches_truth(&record, &GroundTruth::from_sockets(accepted, &listener));
