@@ -4,10 +4,10 @@
 use std::{
     cell::Cell,
     collections::BTreeSet,
-    fs,
+    fs::{self, DirEntry},
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -243,12 +243,26 @@ impl Agent {
     #[must_use]
     pub fn terminate(mut self) -> Json {
         kill_process(self.pid(), Signal::TERM).expect("the agent is running");
-        let status = self.child.wait().expect("the agent exits");
+        let status = self.wait_for_exit();
         assert!(status.success(), "{status}\n{}", self.stderr.text());
         let ledger = wait::until("the ledger in the agent's stderr", || self.ledger());
         self.assert_summary_adds_up();
         note_missed_runs(&ledger);
         ledger
+    }
+
+    /// # Panics
+    /// If the agent is still running after the deadline, with what its threads wait for.
+    fn wait_for_exit(&mut self) -> ExitStatus {
+        let pid = self.pid();
+        let patience = Instant::now() + wait::deadline();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("waitpid") {
+                return status;
+            }
+            assert!(Instant::now() < patience, "the agent does not exit:\n{}", waiting_threads(pid));
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Checks the summary line that the agent prints for its operator: the parts must add up to the events
@@ -285,6 +299,13 @@ impl Drop for Agent {
         _ = self.child.kill();
         _ = self.child.wait();
     }
+}
+
+/// For each thread of a process, its name and the kernel functions that it waits in.
+fn waiting_threads(pid: Pid) -> String {
+    let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).into_iter().flatten().flatten();
+    let read = |task: &DirEntry, file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+    tasks.map(|task| format!("{}{}", read(&task, "comm"), read(&task, "stack"))).collect()
 }
 
 /// Adds a ledger's `hook_missed` to the sum of [`take_missed_runs`].

@@ -106,7 +106,7 @@ impl fmt::Display for ScenarioOutcome {
 /// Runs the plan and prints the results. Returns whether every scenario passed.
 #[must_use]
 pub fn run(plan: &Plan) -> bool {
-    panic::set_hook(Box::new(note_panic));
+    keep_panic_messages();
     // Print skipped scenarios, too, so that the reader learns which scenarios exist on this architecture.
     for scenario in ALL.iter().filter(|scenario| plan.wants(scenario)) {
         println!("planned {} {}", plan.tier, scenario.name);
@@ -174,6 +174,19 @@ impl ScenarioFailure {
     }
 }
 
+/// Runs one scenario in a thread of its own, and gives it up when it takes longer than [`patience`].
+///
+/// # Errors
+/// The message of its panic, or that it is stuck.
+pub fn run_with_deadline(scenario: &Scenario) -> Result<(), String> {
+    run_once(scenario).map_err(|failure| failure.message)
+}
+
+/// How long a scenario may run until it counts as stuck.
+fn patience() -> Duration {
+    wait::deadline() * WAITS
+}
+
 /// Runs one scenario in a thread of its own. A stuck thread is abandoned.
 fn run_once(scenario: &Scenario) -> Result<(), ScenarioFailure> {
     let (send, receive) = mpsc::channel();
@@ -186,14 +199,18 @@ fn run_once(scenario: &Scenario) -> Result<(), ScenarioFailure> {
         _ = send.send(result);
     });
     thread.map_err(|error| ScenarioFailure::from_runner(format!("the thread does not start: {error}")))?;
-    let patience = wait::deadline() * WAITS;
-    let stuck = |_| Err(ScenarioFailure::from_runner(format!("still running after {patience:?}")));
-    receive.recv_timeout(patience).unwrap_or_else(stuck)
+    let stuck = |_| Err(ScenarioFailure::from_runner(format!("still running after {:?}", patience())));
+    receive.recv_timeout(patience()).unwrap_or_else(stuck)
 }
 
 thread_local! {
     /// The message of this thread's last panic.
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Makes the panics of scenarios the messages of their results.
+pub fn keep_panic_messages() {
+    panic::set_hook(Box::new(note_panic));
 }
 
 /// The panic hook: keeps the message for the scenario's result line, and prints it to stderr at once, since

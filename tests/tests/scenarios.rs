@@ -8,8 +8,8 @@ use std::{
     thread,
 };
 
-use acceptd_tests::scenarios::ALL;
-use libtest_mimic::{Arguments, Trial, run};
+use acceptd_tests::{runner, scenarios::ALL};
+use libtest_mimic::{Arguments, Failed, Trial, run};
 
 /// Written while a scenario runs that must be alone, and read while another one runs.
 static RUNNING: RwLock<()> = RwLock::new(());
@@ -18,11 +18,12 @@ static RUNNING: RwLock<()> = RwLock::new(());
 const AT_ONCE: usize = 2;
 
 fn main() {
+    runner::keep_panic_messages();
     let mut arguments = Arguments::from_args();
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     arguments.test_threads = arguments.test_threads.or(Some(AT_ONCE * processors));
     let trial = |scenario: &acceptd_tests::scenario::Scenario| {
-        let run = scenario.run;
+        let scenario = *scenario;
         let missing = scenario.needs.iter().find_map(|need| need.missing_on_this_host());
         let is_asked_for = arguments.filter.as_ref().is_none_or(|filter| scenario.name.contains(filter));
         if let Some(missing) = missing
@@ -34,14 +35,14 @@ fn main() {
         let alone = scenario.alone;
         let trial = Trial::test(scenario.name, move || {
             // The lock guards nothing that a scenario could leave half done.
-            if alone {
+            let result = if alone {
                 let _others = RUNNING.write().unwrap_or_else(PoisonError::into_inner);
-                run();
+                runner::run_with_deadline(&scenario)
             } else {
                 let _alone = RUNNING.read().unwrap_or_else(PoisonError::into_inner);
-                run();
-            }
-            Ok(())
+                runner::run_with_deadline(&scenario)
+            };
+            result.map_err(Failed::from)
         });
         trial.with_ignored_flag(missing.is_some())
     };

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    net::{AddressFamily, SocketType, bind, socket},
+    net::{AddressFamily, SocketType, bind, getsockname, socket},
 };
 
 use crate::{agent::Agent, mounted::Cgroup, record::Record, sk_lookup::Redirect, wait};
@@ -248,8 +248,10 @@ pub(super) fn lists_in_the_form_of_the_file() {
 /// port.
 pub(super) fn the_port_of_the_listener() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let asked =
-        TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").port();
+    // Bound without listening: no other scenario gets the port, whose connections are redirected.
+    let reserved = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    bind(&reserved, &SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0)).expect("a free port");
+    let asked = SocketAddr::try_from(getsockname(&reserved).expect("an address")).expect("IPv4").port();
     let redirect = Redirect::new(asked, &listener);
     let own = listener.local_addr().expect("an address").port();
     for (key, port, is_recorded) in [
