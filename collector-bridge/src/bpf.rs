@@ -13,6 +13,7 @@ pub mod filter;
 pub(crate) mod hooks;
 mod loader;
 mod map;
+mod modules;
 pub mod offsets;
 pub(crate) mod peers;
 mod pins;
@@ -22,7 +23,7 @@ pub(crate) mod refused;
 pub(crate) mod ring;
 mod settings;
 pub mod skipped;
-mod survey;
+pub(crate) mod survey;
 pub mod unix_paths;
 
 pub use error::{CaptureMode, LoadError, MissingFeature};

@@ -20,7 +20,8 @@ use crate::{
     uapi::{AF_INET, AF_INET6, AF_UNIX, AF_VSOCK, IPPROTO_SCTP, TCP_CLOSE_WAIT, TCP_ESTABLISHED},
 };
 
-/// The row that the survey fills, which is too large for the stack. The agent runs one survey at a time.
+/// The row that the survey fills, which is too large for the stack: the last one that was written. The agent
+/// runs one survey at a time.
 #[map]
 static SURVEY_ROW: Array<SurveyRow> = Array::with_max_entries(1, 0);
 
@@ -41,13 +42,20 @@ pub fn visit_file(seq: Typed<AnyStruct>, task: Typed<Task>, fd: u32, file: Typed
         sk.make_cookie();
     }
     let Some(row) = SURVEY_ROW.get_ptr_mut(0) else { return };
+    let inode = file.probed().inode();
+    // SAFETY: a non-null map value. One survey runs at a time.
+    let last = unsafe { &(*row).state };
+    if last.listener.inode == inode && last.owner.tgid == task.load::<u32>(&TASK_TGID) {
+        // Another descriptor of the same process. The agent leaves out those that are not in a run.
+        return;
+    }
     // SAFETY: a non-null map value, of which all-zero bytes are a valid one. One survey runs at a time.
     let (out, path) = unsafe {
         zero(row);
         (&mut (*row).state, &mut (*row).path)
     };
     task::describe_other(task, &mut out.owner);
-    listener.describe_listener(file.probed().inode(), &mut out.listener);
+    listener.describe_listener(inode, &mut out.listener);
     overflow::describe(listener, &mut out.refused);
     out.fd = fd as i32;
     if listener.family() == AF_UNIX {
@@ -59,9 +67,21 @@ pub fn visit_file(seq: Typed<AnyStruct>, task: Typed<Task>, fd: u32, file: Typed
     } else if listener.protocol() != IPPROTO_SCTP {
         describe_oldest_inet(sk, out);
     }
-    // If the buffer is full, the kernel enlarges it and visits this file again.
     // SAFETY: `seq` is typed, and the row has this size.
-    unsafe { bpf_seq_write(seq.as_ptr(), row.cast(), size_of::<SurveyRow>() as u32) };
+    let written = unsafe { bpf_seq_write(seq.as_ptr(), row.cast(), size_of::<SurveyRow>() as u32) };
+    if written != 0 {
+        // The buffer is full: the kernel empties or enlarges it, and visits this file again.
+        forget_last_row();
+    }
+}
+
+/// A survey begins, or the last row was not written: the next row is no repetition.
+#[inline(always)]
+pub fn forget_last_row() {
+    if let Some(row) = SURVEY_ROW.get_ptr_mut(0) {
+        // SAFETY: a non-null map value. One survey runs at a time.
+        unsafe { (*row).state.listener.inode = 0 };
+    }
 }
 
 /// The path that the file of a UNIX socket has now; `out` is zero and stays so if the socket has no file.

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io::{self, Read as _},
+    io::{self, BufReader, Read as _},
     os::fd::{AsFd as _, OwnedFd},
     thread,
 };
@@ -13,9 +13,15 @@ use acceptd_common::{ListenerState, SurveyRow};
 use aya::programs::{Iter, ProgramError, links::LinkError};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use thiserror::Error;
-use zerocopy::FromBytes as _;
+use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::unix_paths::UnixPaths;
+
+/// Most processes that a survey shows for one listener, at about 400 bytes each.
+pub(crate) const MAX_HOLDERS: usize = 256;
+
+/// How much of a survey is read with one call.
+const READ_BYTES: usize = 64 * 1024;
 
 /// Why a pass of an iterator failed.
 #[derive(Debug, Error)]
@@ -31,31 +37,54 @@ pub enum SurveyError {
     Read(#[from] io::Error),
 }
 
-/// Every listener that a process has open, once for each of these processes. Rows of one listener are
-/// neighbours, by ascending process id. The kernel does not visit a listener without a file descriptor: one
-/// in an `SCM_RIGHTS` message, or only in the file table of an io_uring. The name of a UNIX listener is the
-/// path that its file has now, where that is known; the [`UnixPaths`] lead there from the name that it was
-/// bound to.
+/// Every listener that a process has open, once for each of these processes, as [`Holders`] keeps them. The
+/// kernel does not visit a listener without a file descriptor: one in an `SCM_RIGHTS` message, or only in the
+/// file table of an io_uring.
 ///
 /// # Errors
 /// When the kernel refuses the pass.
 pub(super) fn listeners(iterator: &mut Iter) -> Result<(Vec<ListenerState>, UnixPaths), SurveyError> {
-    let mut bytes = Vec::new();
-    open(iterator)?.read_to_end(&mut bytes)?;
-    let (rows, _) = bytes.as_chunks::<{ size_of::<SurveyRow>() }>();
-    let mut paths = UnixPaths::default();
-    let rows = rows.iter().filter_map(|row| SurveyRow::read_from_bytes(row).ok());
-    let mut states: Vec<ListenerState> = rows
-        .map(|SurveyRow { mut state, path }| {
-            if path.length != 0 {
-                state.name = paths.add(state.listener.inode, &state.name, &path);
-            }
-            state
-        })
-        .collect();
-    // The kernel visits processes by ascending id, and the sort is stable.
-    states.sort_by_key(|state| state.listener.inode);
-    Ok((states, paths))
+    let mut file = BufReader::with_capacity(READ_BYTES, open(iterator)?);
+    let mut holders = Holders::default();
+    let mut row = SurveyRow::new_zeroed();
+    loop {
+        match file.read_exact(row.as_mut_bytes()) {
+            Ok(()) => holders.add(&row),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(holders.finish()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The rows of one survey: one for each process that has a listener open, also if it has several descriptors
+/// of it, and [`MAX_HOLDERS`] at most for each listener.
+#[derive(Default)]
+struct Holders {
+    by_inode: BTreeMap<u64, Vec<ListenerState>>,
+    paths: UnixPaths,
+}
+
+impl Holders {
+    fn add(&mut self, row: &SurveyRow) {
+        let SurveyRow { mut state, path } = *row;
+        let known = self.by_inode.entry(state.listener.inode).or_default();
+        // The latest first: a process with many descriptors has its rows in a run.
+        let is_known = known.iter().rev().any(|known| known.owner.tgid == state.owner.tgid);
+        if is_known || known.len() >= MAX_HOLDERS {
+            return;
+        }
+        if path.length != 0 {
+            state.name = self.paths.add(state.listener.inode, &state.name, &path);
+        }
+        known.push(state);
+    }
+
+    /// Rows of one listener are neighbours, by ascending process id, as the kernel visits processes. The name
+    /// of a UNIX listener is the path that its file has now, where that is known; the [`UnixPaths`] lead there
+    /// from the name that it was bound to.
+    fn finish(self) -> (Vec<ListenerState>, UnixPaths) {
+        (self.by_inode.into_values().flatten().collect(), self.paths)
+    }
 }
 
 /// Visits the TCP sockets of every network namespace in use. The iterator remembers the queued connections,
@@ -138,4 +167,38 @@ fn open(iterator: &mut Iter) -> Result<File, SurveyError> {
 fn inode(file: &File) -> Option<u64> {
     use std::os::unix::fs::MetadataExt as _;
     Some(file.metadata().ok()?.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(inode: u64, tgid: u32, fd: i32) -> SurveyRow {
+        let mut row = SurveyRow::new_zeroed();
+        (row.state.listener.inode, row.state.owner.tgid, row.state.fd) = (inode, tgid, fd);
+        row
+    }
+
+    fn survey(rows: impl IntoIterator<Item = SurveyRow>) -> Vec<(u64, u32, i32)> {
+        let mut holders = Holders::default();
+        rows.into_iter().for_each(|row| holders.add(&row));
+        let (states, _) = holders.finish();
+        states.iter().map(|state| (state.listener.inode, state.owner.tgid, state.fd)).collect()
+    }
+
+    #[test]
+    fn each_process_has_one_row_for_each_listener() {
+        // Descriptors of two listeners take turns, and a thread with its own descriptors comes later.
+        let rows = [(7, 1, 3), (5, 1, 4), (7, 1, 5), (5, 1, 6), (5, 2, 3), (7, 1, 7), (5, 2, 8)];
+        let expected = [(5, 1, 4), (5, 2, 3), (7, 1, 3)];
+        assert_eq!(survey(rows.map(|(inode, tgid, fd)| row(inode, tgid, fd))), expected);
+    }
+
+    #[test]
+    fn a_listener_has_a_bounded_number_of_rows() {
+        let many = (1..=10_000).flat_map(|tgid| [row(5, tgid, 3), row(5, tgid, 4)]);
+        let states = survey(many.chain([row(7, 10_000, 5)]));
+        assert_eq!(states.len(), MAX_HOLDERS + 1);
+        assert_eq!(states.last(), Some(&(7, 10_000, 5)));
+    }
 }

@@ -89,14 +89,18 @@ impl Owner {
         }
     }
 
-    /// Chooses among all processes that have the listener open, by ascending process id: one that accepts,
+    /// Chooses among the processes that have the listener open, by ascending process id: one that accepts,
     /// else the present owner, else the first. Without a holder the owner stays: surveys do not show every
-    /// holder.
-    pub(super) fn choose<'a>(&mut self, holders: &(impl Iterator<Item = &'a Task> + Clone)) {
+    /// holder. Unless these `are_all` holders, an owner that accepts stays, too: it may be one of the others,
+    /// and if it has ended, the next accept tells.
+    pub(super) fn choose<'a>(&mut self, holders: &(impl Iterator<Item = &'a Task> + Clone), are_all: bool) {
         let find = |wanted: ProcessRef| holders.clone().find(|task| ProcessRef::of(task) == wanted);
         let (owner, other) = (self.process(), self.other.map(|other| other.process));
         let present = owner.and_then(find);
         let acceptor = if self.accepted_at.is_some() { present } else { None };
+        if !are_all && self.accepted_at.is_some() && acceptor.is_none() {
+            return;
+        }
         let next = acceptor.or_else(|| other.and_then(find)).or(present).or_else(|| holders.clone().next());
         let Some(next) = next else { return };
         let process = Some(ProcessRef::of(next));
@@ -130,7 +134,7 @@ mod tests {
 
     #[track_caller]
     fn surveyed(owner: &mut Owner, holders: &[Task], expected: u32) {
-        owner.choose(&holders.iter());
+        owner.choose(&holders.iter(), true);
         assert_eq!(pid(owner), Some(expected));
     }
 
@@ -229,7 +233,19 @@ mod tests {
         let mut owner = Owner::new(Some(process(10)));
         surveyed(&mut owner, &[], 10);
         let mut unknown = Owner::new(None);
-        unknown.choose(&[].iter());
+        unknown.choose(&[].iter(), true);
         assert_eq!(pid(&unknown), None);
+    }
+
+    #[test]
+    fn an_acceptor_that_the_survey_leaves_out_stays_the_owner() {
+        let mut owner = Owner::new(Some(process(10)));
+        let shown = [process(10), process(11)];
+        owner.choose(&shown[1..].iter(), false);
+        assert_eq!(pid(&owner), Some(11), "it is not known to accept");
+        assert!(owner.on_accept(&process(900), SECOND));
+        owner.choose(&shown.iter(), false);
+        assert_eq!(pid(&owner), Some(900));
+        surveyed(&mut owner, &shown, 10);
     }
 }

@@ -14,6 +14,7 @@ use super::{
     overflow::{Overflow, QueueOverflow},
     owner::Owner,
 };
+use crate::bpf::survey::MAX_HOLDERS;
 
 /// Most listeners in the table, at about 450 bytes each. Further listeners are counted and have no findings.
 const MAX_LISTENERS: usize = 4096;
@@ -293,7 +294,7 @@ impl ListenerTable {
     /// Updates a listener from its rows of a survey.
     fn update(&mut self, rows: &[ListenerState], now: u64) {
         if let Some(known) = self.known.get_mut(&rows[0].listener.inode) {
-            known.owner.choose(&rows.iter().map(|row| &row.owner));
+            known.owner.choose(&rows.iter().map(|row| &row.owner), rows.len() < MAX_HOLDERS);
         }
         self.update_queue(&rows[0], now);
     }
