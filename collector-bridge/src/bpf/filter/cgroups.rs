@@ -2,8 +2,8 @@
 //! are resolved again and again, and a cgroup that is created anew under the same path has a new id.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fs,
+    collections::{BTreeMap, HashMap, HashSet},
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -12,7 +12,8 @@ use std::{
 
 use acceptd_common::limits::FILTER_CGROUP_LEVELS;
 
-/// Most cgroups whose place is remembered. Beyond that, the agent takes a cgroup for one outside.
+/// Most cgroups inside whose place is remembered, and most outside. Beyond that, the agent takes a cgroup for
+/// one outside.
 const MAX_MEMBERS: usize = 65_536;
 
 /// Shortest time between two walks through the configured cgroups.
@@ -53,7 +54,49 @@ impl ConfiguredCgroup {
 struct Members {
     /// Flags by the id of the cgroup.
     flags: HashMap<u64, u8>,
+    /// Ids that a walk did not find. A cgroup keeps its place, and no other one gets its id.
+    outside: HashSet<u64>,
+    /// Ids that were asked for since the last walk, and that it did not find.
+    asked: HashSet<u64>,
     walked: Option<Instant>,
+}
+
+/// What a walk through the configured cgroups found.
+#[derive(Debug, Default)]
+struct Walk {
+    /// Flags by the id of the cgroup.
+    flags: HashMap<u64, u8>,
+    /// Whether some cgroups were not visited: there are too many, or a folder could not be read.
+    is_partial: bool,
+}
+
+impl Members {
+    /// The flags of the cgroup `id`. If it is not known, `walk` finds out, [`WALK_INTERVAL`] after the last
+    /// walk at the earliest.
+    fn flags(&mut self, id: u64, now: Instant, walk: impl FnOnce() -> Walk) -> u8 {
+        if let Some(known) = self.flags.get(&id) {
+            return *known;
+        }
+        if self.outside.contains(&id) {
+            return 0;
+        }
+        if self.asked.len() < MAX_MEMBERS {
+            self.asked.insert(id);
+        }
+        if self.walked.is_none_or(|walked| now.saturating_duration_since(walked) >= WALK_INTERVAL) {
+            let Walk { flags, is_partial } = walk();
+            self.flags = flags;
+            self.walked = Some(now);
+            let asked = std::mem::take(&mut self.asked);
+            if !is_partial {
+                if self.outside.len() + asked.len() > MAX_MEMBERS {
+                    self.outside.clear();
+                }
+                self.outside.extend(asked.into_iter().filter(|id| !self.flags.contains_key(id)));
+            }
+        }
+        self.flags.get(&id).copied().unwrap_or_default()
+    }
 }
 
 impl CgroupSubtrees {
@@ -113,32 +156,33 @@ impl CgroupSubtrees {
             return 0;
         }
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = members.flags.get(&id) {
-            return *known;
-        }
-        if members.walked.is_none_or(|walked| walked.elapsed() >= WALK_INTERVAL) {
-            members.flags = self.walk();
-            members.walked = Some(Instant::now());
-        }
-        members.flags.get(&id).copied().unwrap_or_default()
+        members.flags(id, Instant::now(), || self.walk())
     }
 
-    fn walk(&self) -> HashMap<u64, u8> {
-        let mut found = HashMap::new();
+    fn walk(&self) -> Walk {
+        let mut found = Walk::default();
         for cgroup in &self.configured {
             let mut rest = vec![cgroup.folder.clone()];
             while let Some(folder) = rest.pop() {
-                let Ok(metadata) = fs::metadata(&folder) else { continue };
-                if found.len() >= MAX_MEMBERS {
+                if found.flags.len() >= MAX_MEMBERS {
+                    found.is_partial = true;
                     break;
                 }
-                *found.entry(metadata.ino()).or_default() |= cgroup.flags;
-                let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-                rest.extend(
-                    entries
-                        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                        .map(|entry| entry.path()),
-                );
+                let below = fs::metadata(&folder).and_then(|metadata| {
+                    *found.flags.entry(metadata.ino()).or_default() |= cgroup.flags;
+                    fs::read_dir(&folder)
+                });
+                match below {
+                    Ok(entries) => rest.extend(
+                        entries
+                            .flatten()
+                            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                            .map(|entry| entry.path()),
+                    ),
+                    // The cgroup is gone, or does not exist yet: its id will be a new one.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(_) => found.is_partial = true,
+                }
             }
         }
         found
@@ -161,6 +205,39 @@ mod tests {
         assert_eq!(["a", "a/b", "a/b/c", ""].map(|path| cgroups.flags(id(path))), [1, 3, 3, 0]);
         assert_eq!(cgroups.levels(), u64::from(u32::MAX), "the temporary folder is no hierarchy's root");
         assert_eq!(cgroups.flags(0), 0);
+    }
+
+    /// Members that are asked for cgroups `ids` every quarter of a second, with the number of walks.
+    fn walks(members: &mut Members, ids: impl Iterator<Item = u64>, found: fn() -> Walk) -> u32 {
+        let start = Instant::now();
+        let mut walks = 0;
+        for (at, id) in (0..).zip(ids) {
+            let flags = members.flags(id, start + WALK_INTERVAL * at / 4, || {
+                walks += 1;
+                found()
+            });
+            assert_eq!(flags, found().flags.get(&id).copied().unwrap_or_default());
+        }
+        walks
+    }
+
+    #[test]
+    fn a_cgroup_outside_is_searched_for_once() {
+        let found = || Walk { flags: HashMap::from([(7, 1)]), is_partial: false };
+        let mut members = Members::default();
+        // The second walk settles everything that was asked for after the first one.
+        assert_eq!(walks(&mut members, (0..100).map(|at| 10 + at % 4), found), 2);
+        assert_eq!(members.flags(7, Instant::now(), || unreachable!()), 1);
+        let gaps = || Walk { is_partial: true, ..Walk::default() };
+        assert_eq!(walks(&mut Members::default(), [10; 100].into_iter(), gaps), 25, "it may be in the gaps");
+    }
+
+    #[test]
+    fn what_is_remembered_of_cgroups_outside_is_bounded() {
+        let mut members = Members::default();
+        let more = 3 * u64::try_from(MAX_MEMBERS).expect("small");
+        assert!(walks(&mut members, 1..more, Walk::default) > 0);
+        assert!(members.outside.len() <= MAX_MEMBERS && members.asked.len() <= MAX_MEMBERS);
     }
 
     #[test]
