@@ -85,8 +85,9 @@ fn capture_and_run(
         let mut reload = reload_signal(&exporters)?;
         let mut reloader = Reloader::new(load, loaded.clone(), log_level, exporters.clone());
         let mut agent = Agent::start(loaded, attributes, filter, capture, exporters)?;
-        announce(loaded, &agent.capture);
+        // Before the message that it captures: whoever waits for that may then ask for its status.
         serve_status(&loaded.config, &agent.health).await;
+        announce(loaded, &agent.capture);
         exporters::check_destinations(loaded);
         let counters = agent.run_until_stopped(&mut stop, &mut reload, &mut reloader).await?;
         let deadline = Instant::now() + reloader.shutdown_timeout();

@@ -16,6 +16,7 @@ use rustix::net::{
 
 use super::support::listener;
 use crate::{
+    admin::address_of,
     agent::{Agent, binary},
     client_maps::ClientMaps,
     inbox::ACCEPT,
@@ -136,13 +137,13 @@ pub(super) fn connected_before_the_start() {
 /// However a connection ends, the agent removes its client from the BPF maps (read through bpf(2)).
 pub(super) fn client_entries_are_removed() {
     let filtered = listener();
-    let admin = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
-    let agent = Agent::with_flags(&[
+    let mut agent = Agent::with_flags(&[
         "--set",
-        &format!("admin.listen={admin}"),
+        "admin.listen=127.0.0.1:0",
         "--set",
         &format!("filter.exclude.ports={}", filtered.1.port()),
     ]);
+    let admin = address_of(&mut agent);
     let clients = ClientMaps::from_agent(agent.pid());
     let connect = |to: SocketAddr| {
         let client = TcpStream::connect(to).expect("the listener is up");

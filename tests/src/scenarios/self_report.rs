@@ -153,6 +153,8 @@ pub(super) fn status_matches_what_arrived() {
     // Without a filter, other accepts on this host would keep the counts from settling.
     let port = format!("filter.ports={}", at.port());
     let mut agent = Agent::with_flags(&[&ADMIN[..], &["--set", &port]].concat());
+    let stderr = agent.stderr();
+    assert!(stderr.find("serves http://") < stderr.find("captures accepts"), "it is served first: {stderr}");
     let address = admin::address_of(&mut agent);
     make_accepts(&busy, at, 20);
     let _ = agent.inbox.wait_for_accepts(at.port(), 20);
