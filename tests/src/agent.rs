@@ -305,7 +305,7 @@ impl Drop for Agent {
 fn waiting_threads(pid: Pid) -> String {
     let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).into_iter().flatten().flatten();
     let read = |task: &DirEntry, file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
-    tasks.map(|task| format!("{}{}", read(&task, "comm"), read(&task, "stack"))).collect()
+    tasks.flat_map(|task| [read(&task, "comm"), read(&task, "stack")]).collect()
 }
 
 /// Adds a ledger's `hook_missed` to the sum of [`take_missed_runs`].

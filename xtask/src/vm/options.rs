@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// Run what CI runs: the scenarios and kernels that tests/kernels.toml names for it
     #[arg(long, conflicts_with = "full")]
     pub(super) quick: bool,
-    /// Run everything in tests/kernels.toml, about two hours, and write docs/kernels.md. A kernel whose run
+    /// Run everything in tests/kernels.toml, about an hour, and write docs/kernels.md. A kernel whose run
     /// completed before with the same programs is not booted again, except for its failed scenarios, one at a
     /// time
     #[arg(long, conflicts_with_all = ["kernel", "arch", "tier", "only", "cmdline"])]
