@@ -66,9 +66,12 @@ impl ListenerTable {
         namespaces.end_survey(|netns| in_use.contains(&netns));
     }
 
-    /// A listener of this namespace closed: see [`NamespaceOverflows::forget`].
-    pub(crate) fn forget_if_unused(&self, netns: u32, namespaces: &mut NamespaceOverflows) {
-        if !self.open_tcp().any(|known| known.listener.netns == netns) {
+    /// Listeners of these namespaces closed: see [`NamespaceOverflows::forget`].
+    pub(crate) fn forget_unused(&self, mut closed_in: HashSet<u32>, namespaces: &mut NamespaceOverflows) {
+        for known in self.open_tcp() {
+            closed_in.remove(&known.listener.netns);
+        }
+        for netns in closed_in {
             namespaces.forget(netns);
         }
     }

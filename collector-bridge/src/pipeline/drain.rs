@@ -354,9 +354,13 @@ impl Drain {
 /// Records up to [`BURST`] samples. Returns how many there were.
 fn drain_burst(ring: &mut RingBuf<MapData>, recorder: &mut Recorder) -> usize {
     recorder.begin_burst();
-    for read in 0..BURST {
-        let Some(sample) = ring.next() else { return read };
+    let mut read = 0;
+    while read < BURST
+        && let Some(sample) = ring.next()
+    {
         recorder.record(&sample);
+        read += 1;
     }
-    BURST
+    recorder.end_burst();
+    read
 }

@@ -149,6 +149,11 @@ impl Recorder {
         self.writer.begin_burst();
     }
 
+    /// Records what the listeners that closed in this burst had refused: one comparison for all of them.
+    pub fn end_burst(&mut self) {
+        self.listeners.end_burst(&self.events, &mut self.writer);
+    }
+
     /// Records one sample, or counts why it is not a record.
     pub fn record(&mut self, sample: &[u8]) {
         self.counts.read += 1;
@@ -167,7 +172,7 @@ impl Recorder {
             Sample::SocketCall(sample) => self.socket_call(sample),
             Sample::ListenerClosed(state) => {
                 self.counts.bookkeeping += 1;
-                self.listeners.closed(state, &self.events, &mut self.writer);
+                self.listeners.closed(state);
             }
             Sample::Abandoned(sample) => {
                 let is_recorded = self.listeners.abandoned(sample, &self.events, &mut self.writer);

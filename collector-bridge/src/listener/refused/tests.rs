@@ -95,12 +95,12 @@ fn a_namespace_whose_number_is_used_again_begins_anew() {
     let mut all = table(&[tcp(1, 10, 0)]);
     let mut namespaces = NamespaceOverflows::new();
     namespaces.begin(10, Some(100));
-    all.forget_if_unused(10, &mut namespaces);
+    all.forget_unused(HashSet::from([10]), &mut namespaces);
     assert!(namespaces.contains(10), "the listener is open");
     let mut closed = tcp(0, 10, 0);
     closed.listener.cookie = 1;
     all.on_close(&closed);
-    all.forget_if_unused(10, &mut namespaces);
+    all.forget_unused(HashSet::from([10]), &mut namespaces);
     assert!(!namespaces.contains(10));
     all.apply_survey(&[tcp(1, 10, 0)], 1);
     namespaces.begin(10, Some(100));

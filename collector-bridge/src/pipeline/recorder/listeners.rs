@@ -45,6 +45,8 @@ pub struct ListenerMonitor {
     is_crowded: bool,
     /// Since when all programs were attached, nanoseconds on `CLOCK_BOOTTIME`.
     complete_since_ns: u64,
+    /// When the last listener closed in this burst of samples, nanoseconds on `CLOCK_BOOTTIME`.
+    closed_at: Option<u64>,
 }
 
 impl ListenerMonitor {
@@ -68,6 +70,7 @@ impl ListenerMonitor {
             host_netns: None,
             hasher: RandomState::default(),
             is_crowded: false,
+            closed_at: None,
         }
     }
 
@@ -135,17 +138,20 @@ impl ListenerMonitor {
         self.table.on_listen(call);
     }
 
-    /// Notes that a TCP listener closed, and records what its last counters show.
-    pub(super) fn closed(
-        &mut self,
-        state: &ListenerState,
-        events: &EventsSection,
-        writer: &mut RecordWriter,
-    ) {
+    /// Notes that a TCP listener closed. [`Self::end_burst`] looks at its last counters.
+    pub(super) fn closed(&mut self, state: &ListenerState) {
         self.table.on_close(state);
+        self.overflows.closed(state.listener.netns);
+        self.closed_at = Some(state.header.boot_ns);
+    }
+
+    /// Records what the last counters of the listeners show that closed since the last call. Each call visits
+    /// the whole table, so it is one for many listeners.
+    pub(super) fn end_burst(&mut self, events: &EventsSection, writer: &mut RecordWriter) {
+        let Some(closed_at) = self.closed_at.take() else { return };
         self.overflows.compare(&mut self.table);
-        self.overflows.closed(state.listener.netns, &self.table);
-        self.table.find_overflows(state.header.boot_ns);
+        self.overflows.end_closes(&self.table);
+        self.table.find_overflows(closed_at);
         self.record_findings(events, writer);
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Overflows {
     namespaces: NamespaceOverflows,
     /// How many owners were tried in this survey for each namespace that was not read yet.
     tried: HashMap<u32, u32>,
+    /// The namespaces of listeners that closed since the last call of [`Self::end_closes`].
+    closed_in: HashSet<u32>,
     unix: HashMap<UnixTarget, UnixTotal>,
     /// Refused connects of UNIX sockets whose listener is not known.
     unknown_unix: u64,
@@ -58,6 +60,7 @@ impl Overflows {
             are_counted: false,
             namespaces: NamespaceOverflows::new(),
             tried: HashMap::new(),
+            closed_in: HashSet::new(),
             unix: HashMap::new(),
             unknown_unix: 0,
             gone: HashSet::new(),
@@ -108,9 +111,14 @@ impl Overflows {
         }
     }
 
-    /// A listener of the namespace closed, after the last comparison.
-    pub(super) fn closed(&mut self, netns: u32, table: &ListenerTable) {
-        table.forget_if_unused(netns, &mut self.namespaces);
+    /// A listener of the namespace closed.
+    pub(super) fn closed(&mut self, netns: u32) {
+        self.closed_in.insert(netns);
+    }
+
+    /// The listeners that closed were compared.
+    pub(super) fn end_closes(&mut self, table: &ListenerTable) {
+        table.forget_unused(std::mem::take(&mut self.closed_in), &mut self.namespaces);
     }
 
     /// A survey is over.
