@@ -11,6 +11,7 @@ mod error;
 pub(crate) mod failures;
 pub mod filter;
 pub(crate) mod hooks;
+pub(crate) mod kernel_path;
 mod loader;
 mod map;
 mod modules;

@@ -7,8 +7,7 @@ use std::collections::HashMap;
 use acceptd_common::UnixName;
 use zerocopy::FromZeros as _;
 
-/// The suffix that the kernel adds to the path of a removed file (`fs/d_path.c`).
-const DELETED: &[u8] = b" (deleted)";
+use super::kernel_path::{basename, strip_deleted};
 
 /// The listeners whose path differs from the name that they were bound to.
 #[derive(Debug, Clone, Default)]
@@ -58,16 +57,12 @@ fn used(name: &UnixName) -> &[u8] {
 /// absolute name stays if only directories differ: then a symbolic link or a chroot led there.
 fn better_name<'a>(bound: &[u8], present: &'a [u8]) -> Option<&'a [u8]> {
     let is_path = bound.first().is_some_and(|first| *first != 0) && present.starts_with(b"/");
-    let path = match present.strip_suffix(DELETED) {
-        Some(path) if !bound.ends_with(DELETED) => path,
+    let path = match strip_deleted(present) {
+        Some(path) if strip_deleted(bound).is_none() => path,
         _ => present,
     };
     let is_absolute = bound.starts_with(b"/");
     (is_path && !(is_absolute && basename(bound) == basename(path))).then_some(path)
-}
-
-fn basename(path: &[u8]) -> &[u8] {
-    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -26,10 +26,11 @@ use super::{
     passwd::Users,
     proc_dir::{NANOS_PER_TICK, Namespaces, ProcDir, host_proc},
 };
-use crate::{clock, config::Detail};
-
-/// The suffix that the kernel adds to the link of an executable that was removed or replaced (`fs/d_path.c`).
-const DELETED: &[u8] = b" (deleted)";
+use crate::{
+    bpf::kernel_path::{basename, without_deleted},
+    clock,
+    config::Detail,
+};
 
 /// Most bytes read of `/proc/PID/cgroup`: it has one line for each hierarchy, and a path has at most 4096
 /// bytes.
@@ -131,7 +132,7 @@ impl Observer {
             .proc
             .as_ref()
             .and_then(|proc| ProcDir::open_if_started_at(proc, task.tgid, task.leader_start_ns));
-        let path = dir.as_ref().and_then(|dir| Some(without_deleted(dir.link("exe")?)));
+        let path = dir.as_ref().and_then(|dir| Some(without_deleted(&dir.link("exe")?).to_vec()));
         let path = path.filter(|path| matches_executable(task, path));
         let placement = self.placement(task.cgroup_id, dir.as_ref());
         let namespaces = dir.as_ref().and_then(ProcDir::namespaces);
@@ -261,15 +262,6 @@ pub(super) fn title(task: &Task, executable_name: &[u8]) -> Option<Vec<u8>> {
     (task.kernel_thread == 0 && !comm.is_empty() && says_more).then(|| comm.to_vec())
 }
 
-fn basename(path: &[u8]) -> &[u8] {
-    path.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
-}
-
-/// The path without the suffix of a removed executable.
-pub(super) fn without_deleted(path: Vec<u8>) -> Vec<u8> {
-    path.strip_suffix(DELETED).map(<[u8]>::to_vec).unwrap_or(path)
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStrExt as _;
@@ -381,11 +373,5 @@ mod tests {
         task.leader_comm[..4].copy_from_slice(b"nfsd");
         task.tgid = u32::MAX;
         assert_eq!(observer().observe(&task, 0).executable_name, b"[nfsd]");
-    }
-
-    #[test]
-    fn a_deleted_executable_keeps_its_name() {
-        assert_eq!(without_deleted(b"/usr/sbin/nginx (deleted)".to_vec()), b"/usr/sbin/nginx");
-        assert_eq!(without_deleted(b"/usr/sbin/nginx".to_vec()), b"/usr/sbin/nginx");
     }
 }

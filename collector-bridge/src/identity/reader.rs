@@ -21,10 +21,9 @@ use super::{
     details,
     key::ProcessKey,
     proc_dir::{self, ProcDir},
-    process::without_deleted,
     published::{self, PublishedAttributes},
 };
-use crate::config::Detail;
+use crate::{bpf::kernel_path::without_deleted, config::Detail};
 
 /// Most requests in the queue. A process that does not fit is requested again at a later event.
 const MAX_REQUESTS: usize = 1024;
@@ -223,7 +222,7 @@ impl Worker {
 impl ReadRequest {
     /// Whether the process runs the program that was started with the same call of exec.
     fn is_program_of(&self, dir: &ProcDir) -> bool {
-        dir.link("exe").is_some_and(|path| without_deleted(path) == self.executable)
+        dir.link("exe").is_some_and(|path| without_deleted(&path) == self.executable)
             && dir.arg_start() == self.arg_start
     }
 }
