@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::server::{self, CLIENTS, HTTP, Server, accepted_port, as_wanted};
-use crate::e2e::{clients::Answer, sandbox::Sandbox};
+use super::server::{self, Server};
+use crate::e2e::sandbox::Sandbox;
 
 const PROGRAM: &str = "
 Deno.serve({ hostname: '127.0.0.1', port: 8000 }, (request, connection) => {
@@ -22,19 +22,5 @@ pub(super) fn start(sandbox: &Sandbox, folder: &Path, binary: &Path) -> Result<S
     deno.args(["run", "--quiet", "--no-config", "--allow-net=127.0.0.1"]).arg(program).current_dir(folder);
     deno.env("DENO_DIR", folder.join("deno")).env("DENO_NO_UPDATE_CHECK", "1");
     let (process, log, _) = server::start(name, deno, folder)?;
-    Ok(Server {
-        name,
-        process,
-        port: 8_000,
-        connections: as_wanted,
-        clients: CLIENTS,
-        executables: &["deno"],
-        owners: &["deno"],
-        keeps_environment: true,
-        is_short_lived: false,
-        hello: HTTP,
-        answer: Answer::Whole,
-        log,
-        accepted: accepted_port,
-    })
+    Ok(Server::new(name, process, log, &["deno"]))
 }

@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::server::{self, CLIENTS, Logged, Server, as_wanted};
-use crate::e2e::{clients::Answer, sandbox::Sandbox};
+use super::server::{self, Logged, Server};
+use crate::e2e::sandbox::Sandbox;
 
 const CONFIG: &str = "!include /etc/dovecot/dovecot.conf\nlog_path = /dev/stderr\n";
 
@@ -17,22 +17,16 @@ pub(super) fn start(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
     dovecot.args(["-c", "mkdir -p /run/dovecot && exec dovecot -F -c \"$0\""]).arg(config);
     let (process, _, log) = server::start(name, dovecot, folder)?;
     Ok(Server {
-        name,
-        process,
         port: 143,
-        connections: as_wanted,
-        clients: CLIENTS,
-        executables: &["imap-login"],
         // The master has the listener open, too, and is its only owner between two login processes.
         owners: &["imap-login", "dovecot"],
         // The master gives its processes an environment of its own.
         keeps_environment: false,
         is_short_lived: true,
         hello: b"a LOGOUT\r\n",
-        answer: Answer::Whole,
-        log,
         accepted: |line| {
             (line.contains("imap-login: Info: ") && line.contains("rip=127.0.0.1")).then_some(Logged::Unnamed)
         },
+        ..Server::new(name, process, log, &["imap-login"])
     })
 }

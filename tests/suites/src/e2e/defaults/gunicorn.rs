@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::server::{self, CLIENTS, HTTP, Logged, Server, as_wanted};
-use crate::e2e::{clients::Answer, sandbox::Sandbox};
+use super::server::{self, Logged, Server};
+use crate::e2e::sandbox::Sandbox;
 
 const APPLICATION: &str = "
 import time
@@ -45,19 +45,8 @@ fn run(
     gunicorn.arg(home).arg("shop:application");
     let (process, log, _) = server::start(name, gunicorn, folder)?;
     Ok(Server {
-        name,
-        process,
-        port: 8_000,
-        connections: as_wanted,
-        clients: CLIENTS,
-        executables: PYTHON,
-        owners: PYTHON,
-        keeps_environment: true,
-        is_short_lived: false,
-        hello: HTTP,
-        answer: Answer::Whole,
-        log,
         accepted: |line| line.contains("\"GET / ").then_some(Logged::Unnamed),
+        ..Server::new(name, process, log, PYTHON)
     })
 }
 

@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::server::{self, CLIENTS, HTTP, Server, accepted_port, as_wanted};
-use crate::e2e::{clients::Answer, sandbox::Sandbox};
+use super::server::{self, Server};
+use crate::e2e::sandbox::Sandbox;
 
 const CONFIG: &str = "global
   log stdout format raw daemon
@@ -28,19 +28,5 @@ pub(super) fn start(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
     let mut haproxy = sandbox.command("haproxy");
     haproxy.arg("-db").arg("-f").arg(config);
     let (process, log, _) = server::start(name, haproxy, folder)?;
-    Ok(Server {
-        name,
-        process,
-        port: 8_000,
-        connections: as_wanted,
-        clients: CLIENTS,
-        executables: &["haproxy"],
-        owners: &["haproxy"],
-        keeps_environment: true,
-        is_short_lived: false,
-        hello: HTTP,
-        answer: Answer::Whole,
-        log,
-        accepted: accepted_port,
-    })
+    Ok(Server::new(name, process, log, &["haproxy"]))
 }

@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::server::{self, CLIENTS, HTTP, Server, accepted_port, as_wanted};
-use crate::e2e::{clients::Answer, sandbox::Sandbox};
+use super::server::{self, Server};
+use crate::e2e::sandbox::Sandbox;
 
 const PROGRAM: &str = "
 const cluster = require('cluster');
@@ -25,19 +25,5 @@ pub(super) fn start(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
     let mut node = sandbox.command("node");
     node.arg(program);
     let (process, log, _) = server::start(name, node, folder)?;
-    Ok(Server {
-        name,
-        process,
-        port: 8_000,
-        connections: as_wanted,
-        clients: CLIENTS,
-        executables: &["node"],
-        owners: &["node"],
-        keeps_environment: true,
-        is_short_lived: false,
-        hello: HTTP,
-        answer: Answer::Whole,
-        log,
-        accepted: accepted_port,
-    })
+    Ok(Server::new(name, process, log, &["node"]))
 }

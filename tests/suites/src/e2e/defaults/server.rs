@@ -70,19 +70,36 @@ pub(super) fn start(
 }
 
 /// `accepted PORT`, as the small programs of this suite log it.
-pub(super) fn accepted_port(line: &str) -> Option<Logged> {
+fn accepted_port(line: &str) -> Option<Logged> {
     line.strip_prefix("accepted ")?.parse().ok().map(Logged::Port)
 }
 
-/// The clients of a server whose queue does not become full.
-pub(super) const CLIENTS: usize = 8;
-
-/// As many connections as are wanted of each server.
-pub(super) fn as_wanted(connections: usize) -> usize {
-    connections
-}
-
 impl Server {
+    /// An HTTP server on port 8000 that logs as [`accepted_port`] reads it, and whose listener belongs to
+    /// those who accept on it: `executables`, which keep the environment.
+    pub(super) fn new(
+        name: &'static str,
+        process: Running,
+        log: PathBuf,
+        executables: &'static [&'static str],
+    ) -> Self {
+        Self {
+            name,
+            process,
+            port: 8_000,
+            connections: |wanted| wanted,
+            clients: 8,
+            executables,
+            owners: executables,
+            keeps_environment: true,
+            is_short_lived: false,
+            hello: HTTP,
+            answer: Answer::Whole,
+            log,
+            accepted: accepted_port,
+        }
+    }
+
     /// The right `service.name` of its processes.
     pub(super) fn naming(&self) -> Service {
         if self.keeps_environment { Service::Named(service(self.name)) } else { Service::Unnamed }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{
     gunicorn::PYTHON,
-    server::{self, CLIENTS, Logged, Server, accepted_port, as_wanted, service},
+    server::{self, Logged, Server, service},
 };
 use crate::e2e::{clients::Answer, sandbox::Sandbox};
 
@@ -28,22 +28,13 @@ pub(super) fn start_accepting(sandbox: &Sandbox, folder: &Path) -> Result<Server
     activate.args(["--accept", "--inetd", "--listen", "127.0.0.1:8000", "cat"]);
     let (process, _, log) = server::start(name, activate, folder)?;
     Ok(Server {
-        name,
-        process,
-        port: 8_000,
-        connections: as_wanted,
-        clients: CLIENTS,
-        executables: &["systemd-socket-activate"],
-        owners: &["systemd-socket-activate"],
-        keeps_environment: true,
-        is_short_lived: false,
         hello: b"hello\n",
         answer: Answer::Begun,
-        log,
         accepted: |line| {
             let peer = line.strip_prefix("Connection from 127.0.0.1:")?;
             peer.split(' ').next()?.parse().ok().map(Logged::Port)
         },
+        ..Server::new(name, process, log, &["systemd-socket-activate"])
     })
 }
 
@@ -57,19 +48,5 @@ pub(super) fn start_passing(sandbox: &Sandbox, folder: &Path) -> Result<Server> 
     activate.args(["--setenv", &format!("OTEL_SERVICE_NAME={}", service(name))]);
     activate.args(["--listen", "127.0.0.1:8000", "/usr/bin/python3"]).arg(program);
     let (process, log, _) = server::start(name, activate, folder)?;
-    Ok(Server {
-        name,
-        process,
-        port: 8_000,
-        connections: as_wanted,
-        clients: CLIENTS,
-        executables: PYTHON,
-        owners: PYTHON,
-        keeps_environment: true,
-        is_short_lived: false,
-        hello: b"hello\n",
-        answer: Answer::Begun,
-        log,
-        accepted: accepted_port,
-    })
+    Ok(Server { hello: b"hello\n", answer: Answer::Begun, ..Server::new(name, process, log, PYTHON) })
 }

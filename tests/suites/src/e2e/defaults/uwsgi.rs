@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
-use super::server::{self, CLIENTS, HTTP, Logged, Server, as_wanted};
-use crate::e2e::{clients::Answer, sandbox::Sandbox};
+use super::server::{self, Logged, Server};
+use crate::e2e::sandbox::Sandbox;
 
 const APPLICATION: &str = "
 def application(environment, start_response):
@@ -21,20 +21,9 @@ pub(super) fn start(sandbox: &Sandbox, folder: &Path) -> Result<Server> {
     uwsgi.args(["--plugin", "python3", "--http-socket", "127.0.0.1:8000", "--master", "--processes", "4"]);
     uwsgi.arg("--wsgi-file").arg(file);
     let (process, _, log) = server::start(name, uwsgi, folder)?;
+    // Debian's uwsgi is a link.
     Ok(Server {
-        name,
-        process,
-        port: 8_000,
-        connections: as_wanted,
-        clients: CLIENTS,
-        // Debian's uwsgi is a link.
-        executables: &["uwsgi-core"],
-        owners: &["uwsgi-core"],
-        keeps_environment: true,
-        is_short_lived: false,
-        hello: HTTP,
-        answer: Answer::Whole,
-        log,
         accepted: |line| line.contains(" GET / => generated ").then_some(Logged::Unnamed),
+        ..Server::new(name, process, log, &["uwsgi-core"])
     })
 }
