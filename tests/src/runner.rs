@@ -38,17 +38,23 @@ pub struct Plan {
     pub skip: Vec<String>,
     /// How many scenarios run at the same time.
     pub jobs: usize,
+    /// Whether this is a disposable virtual machine.
+    pub in_guest: bool,
 }
 
 impl Plan {
-    /// Parses `--tier 1|2 [--only PART]… [--skip NAME]… [--jobs N]`.
+    /// Parses `--tier 1|2 [--only PART]… [--skip NAME]… [--jobs N] [--guest]`.
     ///
     /// # Errors
     /// A message that names the argument at fault.
     pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Self, String> {
-        let mut plan = Self { tier: 0, only: Vec::new(), skip: Vec::new(), jobs: 1 };
+        let mut plan = Self { tier: 0, only: Vec::new(), skip: Vec::new(), jobs: 1, in_guest: false };
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
+            if word == "--guest" {
+                plan.in_guest = true;
+                continue;
+            }
             let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
             match word.as_str() {
                 "--tier" => {
@@ -63,7 +69,8 @@ impl Plan {
             }
         }
         if !matches!(plan.tier, 1 | 2) || plan.jobs == 0 {
-            return Err("usage: scenarios --tier 1|2 [--only PART]… [--skip NAME]… [--jobs N]".to_owned());
+            let usage = "usage: scenarios --tier 1|2 [--only PART]… [--skip NAME]… [--jobs N] [--guest]";
+            return Err(usage.to_owned());
         }
         Ok(plan)
     }
@@ -77,9 +84,17 @@ impl Plan {
         self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
     }
 
+    /// Why the scenario must not run on this machine: it may change the system's clock, for example.
+    fn refuses(&self, Scenario { needs, .. }: &Scenario) -> Option<&'static str> {
+        let is_guest = |need: &&Need| matches!(need, Need::Guest | Need::OwnGuest);
+        let need = needs.iter().find(is_guest).filter(|_| !self.in_guest)?;
+        need.missing_on_this_host()
+    }
+
     /// Whether the scenario is to run.
     fn takes(&self, scenario: &Scenario) -> bool {
-        self.wants(scenario) && !self.skip.iter().any(|skipped| skipped == scenario.name)
+        let is_skipped = self.skip.iter().any(|skipped| skipped == scenario.name);
+        self.wants(scenario) && !is_skipped && self.refuses(scenario).is_none()
     }
 }
 
@@ -110,6 +125,9 @@ pub fn run(plan: &Plan) -> bool {
     // Print skipped scenarios, too, so that the reader learns which scenarios exist on this architecture.
     for scenario in ALL.iter().filter(|scenario| plan.wants(scenario)) {
         println!("planned {} {}", plan.tier, scenario.name);
+        if let Some(reason) = plan.refuses(scenario) {
+            println!("skipped {} {}: {reason}; `--guest` runs it in a virtual machine", plan.tier, scenario.name);
+        }
     }
     let (alone, together): (Vec<&Scenario>, Vec<&Scenario>) =
         ALL.iter().filter(|scenario| plan.takes(scenario)).partition(|scenario| scenario.alone);
@@ -262,8 +280,22 @@ mod tests {
     #[test]
     fn a_scenario_for_a_special_machine_needs_its_full_name() {
         let own = scenario("settings::lockdown", &[Need::OwnGuest]);
-        let takes = |words: &str| plan(&format!("--tier 1 {words}")).unwrap().takes(&own);
+        let takes = |words: &str| plan(&format!("--tier 1 --guest {words}")).unwrap().takes(&own);
         assert_eq!(["", "--only settings", "--only settings::lockdown"].map(takes), [false, false, true]);
+    }
+
+    #[test]
+    fn outside_of_a_guest_no_scenario_runs_that_needs_one() {
+        let refused = |words: &str, need: &'static [Need]| {
+            let plan = plan(&format!("--tier 2 {words} --only a::b")).unwrap();
+            let scenario = scenario("a::b", need);
+            assert_ne!(plan.takes(&scenario), plan.refuses(&scenario).is_some());
+            plan.refuses(&scenario).is_some()
+        };
+        for need in [&[Need::Guest] as &[Need], &[Need::OwnGuest]] {
+            assert_eq!([refused("", need), refused("--guest", need)], [true, false], "{need:?}");
+        }
+        assert!(!refused("", &[]) && !refused("", &[Need::Tun]));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Runs scenarios on a machine without cargo: `scenarios --tier 1|2 [--only PART]… [--skip NAME]…`.
+//! Runs scenarios on a machine without cargo: `scenarios --tier 1|2 [--only PART]… [--skip NAME]… [--guest]`.
+//! Without `--guest`, it skips those that need a disposable virtual machine.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -41,7 +41,7 @@ pub(super) fn only(names: &BTreeMap<u8, Vec<String>>) -> Vec<TierOrder<'_>> {
 pub(super) fn scenarios(tiers: &[TierOrder<'_>], jobs: u32) -> String {
     let mut script = format!("export ACCEPTD_TEST_PATIENCE={PATIENCE}\n");
     for TierOrder { number: tier, only, skip } in tiers {
-        let mut words = format!("--tier {tier} --jobs {jobs}");
+        let mut words = format!("--guest --tier {tier} --jobs {jobs}");
         for (flag, names) in [("--only", only.iter().map(String::as_str).collect()), ("--skip", skip.clone())]
         {
             for name in names {
@@ -88,11 +88,12 @@ mod tests {
         let only = ["x'y".to_owned()];
         let tier = |number, skip| TierOrder { number, only: &only, skip };
         let script = scenarios(&[tier(1, vec!["a::b"]), tier(2, vec![])], 3);
+        assert!(script.contains(
+            "ACCEPTD_TEST_TIER=1 scenarios --guest --tier 1 --jobs 3 --only 'x'\\''y' --skip 'a::b' "
+        ));
         assert!(
-            script
-                .contains("ACCEPTD_TEST_TIER=1 scenarios --tier 1 --jobs 3 --only 'x'\\''y' --skip 'a::b' ")
+            script.contains("ACCEPTD_TEST_TIER=2 scenarios --guest --tier 2 --jobs 3 --only 'x'\\''y' 2>")
         );
-        assert!(script.contains("ACCEPTD_TEST_TIER=2 scenarios --tier 2 --jobs 3 --only 'x'\\''y' 2>"));
     }
 
     #[test]
