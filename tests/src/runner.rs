@@ -126,7 +126,10 @@ pub fn run(plan: &Plan) -> bool {
     for scenario in ALL.iter().filter(|scenario| plan.wants(scenario)) {
         println!("planned {} {}", plan.tier, scenario.name);
         if let Some(reason) = plan.refuses(scenario) {
-            println!("skipped {} {}: {reason}; `--guest` runs it in a virtual machine", plan.tier, scenario.name);
+            println!(
+                "skipped {} {}: {reason}; `--guest` runs it in a virtual machine",
+                plan.tier, scenario.name
+            );
         }
     }
     let (alone, together): (Vec<&Scenario>, Vec<&Scenario>) =
