@@ -1,6 +1,6 @@
 //! Paths as the kernel writes them.
 
-/// What the kernel adds to the path of a file that was removed or replaced (`fs/d_path.c`).
+/// The suffix that the kernel adds to the path of a file that was removed or replaced (`fs/d_path.c`).
 const DELETED: &[u8] = b" (deleted)";
 
 /// The path without the suffix of a removed file; `None` if it has none.

@@ -79,9 +79,9 @@ impl Holders {
         known.push(state);
     }
 
-    /// Rows of one listener are neighbours, by ascending process id, as the kernel visits processes. The name
-    /// of a UNIX listener is the path that its file has now, where that is known; the [`UnixPaths`] lead there
-    /// from the name that it was bound to.
+    /// Rows of one listener are neighbours, by ascending process id, as the kernel visits processes. The
+    /// name of a UNIX listener is the path that its file has now, where that is known; the [`UnixPaths`] lead
+    /// there from the name that it was bound to.
     fn finish(self) -> (Vec<ListenerState>, UnixPaths) {
         (self.by_inode.into_values().flatten().collect(), self.paths)
     }

@@ -91,8 +91,8 @@ impl Owner {
 
     /// Chooses among the processes that have the listener open, by ascending process id: one that accepts,
     /// else the present owner, else the first. Without a holder the owner stays: surveys do not show every
-    /// holder. Unless these `are_all` holders, an owner that accepts stays, too: it may be one of the others,
-    /// and if it has ended, the next accept tells.
+    /// holder. Unless these `are_all` holders, an owner that accepts stays, too: it may be one of the others.
+    /// If it has ended, the next accept replaces it.
     pub(super) fn choose<'a>(&mut self, holders: &(impl Iterator<Item = &'a Task> + Clone), are_all: bool) {
         let find = |wanted: ProcessRef| holders.clone().find(|task| ProcessRef::of(task) == wanted);
         let (owner, other) = (self.process(), self.other.map(|other| other.process));

@@ -61,7 +61,7 @@ struct Members {
     walked: Option<Instant>,
 }
 
-/// What a walk through the configured cgroups found.
+/// The result of a walk through the configured cgroups.
 #[derive(Debug, Default)]
 struct Walk {
     /// Flags by the id of the cgroup.

@@ -138,7 +138,7 @@ impl ListenerMonitor {
         self.table.on_listen(call);
     }
 
-    /// Notes that a TCP listener closed. [`Self::end_burst`] looks at its last counters.
+    /// Notes that a TCP listener closed. [`Self::end_burst`] compares its last counters.
     pub(super) fn closed(&mut self, state: &ListenerState) {
         self.table.on_close(state);
         self.overflows.closed(state.listener.netns);

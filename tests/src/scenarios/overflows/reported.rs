@@ -1,4 +1,4 @@
-//! What the agent reports of full queues.
+//! The reports of the agent about full queues.
 
 use std::{os::fd::OwnedFd, time::Duration};
 
