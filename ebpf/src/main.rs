@@ -1,7 +1,8 @@
 //! acceptd's eBPF programs.
 //!
-//! The entry points are in [`trampolines`] (tier 1), [`tracepoints`] (tier 2, and what both tiers need) and
-//! [`iterators`]; their names are the agent's hook table (collector-bridge/src/bpf/hooks.rs).
+//! The entry points are in [`trampolines`] (tier 1), [`tracepoints`] (tier 2, and what both tiers need),
+//! [`probes`] (functions of modules) and [`iterators`]; their names are the agent's hook table
+//! (collector-bridge/src/bpf/hooks.rs).
 //!
 //! `inet_sock_set_state` remembers each connection that reaches its listener's accept queue ([`state`],
 //! [`pending`]). In tier 1, `do_accept` hands the kernel's own result to [`in_flight`]. In tier 2, `sys_exit`
@@ -37,6 +38,7 @@ mod overflow;
 mod own;
 mod peers;
 mod pending;
+mod probes;
 mod read;
 mod related;
 mod seccomp;

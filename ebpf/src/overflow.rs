@@ -11,24 +11,25 @@ use acceptd_common::{
 use aya_ebpf::{
     helpers::{bpf_ktime_get_boot_ns, bpf_probe_read_user_buf},
     macros::{btf_map, map},
-    maps::HashMap,
+    maps::{Array, HashMap},
 };
 
 use crate::{
     count::{self, add_to},
     offsets::*,
-    read::{AnyStruct, File, Probed, Socket, Typed},
+    read::{AnyStruct, File, Probed, Socket, Typed, load_at},
     sock::{FileSock, ProbedSock, TypedSock, can_listen, copy_name},
     storage::TaskStorage,
     task,
     uapi::{
         AF_UNIX, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, BPF_NOEXIST, EAGAIN, ETH_P_IP,
-        FIRST_ERROR_POINTER, O_NONBLOCK, TCP_LISTEN,
+        FIRST_ERROR_POINTER, O_NONBLOCK, SOCK_STREAM, TCP_LISTEN,
     },
     use_result,
 };
 
-/// Tier 1: inode of a listener → what its full queue refused. The agent removes listeners that are gone.
+/// Inode of a listener → what its full queue refused: in tier 1, and SCTP in both tiers. The agent removes
+/// listeners that are gone.
 #[map]
 static REFUSED: HashMap<u64, RefusedAttempts> =
     HashMap::with_max_entries(REFUSING_LISTENERS, BPF_F_NO_PREALLOC);
@@ -37,6 +38,11 @@ static REFUSED: HashMap<u64, RefusedAttempts> =
 /// grow.
 #[map]
 static UNIX_REFUSED: HashMap<UnixTarget, u64> = HashMap::with_max_entries(UNIX_TARGETS, BPF_F_NO_PREALLOC);
+
+/// Offset of `sctp_endpoint.base.sk`. The agent sets it before it attaches the program, since the module may
+/// be loaded after all other programs.
+#[map]
+static SCTP_ENDPOINT_SOCK: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Tier 1: the connect to a UNIX socket that a thread is in. Freed with the thread.
 #[btf_map]
@@ -64,6 +70,23 @@ fn is_full(listener: TypedSock) -> bool {
 pub fn syn_arrived(listener: TypedSock) {
     if is_full(listener) && !drops_new_requests(listener.probed()) {
         count_refused(listener.probed());
+    }
+}
+
+/// A client returns the cookie of its SCTP handshake to `endpoint` (`struct sctp_endpoint`). The kernel
+/// aborts the connection if the accept queue is full (`sctp_sf_do_5_1D_ce`, net/sctp/sm_statefuns.c).
+#[inline(always)]
+pub fn sctp_cookie_arrived(endpoint: Probed<AnyStruct>) {
+    let Some(offset) = SCTP_ENDPOINT_SOCK.get_ptr(0) else { return };
+    // SAFETY: a non-null map value.
+    let sk = endpoint.as_ptr().wrapping_add(unsafe { *offset } as usize);
+    let listener: ProbedSock = Probed::new(load_at::<u64>(sk.cast()) as *const u8);
+    if listener.is_listening()
+        // One-to-many sockets (`SOCK_SEQPACKET`) have no accept queue.
+        && listener.socket_type() == SOCK_STREAM
+        && listener.load::<u32>(&SK_ACK_BACKLOG) > listener.load::<u32>(&SK_MAX_ACK_BACKLOG)
+    {
+        count_refused(listener);
     }
 }
 

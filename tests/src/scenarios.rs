@@ -16,6 +16,7 @@ mod kernel;
 mod listeners;
 mod metrics;
 mod overflows;
+mod overflows_of_families;
 mod owners;
 mod peers;
 mod preemption;
@@ -135,6 +136,10 @@ scenarios! {
         a_server_that_stops_accepting
         a_server_that_is_killed_while_clients_wait
         a_unix_server_that_stops_accepting
+    }
+    overflows_of_families {
+        refused_by_an_sctp_socket [needs Sctp]
+        refused_after_the_module_was_loaded [needs OwnGuest]
     }
     overflows {
         what_the_kernel_counts [needs Tun]

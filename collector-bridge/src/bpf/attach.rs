@@ -1,11 +1,11 @@
 //! Loads and attaches one eBPF program of any kind: BTF tracepoint, fentry, fexit, LSM hook or iterator.
 
-use std::{any::Any, fs};
+use std::{any::Any, fs, io::ErrorKind};
 
 use acceptd_otlp::error_chain;
 use aya::{
     Btf, BtfError, Ebpf,
-    programs::{BtfTracePoint, FEntry, FExit, Iter, Lsm, ProgramError, TracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Lsm, Program, ProgramError, TracePoint},
 };
 
 use super::{
@@ -33,6 +33,9 @@ pub(super) fn attach(object: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<Link, 
             let link = program.attach(category, name)?;
             Ok(Box::new(program.take_link(link)?) as Link)
         }),
+        AttachPoint::ModuleEntry { function, .. } => {
+            return attach_probe(program, hook.program, function);
+        }
         AttachPoint::Entry(function) => program.try_into().and_then(|program: &mut FEntry| {
             program.load(function, btf)?;
             let link = program.attach()?;
@@ -56,6 +59,25 @@ pub(super) fn attach(object: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<Link, 
         }
     };
     attached.map_err(|error| load_error(hook.program, &error))
+}
+
+/// Loads a program and attaches it to the entry of a function that has no type in the kernel's own BTF.
+pub(super) fn attach_probe(
+    program: &mut Program,
+    hook: &'static str,
+    function: &str,
+) -> Result<Link, LoadError> {
+    let attached = program.try_into().and_then(|program: &mut KProbe| {
+        program.load()?;
+        let link = program.attach(function, 0)?;
+        Ok(Box::new(program.take_link(link)?) as Link)
+    });
+    attached.map_err(|error| match &error {
+        ProgramError::SyscallError(call) if call.io_error.kind() == ErrorKind::NotFound => {
+            LoadError::NoFunction { hook, name: function.to_owned() }
+        }
+        _ => load_error(hook, &error),
+    })
 }
 
 /// Loads an iterator. Each pass attaches the loaded iterator again.

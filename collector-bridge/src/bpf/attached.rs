@@ -12,7 +12,9 @@ use aya::{
 
 use super::{
     attach::{Link, iterator},
+    error::MissingFeature,
     hooks::{Hook, Tier},
+    modules::ModuleHooks,
     pins,
     program_stats::ProgramStats,
     skipped::SkippedRuns,
@@ -62,6 +64,8 @@ pub struct AttachedPrograms {
     pub(super) links: Vec<(Hook, Link)>,
     /// The paths of UNIX listeners by the last survey.
     pub(super) unix_paths: Arc<UnixPaths>,
+    /// The programs at functions of modules.
+    pub(super) modules: ModuleHooks,
     /// Names of the iterators that the kernel accepted.
     pub(super) iterators: Vec<&'static str>,
     /// When the programs were loaded, nanoseconds on `CLOCK_BOOTTIME`. Marks the entries of this run in the
@@ -72,11 +76,20 @@ pub struct AttachedPrograms {
 }
 
 impl AttachedPrograms {
+    /// Attaches the programs at functions of modules that were loaded since the last call. Returns those that
+    /// the kernel refused.
+    pub(super) fn attach_to_modules(&mut self) -> Vec<MissingFeature> {
+        self.modules.attach(&mut self.object, &mut self.links)
+    }
+
     /// The state of every open listener; `None` if the kernel refused the iterator at load time.
     ///
     /// # Errors
     /// When the kernel refuses the pass.
     pub fn survey(&mut self) -> Result<Option<Vec<ListenerState>>, SurveyError> {
+        for missing in self.attach_to_modules() {
+            tracing::warn!("{missing}");
+        }
         let Some(found) = self.iterator(SURVEY_LISTENERS).map(survey::listeners).transpose()? else {
             return Ok(None);
         };

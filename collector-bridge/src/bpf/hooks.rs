@@ -64,6 +64,11 @@ pub(super) enum AttachPoint {
     /// A tracepoint through the perf subsystem, which runs its programs with preemption switched off. Needs
     /// tracefs.
     Perf(&'static str, &'static str),
+    /// The entry of a function of a module, which may be loaded later (kprobe, through the perf subsystem).
+    ModuleEntry {
+        module: &'static str,
+        function: &'static str,
+    },
 }
 
 /// When a program is attached.
@@ -212,6 +217,7 @@ const TCP_OVERFLOWS: [&str; 3] = ["conn_request", "syn_recv_sock_v4", "syn_recv_
 
 const REFUSED_TCP: &str =
     "the exact number of TCP connection attempts that a full queue refused; it is bounded by other counters";
+const REFUSED_SCTP: &str = "SCTP connections that a full queue refused";
 const REFUSED_UNIX: &str = "connects to UNIX sockets that a full queue refused, and how long others waited";
 
 /// The programs of tier 1, in the order in which they are attached.
@@ -307,6 +313,13 @@ const TIER_2: [Hook; 8] = [
         .off_probe_path(),
 ];
 
+/// The programs at functions of modules, in both tiers. Each is attached when its module is there
+/// (modules.rs).
+pub(super) const MODULES: [Hook; 1] =
+    [hook("sctp_cookie_echo", AttachPoint::ModuleEntry { module: "sctp", function: "sctp_sf_do_5_1D_ce" })
+        .provides(REFUSED_SCTP)
+        .function_is_optional()];
+
 /// The programs to attach for a tier, in the order in which they are attached. `may_skip` says that the
 /// kernel may skip programs.
 pub(super) fn for_tier(tier: Tier, optional: OptionalHooks, may_skip: bool) -> impl Iterator<Item = Hook> {
@@ -349,7 +362,7 @@ pub(crate) fn feature_of(tier: Tier, program: &str) -> Option<&'static str> {
     let replaced = FALLBACKS.iter().find(|hook| hook.program == program).and_then(|hook| hook.fallback_for);
     let program = replaced.unwrap_or(program);
     let is_one_of = |hook: &&Hook| hook.program == program || hook.copies.contains(&program);
-    all(tier).iter().find(is_one_of)?.feature
+    all(tier).iter().chain(&MODULES).find(is_one_of)?.feature
 }
 
 /// Whether the programs count what the full queue of each TCP listener refuses, although some are missing.
@@ -378,7 +391,7 @@ mod tests {
     #[test]
     fn the_configuration_accepts_the_name_of_every_program() {
         let names: BTreeSet<_> =
-            TIER_1.iter().chain(&FALLBACKS).chain(&TIER_2).map(|hook| hook.program).collect();
+            TIER_1.iter().chain(&FALLBACKS).chain(&TIER_2).chain(&MODULES).map(|hook| hook.program).collect();
         assert!(names.into_iter().eq(HOOK_NAMES));
     }
 

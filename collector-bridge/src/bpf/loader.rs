@@ -26,6 +26,7 @@ use super::{
     error::{CaptureMode, LoadError, MissingFeature},
     failures::FailureCounts,
     hooks::{self, Hook, Tier},
+    modules::ModuleHooks,
     offsets::GlobalValue,
     peers::PeerMaps,
     pins, preemption,
@@ -171,6 +172,7 @@ fn attach_all(
         object,
         links: Vec::new(),
         unix_paths: Arc::default(),
+        modules: ModuleHooks::new(settings),
         iterators: Vec::new(),
         capture_epoch,
         _pins: lock,
@@ -195,6 +197,7 @@ fn attach_all(
             }
         }
     }
+    missing.extend(attached.attach_to_modules());
     let absent: Vec<&'static str> = missing.iter().map(|missing| missing.hook).collect();
     missing.retain(|missing| {
         let original = hooks::original_of(tier, missing.hook);

@@ -12,8 +12,8 @@ mod value;
 
 use abi::{AARCH64, Abi, X86_64};
 use btf::{
-    FieldType::{AtLeast, Bytes},
-    flag_mask, function_argument_count, member_offset, path_offset, tracepoint_argument_count,
+    FieldType::{self, AtLeast, Bytes},
+    MemberPath, flag_mask, function_argument_count, member_offset, path_offset, tracepoint_argument_count,
 };
 use btf_rs::Btf;
 pub use error::OffsetError;
@@ -52,6 +52,20 @@ pub fn resolve_bytes(bytes: &[u8], modules: &[Vec<u8>], path: &str) -> Result<Ve
         other => return Err(OffsetError::UnknownArchitecture(other)),
     };
     values(&btf, &modules, &abi)
+}
+
+/// The offset of the socket in `struct sctp_endpoint`, by the BTF of the module `sctp` beside that of the
+/// kernel at `path`. The kernel's own has the type if SCTP is built in.
+///
+/// # Errors
+/// See [`OffsetError`].
+pub fn sctp_endpoint_sock(path: &str, module: &str) -> Result<u64, OffsetError> {
+    let bytes = std::fs::read(path).map_err(|cause| unreadable(path, &cause))?;
+    let kernel = Btf::from_bytes(&bytes).map_err(|cause| unreadable(path, &cause))?;
+    let of_module = std::fs::read(std::path::Path::new(path).with_file_name(module)).ok();
+    let module = of_module.and_then(|bytes| Btf::from_split_bytes(&bytes, &kernel).ok());
+    let members: MemberPath = &[("sctp_endpoint", "base"), ("sctp_ep_common", "sk")];
+    path_offset(module.as_ref().unwrap_or(&kernel), FieldType::Pointer, members)
 }
 
 fn unreadable(path: &str, cause: &dyn std::fmt::Display) -> OffsetError {

@@ -4,7 +4,7 @@
 //! test in `bpf/hooks.rs` holds the list against the table of hooks.
 
 /// The name of every eBPF program that can be attached.
-pub(crate) const HOOK_NAMES: [&str; 29] = [
+pub(crate) const HOOK_NAMES: [&str; 30] = [
     "accept4_entry",
     "accept4_exit",
     "bind_exit",
@@ -20,6 +20,7 @@ pub(crate) const HOOK_NAMES: [&str; 29] = [
     "listen_exit",
     "listen_socket_exit",
     "sched_process_exit",
+    "sctp_cookie_echo",
     "sock_graft",
     "socket_accept",
     "socket_accept_lsm",

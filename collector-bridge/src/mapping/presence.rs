@@ -156,11 +156,15 @@ because its accept queue was full. Nothing is said where nothing is known:
 |---|---|---|
 | TCP, MPTCP | exact: what the kernel counts as `ListenOverflows` | what `ListenOverflows` of the network namespace proves, and no more than the listener's own drops (`sk_drops`) |
 | UNIX | exact: `EAGAIN` of connect(2); also how long other calls waited | `EAGAIN` of connect(2) by system calls, if one listener has the name; not how long others waited |
-| SCTP, VSOCK | nothing | nothing |
+| SCTP | exact: the connections that the kernel aborts for a full queue | as tier 1 |
+| VSOCK | nothing | nothing |
 
 - In tier 2, if several listeners of one namespace dropped packets in one `listener.interval`, each gets the
   overflows that the others cannot have had; those whose queue was seen full get the rest. No overflow is
   reported of a namespace that no process is in any more, nor from before the agent knew its first listener.
+- The kernel loads SCTP at its first use. Connections that it refuses before the next survey (`listener.interval`)
+  are not counted. Nothing is known without kprobes or the BTF of modules: `acceptd check` says so once SCTP is loaded.
+- VSOCK decides in a function that compilers inline, so no program can be attached to it.
 - Attempts that count for no listener are in `forgotten.refusals` of the ledger.
 - Half-open probes, the bare ACK of `TCP_DEFER_ACCEPT`, repeated SYNs and late resets are drops, but no overflows:
   `acceptd.listener.dropped_packets` counts them.

@@ -1,0 +1,108 @@
+//! Full accept queues of families that are modules of the kernel: each connect that is refused is reported in
+//! both tiers, also when the module was loaded after the agent started.
+
+use std::{net::SocketAddr, os::fd::OwnedFd, path::Path, process::Command, time::Duration};
+
+use rustix::{
+    fs::fstat,
+    io::Errno,
+    net::{accept, bind, connect, getsockname, listen},
+};
+
+use crate::{agent::Agent, inbox::Inbox, raw, record::Record, wait};
+
+const OVERFLOW: &str = "acceptd.listener.overflow";
+const LISTEN: &str = "acceptd.socket.listen";
+
+/// The limit of each listener's queue, which is full with one connection more.
+const LIMIT: i32 = 2;
+
+const REFUSED: u64 = 20;
+
+fn reported(inbox: &Inbox, matches: impl Fn(&Record) -> bool) -> u64 {
+    let counts = inbox.events(OVERFLOW, matches).into_iter();
+    counts.map(|record| record.int("acceptd.overflow.count").expect("a count").cast_unsigned()).sum()
+}
+
+fn watching() -> Agent {
+    let interval = format!("listener.interval={}", wait::scaled_timeout(Duration::from_millis(200)));
+    Agent::with_flags(&["--set", interval.as_str()])
+}
+
+fn inode(socket: &OwnedFd) -> Option<i64> {
+    i64::try_from(fstat(socket).expect("fstat").st_ino).ok()
+}
+
+fn sctp_listener() -> (OwnedFd, SocketAddr) {
+    let listener = raw::sctp_socket().expect("SCTP");
+    bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    listen(&listener, LIMIT).expect("bound");
+    let at = SocketAddr::try_from(getsockname(&listener).expect("bound")).expect("an internet address");
+    (listener, at)
+}
+
+/// Connects to the listener at `at`. Returns the client, or `None` if it was refused.
+fn sctp_connect(at: SocketAddr) -> Option<OwnedFd> {
+    let client = raw::sctp_socket().expect("SCTP");
+    match connect(&client, &at) {
+        Ok(()) => Some(client),
+        Err(Errno::CONNREFUSED) => None,
+        Err(error) => panic!("the connect ended with {error}"),
+    }
+}
+
+/// Connects to an SCTP listener: its queue takes one connection more than its limit, and refuses the others.
+pub(super) fn refused_by_an_sctp_socket() {
+    let agent = watching();
+    let (listener, at) = sctp_listener();
+    let inode = inode(&listener);
+    let matches = |record: &Record| record.int("acceptd.listener.inode") == inode;
+    let _ = agent.inbox.wait_for_events(LISTEN, 1, matches);
+    let queued: Vec<_> = (0..=LIMIT).map(|_| sctp_connect(at).expect("room in the queue")).collect();
+    let refused = (0..REFUSED).filter(|_| sctp_connect(at).is_none()).count() as u64;
+    assert_eq!(refused, REFUSED);
+    for _ in &queued {
+        drop(accept(&listener).expect("a connection"));
+    }
+    // The queue has room again: these are none.
+    let more: Vec<_> = (0..=LIMIT).map(|_| sctp_connect(at).expect("room in the queue")).collect();
+    wait::until_ok(|| {
+        let reported = reported(&agent.inbox, matches);
+        if reported >= refused { Ok(()) } else { Err(format!("{reported} of {refused} are reported")) }
+    });
+    let inbox = agent.inbox.clone();
+    drop((queued, more, listener));
+    let _ = agent.stop();
+    let records = inbox.events(OVERFLOW, matches);
+    assert_eq!(reported(&inbox, matches), refused);
+    assert_eq!(records[0].text("network.transport"), Some("sctp"));
+    assert_eq!(records[0].int("acceptd.listener.backlog_limit"), Some(i64::from(LIMIT)));
+    assert_eq!(records[0].resource_int("process.pid"), Some(i64::from(std::process::id())));
+}
+
+/// The kernel loads the module after the agent started: from the next survey on, each refused connect is
+/// reported once.
+pub(super) fn refused_after_the_module_was_loaded() {
+    let agent = watching();
+    assert!(!Path::new("/sys/module/sctp").exists(), "the guest starts without SCTP");
+    let insmod = Command::new("insmod").arg("/modules/sctp.ko").status();
+    assert!(insmod.expect("the guest has the program").success());
+    let (listener, at) = sctp_listener();
+    let inode = inode(&listener);
+    let matches = |record: &Record| record.int("acceptd.listener.inode") == inode;
+    let queued: Vec<_> = (0..=LIMIT).map(|_| sctp_connect(at).expect("room in the queue")).collect();
+    // Connects that are refused before the next survey are not known.
+    let mut early = 0;
+    wait::until("the first report", || {
+        early += u64::from(sctp_connect(at).is_none());
+        (reported(&agent.inbox, matches) > 0).then_some(())
+    });
+    let refused = (0..REFUSED).filter(|_| sctp_connect(at).is_none()).count() as u64;
+    assert_eq!(refused, REFUSED);
+    wait::until("every refused connect", || (reported(&agent.inbox, matches) > REFUSED).then_some(()));
+    let inbox = agent.inbox.clone();
+    drop((queued, listener));
+    let _ = agent.stop();
+    let reported = reported(&inbox, matches);
+    assert!((REFUSED + 1..=REFUSED + early).contains(&reported), "{reported} of {REFUSED} and {early}");
+}
