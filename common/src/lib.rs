@@ -20,8 +20,8 @@ pub use filter::{FilterKey, PeerPrefix};
 pub use sample::{
     AcceptCall, ClientProcess, Connection, ConnectionAbandoned, ConnectionClosed, ConnectionStats,
     FailureKey, FailureStats, Handshake, Header, InetAccept, Kind, Listener, ListenerState, PeerProcess,
-    RefusedAttempts, SocketCall, SurveyRow, Task, TraceDecision, TracedConnection, UnixAccept, UnixName,
-    UnixTarget,
+    RefusedAttempts, ServiceVariable, SocketCall, SurveyRow, Task, TraceDecision, TracedConnection,
+    UnixAccept, UnixName, UnixTarget,
 };
 
 /// Version of every layout in this crate. Increase it with each change of a struct, a kind or a counter.

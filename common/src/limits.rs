@@ -7,6 +7,10 @@ pub const COMM_LEN: usize = 16;
 /// while the process lives.
 pub const EXE_LEN: usize = 64;
 
+/// Bytes kept of the variable that names a process's service, with the variable's own name and the final NUL.
+/// A longer one is read from `/proc`.
+pub const SERVICE_VARIABLE_LEN: usize = 128;
+
 /// Bytes of a UNIX socket's name (`UNIX_PATH_MAX`, include/uapi/linux/un.h).
 pub const UNIX_NAME_LEN: usize = 108;
 

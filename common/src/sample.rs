@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
     histogram::BUCKETS,
-    limits::{COMM_LEN, EXE_LEN, UNIX_NAME_LEN},
+    limits::{COMM_LEN, EXE_LEN, SERVICE_VARIABLE_LEN, UNIX_NAME_LEN},
 };
 
 /// The kind of a sample. New kinds are added at the end; a number is never used again.
@@ -308,6 +308,15 @@ pub struct UnixAccept {
     pub peer_process: PeerProcess,
 }
 
+/// The variable `OTEL_SERVICE_NAME` in the environment of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ServiceVariable {
+    /// `NAME=VALUE` and NUL; what follows is undefined. Zero if there is no such variable, or if it was not
+    /// read.
+    pub bytes: [u8; SERVICE_VARIABLE_LEN],
+}
+
 /// A listen, bind or socket call that returned, or an accept that starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -334,6 +343,8 @@ pub struct SocketCall {
     pub reserved: u8,
     /// The name of a UNIX socket.
     pub name: UnixName,
+    /// After a listen that succeeded, the name of the service in the process's environment.
+    pub service: ServiceVariable,
 }
 
 impl SocketCall {
@@ -594,7 +605,7 @@ const _: () = {
     assert!(offset_of!(InetAccept, socket) == 224);
     assert!(size_of::<UnixAccept>() == 624);
     assert!(offset_of!(UnixAccept, local) == 304);
-    assert!(size_of::<SocketCall>() == 376);
+    assert!(size_of::<SocketCall>() == 504);
     assert!(size_of::<ListenerState>() == 408);
     assert!(size_of::<UnixTarget>() == 120);
     assert!(size_of::<ConnectionAbandoned>() == 112);

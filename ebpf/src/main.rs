@@ -26,6 +26,7 @@ mod closing;
 mod connections;
 mod copies;
 mod count;
+mod environment;
 mod event;
 mod failure;
 mod file;

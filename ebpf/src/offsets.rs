@@ -43,6 +43,8 @@ globals! {
     TRACE_KEY_1;
     /// The capture epoch: the boot time at which the programs were loaded, nanoseconds on `CLOCK_BOOTTIME`.
     CAPTURE_EPOCH;
+    /// 1: the service's name is read from the environment of processes that begin to listen.
+    READ_SERVICE_NAMES;
     /// Bits of the filter keys that have values to include.
     FILTER_INCLUDES;
     /// Bits of the filter keys that have values to exclude.
@@ -89,6 +91,7 @@ globals! {
     TASK_CRED;
     TASK_MM;
     TASK_FLAGS;
+    TASK_PERSONALITY;
     TASK_COMM;
     TASK_CGROUPS;
     CSS_SET_CGROUP;
@@ -99,6 +102,8 @@ globals! {
     CRED_EGID;
     MM_EXE_FILE;
     MM_ARG_START;
+    MM_ENV_START;
+    MM_ENV_END;
     FILE_DENTRY;
     DENTRY_NAME;
 

@@ -4,7 +4,7 @@ use acceptd_common::{AcceptCall, Counter, SocketCall, UnixName};
 use aya_ebpf::helpers::{bpf_ktime_get_boot_ns, bpf_probe_read_user, bpf_probe_read_user_buf};
 
 use crate::{
-    count,
+    count, environment,
     event::NO_FD,
     filter,
     offsets::TIER,
@@ -169,6 +169,9 @@ fn fill(out: &mut SocketCall, call: &RelatedCall) {
     out.socket.socket_type = call.socket_type;
     if call.operation == SocketCall::LISTEN {
         out.backlog = call.arguments[1] as i32;
+        if call.result == 0 {
+            environment::copy_service_name(&mut out.service);
+        }
     }
     if call.operation == SocketCall::BIND && call.result < 0 {
         copy_requested_address(out, call.arguments[1], call.arguments[2]);

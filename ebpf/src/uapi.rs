@@ -94,6 +94,10 @@ pub const PF_WQ_WORKER: u32 = 0x20;
 /// Bit of `task_struct.flags`: the task is a kernel thread.
 pub const PF_KTHREAD: u32 = 0x20_0000;
 
+// include/uapi/linux/personality.h
+/// Bit of `task_struct.personality`: the addresses of the process are not random.
+pub const ADDR_NO_RANDOMIZE: u32 = 0x004_0000;
+
 // include/linux/pid_types.h
 /// Index into `struct pid.tasks` and `task_struct.pid_links`: thread groups.
 pub const PIDTYPE_TGID: usize = 1;

@@ -52,6 +52,7 @@ pub fn measure(tier: Tier, accepts: u32) -> Result<Vec<ProgramCost>, LoadError> 
         ring_bytes: 16 << 20,
         record_self: true,
         failure_budget: 0,
+        service_names: true,
         optional: OptionalHooks::default(),
         filter: EventFilter::for_process(std::process::id()),
         traces: TraceSettings::DISABLED,

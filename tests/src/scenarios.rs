@@ -234,6 +234,7 @@ scenarios! {
         container_id_of_an_exited_process
         moving_a_process_does_not_relabel_its_cgroup
         a_title_over_the_environment_keeps_the_service
+        a_title_right_after_listen_keeps_the_service
         the_parent_of_the_same_program_names_the_service
         a_title_of_its_own_where_the_executable_says_less
         short_lived_acceptors_have_path_and_owner

@@ -275,6 +275,7 @@ fn constants(settings: &LoadSettings, tier: Tier, capture_epoch: u64, may_skip: 
         ("RECORD_SELF", u64::from(settings.record_self)),
         ("RELATED", settings.operation_mask()),
         ("FAILURE_BUDGET", settings.failure_budget),
+        ("READ_SERVICE_NAMES", u64::from(settings.service_names)),
         ("FILTER_INCLUDES", settings.filter.includes()),
         ("FILTER_EXCLUDES", settings.filter.excludes()),
         ("FILTER_CGROUP_LEVELS", settings.filter.cgroup_levels()),

@@ -22,6 +22,9 @@ pub struct LoadSettings {
     pub record_self: bool,
     /// Most records of failed accepts for one listener in one second.
     pub failure_budget: u64,
+    /// Whether the service's name is read from the environment of processes that begin to listen
+    /// (`resource.published`).
+    pub service_names: bool,
     /// The events captured besides accepts. `listen` is always captured, because the agent keeps a table of
     /// listeners.
     pub optional: OptionalHooks,

@@ -85,7 +85,7 @@ fn capture_and_run(
         let mut reload = reload_signal(&exporters)?;
         let mut reloader = Reloader::new(load, loaded.clone(), log_level, exporters.clone());
         let mut agent = Agent::start(loaded, attributes, filter, capture, exporters)?;
-        // Before the message that it captures: whoever waits for that may then ask for its status.
+        // Before the message that it captures, so that a script may wait for that and then ask for the status.
         serve_status(&loaded.config, &agent.health).await;
         announce(loaded, &agent.capture);
         exporters::check_destinations(loaded);

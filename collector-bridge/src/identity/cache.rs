@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use acceptd_common::{Task, limits::COMM_LEN};
+use acceptd_common::{ServiceVariable, Task, limits::COMM_LEN};
 use acceptd_otlp::{DISTRO_NAME, DeclaredAttributes, EncodedResource, Process, ProcessDetails, names};
 use foldhash::fast::RandomState;
 use quick_cache::{
@@ -178,11 +178,7 @@ impl Identities {
         let (process, is_running) =
             self.observer.observe_and_check(task, self.builder.facts.boot_time_unix_ns);
         self.next_key += 1;
-        let start = process
-            .executable_path
-            .clone()
-            .filter(|_| task.arg_start != 0)
-            .map(|executable| ProgramStart { executable, arg_start: task.arg_start, exec_id: task.exec_id });
+        let start = ProgramStart::from_task(task);
         let published = start.as_ref().map(|start| self.environments.first_read(start)).unwrap_or_default();
         let identity = self.builder.build(self.next_key, &process, &published);
         // A process that has exited, or runs another program, has no memory to read.
@@ -208,6 +204,24 @@ impl Identities {
         identity
     }
 
+    /// Takes the service's name that the environment of `task` had when it began to listen. Returns the new
+    /// identity of its process, with the same key, if the process was known without a name.
+    pub fn began_to_listen(&mut self, task: &Task, variable: &ServiceVariable) -> Option<Arc<Identity>> {
+        self.readers.as_ref().filter(|readers| readers.shares_environments())?;
+        let read = published::from_variable(variable);
+        if read.is_empty() {
+            return None;
+        }
+        self.environments.remember_some(ProgramStart::from_task(task)?, &read);
+        let mut known = self.cache.get_mut(&ProcessKey::from_task(task))?;
+        if known.published.contains_key(names::SERVICE_NAME) {
+            return None;
+        }
+        known.published.extend(read);
+        known.identity = self.builder.build(known.identity.key, &known.process, &known.published);
+        Some(Arc::clone(&known.identity))
+    }
+
     /// Takes the process's new comm into its Resource.
     fn rename(&mut self, key: ProcessKey, task: &Task, now: Instant) {
         let Some(mut known) = self.cache.get_mut(&key) else { return };
@@ -221,7 +235,8 @@ impl Identities {
     fn request_read(&mut self, key: ProcessKey, now: Instant) -> bool {
         let Some(mut known) = self.cache.get_mut(&key) else { return false };
         known.next_read = known.next_read.map(|(_, delay)| (now + delay, (2 * delay).min(MAX_REREAD_DELAY)));
-        let Some(ProgramStart { executable, arg_start, .. }) = known.start.clone() else { return false };
+        let Some(ProgramStart { arg_start, .. }) = known.start else { return false };
+        let Some(executable) = known.process.executable_path.clone() else { return false };
         let request = ReadRequest { key, executable, arg_start };
         self.readers.as_mut().is_some_and(|readers| readers.request(request))
     }
@@ -243,7 +258,7 @@ impl Identities {
             // published before.
             let mut published = known.published.clone();
             published.extend(published::merged(&environment, context));
-            if let Some(start) = known.start.clone().filter(|_| is_random) {
+            if let Some(start) = known.start.filter(|_| is_random) {
                 self.environments.remember(start, &environment);
             }
             let has_new_details = details != ProcessDetails::default() && details != known.process.details;

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use acceptd_common::ServiceVariable;
 use acceptd_otlp::names;
 use opentelemetry_proto::tonic::{common::v1::any_value::Value, resource::v1::Resource};
 
-use super::{proc_dir::ProcDir, process_context};
+use super::{c_string::until_nul, proc_dir::ProcDir, process_context};
 use crate::config;
 
 /// Most bytes read of a process's environment. execve(2) allows more; variables after this limit are not
@@ -34,6 +35,11 @@ pub(super) type PublishedAttributes = BTreeMap<String, String>;
 pub(super) fn read_environment(dir: &ProcDir) -> PublishedAttributes {
     let block = dir.read("environ", MAX_ENVIRON_BYTES);
     bounded(block.map(|block| from_environment(&block)).unwrap_or_default())
+}
+
+/// The service's name in a variable that the eBPF programs read; empty if there is none.
+pub(super) fn from_variable(variable: &ServiceVariable) -> PublishedAttributes {
+    bounded(from_environment(until_nul(&variable.bytes)))
 }
 
 /// Reads the attributes in a process's context. Can block like [`read_environment`].
@@ -94,6 +100,8 @@ fn is_accepted((key, value): &(String, String)) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use acceptd_common::limits::SERVICE_VARIABLE_LEN;
+
     use super::*;
 
     fn published(pairs: &[(&str, &str)]) -> PublishedAttributes {
@@ -106,6 +114,20 @@ mod tests {
         let expected =
             [("deployment.environment.name", "prod"), ("service.name", "shop"), ("service.version", "1.2,3")];
         assert_eq!(from_environment(block), published(&expected));
+    }
+
+    #[test]
+    fn what_follows_a_variable_is_not_read() {
+        let variable = |text: &[u8]| {
+            let mut bytes = [0; SERVICE_VARIABLE_LEN];
+            bytes[..text.len()].copy_from_slice(text);
+            from_variable(&ServiceVariable { bytes })
+        };
+        let rest = b"OTEL_SERVICE_NAME=shop\0OTEL_RESOURCE_ATTRIBUTES=service.version=7\0";
+        assert_eq!(variable(rest), published(&[("service.name", "shop")]));
+        for none in [&b""[..], b"OTEL_SERVICE_NAME=\0OTEL_SERVICE_NAME=x"] {
+            assert_eq!(variable(none), PublishedAttributes::new());
+        }
     }
 
     #[test]

@@ -131,6 +131,12 @@ impl ReaderPool {
         }
     }
 
+    /// Whether what processes publish is read, and the environment of one process counts for those with the
+    /// same addresses.
+    pub(super) fn shares_environments(&self) -> bool {
+        self.worker.scope.published && self.worker.is_random
+    }
+
     /// The next result, if there is one; never waits.
     pub(super) fn try_next(&self) -> Option<ReadResult> {
         self.results.try_recv().ok()

@@ -227,6 +227,9 @@ impl Recorder {
     }
 
     fn socket_call(&mut self, sample: &SocketCall) {
+        if sample.operation == SocketCall::LISTEN && sample.result == 0 {
+            self.writer.began_to_listen(&sample.task, &sample.service);
+        }
         self.unix_names.listening(sample);
         self.listeners.listening(sample);
         if sample.operation == SocketCall::LISTEN && !self.events.listen {

@@ -98,6 +98,7 @@ fn trial_settings(config: &Config, in_host_pid_namespace: bool) -> LoadSettings 
         ring_bytes: 1 << 20,
         record_self: true,
         failure_budget: 0,
+        service_names: true,
         optional: OptionalHooks { bind: true, create: true, attempts: true, traces: true, connections: true },
         filter,
         traces: TraceSettings { slow_ns: 1, ..TraceSettings::DISABLED },

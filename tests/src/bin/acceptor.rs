@@ -14,7 +14,8 @@
 //!
 //! `acceptor daemon COUNT` accepts once, and when that client closes, shows a title over its environment and
 //! forks; the parent ends, and the child accepts COUNT connections. `acceptor worker COUNT` forks first, and
-//! only the child shows a title.
+//! only the child shows a title. `acceptor listen COUNT` first makes a bound socket listen, at once shows a
+//! title, and forks; the parent ends, and the child accepts.
 //!
 //! `acceptor serve` reads a byte from each connection, answers it with another, and closes; it runs until it
 //! is killed. `acceptor hold COUNT PAUSE` keeps its last COUNT connections open instead, and sleeps for PAUSE
@@ -45,7 +46,9 @@ use std::{
 use acceptd_tests::{
     ground_truth::GroundTruth,
     process_context::{self, ContextKind},
-    raw, title, wait,
+    raw,
+    title::Title,
+    wait,
 };
 use rustix::{
     io::read,
@@ -97,7 +100,16 @@ fn main() {
     if count.as_deref() == Some("daemon") {
         // Until the client closes.
         _ = read(accept_and_print(&listener), &mut [0_u8; 1]);
-        title::show("acceptor: daemon");
+        Title::new("acceptor: daemon").show();
+        if !raw::fork_child() {
+            return;
+        }
+        count = arguments.next();
+    }
+    if count.as_deref() == Some("listen") {
+        let title = Title::new("acceptor: daemon");
+        net::listen(&listener, 16).expect("a bound socket");
+        title.show();
         if !raw::fork_child() {
             return;
         }
@@ -108,7 +120,7 @@ fn main() {
             _ = process::wait(WaitOptions::empty());
             return;
         }
-        title::show("acceptor: worker");
+        Title::new("acceptor: worker").show();
         count = arguments.next();
     }
     let mut later = None;

@@ -511,6 +511,67 @@ pub(super) fn a_title_over_the_environment_keeps_the_service() {
     let _ = agent.stop();
 }
 
+/// Daemons write a title over their environment right after they begin to listen, fork and end (nginx), all
+/// before the agent sees it: the name that the environment had at listen is that of the children.
+pub(super) fn a_title_right_after_listen_keeps_the_service() {
+    let agent = with_long_batches(&[]);
+    kill_process(agent.pid(), Signal::STOP).expect("the agent is running");
+    let mut daemons: Vec<_> =
+        (0..20).map(|number| ListeningDaemon::start(&format!("till-{number}"))).collect();
+    kill_process(agent.pid(), Signal::CONT).expect("the agent is running");
+    daemons.iter_mut().for_each(ListeningDaemon::accept_one);
+    for (number, daemon) in daemons.iter().enumerate() {
+        assert_eq!(daemon.service(&agent), Some(format!("till-{number}")));
+    }
+    for daemon in daemons {
+        daemon.acceptor.finish();
+    }
+    let _ = agent.stop();
+
+    let agent = with_long_batches(&["--set", "resource.published=false"]);
+    let mut daemon = ListeningDaemon::start("till");
+    daemon.accept_one();
+    assert_eq!(daemon.service(&agent).as_deref(), NAMELESS);
+    daemon.acceptor.finish();
+    let _ = agent.stop();
+}
+
+/// An acceptor that began to listen, showed a title and forked; the parent has ended.
+struct ListeningDaemon {
+    acceptor: Acceptor,
+    port: u16,
+}
+
+impl ListeningDaemon {
+    fn start(service: &str) -> Self {
+        let bound = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&bound, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        let bound = TcpListener::from(bound);
+        let port = bound.local_addr().expect("an address").port();
+        let mut command = acceptor();
+        // Variables before it, of every length around that of the programs' buffer.
+        for length in 100..150 {
+            command.env(format!("A{length}"), "x".repeat(length - "A100=".len()));
+        }
+        command.env("OTEL_SERVICE_NAME", service).args(["listen", "1"]);
+        let mut acceptor = Acceptor::run(&mut command, &bound);
+        assert!(acceptor.child.wait().expect("waitpid").success());
+        Self { acceptor, port }
+    }
+
+    /// Connects until the child has accepted, which then ends.
+    fn accept_one(&mut self) {
+        let _client = connect(self.port);
+        _ = self.acceptor.truth();
+    }
+
+    /// `service.name` of the accept.
+    fn service(&self, agent: &Agent) -> Option<String> {
+        let record = agent.inbox.wait_for_accepts(self.port, 1).remove(0);
+        service(&record).map(str::to_owned)
+    }
+}
+
 /// A worker has written a title over its environment before the agent starts; its parent has not.
 pub(super) fn the_parent_of_the_same_program_names_the_service() {
     let (listening, port) = listener();

@@ -63,6 +63,7 @@ pub(super) fn load_settings(
         ring_bytes,
         record_self: config.filter.own,
         failure_budget: config.capture.failure_budget as u64,
+        service_names: config.resource.published,
         optional: OptionalHooks {
             bind: config.events.bind,
             create: config.events.create,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use acceptd_common::Task;
+use acceptd_common::{ServiceVariable, Task};
 use acceptd_otlp::{
     Accept, AttributeFilter, BatchLimits, Event, LedgerSnapshot, RecordUid, Span, encode_accept,
     encode_event, encode_span,
@@ -47,6 +47,13 @@ impl RecordWriter {
     /// The input that the mapping needs besides a sample.
     pub(super) fn context(&self) -> RecordContext<'_> {
         self.stamp.context()
+    }
+
+    /// Takes the service's name that the environment of a process had when it began to listen.
+    pub(super) fn began_to_listen(&mut self, task: &Task, service: &ServiceVariable) {
+        if let Some(identity) = self.identities.began_to_listen(task, service) {
+            self.complete(&identity);
+        }
     }
 
     /// The identity of the process that `task` belongs to.
@@ -142,10 +149,15 @@ impl RecordWriter {
 
     fn complete_identities(&mut self) {
         while let Some(identity) = self.identities.next_completed() {
-            self.logs.complete(&identity);
-            if let Some(SpanBatcher { batcher, .. }) = &mut self.spans {
-                batcher.complete(&identity);
-            }
+            self.complete(&identity);
+        }
+    }
+
+    /// Gives the records and spans of a process that wait in the batches its new Resource.
+    fn complete(&mut self, identity: &Identity) {
+        self.logs.complete(identity);
+        if let Some(SpanBatcher { batcher, .. }) = &mut self.spans {
+            batcher.complete(identity);
         }
     }
 

@@ -1,7 +1,7 @@
-//! `soak --quick|--full --collector PATH [PART]…`: whatever fails between the ring buffer and the Collector's
-//! answer, each accept is delivered, spooled, or counted as lost. The reference is the log that the servers of
-//! the load write themselves. Runs every part, or those that are named. Prints a line for each part, and all
-//! figures as JSON.
+//! `soak --quick|--full --collector PATH [PART]…`: whatever fails between the ring buffer and the
+//! Collector's answer, each accept is delivered, spooled, or counted as lost. The reference is the log that
+//! the servers of the load write themselves. Runs every part, or those that are named. Prints a line for each
+//! part, and all figures as JSON.
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, clippy::panic, reason = "a check that cannot continue panics with the reason")]
 

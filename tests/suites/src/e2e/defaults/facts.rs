@@ -58,9 +58,6 @@ pub(super) enum Service {
     Named(String),
     /// `unknown_service:` with the executable's name: the processes that accept have another environment.
     Unnamed,
-    /// One of both, and the same everywhere: the server writes its title over its environment, and it depends
-    /// on the time whether that was read before.
-    Overwritten(String),
 }
 
 impl Service {
@@ -70,7 +67,6 @@ impl Service {
         match self {
             Self::Named(name) => service == name,
             Self::Unnamed => is_unnamed,
-            Self::Overwritten(name) => service == name || is_unnamed,
         }
     }
 }

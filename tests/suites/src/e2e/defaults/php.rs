@@ -131,7 +131,7 @@ impl Php {
                 refused: 0,
                 executables: nginx.clone(),
                 owners: nginx,
-                service: Service::Overwritten(service(NGINX)),
+                service: Service::Named(service(NGINX)),
             },
             ListenerFacts {
                 name: PHP_FPM,
@@ -140,7 +140,7 @@ impl Php {
                 refused: refused.count() as u64,
                 executables: php_fpm.clone(),
                 owners: php_fpm,
-                service: Service::Overwritten(service(PHP_FPM)),
+                service: Service::Named(service(PHP_FPM)),
             },
         ];
         let processes = before.union(&sandbox.processes()?).copied().collect();
