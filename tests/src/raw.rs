@@ -1,5 +1,6 @@
 //! System calls that std and rustix do not wrap: accept with a bad address, interrupting signals, namespaces,
-//! TUN interfaces, VSOCK addresses, SCTP, SMC, `AF_ALG`, `TCP_DEFER_ACCEPT`, seccomp filters.
+//! TUN interfaces, VSOCK addresses, SCTP, SMC, `AF_ALG`, `TCP_DEFER_ACCEPT`, `IP_MINTTL`, filters of packets
+//! and system calls.
 #![allow(unsafe_code, reason = "the C library's functions have no safe wrapper")]
 
 use std::{
@@ -199,10 +200,45 @@ pub fn defer_accepts(listener: &impl AsRawFd, seconds: c_int) {
     // include/uapi/linux/in.h, include/uapi/linux/tcp.h
     const IPPROTO_TCP: c_int = 6;
     const TCP_DEFER_ACCEPT: c_int = 9;
-    // SAFETY: the value is an int of this length.
-    let done = unsafe {
-        setsockopt(listener.as_raw_fd(), IPPROTO_TCP, TCP_DEFER_ACCEPT, (&raw const seconds).cast(), 4)
-    };
+    set_option(listener, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds);
+}
+
+/// Sets `IP_MINTTL` of a socket: packets with a smaller TTL are dropped. 0 switches it off.
+///
+/// # Panics
+/// If the socket is none of IPv4.
+pub fn drop_below_ttl(socket: &impl AsRawFd, ttl: c_int) {
+    // include/uapi/linux/in.h
+    const IPPROTO_IP: c_int = 0;
+    const IP_MINTTL: c_int = 21;
+    set_option(socket, IPPROTO_IP, IP_MINTTL, &ttl);
+}
+
+/// Attaches a filter to a socket that drops every packet (`SO_ATTACH_FILTER`), or detaches it.
+///
+/// # Panics
+/// If the kernel refuses.
+pub fn drop_all_packets(socket: &impl AsRawFd, are_dropped: bool) {
+    // include/uapi/asm-generic/socket.h
+    const SOL_SOCKET: c_int = 1;
+    const SO_ATTACH_FILTER: c_int = 26;
+    const SO_DETACH_FILTER: c_int = 27;
+    // include/uapi/linux/bpf_common.h
+    static KEEP_NOTHING: FilterStep = FilterStep { code: 0x06, if_true: 0, if_false: 0, value: 0 };
+    if are_dropped {
+        let filter = FilterProgram { length: 1, steps: &raw const KEEP_NOTHING };
+        set_option(socket, SOL_SOCKET, SO_ATTACH_FILTER, &filter);
+    } else {
+        set_option(socket, SOL_SOCKET, SO_DETACH_FILTER, &0);
+    }
+}
+
+/// setsockopt(2) with a value of the option's type.
+fn set_option<T>(socket: &impl AsRawFd, level: c_int, option: c_int, value: &T) {
+    let length = u32::try_from(size_of::<T>()).expect("a small type");
+    // SAFETY: the value has this length, and what it refers to lives until the call returns.
+    let done =
+        unsafe { setsockopt(socket.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), length) };
     assert_eq!(done, 0, "{}", io::Error::last_os_error());
 }
 

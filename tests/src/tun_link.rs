@@ -3,13 +3,16 @@
 use std::{
     fs::{File, OpenOptions},
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     process::Command,
     thread,
     time::{Duration, Instant},
 };
 
-use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TcpOptionElement, TransportSlice};
+use etherparse::{
+    IpHeaders, NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TcpHeader, TcpOptionElement,
+    TransportSlice,
+};
 
 use crate::raw;
 
@@ -17,13 +20,19 @@ pub mod segments;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1);
+const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2);
+const NAME: &str = "wire0";
 const CLIENT_PORT: u16 = 40_000;
 const FIRST_SEQUENCE: u32 = 1000;
 const WINDOW: u16 = 64_000;
 
 /// The remote end of the interface.
 #[derive(Debug)]
-pub struct TunLink(File);
+pub struct TunLink {
+    device: File,
+    is_ipv6: bool,
+}
 
 /// The times of a completed handshake, as the remote host saw them.
 #[derive(Debug)]
@@ -45,15 +54,22 @@ impl TunLink {
     /// Without root privileges or `/dev/net/tun`.
     #[must_use]
     pub fn new() -> Self {
-        const NAME: &str = "wire0";
         let device = OpenOptions::new().read(true).write(true).open("/dev/net/tun");
         let device = device.expect("the module tun");
         raw::make_tun(&device, NAME).expect("root privileges");
-        for arguments in [&["addr", "add", "10.9.0.1/24", "dev", NAME][..], &["link", "set", NAME, "up"]] {
-            let status = Command::new("ip").args(arguments).status();
-            assert!(status.expect("ip, of iproute2 or busybox").success(), "ip {arguments:?}");
-        }
-        Self(device)
+        ip(&["addr", "add", "10.9.0.1/24", "dev", NAME]);
+        ip(&["link", "set", NAME, "up"]);
+        Self { device, is_ipv6: false }
+    }
+
+    /// Sends single segments over IPv6 from now on.
+    ///
+    /// # Panics
+    /// If the kernel has no IPv6.
+    #[must_use]
+    pub fn over_ipv6(self) -> Self {
+        ip(&["addr", "add", &format!("{SERVER_V6}/64"), "dev", NAME]);
+        Self { is_ipv6: true, ..self }
     }
 
     /// The local address of the interface, with port 0, for a server to bind to.
@@ -118,15 +134,13 @@ impl TunLink {
     fn send(
         &mut self,
         stamp: &[TcpOptionElement],
-        tcp: impl FnOnce(
-            etherparse::PacketBuilderStep<etherparse::IpHeaders>,
-        ) -> etherparse::PacketBuilderStep<etherparse::TcpHeader>,
+        tcp: impl FnOnce(PacketBuilderStep<IpHeaders>) -> PacketBuilderStep<TcpHeader>,
     ) {
         let mut bytes = Vec::new();
         let packet = tcp(PacketBuilder::ipv4(CLIENT.octets(), SERVER.octets(), 64));
         let packet = packet.options(stamp).expect("room for one option");
         packet.write(&mut bytes, &[]).expect("short");
-        self.0.write_all(&bytes).expect("the interface is up");
+        self.device.write_all(&bytes).expect("the interface is up");
     }
 
     /// The sequence number of the next SYN-ACK from `port`, and its time stamp, or 0. Other packets are
@@ -134,7 +148,7 @@ impl TunLink {
     fn syn_ack(&mut self, port: u16) -> (u32, u32) {
         loop {
             let mut bytes = [0; 2048];
-            let length = self.0.read(&mut bytes).expect("the interface is up");
+            let length = self.device.read(&mut bytes).expect("the interface is up");
             let packet = SlicedPacket::from_ip(&bytes[..length]).expect("a valid IP packet");
             if let (Some(NetSlice::Ipv4(_)), Some(TransportSlice::Tcp(tcp))) = (packet.net, packet.transport)
                 && tcp.syn()
@@ -149,6 +163,11 @@ impl TunLink {
             }
         }
     }
+}
+
+fn ip(arguments: &[&str]) {
+    let status = Command::new("ip").args(arguments).status();
+    assert!(status.expect("ip, of iproute2 or busybox").success(), "ip {arguments:?}");
 }
 
 impl Default for TunLink {

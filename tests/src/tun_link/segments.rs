@@ -2,9 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 
-use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice};
 
-use super::{CLIENT, FIRST_SEQUENCE, SERVER, TunLink, WINDOW};
+use super::{CLIENT, CLIENT_V6, FIRST_SEQUENCE, SERVER, SERVER_V6, TunLink, WINDOW};
+
+/// How many routers a segment may pass (TTL). The interface is no router.
+pub const HOPS: u8 = 64;
 
 /// The flags of a segment, by their bits in the TCP header.
 pub mod flag {
@@ -32,17 +35,21 @@ pub struct Pending {
 }
 
 impl TunLink {
+    /// A packet from the client to the server.
+    fn packet(&self) -> PacketBuilderStep<IpHeaders> {
+        if self.is_ipv6 {
+            PacketBuilder::ipv6(CLIENT_V6.octets(), SERVER_V6.octets(), HOPS)
+        } else {
+            PacketBuilder::ipv4(CLIENT.octets(), SERVER.octets(), HOPS)
+        }
+    }
+
     /// Sends a segment with these flags and no ACK, with the sequence number of a SYN.
     ///
     /// # Panics
     /// If the interface is gone.
     pub fn send_flags(&mut self, client: u16, server: u16, flags: u8) {
-        let mut tcp = PacketBuilder::ipv4(CLIENT.octets(), SERVER.octets(), 64).tcp(
-            client,
-            server,
-            FIRST_SEQUENCE,
-            WINDOW,
-        );
+        let mut tcp = self.packet().tcp(client, server, FIRST_SEQUENCE, WINDOW);
         tcp = if flags & flag::FIN != 0 { tcp.fin() } else { tcp };
         tcp = if flags & flag::SYN != 0 { tcp.syn() } else { tcp };
         tcp = if flags & flag::RST != 0 { tcp.rst() } else { tcp };
@@ -50,7 +57,7 @@ impl TunLink {
         tcp = if flags & flag::URG != 0 { tcp.urg(0) } else { tcp };
         let mut bytes = Vec::new();
         tcp.write(&mut bytes, &[]).expect("short");
-        self.0.write_all(&bytes).expect("the interface is up");
+        self.device.write_all(&bytes).expect("the interface is up");
     }
 
     /// Sends a SYN, and waits for the SYN-ACK.
@@ -62,7 +69,7 @@ impl TunLink {
         self.send_flags(client, server, flag::SYN);
         loop {
             let mut bytes = [0; 2048];
-            let length = self.0.read(&mut bytes).expect("the interface is up");
+            let length = self.device.read(&mut bytes).expect("the interface is up");
             let packet = SlicedPacket::from_ip(&bytes[..length]).expect("a valid IP packet");
             if let Some(TransportSlice::Tcp(tcp)) = packet.transport
                 && tcp.syn()
@@ -109,14 +116,13 @@ impl TunLink {
 
     fn send_answer(&mut self, pending: Pending, offset: u32, is_reset: bool, data: &[u8]) {
         let Pending { client, server, acknowledged } = pending;
-        let mut tcp = PacketBuilder::ipv4(CLIENT.octets(), SERVER.octets(), 64)
-            .tcp(client, server, FIRST_SEQUENCE.wrapping_add(offset), WINDOW)
-            .ack(acknowledged);
+        let sequence = FIRST_SEQUENCE.wrapping_add(offset);
+        let mut tcp = self.packet().tcp(client, server, sequence, WINDOW).ack(acknowledged);
         if is_reset {
             tcp = tcp.rst();
         }
         let mut bytes = Vec::new();
         tcp.write(&mut bytes, data).expect("short");
-        self.0.write_all(&bytes).expect("the interface is up");
+        self.device.write_all(&bytes).expect("the interface is up");
     }
 }

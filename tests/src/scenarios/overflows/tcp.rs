@@ -25,7 +25,7 @@ use crate::{
     record::Record,
     tun_link::{
         TunLink,
-        segments::{Pending, flag},
+        segments::{HOPS, Pending, flag},
     },
     wait,
 };
@@ -156,6 +156,8 @@ const LOCAL: Row = Row {
 
 const REMOTE: Row = Row { address: "10.9.0.1:0", settings: NO_COOKIES, has_link: true, ..LOCAL };
 
+const REMOTE_V6: Row = Row { address: "[fd09::1]:0", ..REMOTE };
+
 const HARMLESS: Row = Row { is_overflow: Some(false), ..REMOTE };
 
 const NO_COOKIES: &[(&str, &str)] = &[("tcp_syncookies", "0")];
@@ -184,6 +186,14 @@ fn final_acks(server: &mut Server, data: &[u8]) {
     server.fill();
     for pending in pending {
         server.link().finish(pending, data);
+    }
+}
+
+/// The remote host sends SYNs, and ignores what the server answers.
+fn send_syns(server: &mut Server) {
+    let port = server.port;
+    for client in 5000..5003 {
+        server.link().send_flags(client, port, flag::SYN);
     }
 }
 
@@ -229,6 +239,46 @@ const TABLE: &[Row] = &[
         settings: &[("tcp_syncookies", "2")],
         act: |server| final_acks(server, b""),
         ..REMOTE
+    },
+    Row { name: "final ACK, IPv6", act: |server| final_acks(server, b""), ..REMOTE_V6 },
+    Row {
+        name: "final ACK of a SYN cookie, IPv6",
+        settings: &[("tcp_syncookies", "2")],
+        act: |server| final_acks(server, b""),
+        ..REMOTE_V6
+    },
+    Row {
+        name: "SYN and ACK again of a queued connection, full queue",
+        act: |server| {
+            let queued = server.half_open(5000..5003);
+            for pending in &queued {
+                server.link().finish(*pending, b"");
+            }
+            server.queue(LIMIT + 1 - 3);
+            for pending in queued {
+                server.link().send_flags(pending.client, pending.server, flag::SYN);
+                server.link().finish(pending, b"");
+            }
+        },
+        ..HARMLESS
+    },
+    Row {
+        name: "SO_ATTACH_FILTER",
+        act: |server| {
+            raw::drop_all_packets(&server.listener, true);
+            send_syns(server);
+            raw::drop_all_packets(&server.listener, false);
+        },
+        ..HARMLESS
+    },
+    Row {
+        name: "IP_MINTTL",
+        act: |server| {
+            raw::drop_below_ttl(&server.listener, i32::from(HOPS) + 1);
+            send_syns(server);
+            raw::drop_below_ttl(&server.listener, 0);
+        },
+        ..HARMLESS
     },
     Row {
         name: "SYN again of a pending handshake, full queue",
@@ -341,18 +391,23 @@ const TABLE: &[Row] = &[
 fn run_row(row: &Row, inbox: &Inbox) -> (i64, u64) {
     let mut result = (0, 0);
     in_new_netns(row.settings, || {
-        let link = row.has_link.then(TunLink::new);
         let address: SocketAddr = row.address.parse().expect("an address");
+        let is_wildcard = address.ip().is_unspecified();
+        let over = |link: TunLink| {
+            if address.is_ipv6() && !is_wildcard { link.over_ipv6() } else { link }
+        };
+        let link = row.has_link.then(TunLink::new).map(over);
         let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
         let listener = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, row.protocol);
         let listener = listener.expect("a socket");
-        bind(&listener, &address).expect("the interface is up");
+        // The kernel makes a new IPv6 address valid a little later.
+        wait::until("the address", || bind(&listener, &address).ok());
         let inode = inode(&listener);
         let of_this_listener = |record: &Record| record.int("acceptd.listener.inode") == inode;
         listen_and_be_known(inbox, &[&listener]);
         let name: SocketAddr = getsockname(&listener).expect("bound").try_into().expect("an address");
         let mut to = name;
-        if name.ip().is_unspecified() {
+        if is_wildcard {
             to.set_ip([127, 0, 0, 1].into());
         }
         let mut server = Server { listener, port: name.port(), to, clients: Vec::new(), link };
