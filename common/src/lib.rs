@@ -25,4 +25,4 @@ pub use sample::{
 };
 
 /// Version of every layout in this crate. Increase it with each change of a struct, a kind or a counter.
-pub const ABI_VERSION: u16 = 6;
+pub const ABI_VERSION: u16 = 7;

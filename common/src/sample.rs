@@ -312,8 +312,7 @@ pub struct UnixAccept {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ServiceVariable {
-    /// `NAME=VALUE` and NUL; what follows is undefined. Zero if there is no such variable, or if it was not
-    /// read.
+    /// `NAME=VALUE`, padded with NULs. Zero if there is no such variable, or if it was not read.
     pub bytes: [u8; SERVICE_VARIABLE_LEN],
 }
 

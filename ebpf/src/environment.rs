@@ -44,6 +44,8 @@ pub extern "C" fn copy_service_variable(out: *mut ServiceVariable) -> i32 {
         if address >= end {
             break;
         }
+        // Nothing of other variables leaves the kernel.
+        clear(out);
         // SAFETY: the buffer has this size. The helper takes any address, and fails on one that cannot be
         // read.
         let length = unsafe {
@@ -74,9 +76,14 @@ pub extern "C" fn copy_service_variable(out: *mut ServiceVariable) -> i32 {
         };
         is_start = is_end;
     }
+    clear(out);
+    0
+}
+
+#[inline(always)]
+fn clear(out: &mut ServiceVariable) {
     // SAFETY: a reference to a value, of which all-zero bytes are a valid one.
     unsafe { zero(core::ptr::from_mut(out).cast::<[u64; SERVICE_VARIABLE_LEN / 8]>()) };
-    0
 }
 
 /// Whether a variable begins with the name `OTEL_SERVICE_NAME` and its `=`.

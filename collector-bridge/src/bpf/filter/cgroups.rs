@@ -173,12 +173,15 @@ impl CgroupSubtrees {
                     fs::read_dir(&folder)
                 });
                 match below {
-                    Ok(entries) => rest.extend(
-                        entries
-                            .flatten()
-                            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                            .map(|entry| entry.path()),
-                    ),
+                    Ok(entries) => {
+                        for entry in entries {
+                            match entry.and_then(|entry| Ok((entry.file_type()?.is_dir(), entry.path()))) {
+                                Ok((true, path)) => rest.push(path),
+                                Ok((false, _)) => {}
+                                Err(_) => found.is_partial = true,
+                            }
+                        }
+                    }
                     // The cgroup is gone, or does not exist yet: its id will be a new one.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(_) => found.is_partial = true,
