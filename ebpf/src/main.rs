@@ -1,8 +1,8 @@
 //! acceptd's eBPF programs.
 //!
 //! The entry points are in [`trampolines`] (tier 1), [`tracepoints`] (tier 2, and what both tiers need),
-//! [`probes`] (functions of modules) and [`iterators`]; their names are the agent's hook table
-//! (collector-bridge/src/bpf/hooks.rs).
+//! [`probes`] (functions and tracepoints of modules) and [`iterators`]; their names are the agent's hook
+//! table (collector-bridge/src/bpf/hooks.rs).
 //!
 //! `inet_sock_set_state` remembers each connection that reaches its listener's accept queue ([`state`],
 //! [`pending`]). In tier 1, `do_accept` hands the kernel's own result to [`in_flight`]. In tier 2, `sys_exit`
@@ -56,6 +56,7 @@ mod tracepoints;
 mod trampolines;
 mod tuple;
 mod uapi;
+mod vsock;
 
 /// Uses the result of a subprogram that is not inlined. The verifier wants a subprogram to return a number;
 /// if no caller used the result, LLVM would leave a pointer in the register.

@@ -78,6 +78,8 @@ globals! {
     PT_REGS_ARG0;
     PT_REGS_ARG1;
     PT_REGS_ARG2;
+    /// The result of a function that has returned.
+    PT_REGS_RESULT;
     PT_REGS_COMPAT_ARG0;
     PT_REGS_COMPAT_ARG1;
     PT_REGS_COMPAT_ARG2;

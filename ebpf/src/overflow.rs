@@ -28,8 +28,8 @@ use crate::{
     use_result,
 };
 
-/// Inode of a listener → what its full queue refused: in tier 1, and SCTP in both tiers. The agent removes
-/// listeners that are gone.
+/// Inode of a listener → what its full queue refused: in tier 1, and SCTP and VSOCK in both tiers. The agent
+/// removes listeners that are gone.
 #[map]
 static REFUSED: HashMap<u64, RefusedAttempts> =
     HashMap::with_max_entries(REFUSING_LISTENERS, BPF_F_NO_PREALLOC);
@@ -84,8 +84,15 @@ pub fn sctp_cookie_arrived(endpoint: Probed<AnyStruct>) {
     if listener.is_listening()
         // One-to-many sockets (`SOCK_SEQPACKET`) have no accept queue.
         && listener.socket_type() == SOCK_STREAM
-        && listener.load::<u32>(&SK_ACK_BACKLOG) > listener.load::<u32>(&SK_MAX_ACK_BACKLOG)
     {
+        count_if_full(listener);
+    }
+}
+
+/// Counts a connection that `listener` refuses if its queue is full.
+#[inline(always)]
+pub fn count_if_full(listener: ProbedSock) {
+    if listener.load::<u32>(&SK_ACK_BACKLOG) > listener.load::<u32>(&SK_MAX_ACK_BACKLOG) {
         count_refused(listener);
     }
 }

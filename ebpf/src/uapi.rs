@@ -25,6 +25,11 @@ pub const IPPROTO_MPTCP: u16 = 262;
 // include/linux/net.h
 pub const SOCK_STREAM: u16 = 1;
 pub const SOCK_SEQPACKET: u16 = 5;
+/// Types and operations of a VSOCK packet (include/uapi/linux/virtio_vsock.h).
+pub const VIRTIO_VSOCK_TYPE_STREAM: u16 = 1;
+pub const VIRTIO_VSOCK_TYPE_SEQPACKET: u16 = 2;
+pub const VIRTIO_VSOCK_OP_REQUEST: u16 = 1;
+pub const VIRTIO_VSOCK_OP_RST: u16 = 3;
 /// The type without `SOCK_CLOEXEC` and `SOCK_NONBLOCK`, which socket(2) takes in the same argument.
 pub const SOCK_TYPE_MASK: u64 = 0xf;
 

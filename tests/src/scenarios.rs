@@ -139,6 +139,7 @@ scenarios! {
     }
     overflows_of_families {
         refused_by_an_sctp_socket [needs Sctp]
+        refused_by_a_vsock_socket [needs VsockLoopback]
         refused_after_the_module_was_loaded [needs OwnGuest]
     }
     overflows {

@@ -1,16 +1,19 @@
-//! Loads and attaches one eBPF program of any kind: BTF tracepoint, fentry, fexit, LSM hook or iterator.
+//! Loads and attaches one eBPF program of any kind: BTF tracepoint, fentry, fexit, LSM hook, iterator, or one
+//! in a module.
 
 use std::{any::Any, fs, io::ErrorKind};
 
 use acceptd_otlp::error_chain;
 use aya::{
     Btf, BtfError, Ebpf,
-    programs::{BtfTracePoint, FEntry, FExit, Iter, KProbe, Lsm, Program, ProgramError, TracePoint},
+    programs::{
+        BtfTracePoint, FEntry, FExit, Iter, KProbe, Lsm, Program, ProgramError, RawTracePoint, TracePoint,
+    },
 };
 
 use super::{
     error::LoadError,
-    hooks::{AttachPoint, Hook},
+    hooks::{AttachPoint, Hook, ModulePoint},
 };
 
 /// Keeps a program attached; dropping the link detaches the program.
@@ -33,9 +36,7 @@ pub(super) fn attach(object: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<Link, 
             let link = program.attach(category, name)?;
             Ok(Box::new(program.take_link(link)?) as Link)
         }),
-        AttachPoint::ModuleEntry { function, .. } => {
-            return attach_probe(program, hook.program, function);
-        }
+        AttachPoint::Module(point) => return attach_to_module(program, hook.program, point),
         AttachPoint::Entry(function) => program.try_into().and_then(|program: &mut FEntry| {
             program.load(function, btf)?;
             let link = program.attach()?;
@@ -61,23 +62,64 @@ pub(super) fn attach(object: &mut Ebpf, hook: &Hook, btf: &Btf) -> Result<Link, 
     attached.map_err(|error| load_error(hook.program, &error))
 }
 
-/// Loads a program and attaches it to the entry of a function that has no type in the kernel's own BTF.
-pub(super) fn attach_probe(
+/// Loads a program and attaches it to a place in a module. It may be loaded already.
+pub(super) fn attach_to_module(
     program: &mut Program,
     hook: &'static str,
-    function: &str,
+    point: ModulePoint,
 ) -> Result<Link, LoadError> {
-    let attached = program.try_into().and_then(|program: &mut KProbe| {
-        program.load()?;
-        let link = program.attach(function, 0)?;
-        Ok(Box::new(program.take_link(link)?) as Link)
-    });
-    attached.map_err(|error| match &error {
-        ProgramError::SyscallError(call) if call.io_error.kind() == ErrorKind::NotFound => {
-            LoadError::NoFunction { hook, name: function.to_owned() }
+    let (attached, name) = match point {
+        ModulePoint::Entry(function) => (attach_probe(program, function), function),
+        ModulePoint::Return(functions) => first_there(functions, |function| attach_probe(program, function)),
+        ModulePoint::Tracepoint(name) => {
+            let attached = program.try_into().and_then(|program: &mut RawTracePoint| {
+                unless_loaded(program.load())?;
+                let link = program.attach(name)?;
+                Ok(Box::new(program.take_link(link)?) as Link)
+            });
+            (attached, name)
         }
+    };
+    attached.map_err(|error| match &error {
+        _ if is_absent(&error) => LoadError::NoFunction { hook, name: name.to_owned() },
         _ => load_error(hook, &error),
     })
+}
+
+/// Attaches to the first of `functions` that is there. Returns the name of the one that was tried last.
+fn first_there(
+    functions: &[&'static str],
+    mut attach: impl FnMut(&'static str) -> Result<Link, ProgramError>,
+) -> (Result<Link, ProgramError>, &'static str) {
+    let mut last = (Err(ProgramError::NotLoaded), "");
+    for function in functions {
+        last = (attach(function), function);
+        if !last.0.as_ref().is_err_and(is_absent) {
+            break;
+        }
+    }
+    last
+}
+
+/// Whether the kernel has no function or tracepoint with this name.
+fn is_absent(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(call) if call.io_error.kind() == ErrorKind::NotFound)
+}
+
+/// Attaches to the entry of a function, or to its return if the program is one for returns.
+fn attach_probe(program: &mut Program, function: &str) -> Result<Link, ProgramError> {
+    let program: &mut KProbe = program.try_into()?;
+    unless_loaded(program.load())?;
+    let link = program.attach(function, 0)?;
+    Ok(Box::new(program.take_link(link)?))
+}
+
+/// The result of a load, which is no error if the program is loaded already.
+fn unless_loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        result => result,
+    }
 }
 
 /// Loads an iterator. Each pass attaches the loaded iterator again.

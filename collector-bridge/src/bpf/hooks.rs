@@ -64,11 +64,30 @@ pub(super) enum AttachPoint {
     /// A tracepoint through the perf subsystem, which runs its programs with preemption switched off. Needs
     /// tracefs.
     Perf(&'static str, &'static str),
-    /// The entry of a function of a module, which may be loaded later (kprobe, through the perf subsystem).
-    ModuleEntry {
-        module: &'static str,
-        function: &'static str,
-    },
+    /// A place in a module, which may be loaded later.
+    Module(ModulePoint),
+}
+
+/// Where in a module a program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ModulePoint {
+    /// The entry of a function (kprobe, through the perf subsystem).
+    Entry(&'static str),
+    /// The return from the first of these functions that the kernel has (kretprobe).
+    Return(&'static [&'static str]),
+    /// A raw tracepoint. The module cannot be unloaded while a program is attached to it.
+    Tracepoint(&'static str),
+}
+
+/// A module, and the programs that see what it does.
+#[derive(Debug)]
+pub(super) struct Module {
+    pub(super) name: &'static str,
+    /// A module that `/sys/module` shows where it is built into the kernel, as it does not show every
+    /// module that is built in. Where this one is, `name` may be built in, too.
+    pub(super) base: &'static str,
+    /// In the order in which they are attached: all of them, or none.
+    pub(super) hooks: &'static [Hook],
 }
 
 /// When a program is attached.
@@ -218,6 +237,7 @@ const TCP_OVERFLOWS: [&str; 3] = ["conn_request", "syn_recv_sock_v4", "syn_recv_
 const REFUSED_TCP: &str =
     "the exact number of TCP connection attempts that a full queue refused; it is bounded by other counters";
 const REFUSED_SCTP: &str = "SCTP connections that a full queue refused";
+const REFUSED_VSOCK: &str = "VSOCK connections that a full queue refused";
 const REFUSED_UNIX: &str = "connects to UNIX sockets that a full queue refused, and how long others waited";
 
 /// The programs of tier 1, in the order in which they are attached.
@@ -313,12 +333,42 @@ const TIER_2: [Hook; 8] = [
         .off_probe_path(),
 ];
 
-/// The programs at functions of modules, in both tiers. Each is attached when its module is there
-/// (modules.rs).
-pub(super) const MODULES: [Hook; 1] =
-    [hook("sctp_cookie_echo", AttachPoint::ModuleEntry { module: "sctp", function: "sctp_sf_do_5_1D_ce" })
-        .provides(REFUSED_SCTP)
-        .function_is_optional()];
+/// The programs in modules, in both tiers. They are attached when their module is there (modules.rs).
+pub(super) const MODULES: [Module; 2] = [
+    Module {
+        name: "sctp",
+        base: "sctp",
+        hooks: &[module_hook("sctp_cookie_echo", ModulePoint::Entry("sctp_sf_do_5_1D_ce"))
+            .provides(REFUSED_SCTP)
+            .function_is_optional()],
+    },
+    Module {
+        name: "vmw_vsock_virtio_transport_common",
+        base: "vsock",
+        // A request is remembered from `vsock_receive` on: then the other programs are attached.
+        hooks: &[
+            module_hook("vsock_alloc_packet", ModulePoint::Tracepoint("virtio_transport_alloc_pkt"))
+                .provides(REFUSED_VSOCK),
+            module_hook("vsock_create_child", ModulePoint::Entry("vsock_create_connected"))
+                .provides(REFUSED_VSOCK),
+            module_hook(
+                "vsock_find_bound",
+                ModulePoint::Return(&["vsock_find_bound_socket_net", "vsock_find_bound_socket"]),
+            )
+            .provides(REFUSED_VSOCK),
+            module_hook("vsock_receive", ModulePoint::Tracepoint("virtio_transport_recv_pkt"))
+                .provides(REFUSED_VSOCK),
+        ],
+    },
+];
+
+const fn module_hook(program: &'static str, point: ModulePoint) -> Hook {
+    hook(program, AttachPoint::Module(point)).off_probe_path()
+}
+
+fn in_modules() -> impl Iterator<Item = &'static Hook> {
+    MODULES.iter().flat_map(|module| module.hooks)
+}
 
 /// The programs to attach for a tier, in the order in which they are attached. `may_skip` says that the
 /// kernel may skip programs.
@@ -362,7 +412,7 @@ pub(crate) fn feature_of(tier: Tier, program: &str) -> Option<&'static str> {
     let replaced = FALLBACKS.iter().find(|hook| hook.program == program).and_then(|hook| hook.fallback_for);
     let program = replaced.unwrap_or(program);
     let is_one_of = |hook: &&Hook| hook.program == program || hook.copies.contains(&program);
-    all(tier).iter().chain(&MODULES).find(is_one_of)?.feature
+    all(tier).iter().chain(in_modules()).find(is_one_of)?.feature
 }
 
 /// Whether the programs count what the full queue of each TCP listener refuses, although some are missing.
@@ -390,8 +440,8 @@ mod tests {
 
     #[test]
     fn the_configuration_accepts_the_name_of_every_program() {
-        let names: BTreeSet<_> =
-            TIER_1.iter().chain(&FALLBACKS).chain(&TIER_2).chain(&MODULES).map(|hook| hook.program).collect();
+        let of_tiers = TIER_1.iter().chain(&FALLBACKS).chain(&TIER_2);
+        let names: BTreeSet<_> = of_tiers.chain(in_modules()).map(|hook| hook.program).collect();
         assert!(names.into_iter().eq(HOOK_NAMES));
     }
 

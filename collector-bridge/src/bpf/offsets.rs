@@ -109,6 +109,7 @@ fn values(btf: &Btf, modules: &[Btf], abi: &Abi) -> Result<Vec<GlobalValue>, Off
         // On arm64 the registers are one array, so the argument has an offset within the member.
         values.push((global, member_offset(btf, "pt_regs", member)?.0 + within));
     }
+    values.push(("PT_REGS_RESULT", member_offset(btf, "pt_regs", abi.result)?.0));
     values.push((
         "IO_COMPLETE_BY_CQE",
         u64::from(tracepoint_argument_count(btf, "btf_trace_io_uring_complete") == Some(3)),

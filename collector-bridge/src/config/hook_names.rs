@@ -4,7 +4,7 @@
 //! test in `bpf/hooks.rs` holds the list against the table of hooks.
 
 /// The name of every eBPF program that can be attached.
-pub(crate) const HOOK_NAMES: [&str; 30] = [
+pub(crate) const HOOK_NAMES: [&str; 34] = [
     "accept4_entry",
     "accept4_exit",
     "bind_exit",
@@ -35,4 +35,8 @@ pub(crate) const HOOK_NAMES: [&str; 30] = [
     "unix_find_other",
     "unix_release",
     "unix_stream_connect",
+    "vsock_alloc_packet",
+    "vsock_create_child",
+    "vsock_find_bound",
+    "vsock_receive",
 ];

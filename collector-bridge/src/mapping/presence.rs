@@ -157,7 +157,7 @@ because its accept queue was full. Nothing is said where nothing is known:
 | TCP, MPTCP | exact: what the kernel counts as `ListenOverflows` | what `ListenOverflows` of the network namespace proves, and no more than the listener's own drops (`sk_drops`) |
 | UNIX | exact: `EAGAIN` of connect(2); also how long other calls waited | `EAGAIN` of connect(2) by system calls, if one listener has the name; not how long others waited |
 | SCTP | exact since Linux 6.7: the connections that the kernel aborts for a full queue; before, at least so many | as tier 1 |
-| VSOCK | nothing | nothing |
+| VSOCK | with the transports of virtio, exact since Linux 6.7: the connection requests that the kernel resets for a full queue; before, at least so many. Nothing with those of VMware and Hyper-V | as tier 1 |
 
 - In tier 2, if several listeners of one namespace dropped packets in one `listener.interval`, each gets the
   overflows that the others cannot have had; those whose queue was seen full get the rest. No overflow is
@@ -165,11 +165,13 @@ because its accept queue was full. Nothing is said where nothing is known:
   Overflows without a drop of a known listener count for none. But if a listener of the kernel, or another one
   that surveys do not show, refuses connections in the same or the previous interval in which a known one drops
   packets, the known one gets up to as many overflows as it dropped packets.
-- Before Linux 6.7, the kernel skips the program of SCTP on a CPU while a call of bpf(2) changes a map there, and
-  does not count how often: what it counts is then a lower bound.
-- The kernel loads SCTP at its first use. Connections that it refuses before the next survey (`listener.interval`)
-  are not counted. Nothing is known without kprobes or the BTF of modules: `acceptd check` says so once SCTP is loaded.
-- VSOCK decides in a function that compilers inline, so no program can be attached to it.
+- Before Linux 6.7, the kernel skips the programs of SCTP and VSOCK on a CPU while a call of bpf(2) changes a
+  map there, and does not count how often: what they count is then a lower bound.
+- The kernel loads SCTP and the transports of VSOCK at their first use. Connections that they refuse before the next
+  survey (`listener.interval`) are not counted. Nothing is known without kprobes, nor of SCTP without the BTF of
+  modules: `acceptd check` says so once the module is loaded.
+- The transports of virtio for VSOCK are those between a virtual machine and its host, and the loopback. While the
+  agent runs, their common module `vmw_vsock_virtio_transport_common` cannot be unloaded.
 - Attempts that count for no listener are in `forgotten.refusals` of the ledger.
 - Half-open probes, the bare ACK of `TCP_DEFER_ACCEPT`, repeated SYNs and late resets are drops, but no overflows:
   `acceptd.listener.dropped_packets` counts them.

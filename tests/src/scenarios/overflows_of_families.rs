@@ -6,7 +6,7 @@ use std::{net::SocketAddr, os::fd::OwnedFd, path::Path, process::Command, time::
 use rustix::{
     fs::fstat,
     io::Errno,
-    net::{accept, bind, connect, getsockname, listen},
+    net::{AddressFamily, SocketType, accept, bind, connect, getsockname, listen, socket},
 };
 
 use crate::{agent::Agent, inbox::Inbox, raw, record::Record, wait};
@@ -18,6 +18,10 @@ const LISTEN: &str = "acceptd.socket.listen";
 const LIMIT: i32 = 2;
 
 const REFUSED: u64 = 20;
+
+/// VSOCK's address of the loopback.
+const LOCAL: u32 = 1;
+const ANY_PORT: u32 = u32::MAX;
 
 fn reported(inbox: &Inbox, matches: impl Fn(&Record) -> bool) -> u64 {
     let counts = inbox.events(OVERFLOW, matches).into_iter();
@@ -51,21 +55,47 @@ fn sctp_connect(at: SocketAddr) -> Option<OwnedFd> {
     }
 }
 
-/// Connects to an SCTP listener: its queue takes one connection more than its limit, and refuses the others.
-pub(super) fn refused_by_an_sctp_socket() {
-    let agent = watching();
-    let (listener, at) = sctp_listener();
+/// A VSOCK listener on the loopback, and its port.
+fn vsock_listener(socket_type: SocketType) -> (OwnedFd, u32) {
+    let listener = socket(AddressFamily::VSOCK, socket_type, None).expect("VSOCK");
+    bind(&listener, &raw::vsock_address(LOCAL, ANY_PORT)).expect("a free port");
+    listen(&listener, LIMIT).expect("bound");
+    let (_, port) = raw::vsock_parts(&getsockname(&listener).expect("bound"));
+    (listener, port)
+}
+
+/// Connects to the VSOCK listener at `port`. Returns the client, or `None` if it was refused.
+fn vsock_connect(socket_type: SocketType, port: u32) -> Option<OwnedFd> {
+    let client = socket(AddressFamily::VSOCK, socket_type, None).expect("VSOCK");
+    match connect(&client, &raw::vsock_address(LOCAL, port)) {
+        Ok(()) => Some(client),
+        Err(Errno::CONNRESET) => None,
+        Err(error) => panic!("the connect ended with {error}"),
+    }
+}
+
+/// Connects to a listener until its queue is full, which takes one connection more than its limit, and then
+/// `REFUSED` times more, each of which is refused and reported. Without a full queue, nothing is reported:
+/// neither what `connect` does then, nor what `unrelated` does while the queue is full.
+fn check_refused(
+    agent: Agent,
+    transport: &str,
+    listener: OwnedFd,
+    connect: impl Fn() -> Option<OwnedFd>,
+    unrelated: impl Fn(),
+) {
     let inode = inode(&listener);
     let matches = |record: &Record| record.int("acceptd.listener.inode") == inode;
     let _ = agent.inbox.wait_for_events(LISTEN, 1, matches);
-    let queued: Vec<_> = (0..=LIMIT).map(|_| sctp_connect(at).expect("room in the queue")).collect();
-    let refused = (0..REFUSED).filter(|_| sctp_connect(at).is_none()).count() as u64;
+    let queued: Vec<_> = (0..=LIMIT).map(|_| connect().expect("room in the queue")).collect();
+    unrelated();
+    let refused = (0..REFUSED).filter(|_| connect().is_none()).count() as u64;
     assert_eq!(refused, REFUSED);
     for _ in &queued {
         drop(accept(&listener).expect("a connection"));
     }
     // The queue has room again: these are none.
-    let more: Vec<_> = (0..=LIMIT).map(|_| sctp_connect(at).expect("room in the queue")).collect();
+    let more: Vec<_> = (0..=LIMIT).map(|_| connect().expect("room in the queue")).collect();
     wait::until_ok(|| {
         let reported = reported(&agent.inbox, matches);
         if reported >= refused { Ok(()) } else { Err(format!("{reported} of {refused} are reported")) }
@@ -75,9 +105,33 @@ pub(super) fn refused_by_an_sctp_socket() {
     let _ = agent.stop();
     let records = inbox.events(OVERFLOW, matches);
     assert_eq!(reported(&inbox, matches), refused);
-    assert_eq!(records[0].text("network.transport"), Some("sctp"));
+    assert_eq!(records[0].text("network.transport"), Some(transport));
     assert_eq!(records[0].int("acceptd.listener.backlog_limit"), Some(i64::from(LIMIT)));
     assert_eq!(records[0].resource_int("process.pid"), Some(i64::from(std::process::id())));
+}
+
+/// Connects to an SCTP listener whose queue is full.
+pub(super) fn refused_by_an_sctp_socket() {
+    let agent = watching();
+    let (listener, at) = sctp_listener();
+    check_refused(agent, "sctp", listener, || sctp_connect(at), || {});
+}
+
+/// Connects to a VSOCK listener whose queue is full. Connects that are reset for another reason are not
+/// reported: no socket has the address, or the socket there has another type.
+pub(super) fn refused_by_a_vsock_socket() {
+    let agent = watching();
+    let (listener, port) = vsock_listener(SocketType::STREAM);
+    let (_, unused) = vsock_listener(SocketType::STREAM);
+    let unrelated = || {
+        assert!(vsock_connect(SocketType::STREAM, unused).is_none(), "the listener is closed");
+        assert!(vsock_connect(SocketType::SEQPACKET, port).is_none(), "the listener has another type");
+    };
+    check_refused(agent, "vsock", listener, || vsock_connect(SocketType::STREAM, port), unrelated);
+    // The kernel compares the type of the listener, too.
+    let agent = watching();
+    let (listener, port) = vsock_listener(SocketType::SEQPACKET);
+    check_refused(agent, "vsock", listener, || vsock_connect(SocketType::SEQPACKET, port), || {});
 }
 
 /// The kernel loads the module after the agent started: from the next survey on, each refused connect is

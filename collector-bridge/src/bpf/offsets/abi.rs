@@ -12,7 +12,9 @@ pub(super) struct Abi {
     /// Members of `struct pt_regs` with the first three arguments, each with the argument's offset within the
     /// member.
     pub(super) arguments: [(&'static str, u64); 3],
-    /// The same for calls of the compatibility (32-bit) ABI.
+    /// Member of `struct pt_regs` with the result of a function of the kernel, at its start.
+    pub(super) result: &'static str,
+    /// The same as `arguments` for calls of the compatibility (32-bit) ABI.
     pub(super) compat_arguments: [(&'static str, u64); 3],
     /// Path of the word whose bits `compat_mask` are set in a call of the compatibility ABI.
     pub(super) compat: MemberPath,
@@ -25,6 +27,7 @@ pub(super) struct Abi {
 pub(super) const X86_64: Abi = Abi {
     number: "orig_ax",
     arguments: [("di", 0), ("si", 0), ("dx", 0)],
+    result: "ax",
     compat_arguments: [("bx", 0), ("cx", 0), ("dx", 0)],
     compat: &[("task_struct", "thread_info"), ("thread_info", "status")],
     compat_mask: 0x2,
@@ -51,6 +54,7 @@ pub(super) const AARCH64: Abi = Abi {
     number: "syscallno",
     // On exit the first register already holds the result; `orig_x0` still has the argument.
     arguments: [("orig_x0", 0), ("regs", 8), ("regs", 16)],
+    result: "regs",
     compat_arguments: [("orig_x0", 0), ("regs", 8), ("regs", 16)],
     compat: &[("task_struct", "thread_info"), ("thread_info", "flags")],
     compat_mask: 1 << 22,
