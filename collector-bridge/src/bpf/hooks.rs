@@ -338,9 +338,9 @@ pub(super) const MODULES: [Module; 2] = [
     Module {
         name: "sctp",
         base: "sctp",
-        hooks: &[module_hook("sctp_cookie_echo", ModulePoint::Entry("sctp_sf_do_5_1D_ce"))
-            .provides(REFUSED_SCTP)
-            .function_is_optional()],
+        hooks: &[
+            module_hook("sctp_cookie_echo", ModulePoint::Entry("sctp_sf_do_5_1D_ce")).provides(REFUSED_SCTP)
+        ],
     },
     Module {
         name: "vmw_vsock_virtio_transport_common",

@@ -56,8 +56,6 @@ impl ModuleHooks {
                     *is_loadable = true;
                     return true;
                 }
-                // Such a module has nothing to report.
-                Err((hook, LoadError::NoFunction { .. })) if hook.function_is_optional => {}
                 Err((hook, error)) => {
                     let feature = hook.feature.unwrap_or(hook.program);
                     missing.push(MissingFeature::new(hook.program, feature, &error));
