@@ -21,8 +21,6 @@ pub extern "C" fn survey_listeners(ctx: *mut c_void) -> i32 {
         unsafe { (args.typed(0), args.typed(1), args.word(2), args.typed(3)) };
     if !task.is_null() && !file.is_null() {
         survey::visit_file(meta.follow(&ITER_SEQ), task, fd as u32, file);
-    } else {
-        survey::forget_last_row();
     }
     0
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The row that the survey fills, which is too large for the stack: the last one that was written. The agent
-/// runs one survey at a time.
+/// runs one survey at a time, and clears the row before.
 #[map]
 static SURVEY_ROW: Array<SurveyRow> = Array::with_max_entries(1, 0);
 
@@ -75,9 +75,9 @@ pub fn visit_file(seq: Typed<AnyStruct>, task: Typed<Task>, fd: u32, file: Typed
     }
 }
 
-/// A survey begins, or the last row was not written: the next row is no repetition.
+/// The last row was not written: the next one is no repetition.
 #[inline(always)]
-pub fn forget_last_row() {
+fn forget_last_row() {
     if let Some(row) = SURVEY_ROW.get_ptr_mut(0) {
         // SAFETY: a non-null map value. One survey runs at a time.
         unsafe { (*row).state.listener.inode = 0 };

@@ -3,10 +3,10 @@
 
 use std::{fs::File, os::fd::AsFd as _, sync::Arc, time::Duration};
 
-use acceptd_common::ListenerState;
+use acceptd_common::SurveyRow;
 use aya::{
     Ebpf,
-    maps::{HashMap, MapError},
+    maps::{Array, HashMap, MapError},
     programs::Iter,
 };
 
@@ -18,7 +18,7 @@ use super::{
     pins,
     program_stats::ProgramStats,
     skipped::SkippedRuns,
-    survey::{self, SurveyError},
+    survey::{self, KeptListeners, Survey, SurveyError},
     unix_paths::UnixPaths,
 };
 
@@ -66,6 +66,8 @@ pub struct AttachedPrograms {
     pub(super) unix_paths: Arc<UnixPaths>,
     /// The programs at functions of modules.
     pub(super) modules: ModuleHooks,
+    /// Features of modules that the kernel refused since the last call of [`Self::take_missing`].
+    pub(super) missing: Vec<MissingFeature>,
     /// Names of the iterators that the kernel accepted.
     pub(super) iterators: Vec<&'static str>,
     /// When the programs were loaded, nanoseconds on `CLOCK_BOOTTIME`. Marks the entries of this run in the
@@ -82,20 +84,32 @@ impl AttachedPrograms {
         self.modules.attach(&mut self.object, &mut self.links)
     }
 
-    /// The state of every open listener; `None` if the kernel refused the iterator at load time.
+    /// The state of every open listener, those in `kept` first; `None` if the kernel refused the iterator at
+    /// load time.
     ///
     /// # Errors
     /// When the kernel refuses the pass.
-    pub fn survey(&mut self) -> Result<Option<Vec<ListenerState>>, SurveyError> {
-        for missing in self.attach_to_modules() {
-            tracing::warn!("{missing}");
-        }
-        let Some(found) = self.iterator(SURVEY_LISTENERS).map(survey::listeners).transpose()? else {
-            return Ok(None);
-        };
-        let (states, paths) = found;
+    pub fn survey(&mut self, kept: &KeptListeners) -> Result<Option<Survey>, SurveyError> {
+        let missing = self.attach_to_modules();
+        self.missing.extend(missing);
+        self.clear_last_row()?;
+        let Some(iterator) = self.iterator(SURVEY_LISTENERS) else { return Ok(None) };
+        let (survey, paths) = survey::listeners(iterator, kept)?;
         self.unix_paths = Arc::new(paths);
-        Ok(Some(states))
+        Ok(Some(survey))
+    }
+
+    /// Clears the last row of the earlier survey: the program omits a row that repeats the last one.
+    fn clear_last_row(&mut self) -> Result<(), MapError> {
+        let Some(map) = self.object.map_mut("SURVEY_ROW") else { return Ok(()) };
+        let mut map: Array<_, [u8; size_of::<SurveyRow>()]> = Array::try_from(map)?;
+        map.set(0, &[0_u8; size_of::<SurveyRow>()], 0)
+    }
+
+    /// The features that the kernel refused in surveys since the last call: their module was loaded later
+    /// than the programs.
+    pub fn take_missing(&mut self) -> Vec<MissingFeature> {
+        std::mem::take(&mut self.missing)
     }
 
     /// The paths of UNIX listeners by the last survey.

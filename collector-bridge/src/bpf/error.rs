@@ -110,6 +110,13 @@ impl CaptureMode {
     pub fn counts_overflows(&self) -> bool {
         hooks::counts_tcp_overflows(self.tier, self.missing.iter().map(|missing| missing.hook))
     }
+
+    /// This mode, also without the features that the kernel refused since the start.
+    #[must_use]
+    pub fn without(mut self, refused_later: &[MissingFeature]) -> Self {
+        self.missing.extend_from_slice(refused_later);
+        self
+    }
 }
 
 /// A feature that this kernel does not allow.

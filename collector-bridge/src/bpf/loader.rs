@@ -32,7 +32,7 @@ use super::{
     pins, preemption,
     refused::RefusedCounts,
     settings::LoadSettings,
-    survey,
+    survey::{self, KeptListeners},
 };
 use crate::{
     bpf::filter::{EventFilter, LiveFilter},
@@ -173,6 +173,7 @@ fn attach_all(
         links: Vec::new(),
         unix_paths: Arc::default(),
         modules: ModuleHooks::new(settings),
+        missing: Vec::new(),
         iterators: Vec::new(),
         capture_epoch,
         _pins: lock,
@@ -342,8 +343,8 @@ fn survey_existing(loaded: &mut LoadedPrograms) -> Vec<ListenerState> {
         let at_start = program == SURVEY_QUEUED.program;
         capture.missing.push(MissingFeature { hook: program, feature, reason, remedy, at_start });
     };
-    let listeners = match attached.survey() {
-        Ok(listeners) => listeners.unwrap_or_default(),
+    let listeners = match attached.survey(&KeptListeners::default()) {
+        Ok(survey) => survey.unwrap_or_default().rows,
         Err(error) => {
             report_missing(SURVEY_LISTENERS, error.to_string(), None);
             Vec::new()
@@ -367,5 +368,6 @@ fn survey_existing(loaded: &mut LoadedPrograms) -> Vec<ListenerState> {
         }
         Some(Err(error)) => report_missing(SURVEY_QUEUED, error.to_string(), None),
     }
+    capture.missing.extend(attached.take_missing());
     listeners
 }

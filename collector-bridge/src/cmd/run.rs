@@ -85,7 +85,8 @@ fn capture_and_run(
         let mut reload = reload_signal(&exporters)?;
         let mut reloader = Reloader::new(load, loaded.clone(), log_level, exporters.clone());
         let mut agent = Agent::start(loaded, attributes, filter, capture, exporters)?;
-        // Before the message that it captures, so that a script may wait for that and then ask for the status.
+        // Before the message that it captures, so that a script may wait for that and then ask for the
+        // status.
         serve_status(&loaded.config, &agent.health).await;
         announce(loaded, &agent.capture);
         exporters::check_destinations(loaded);
@@ -195,6 +196,7 @@ impl Agent {
     /// Flushes every exporter until `deadline`, and notes in the state directory that the agent was stopped.
     async fn finish(self, counters: &CounterSnapshot, deadline: Instant) -> Summary {
         let Self { capture, exporters, metrics, heartbeat, .. } = self;
+        let capture = capture.without(&counters.missing);
         let summary = exporters.finish(deadline, capture, counters, metrics).await;
         if let Some(Err(error)) = heartbeat.map(Heartbeat::stop) {
             tracing::warn!("the stop could not be noted, so the next start reports a crash: {error}");

@@ -91,10 +91,11 @@ impl HealthSource {
     pub(crate) fn snapshot(&self) -> HealthSnapshot {
         let exporters = self.exporters.iter().map(|named| &named.exporter);
         let exporters = exporters.chain(&self.traces).chain(&self.metrics);
+        let counters = self.drain.counters();
         HealthSnapshot {
             destinations: self.exporters.iter().map(NamedExporter::ledger).collect(),
-            counters: self.drain.counters(),
-            capture: self.capture.clone(),
+            capture: self.capture.clone().without(&counters.missing),
+            counters,
             traces: self.traces.as_ref().map(Exporter::ledger),
             metrics: self.metrics.as_ref().map(Exporter::ledger),
             troubles: exporters.flat_map(Exporter::troubles).collect(),
@@ -112,5 +113,29 @@ impl HealthSnapshot {
     pub(crate) fn summary(&self) -> Summary {
         let (traces, metrics) = (self.traces.clone(), self.metrics.clone());
         Summary::new(self.capture.clone(), &self.counters, &self.destinations, traces, metrics)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        bpf::{MissingFeature, Tier},
+        health::status::{State, Status},
+    };
+
+    #[test]
+    fn a_feature_that_the_kernel_refuses_later_makes_the_agent_degraded() {
+        let drain = Arc::new(DrainHandle::default());
+        drain.end_round();
+        let capture = CaptureMode { tier: Tier::One, because: None, missing: Vec::new() };
+        let source = HealthSource::new(&capture, &drain, &[], None, None);
+        assert_eq!(Status::from_snapshot(&source.snapshot()).state, State::Ok);
+        let (hook, feature, reason) = ("h", "what a module does", "no kprobes".to_owned());
+        let missing = vec![MissingFeature { hook, feature, reason, remedy: None, at_start: false }];
+        drain.publish(CounterSnapshot { missing, ..CounterSnapshot::default() });
+        let status = Status::from_snapshot(&source.snapshot());
+        assert_eq!(status.state, State::Degraded);
+        assert_eq!(status.reasons, ["without what a module does: no kprobes"]);
     }
 }

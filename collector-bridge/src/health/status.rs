@@ -86,6 +86,7 @@ fn degradations(snapshot: &HealthSnapshot) -> Vec<String> {
     let capture = &snapshot.capture;
     let because = capture.because.iter().map(|because| format!("{} only: {because}", capture.tier));
     let missing = capture.missing.iter().filter(|missing| !missing.at_start).map(ToString::to_string);
+    let missing = missing.chain(snapshot.counters.failing.iter().cloned());
     let lost = snapshot.counters.lost.iter().map(|lost| {
         let at =
             lost.destination.as_ref().map(|name| format!(" at the destination {name}")).unwrap_or_default();
@@ -235,6 +236,14 @@ mod tests {
         assert_eq!(Status::from_snapshot(&stuck).state, State::Failed);
         let stopping = HealthSnapshot { stopping: true, since_last_round: STUCK_AFTER, ..snapshot() };
         assert_eq!((liveness_failure(&stopping), readiness_failures(&stopping).len()), (None, 1));
+    }
+
+    #[test]
+    fn surveys_that_fail_are_a_reason() {
+        let mut failing = snapshot();
+        failing.counters.failing = vec!["cannot survey the listeners".to_owned()];
+        let status = Status::from_snapshot(&failing);
+        assert_eq!((status.state, status.reasons), (State::Degraded, failing.counters.failing));
     }
 
     #[test]

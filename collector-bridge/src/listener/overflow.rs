@@ -157,6 +157,9 @@ struct Namespace {
     left: u64,
     /// Whether there was a comparison since the last survey.
     is_compared: bool,
+    /// Whether the value could not be read since `total`: overflows since then are older than the growth of
+    /// the listeners.
+    is_missed: bool,
 }
 
 /// `ListenOverflows` of the network namespaces that have TCP listeners.
@@ -193,18 +196,25 @@ impl NamespaceOverflows {
     }
 
     /// Compares the value of this moment with how the listeners of the namespace grew. Returns the share of
-    /// each; nothing if the value before is not known.
+    /// each; nothing if the value before is not known, or if a comparison since then missed one.
     pub(super) fn compare(&mut self, netns: u32, total: u64, growths: &[Growth]) -> Vec<u64> {
         let namespace = self.known.entry(netns).or_default();
         // The kernel reuses the inode numbers of network namespaces: a smaller value is that of a new one.
         let grown = namespace.total.map_or(0, |before| total.checked_sub(before).unwrap_or(total));
         let all = grown.saturating_add(namespace.left);
-        let shares = share(all, growths);
+        let shares = if namespace.is_missed { Vec::new() } else { share(all, growths) };
         let unused = all.saturating_sub(shares.iter().sum());
-        let left = unused.min(grown);
+        let left = if namespace.is_missed { 0 } else { unused.min(grown) };
         self.unassigned = self.unassigned.saturating_add(unused - left);
-        *namespace = Namespace { total: Some(total), left, is_compared: true };
+        *namespace = Namespace { total: Some(total), left, is_compared: true, is_missed: false };
         shares
+    }
+
+    /// The value of the namespace could not be read at a comparison.
+    pub(super) fn miss(&mut self, netns: u32) {
+        if let Some(namespace) = self.known.get_mut(&netns) {
+            namespace.is_missed = true;
+        }
     }
 
     /// Forgets a namespace without listeners. It may be gone, and its inode number may be that of another one
@@ -215,7 +225,7 @@ impl NamespaceOverflows {
 
     /// A survey is over, after which the namespaces that `is_used` returns false for have no listeners.
     /// Overflows that a namespace had left before are unassigned if `sk_drops` of no listener has grown.
-    pub(super) fn end_survey(&mut self, is_used: impl Fn(u32) -> bool) {
+    pub(crate) fn end_survey(&mut self, is_used: impl Fn(u32) -> bool) {
         self.known.retain(|netns, namespace| {
             let keeps = is_used(*netns);
             if !keeps || !namespace.is_compared {

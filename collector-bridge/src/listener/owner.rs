@@ -89,18 +89,21 @@ impl Owner {
         }
     }
 
+    /// The ids of the owner and of the last other process that accepted; 0 where there is none.
+    pub(super) fn candidates(&self) -> [u32; 2] {
+        let other = self.other.map(|other| other.process);
+        [self.process(), other].map(|process| process.map_or(0, |process| process.tgid))
+    }
+
     /// Chooses among the processes that have the listener open, by ascending process id: one that accepts,
-    /// else the present owner, else the first. Without a holder the owner stays: surveys do not show every
-    /// holder. Unless these `are_all` holders, an owner that accepts stays, too: it may be one of the others.
-    /// If it has ended, the next accept replaces it.
-    pub(super) fn choose<'a>(&mut self, holders: &(impl Iterator<Item = &'a Task> + Clone), are_all: bool) {
+    /// else the present owner, else the first. Some of very many holders may be missing, but none of the
+    /// [`Self::candidates`]. Without a holder the owner stays: surveys do not show a listener that only an
+    /// io_uring has.
+    pub(super) fn choose<'a>(&mut self, holders: &(impl Iterator<Item = &'a Task> + Clone)) {
         let find = |wanted: ProcessRef| holders.clone().find(|task| ProcessRef::of(task) == wanted);
         let (owner, other) = (self.process(), self.other.map(|other| other.process));
         let present = owner.and_then(find);
         let acceptor = if self.accepted_at.is_some() { present } else { None };
-        if !are_all && self.accepted_at.is_some() && acceptor.is_none() {
-            return;
-        }
         let next = acceptor.or_else(|| other.and_then(find)).or(present).or_else(|| holders.clone().next());
         let Some(next) = next else { return };
         let process = Some(ProcessRef::of(next));
@@ -134,7 +137,7 @@ mod tests {
 
     #[track_caller]
     fn surveyed(owner: &mut Owner, holders: &[Task], expected: u32) {
-        owner.choose(&holders.iter(), true);
+        owner.choose(&holders.iter());
         assert_eq!(pid(owner), Some(expected));
     }
 
@@ -233,19 +236,19 @@ mod tests {
         let mut owner = Owner::new(Some(process(10)));
         surveyed(&mut owner, &[], 10);
         let mut unknown = Owner::new(None);
-        unknown.choose(&[].iter(), true);
+        unknown.choose(&[].iter());
         assert_eq!(pid(&unknown), None);
     }
 
     #[test]
-    fn an_acceptor_that_the_survey_leaves_out_stays_the_owner() {
+    fn an_acceptor_that_ends_is_replaced_also_if_there_are_many_holders() {
+        let many: Vec<Task> = (1000..1300).map(process).collect();
         let mut owner = Owner::new(Some(process(10)));
-        let shown = [process(10), process(11)];
-        owner.choose(&shown[1..].iter(), false);
-        assert_eq!(pid(&owner), Some(11), "it is not known to accept");
         assert!(owner.on_accept(&process(900), SECOND));
-        owner.choose(&shown.iter(), false);
-        assert_eq!(pid(&owner), Some(900));
-        surveyed(&mut owner, &shown, 10);
+        assert!(!owner.on_accept(&many[7], SECOND + 1));
+        assert_eq!(owner.candidates(), [900, 1007], "a survey shows these in any case");
+        surveyed(&mut owner, &many, 1007);
+        assert_eq!(owner.candidates(), [1007, 0]);
+        surveyed(&mut owner, &many[8..], 1008);
     }
 }

@@ -23,14 +23,15 @@ pub(crate) fn is_tcp(listener: &Listener) -> bool {
 }
 
 impl ListenerTable {
-    /// The network namespaces in which `sk_drops` of a TCP listener grew since the last comparison, with the
-    /// owners of all TCP listeners in them.
+    /// The network namespaces to compare, with the owners of all TCP listeners in them: those in which
+    /// `sk_drops` of a TCP listener grew since the last comparison, and those with TCP listeners that
+    /// `is_wanted` is true for.
     #[must_use]
-    pub(crate) fn grown_namespaces(&self) -> BTreeMap<u32, Vec<Task>> {
+    pub(crate) fn namespaces(&self, is_wanted: impl Fn(u32) -> bool) -> BTreeMap<u32, Vec<Task>> {
         let tcp = || self.known.values().filter(|known| is_tcp(&known.listener));
-        let grown = tcp().filter(|known| known.overflow.has_grown());
+        let chosen = tcp().filter(|known| known.overflow.has_grown() || is_wanted(known.listener.netns));
         let mut found: BTreeMap<u32, Vec<Task>> =
-            grown.map(|known| (known.listener.netns, Vec::new())).collect();
+            chosen.map(|known| (known.listener.netns, Vec::new())).collect();
         if !found.is_empty() {
             for known in tcp() {
                 if let Some(owners) = found.get_mut(&known.listener.netns) {
@@ -54,7 +55,12 @@ impl ListenerTable {
         };
         let mut grown: Vec<_> = self.known.values_mut().filter(is_grown).collect();
         let growths: Vec<Growth> = grown.iter().map(|known| known.overflow.growth()).collect();
-        let shares = total.map(|total| namespaces.compare(netns, total, &growths)).unwrap_or_default();
+        let shares = if let Some(total) = total {
+            namespaces.compare(netns, total, &growths)
+        } else {
+            namespaces.miss(netns);
+            Vec::new()
+        };
         for (index, known) in grown.iter_mut().enumerate() {
             known.overflow.settle(shares.get(index).copied().unwrap_or(0));
         }

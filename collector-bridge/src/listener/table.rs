@@ -14,10 +14,7 @@ use super::{
     overflow::{Overflow, QueueOverflow},
     owner::Owner,
 };
-use crate::bpf::survey::MAX_HOLDERS;
-
-/// Most listeners in the table, at about 450 bytes each. Further listeners are counted and have no findings.
-const MAX_LISTENERS: usize = 4096;
+use crate::bpf::survey::{KeptListeners, MAX_LISTENERS};
 
 /// Everything known about one listener.
 #[derive(Debug, Clone)]
@@ -116,7 +113,8 @@ impl KnownListener {
     }
 }
 
-/// All known listeners.
+/// All known listeners, [`MAX_LISTENERS`] at most, at about 450 bytes each. Further listeners are counted and
+/// have no findings.
 #[derive(Debug)]
 pub(crate) struct ListenerTable {
     /// Listeners by inode number.
@@ -168,6 +166,18 @@ impl ListenerTable {
     #[must_use]
     pub(crate) fn rejected(&self) -> u64 {
         self.rejected
+    }
+
+    /// Counts listeners that a survey found but could not show, because the table has no room for them.
+    pub(crate) fn reject(&mut self, listeners: u64) {
+        self.rejected += listeners;
+    }
+
+    /// The listeners that a survey has to show, also if there are many: those in the table, and the processes
+    /// among which [`Owner::choose`] prefers one.
+    #[must_use]
+    pub(crate) fn kept(&self) -> KeptListeners {
+        self.known.iter().map(|(inode, known)| (*inode, known.owner.candidates())).collect()
     }
 
     /// Takes the findings since the last call.
@@ -236,10 +246,10 @@ impl ListenerTable {
 
     /// Handles the close of a TCP listener. The socket has lost its inode by then, so the entry is found by
     /// the cookie. The entry stays until the next surveys, because connections that were never accepted close
-    /// after their listener.
-    pub(crate) fn on_close(&mut self, state: &ListenerState) {
-        let inode = self.by_cookie.get(&state.listener.cookie);
-        let Some(known) = inode.and_then(|inode| self.known.get_mut(inode)) else { return };
+    /// after their listener. Returns the listener's inode; `None` if the table does not have it.
+    pub(crate) fn on_close(&mut self, state: &ListenerState) -> Option<u64> {
+        let inode = *self.by_cookie.get(&state.listener.cookie)?;
+        let known = self.known.get_mut(&inode)?;
         let now = state.header.boot_ns;
         known.listener.drops = state.listener.drops;
         known.overflow.observe(state);
@@ -249,10 +259,12 @@ impl ListenerTable {
         }
         self.findings.extend(known.end_stall(now));
         known.closed = true;
+        Some(inode)
     }
 
     /// Applies a survey: the state of every open listener at `now`, once for each process that has it open.
-    /// Rows of one listener are neighbours. Listeners that the last two surveys do not show have closed.
+    /// Rows of one listener are neighbours. The survey shows all listeners of [`Self::kept`] that are open:
+    /// those that the last two surveys do not show have closed.
     pub(crate) fn apply_survey(&mut self, states: &[ListenerState], now: u64) {
         self.survey += 1;
         for rows in by_listener(states) {
@@ -282,6 +294,14 @@ impl ListenerTable {
         self.findings.extend(self.known.values_mut().filter_map(|known| known.take_overflow(now)));
     }
 
+    /// The same for the listeners with these inode numbers.
+    pub(crate) fn find_overflows_of(&mut self, inodes: &[u64], now: u64) {
+        for inode in inodes {
+            let found = self.known.get_mut(inode).and_then(|known| known.take_overflow(now));
+            self.findings.extend(found);
+        }
+    }
+
     /// The same at the end of the run, also for listeners with a finding in the last second.
     pub(crate) fn find_last_overflows(&mut self, now: u64) {
         for known in self.known.values_mut() {
@@ -294,7 +314,7 @@ impl ListenerTable {
     /// Updates a listener from its rows of a survey.
     fn update(&mut self, rows: &[ListenerState], now: u64) {
         if let Some(known) = self.known.get_mut(&rows[0].listener.inode) {
-            known.owner.choose(&rows.iter().map(|row| &row.owner), rows.len() < MAX_HOLDERS);
+            known.owner.choose(&rows.iter().map(|row| &row.owner));
         }
         self.update_queue(&rows[0], now);
     }

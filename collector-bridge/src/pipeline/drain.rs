@@ -3,8 +3,9 @@
 //! round (new settings), one each second (counts), and a few for each batch. Once warm, the path of an accept
 //! of a known process allocates nothing.
 
+mod tasks;
+
 use std::{
-    fmt,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -12,11 +13,12 @@ use std::{
 
 use acceptd_common::Counter;
 use aya::maps::{MapData, MapError, RingBuf};
+use tasks::{FailedTasks, SurveyTask};
 
 use crate::{
     accounting::ledger::DrainCounts,
     bpf::{
-        CaptureMode, Programs,
+        CaptureMode, MissingFeature, Programs,
         anchor::ClockAnchor,
         attached::AttachedPrograms,
         connections::ConnectionCounts,
@@ -27,6 +29,7 @@ use crate::{
         refused::RefusedCounts,
         ring,
         skipped::SkippedRuns,
+        survey::Survey,
     },
     clock::now_unix_nanos,
     pipeline::{
@@ -75,61 +78,11 @@ pub(crate) struct Drain {
     surveyed: Instant,
     published: Instant,
     capture: CaptureMode,
+    /// Features that the kernel refused since the start.
+    missing: Vec<MissingFeature>,
     /// For how long no agent ran before the start, if the previous agent crashed.
     unobserved: Option<Duration>,
-    /// The tasks whose failure was logged: the failure of each task is logged once.
-    failed_tasks: Vec<SurveyTask>,
-}
-
-/// A part of a survey, or of the stop, that the kernel may refuse. The agent goes on without its result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SurveyTask {
-    Listeners,
-    FailureCounts,
-    ConnectionCounts,
-    RefusedCounts,
-    Peers,
-    MissedExits,
-    Cgroups,
-    /// The last sweep of in-flight accepts, after the programs are detached.
-    LastMissedExits,
-}
-
-impl SurveyTask {
-    fn log_failure(self, error: &dyn fmt::Display) {
-        let (what, consequence) = match self {
-            Self::Listeners => ("survey the listeners", "stalls and overflows may be missed"),
-            Self::FailureCounts => (
-                "read the counts of failed accepts, or remove old ones",
-                "events and metrics may lack failed accepts",
-            ),
-            Self::ConnectionCounts => (
-                "read the counts of connections, or remove old ones",
-                "acceptd.connection.* metrics may lack connections",
-            ),
-            Self::RefusedCounts => (
-                "read the counts of refused connects, or remove old ones",
-                "overflows of UNIX sockets may be missed",
-            ),
-            Self::Peers => (
-                "sweep the client processes of connections within the host",
-                "once their map is full, records do not name the client",
-            ),
-            Self::MissedExits => (
-                "sweep the in-flight accepts",
-                "an accept whose exit the kernel skipped is not reported until its thread accepts again or ends",
-            ),
-            Self::Cgroups => (
-                "change the cgroups of the filter in the kernel",
-                "accepts of cgroups that come and go may not be compared with the filter",
-            ),
-            Self::LastMissedExits => (
-                "sweep the in-flight accepts at the stop",
-                "accepts whose exit the kernel skipped may be missing",
-            ),
-        };
-        tracing::warn!("cannot {what}: {error}; {consequence}");
-    }
+    failed: FailedTasks,
 }
 
 impl Drain {
@@ -161,8 +114,9 @@ impl Drain {
             surveyed: Instant::now(),
             published: Instant::now(),
             capture: programs.capture,
+            missing: Vec::new(),
             unobserved,
-            failed_tasks: Vec::new(),
+            failed: FailedTasks::default(),
         }
     }
 
@@ -210,14 +164,8 @@ impl Drain {
         self.recorder.report_last_overflows();
         // The programs are detached one after the other, which takes up to two seconds on some kernels.
         let captured_until_unix_ns = now_unix_nanos();
-        let skipped = match self.attached.take().map(AttachedPrograms::detach) {
-            Some(Ok(skipped)) => skipped,
-            Some(Err(error)) => {
-                self.log_failure(SurveyTask::LastMissedExits, &error);
-                None
-            }
-            None => None,
-        };
+        let detached = self.attached.take().map_or(Ok(None), AttachedPrograms::detach);
+        let skipped = self.failed.note(SurveyTask::LastMissedExits, detached).flatten();
         let deadline = Instant::now() + LAST_SAMPLES;
         let kernel = loop {
             while drain_burst(&mut self.ring, &mut self.recorder) > 0 {}
@@ -265,9 +213,11 @@ impl Drain {
             kernel,
             drain,
             console: self.recorder.console_counts(),
+            failing: self.failed.reasons(),
             skipped,
             captured_until_unix_ns: None,
             lost: self.recorder.recent_losses(),
+            missing: self.missing.clone(),
             listeners: Arc::new(self.recorder.series()),
         }
     }
@@ -276,44 +226,49 @@ impl Drain {
     /// on if the kernel refuses one of these.
     fn survey(&mut self) {
         self.surveyed = Instant::now();
-        let states = self.attached.as_mut().map_or(Ok(None), AttachedPrograms::survey);
+        let survey = self.survey_listeners();
         self.take_unix_paths();
+        self.take_missing();
         let failures = self.failures.read();
-        match &states {
-            Ok(Some(states)) => self.recorder.listeners_surveyed(states),
-            Ok(None) => {}
-            Err(error) => self.log_failure(SurveyTask::Listeners, error),
+        if let Some(survey) = survey {
+            self.recorder.listeners_surveyed(&survey);
         }
         let evicted = failures
             .map(|totals| self.recorder.accepts_failed(&totals))
             .and_then(|idle| idle.iter().try_for_each(|key| self.failures.evict(key)));
-        if let Err(error) = evicted {
-            self.log_failure(SurveyTask::FailureCounts, &error);
-        }
+        self.failed.note(SurveyTask::FailureCounts, evicted);
         let evicted = self.connections.read().and_then(|counts| {
             let closed = self.recorder.connections_counted(&counts);
             closed.iter().try_for_each(|listener| self.connections.evict(*listener))
         });
-        if let Err(error) = evicted {
-            self.log_failure(SurveyTask::ConnectionCounts, &error);
-        }
-        if let Err(error) = self.take_refused() {
-            self.log_failure(SurveyTask::RefusedCounts, &error);
-        }
-        if let Err(error) = self.peers.sweep() {
-            self.log_failure(SurveyTask::Peers, &error);
-        }
-        if let Some(Err(error)) = self.attached.as_mut().map(AttachedPrograms::report_missed_exits) {
-            self.log_failure(SurveyTask::MissedExits, &error);
-        }
+        self.failed.note(SurveyTask::ConnectionCounts, evicted);
+        let taken = self.take_refused();
+        self.failed.note(SurveyTask::RefusedCounts, taken);
+        self.failed.note(SurveyTask::Peers, self.peers.sweep());
+        let reported = self.attached.as_mut().map_or(Ok(()), AttachedPrograms::report_missed_exits);
+        self.failed.note(SurveyTask::MissedExits, reported);
     }
 
     /// Surveys all listeners for the paths of new UNIX sockets only.
     fn survey_unix_paths(&mut self) {
-        if let Err(error) = self.attached.as_mut().map_or(Ok(None), AttachedPrograms::survey) {
-            self.log_failure(SurveyTask::Listeners, &error);
-        }
+        self.survey_listeners();
         self.take_unix_paths();
+        self.take_missing();
+    }
+
+    /// The state of every listener; `None` if the survey fails.
+    fn survey_listeners(&mut self) -> Option<Survey> {
+        let kept = self.recorder.kept_listeners();
+        let survey = self.attached.as_mut().map_or(Ok(None), |attached| attached.survey(&kept));
+        self.failed.note(SurveyTask::Listeners, survey).flatten()
+    }
+
+    /// Takes the features that the kernel refused in a survey.
+    fn take_missing(&mut self) {
+        for missing in self.attached.as_mut().map(AttachedPrograms::take_missing).unwrap_or_default() {
+            tracing::warn!("{missing}");
+            self.missing.push(missing);
+        }
     }
 
     fn take_unix_paths(&mut self) {
@@ -324,9 +279,7 @@ impl Drain {
 
     fn resolve_cgroups(&mut self) {
         self.resolved = Instant::now();
-        if let Err(error) = self.filter.refresh() {
-            self.log_failure(SurveyTask::Cgroups, &error);
-        }
+        self.failed.note(SurveyTask::Cgroups, self.filter.refresh());
     }
 
     /// Reads which connects to UNIX sockets were refused, and tidies the maps of refused attempts.
@@ -340,14 +293,6 @@ impl Drain {
             self.refused.evict_listener(listener)?;
         }
         Ok(())
-    }
-
-    /// Logs the first failure of each task.
-    fn log_failure(&mut self, task: SurveyTask, error: &dyn fmt::Display) {
-        if !self.failed_tasks.contains(&task) {
-            self.failed_tasks.push(task);
-            task.log_failure(error);
-        }
     }
 }
 

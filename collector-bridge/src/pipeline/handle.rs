@@ -14,7 +14,7 @@ use crate::{
         gaps::LossTotal,
         ledger::{CaptureLedger, DrainCounts},
     },
-    bpf::{counters::KernelCounts, skipped::SkippedRuns},
+    bpf::{MissingFeature, counters::KernelCounts, skipped::SkippedRuns},
     clock::now_boot_nanos,
     listener::series::Series,
     pipeline::{outputs::ConsoleCounts, settings::ReloadableSettings},
@@ -40,12 +40,16 @@ pub(crate) struct CounterSnapshot {
     pub(crate) drain: DrainCounts,
     /// The console's counts; `None` if records are not printed.
     pub(crate) console: Option<ConsoleCounts>,
+    /// A sentence for each task of the thread that failed several times in a row.
+    pub(crate) failing: Vec<String>,
     /// Runs of the programs that the kernel skipped; `None` on kernels that do not count them.
     pub(crate) skipped: Option<SkippedRuns>,
     /// Until when every accept was captured, nanoseconds since the Unix epoch; `None` while programs run.
     pub(crate) captured_until_unix_ns: Option<u64>,
     /// The losses reported within the last minute.
     pub(crate) lost: Vec<LossTotal>,
+    /// Features that the kernel refused since the start.
+    pub(crate) missing: Vec<MissingFeature>,
     /// The series of all listeners.
     pub(crate) listeners: Arc<Vec<Series>>,
 }
@@ -84,7 +88,7 @@ impl DrainHandle {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn publish(&self, counters: CounterSnapshot) {
+    pub(crate) fn publish(&self, counters: CounterSnapshot) {
         *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = counters;
     }
 
@@ -94,7 +98,7 @@ impl DrainHandle {
         Duration::from_nanos(now_boot_nanos().saturating_sub(self.last_round_ns.load(Ordering::Acquire)))
     }
 
-    pub(super) fn end_round(&self) {
+    pub(crate) fn end_round(&self) {
         self.last_round_ns.store(now_boot_nanos(), Ordering::Release);
     }
 }

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use acceptd_common::{
     AcceptCall, ConnectionClosed, ConnectionStats, FailureKey, FailureStats, Header, InetAccept, Listener,
-    ListenerState, RefusedAttempts, SocketCall, UnixAccept, UnixTarget,
+    RefusedAttempts, SocketCall, UnixAccept, UnixTarget,
 };
 use acceptd_otlp::Signal;
 use agent::AgentReporter;
@@ -30,6 +30,7 @@ use crate::{
     bpf::{
         CaptureMode,
         decode::{Sample, decode},
+        survey::{KeptListeners, Survey},
         unix_paths::UnixPaths,
     },
     config::EventsSection,
@@ -272,9 +273,14 @@ impl Recorder {
         self.agent.report_losses(capture, is_last, &self.events, &mut self.writer);
     }
 
+    /// The listeners that a survey has to show, also if there are many.
+    pub(crate) fn kept_listeners(&self) -> KeptListeners {
+        self.listeners.kept()
+    }
+
     /// Takes a survey: the state of every listener at this moment.
-    pub(crate) fn listeners_surveyed(&mut self, states: &[ListenerState]) {
-        self.listeners.surveyed(states, &self.events, &mut self.writer);
+    pub(crate) fn listeners_surveyed(&mut self, survey: &Survey) {
+        self.listeners.surveyed(survey, &self.events, &mut self.writer);
     }
 
     /// Whether a survey is due that finds the path of a new UNIX listener.

@@ -80,6 +80,16 @@ fn overflows_that_are_left_are_unassigned_after_one_survey() {
 }
 
 #[test]
+fn overflows_since_a_comparison_that_was_missed_are_unassigned() {
+    let mut all = NamespaceOverflows::new();
+    all.begin(1, Some(0));
+    all.miss(1);
+    assert_eq!(all.compare(1, 500, &[growth(40, false)]), Vec::<u64>::new());
+    assert_eq!(all.unassigned(), 500);
+    assert_eq!(all.compare(1, 503, &[growth(40, false)]), [3]);
+}
+
+#[test]
 fn a_namespace_whose_value_was_not_known_has_no_overflows_at_first() {
     let mut all = NamespaceOverflows::new();
     assert_eq!(all.compare(1, 50, &[growth(3, true)]), [0]);

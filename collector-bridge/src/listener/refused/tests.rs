@@ -55,9 +55,9 @@ fn drops_are_overflows_as_far_as_their_namespace_counted_some() {
     let mut namespaces = NamespaceOverflows::new();
     namespaces.begin(10, Some(100));
     namespaces.begin(20, Some(7));
-    assert!(all.grown_namespaces().is_empty());
+    assert!(all.namespaces(|_| false).is_empty());
     all.apply_survey(&[tcp(1, 10, 6), tcp(2, 20, 5), unix(3, 10, b"/run/x")], 1);
-    let grown = all.grown_namespaces();
+    let grown = all.namespaces(|_| false);
     let owners: Vec<_> = grown.iter().map(|(netns, tasks)| (*netns, tasks[0].tgid)).collect();
     assert_eq!(owners, [(10, 1), (20, 2)]);
     all.compare(10, Some(104), &mut namespaces);
@@ -65,7 +65,14 @@ fn drops_are_overflows_as_far_as_their_namespace_counted_some() {
     let only_dropped = Overflow { dropped: 5, ..Overflow::default() };
     let refused = Overflow { refused: 4, dropped: 2, ..Overflow::default() };
     assert_eq!(reported(&mut all), [(1, refused), (2, only_dropped)]);
-    assert!(all.grown_namespaces().is_empty());
+    assert!(all.namespaces(|_| false).is_empty());
+}
+
+#[test]
+fn a_wanted_namespace_is_compared_without_a_drop() {
+    let all = table(&[tcp(1, 10, 0), tcp(2, 20, 0), unix(3, 30, b"/run/x")]);
+    let wanted: Vec<u32> = all.namespaces(|netns| netns != 10).into_keys().collect();
+    assert_eq!(wanted, [20]);
 }
 
 #[test]
@@ -88,6 +95,16 @@ fn drops_at_the_close_of_a_listener_are_compared_too() {
     all.on_close(&closed);
     all.compare(10, Some(2), &mut namespaces);
     assert_eq!(reported(&mut all), [(1, Overflow { refused: 2, ..Overflow::default() })]);
+}
+
+#[test]
+fn overflows_of_some_listeners_are_found_without_the_others() {
+    let mut all = table(&[tcp(1, 10, 0), tcp(2, 10, 0)]);
+    all.apply_survey(&[tcp(1, 10, 6), tcp(2, 10, 5)], 1);
+    all.find_overflows_of(&[2, 3], 1);
+    let found = all.take_findings();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].listener.listener.inode, 2);
 }
 
 #[test]

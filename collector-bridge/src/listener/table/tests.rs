@@ -177,4 +177,19 @@ fn the_table_is_bounded() {
     }
     assert_eq!((all.len(), all.rejected()), (MAX_LISTENERS, 5000 - 4096));
     assert!(all.by_cookie.len() <= MAX_LISTENERS);
+    all.reject(3);
+    assert_eq!(all.rejected(), 5000 - 4096 + 3);
+}
+
+#[test]
+fn a_survey_is_asked_for_the_owners_of_the_listeners() {
+    let mut row = state(0, 0, 0, 0);
+    row.owner.tgid = 10;
+    let mut all = table(&[row]);
+    assert_eq!(all.kept().into_iter().collect::<Vec<_>>(), [(77, [10, 0])]);
+    let mut worker = row.owner;
+    worker.tgid = 12;
+    assert!(all.on_accept(&row.listener, None, &worker, SECOND));
+    assert!(!all.on_accept(&row.listener, None, &row.owner, SECOND + 1));
+    assert_eq!(all.kept().into_iter().collect::<Vec<_>>(), [(77, [12, 10])]);
 }

@@ -11,7 +11,10 @@ use zerocopy::FromZeros as _;
 
 use super::{failures::FailureTotals, overflows::Overflows, writer::RecordWriter};
 use crate::{
-    bpf::filter::EventFilter,
+    bpf::{
+        filter::EventFilter,
+        survey::{KeptListeners, Survey},
+    },
     clock::{now_boot_nanos, now_unix_nanos},
     config::EventsSection,
     identity::Identity,
@@ -47,6 +50,8 @@ pub struct ListenerMonitor {
     complete_since_ns: u64,
     /// When the last listener closed in this burst of samples, nanoseconds on `CLOCK_BOOTTIME`.
     closed_at: Option<u64>,
+    /// The inodes of the known listeners that closed in this burst of samples.
+    closed: Vec<u64>,
 }
 
 impl ListenerMonitor {
@@ -71,6 +76,7 @@ impl ListenerMonitor {
             hasher: RandomState::default(),
             is_crowded: false,
             closed_at: None,
+            closed: Vec::new(),
         }
     }
 
@@ -140,18 +146,18 @@ impl ListenerMonitor {
 
     /// Notes that a TCP listener closed. [`Self::end_burst`] compares its last counters.
     pub(super) fn closed(&mut self, state: &ListenerState) {
-        self.table.on_close(state);
+        self.closed.extend(self.table.on_close(state));
         self.overflows.closed(state.listener.netns);
         self.closed_at = Some(state.header.boot_ns);
     }
 
     /// Records what the last counters of the listeners show that closed since the last call. Each call visits
-    /// the whole table, so it is one for many listeners.
+    /// the whole table in tier 2, so it is one for many listeners. Those that are open wait for the survey.
     pub(super) fn end_burst(&mut self, events: &EventsSection, writer: &mut RecordWriter) {
         let Some(closed_at) = self.closed_at.take() else { return };
-        self.overflows.compare(&mut self.table);
+        self.overflows.compare_grown(&mut self.table);
         self.overflows.end_closes(&self.table);
-        self.table.find_overflows(closed_at);
+        self.table.find_overflows_of(&std::mem::take(&mut self.closed), closed_at);
         self.record_findings(events, writer);
     }
 
@@ -205,20 +211,22 @@ impl ListenerMonitor {
         true
     }
 
+    /// The listeners that a survey has to show, also if there are many.
+    pub(super) fn kept(&self) -> KeptListeners {
+        self.table.kept()
+    }
+
     /// Takes a survey: the state of every listener at this moment.
-    pub(super) fn surveyed(
-        &mut self,
-        states: &[ListenerState],
-        events: &EventsSection,
-        writer: &mut RecordWriter,
-    ) {
+    pub(super) fn surveyed(&mut self, survey: &Survey, events: &EventsSection, writer: &mut RecordWriter) {
         writer.begin_burst();
         let now = now_boot_nanos();
+        let Survey { rows: states, beyond } = survey;
+        self.table.reject(*beyond);
         self.table.apply_survey(states, now);
         for state in states {
             self.overflows.learn_again(&state.listener, &state.owner);
         }
-        self.overflows.compare(&mut self.table);
+        self.overflows.compare_all(&mut self.table);
         self.overflows.end_survey(&self.table);
         self.table.find_overflows(now);
         for rows in by_listener(states) {
@@ -280,14 +288,15 @@ impl ListenerMonitor {
         events: &EventsSection,
         writer: &mut RecordWriter,
     ) -> Vec<UnixTarget> {
-        let idle = self.overflows.take_unix(totals, &mut self.table);
-        self.table.find_overflows(now_boot_nanos());
+        let (idle, refusing) = self.overflows.take_unix(totals, &mut self.table);
+        self.table.find_overflows_of(&refusing, now_boot_nanos());
         self.record_findings(events, writer);
         idle
     }
 
     /// Records the overflows that no finding has reported yet: the run ends.
     pub(super) fn report_last_overflows(&mut self, events: &EventsSection, writer: &mut RecordWriter) {
+        self.overflows.end();
         self.table.find_last_overflows(now_boot_nanos());
         self.record_findings(events, writer);
     }
@@ -299,8 +308,7 @@ impl ListenerMonitor {
         for (listener, refused) in counts {
             self.table.observe_refused(*listener, *refused);
         }
-        let listeners: Vec<u64> = counts.iter().map(|(listener, _)| *listener).collect();
-        self.overflows.gone(&listeners, &self.table)
+        self.overflows.take_gone(counts, &self.table)
     }
 
     /// Refused attempts that count for no listener, because it is not known which one refused them.

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use acceptd_common::{Listener, Task, UnixTarget};
+use acceptd_common::{Listener, RefusedAttempts, Task, UnixTarget};
 
 use crate::listener::{
     overflow::NamespaceOverflows,
@@ -42,8 +42,21 @@ pub(super) struct Overflows {
     unix: HashMap<UnixTarget, UnixTotal>,
     /// Refused connects of UNIX sockets whose listener is not known.
     unknown_unix: u64,
-    /// Listeners with counts in the kernel's map that the table did not have at the last survey.
-    gone: HashSet<u64>,
+    /// The listeners with counts in the kernel's map at the last survey.
+    counted: HashMap<u64, Counted>,
+    /// Attempts that listeners refused which the table did not have.
+    of_unknown: u64,
+}
+
+/// The count of one listener in the kernel's map, and which part of it the table took.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    /// The count when the table had the listener.
+    taken: u64,
+    /// The count at the last survey.
+    total: u64,
+    /// Whether the table did not have the listener then.
+    is_unknown: bool,
 }
 
 #[derive(Default)]
@@ -63,7 +76,8 @@ impl Overflows {
             closed_in: HashSet::new(),
             unix: HashMap::new(),
             unknown_unix: 0,
-            gone: HashSet::new(),
+            counted: HashMap::new(),
+            of_unknown: 0,
         }
     }
 
@@ -99,12 +113,23 @@ impl Overflows {
     }
 
     /// Compares how `sk_drops` of the listeners grew with how `ListenOverflows` of their namespaces grew.
-    /// Only namespaces with such listeners are read: without a drop there was no overflow.
-    pub(super) fn compare(&mut self, table: &mut ListenerTable) {
+    /// Only namespaces with such listeners are read.
+    pub(super) fn compare_grown(&mut self, table: &mut ListenerTable) {
+        self.compare(table, false);
+    }
+
+    /// The same at a survey, and for each namespace that is followed. Overflows without a drop of a known
+    /// listener are those of another one, such as a listener of the kernel: a known listener must not get
+    /// them when it drops packets later.
+    pub(super) fn compare_all(&mut self, table: &mut ListenerTable) {
+        self.compare(table, true);
+    }
+
+    fn compare(&mut self, table: &mut ListenerTable, are_all_read: bool) {
         if self.are_counted {
             return;
         }
-        for (netns, tasks) in table.grown_namespaces() {
+        for (netns, tasks) in table.namespaces(|netns| are_all_read && self.namespaces.is_read(netns)) {
             let total =
                 tasks.iter().take(MAX_PROCESSES).find_map(|task| listen_overflows(&self.proc, netns, task));
             table.compare(netns, total, &mut self.namespaces);
@@ -118,7 +143,10 @@ impl Overflows {
 
     /// The listeners that closed were compared.
     pub(super) fn end_closes(&mut self, table: &ListenerTable) {
-        table.forget_unused(std::mem::take(&mut self.closed_in), &mut self.namespaces);
+        let closed_in = std::mem::take(&mut self.closed_in);
+        if !self.are_counted {
+            table.forget_unused(closed_in, &mut self.namespaces);
+        }
     }
 
     /// A survey is over.
@@ -130,13 +158,13 @@ impl Overflows {
     }
 
     /// Counts the refused connects of UNIX sockets for the listeners that they were meant for. Returns the
-    /// targets that the kernel's map may forget.
+    /// targets that the kernel's map may forget, and the inodes of the listeners that refused more.
     pub(super) fn take_unix(
         &mut self,
         totals: &[(UnixTarget, u64)],
         table: &mut ListenerTable,
-    ) -> Vec<UnixTarget> {
-        let mut idle = Vec::new();
+    ) -> (Vec<UnixTarget>, Vec<u64>) {
+        let (mut idle, mut refusing) = (Vec::new(), Vec::new());
         for (target, count) in totals {
             let total = self.unix.entry(*target).or_default();
             let new = count.saturating_sub(total.count);
@@ -147,12 +175,15 @@ impl Overflows {
                 idle.push(*target);
             } else if new > 0 {
                 match self.find_unix(target, table) {
-                    Some(inode) => table.count_refused(inode, new),
+                    Some(inode) => {
+                        table.count_refused(inode, new);
+                        refusing.push(inode);
+                    }
                     None => self.unknown_unix += new,
                 }
             }
         }
-        idle
+        (idle, refusing)
     }
 
     fn find_unix(&self, target: &UnixTarget, table: &ListenerTable) -> Option<u64> {
@@ -170,18 +201,37 @@ impl Overflows {
         })
     }
 
-    /// Of the listeners with counts in the kernel's map, those that have been gone for two surveys.
-    pub(super) fn gone(&mut self, listeners: &[u64], table: &ListenerTable) -> Vec<u64> {
-        let unknown: HashSet<u64> =
-            listeners.iter().copied().filter(|inode| table.by_inode(*inode).is_none()).collect();
-        let gone = unknown.intersection(&self.gone).copied().collect();
-        self.gone = unknown;
+    /// Takes the counts in the kernel's map, after the table took those of its listeners. Returns the
+    /// listeners that the table has not had for two surveys: they are closed, or do not fit into it. What
+    /// they refused since then counts for no listener.
+    pub(super) fn take_gone(&mut self, counts: &[(u64, RefusedAttempts)], table: &ListenerTable) -> Vec<u64> {
+        let mut before = std::mem::take(&mut self.counted);
+        let mut gone = Vec::new();
+        for (listener, RefusedAttempts { refused, .. }) in counts {
+            let last = before.remove(listener).unwrap_or_default();
+            let is_unknown = table.by_inode(*listener).is_none();
+            if is_unknown && last.is_unknown {
+                self.of_unknown += refused.saturating_sub(last.taken);
+                gone.push(*listener);
+            } else {
+                let taken = if is_unknown { last.taken } else { *refused };
+                self.counted.insert(*listener, Counted { taken, total: *refused, is_unknown });
+            }
+        }
         gone
+    }
+
+    /// The run ends: what would have counted for a listener at a later survey counts for none.
+    pub(super) fn end(&mut self) {
+        self.namespaces.end_survey(|_| true);
+        for (_, Counted { taken, total, .. }) in self.counted.drain() {
+            self.of_unknown += total.saturating_sub(taken);
+        }
     }
 
     /// Refused attempts that count for no listener.
     pub(super) fn unassigned(&self) -> u64 {
-        self.namespaces.unassigned() + self.unknown_unix
+        self.namespaces.unassigned() + self.unknown_unix + self.of_unknown
     }
 }
 
@@ -221,9 +271,76 @@ fn parse(netstat: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::fs::symlink, time::Duration};
+
+    use acceptd_common::{ListenerState, family::AF_INET};
     use zerocopy::FromZeros as _;
 
     use super::*;
+    use crate::listener::{overflow::Overflow, table::FindingKind};
+
+    /// A TCP listener of the process 7.
+    fn tcp(netns: u32, drops: u32) -> ListenerState {
+        let mut state = ListenerState::new_zeroed();
+        (state.listener.inode, state.listener.cookie, state.listener.netns) = (1, 1, netns);
+        (state.listener.family, state.listener.protocol, state.listener.drops) = (AF_INET, 6, drops);
+        (state.owner.tgid, state.owner.tid) = (7, 7);
+        state
+    }
+
+    fn table(states: &[ListenerState]) -> ListenerTable {
+        ListenerTable::new(states, Duration::from_secs(5), 0)
+    }
+
+    #[test]
+    fn a_listener_does_not_get_what_others_refused_before_it_dropped_packets() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let thread = folder.path().join("7/task/7");
+        fs::create_dir_all(thread.join("ns")).expect("a folder");
+        fs::create_dir_all(thread.join("net")).expect("a folder");
+        symlink("/proc/self/ns/net", thread.join("ns/net")).expect("a link");
+        let count = |overflows: u64| {
+            let text = format!("TcpExt: ListenOverflows\nTcpExt: {overflows}\n");
+            fs::write(thread.join("net/netstat"), text).expect("a file");
+        };
+        count(0);
+        let own = fs::metadata("/proc/self/ns/net").expect("the own namespace").ino();
+        let netns = u32::try_from(own).expect("an inode number of nsfs");
+        let quiet = tcp(netns, 0);
+        let mut table = table(&[quiet]);
+        let mut overflows = Overflows::new();
+        overflows.set_proc(folder.path().to_owned());
+        overflows.learn(&quiet.listener, &quiet.owner);
+        // A listener that the table does not have.
+        count(500);
+        for state in [quiet, quiet, tcp(netns, 40)] {
+            table.apply_survey(&[state], 1);
+            overflows.compare_all(&mut table);
+            overflows.end_survey(&table);
+        }
+        table.find_overflows(1);
+        let found: Vec<_> = table.take_findings().into_iter().map(|finding| finding.kind).collect();
+        assert_eq!(found, [FindingKind::Overflow(Overflow { dropped: 40, ..Overflow::default() })]);
+        assert_eq!(overflows.unassigned(), 500);
+    }
+
+    #[test]
+    fn what_unknown_listeners_refused_counts_for_none() {
+        let known = table(&[tcp(1, 0)]);
+        let unknown = table(&[]);
+        let refused = |refused| RefusedAttempts { refused, waited: 0, waited_ns: 0 };
+        let mut overflows = Overflows::new();
+        assert_eq!(overflows.take_gone(&[(1, refused(5)), (2, refused(3))], &known), [0_u64; 0]);
+        assert_eq!(overflows.take_gone(&[(1, refused(5)), (2, refused(4))], &known), [2]);
+        assert_eq!(overflows.unassigned(), 4);
+        // The table had the first listener until five attempts were refused.
+        assert_eq!(overflows.take_gone(&[(1, refused(7)), (3, refused(1))], &unknown), [0_u64; 0]);
+        assert_eq!(overflows.take_gone(&[(1, refused(8)), (3, refused(1))], &unknown), [1, 3]);
+        assert_eq!(overflows.unassigned(), 4 + 3 + 1);
+        assert_eq!(overflows.take_gone(&[(4, refused(6))], &unknown), [0_u64; 0]);
+        overflows.end();
+        assert_eq!(overflows.unassigned(), 8 + 6, "the run ends");
+    }
 
     #[test]
     fn the_value_is_found_by_its_name() {
