@@ -1,7 +1,7 @@
 //! Full accept queues: the agent reports the overflows of a TCP listener that the kernel counts as
 //! `ListenOverflows`, and of a UNIX listener those that its clients see.
 
-mod reported;
+pub(super) mod reported;
 mod tcp;
 mod unix;
 

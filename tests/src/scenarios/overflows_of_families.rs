@@ -1,18 +1,15 @@
 //! Full accept queues of families that are modules of the kernel: each connect that is refused is reported in
 //! both tiers, also when the module was loaded after the agent started.
 
-use std::{net::SocketAddr, os::fd::OwnedFd, path::Path, process::Command, time::Duration};
+use std::{net::SocketAddr, os::fd::OwnedFd, path::Path, process::Command};
 
 use rustix::{
-    fs::fstat,
     io::Errno,
     net::{AddressFamily, SocketType, accept, bind, connect, getsockname, listen, socket},
 };
 
-use crate::{agent::Agent, inbox::Inbox, raw, record::Record, wait};
-
-const OVERFLOW: &str = "acceptd.listener.overflow";
-const LISTEN: &str = "acceptd.socket.listen";
+use super::overflows::reported::{LISTEN, OVERFLOW, inode, reported, watching};
+use crate::{agent::Agent, raw, record::Record, wait};
 
 /// The limit of each listener's queue, which is full with one connection more.
 const LIMIT: i32 = 2;
@@ -22,20 +19,6 @@ const REFUSED: u64 = 20;
 /// VSOCK's address of the loopback.
 const LOCAL: u32 = 1;
 const ANY_PORT: u32 = u32::MAX;
-
-fn reported(inbox: &Inbox, matches: impl Fn(&Record) -> bool) -> u64 {
-    let counts = inbox.events(OVERFLOW, matches).into_iter();
-    counts.map(|record| record.int("acceptd.overflow.count").expect("a count").cast_unsigned()).sum()
-}
-
-fn watching() -> Agent {
-    let interval = format!("listener.interval={}", wait::scaled_timeout(Duration::from_millis(200)));
-    Agent::with_flags(&["--set", interval.as_str()])
-}
-
-fn inode(socket: &OwnedFd) -> Option<i64> {
-    i64::try_from(fstat(socket).expect("fstat").st_ino).ok()
-}
 
 fn sctp_listener() -> (OwnedFd, SocketAddr) {
     let listener = raw::sctp_socket().expect("SCTP");
@@ -112,7 +95,7 @@ fn check_refused(
 
 /// Connects to an SCTP listener whose queue is full.
 pub(super) fn refused_by_an_sctp_socket() {
-    let agent = watching();
+    let agent = watching(&[]);
     let (listener, at) = sctp_listener();
     check_refused(agent, "sctp", listener, || sctp_connect(at), || {});
 }
@@ -120,7 +103,7 @@ pub(super) fn refused_by_an_sctp_socket() {
 /// Connects to a VSOCK listener whose queue is full. Connects that are reset for another reason are not
 /// reported: no socket has the address, or the socket there has another type.
 pub(super) fn refused_by_a_vsock_socket() {
-    let agent = watching();
+    let agent = watching(&[]);
     let (listener, port) = vsock_listener(SocketType::STREAM);
     let (_, unused) = vsock_listener(SocketType::STREAM);
     let unrelated = || {
@@ -129,7 +112,7 @@ pub(super) fn refused_by_a_vsock_socket() {
     };
     check_refused(agent, "vsock", listener, || vsock_connect(SocketType::STREAM, port), unrelated);
     // The kernel compares the type of the listener, too.
-    let agent = watching();
+    let agent = watching(&[]);
     let (listener, port) = vsock_listener(SocketType::SEQPACKET);
     check_refused(agent, "vsock", listener, || vsock_connect(SocketType::SEQPACKET, port), || {});
 }
@@ -137,7 +120,7 @@ pub(super) fn refused_by_a_vsock_socket() {
 /// The kernel loads the module after the agent started: from the next survey on, each refused connect is
 /// reported once.
 pub(super) fn refused_after_the_module_was_loaded() {
-    let agent = watching();
+    let agent = watching(&[]);
     assert!(!Path::new("/sys/module/sctp").exists(), "the guest starts without SCTP");
     let insmod = Command::new("insmod").arg("/modules/sctp.ko").status();
     assert!(insmod.expect("the guest has the program").success());
