@@ -55,7 +55,8 @@ fn recorder() -> Recorder {
             style: SpanStyle { connection_kind: SpanKind::Server },
             outputs: Outputs::default(),
         }),
-        listeners: ListenerMonitor::new(&[], EventFilter::default(), stalled_after, Duration::ZERO),
+        listeners: ListenerMonitor::new(&[], EventFilter::default(), stalled_after, Duration::ZERO)
+            .with_proc(Some("/nonexistent".into())),
         settings: ReloadableSettings {
             attributes: AttributeFilter::new(true, &[], &[], true, 256).expect("no attribute is named"),
             peers: Config::default().privacy.peer_address,
@@ -88,7 +89,9 @@ fuzz_target!(|data: &[u8]| {
     let mut aligned = vec![0_u64; bytes.len().div_ceil(8)];
     aligned.as_mut_bytes()[..bytes.len()].copy_from_slice(&bytes);
     RECORDER.with_borrow_mut(|recorder| {
+        recorder.begin_burst();
         recorder.record(&aligned.as_bytes()[..bytes.len()]);
+        recorder.end_burst();
         let counts = recorder.counts();
         assert_eq!(counts.read, counts.malformed + counts.decoded);
         let parts = [counts.records, counts.thinned, counts.too_large, counts.bookkeeping];
