@@ -42,7 +42,8 @@ impl ModuleHooks {
     }
 
     /// Attaches the programs of each module that is there. Returns the first program of a module that the
-    /// kernel refused; no program of that module is tried again.
+    /// kernel refused; no program of that module is tried again. A refusal counts only where the module is
+    /// known to be there.
     pub(super) fn attach(&mut self, object: &mut Ebpf, links: &mut Vec<(Hook, Link)>) -> Vec<MissingFeature> {
         let mut missing = Vec::new();
         self.waiting.retain_mut(|Waiting { module, is_loadable }| {
@@ -55,6 +56,13 @@ impl ModuleHooks {
                 Err((_, LoadError::NoFunction { .. })) if presence == Presence::PerhapsBuiltIn => {
                     *is_loadable = true;
                     return true;
+                }
+                // Nobody knows whether the kernel has it, so nothing is said to be missing.
+                Err((_, error)) if presence == Presence::PerhapsBuiltIn => {
+                    tracing::info!(
+                        "without programs in {}, if it is built into the kernel: {error}",
+                        module.name
+                    );
                 }
                 Err((hook, error)) => {
                     let feature = hook.feature.unwrap_or(hook.program);
