@@ -57,7 +57,7 @@ impl ModuleHooks {
                     *is_loadable = true;
                     return true;
                 }
-                // Nobody knows whether the kernel has it, so nothing is said to be missing.
+                // Perhaps the kernel does not have the module, so nothing is said to be missing.
                 Err((_, error)) if presence == Presence::PerhapsBuiltIn => {
                     tracing::info!(
                         "without programs in {}, if it is built into the kernel: {error}",
