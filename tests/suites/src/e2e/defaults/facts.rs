@@ -56,7 +56,8 @@ impl Report {
 pub(super) enum Service {
     /// The `OTEL_SERVICE_NAME` with which the server was started.
     Named(String),
-    /// `unknown_service:` with the executable's name: the processes that accept have another environment.
+    /// `unknown_service:` with the executable's name: the processes that accept have another environment, or
+    /// none any more when they begin to listen.
     Unnamed,
 }
 

@@ -140,7 +140,8 @@ impl Php {
                 refused: refused.count() as u64,
                 executables: php_fpm.clone(),
                 owners: php_fpm,
-                service: Service::Named(service(PHP_FPM)),
+                // It writes its title over its environment before it begins to listen.
+                service: Service::Unnamed,
             },
         ];
         let processes = before.union(&sandbox.processes()?).copied().collect();
