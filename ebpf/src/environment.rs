@@ -44,7 +44,7 @@ pub extern "C" fn copy_service_variable(out: *mut ServiceVariable) -> i32 {
         if address >= end {
             break;
         }
-        // Nothing of other variables leaves the kernel.
+        // The sample must not hold the end of a longer variable that was read before.
         clear(out);
         // SAFETY: the buffer has this size. The helper takes any address, and fails on one that cannot be
         // read.

@@ -139,7 +139,7 @@ impl Drain {
                 self.survey();
             }
             if self.recorder.needs_unix_paths() {
-                self.survey_unix_paths();
+                self.survey_listeners();
             }
             if self.filter.has_cgroups() && self.resolved.elapsed() >= CGROUP_INTERVAL {
                 self.resolve_cgroups();
@@ -227,8 +227,6 @@ impl Drain {
     fn survey(&mut self) {
         self.surveyed = Instant::now();
         let survey = self.survey_listeners();
-        self.take_unix_paths();
-        self.take_missing();
         let failures = self.failures.read();
         if let Some(survey) = survey {
             self.recorder.listeners_surveyed(&survey);
@@ -249,18 +247,14 @@ impl Drain {
         self.failed.note(SurveyTask::MissedExits, reported);
     }
 
-    /// Surveys all listeners for the paths of new UNIX sockets only.
-    fn survey_unix_paths(&mut self) {
-        self.survey_listeners();
-        self.take_unix_paths();
-        self.take_missing();
-    }
-
-    /// The state of every listener; `None` if the survey fails.
+    /// The state of every listener; `None` if the survey fails. Takes the paths of UNIX sockets from it.
     fn survey_listeners(&mut self) -> Option<Survey> {
         let kept = self.recorder.kept_listeners();
         let survey = self.attached.as_mut().map_or(Ok(None), |attached| attached.survey(&kept));
-        self.failed.note(SurveyTask::Listeners, survey).flatten()
+        let survey = self.failed.note(SurveyTask::Listeners, survey).flatten();
+        self.take_unix_paths();
+        self.take_missing();
+        survey
     }
 
     /// Takes the features that the kernel refused in a survey.

@@ -77,15 +77,21 @@ pub(in crate::scenarios) fn refused_by_a_unix_socket() {
     let _ = agent.stop();
 }
 
+/// A UNIX listener at `name`.
+fn listener_with_room_for_one(name: &SocketAddrUnix) -> OwnedFd {
+    let listener = unix_socket(SocketType::STREAM);
+    bind(&listener, name).expect("a free name");
+    listen(&listener, 0).expect("bound");
+    listener
+}
+
 /// A UNIX listener refuses connects and closes before the next survey: they are reported all the same.
 pub(in crate::scenarios) fn refused_by_a_unix_socket_that_closed() {
     const REFUSED: u64 = 10;
     let agent = Agent::with_flags(&["--set=listener.interval=3s"]);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let name = SocketAddrUnix::new(folder.path().join("server.sock")).expect("short");
-    let listener = unix_socket(SocketType::STREAM);
-    bind(&listener, &name).expect("a free name");
-    listen(&listener, 0).expect("bound");
+    let listener = listener_with_room_for_one(&name);
     let inode = inode(&listener);
     let matches = |record: &Record| record.int("acceptd.listener.inode") == inode;
     let _ = agent.inbox.wait_for_events(LISTEN, 1, matches);
@@ -109,9 +115,7 @@ pub(in crate::scenarios) fn waiting_for_a_unix_socket() {
     let agent = watching(&["--set=metrics.export=true", "--set=metrics.interval=500ms"]);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let name = SocketAddrUnix::new(format!("{}{FILE}", folder.path().display())).expect("short");
-    let listener = unix_socket(SocketType::STREAM);
-    bind(&listener, &name).expect("a free name");
-    listen(&listener, 0).expect("bound");
+    let listener = listener_with_room_for_one(&name);
     let inode = inode(&listener);
     let matches = |record: &Record| record.int("acceptd.listener.inode") == inode;
     let _ = agent.inbox.wait_for_events(LISTEN, 1, matches);
